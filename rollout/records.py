@@ -1,0 +1,85 @@
+"""The rows that a round is made of. Plain data: no Ray, no torch.
+
+Keys are natural: (round, prompt id, language, source, sample), so that a repeated write is a no-op.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Source = Literal["policy", "translation"]
+Gate = Literal["ok", "language", "truncated", "empty", "duplicate", "translation_failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One instruction in one language; ``id`` joins it with its translations."""
+
+    id: str
+    language: str
+    text: str
+    answer: str | None = None
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class CandidateKey:
+    """Natural key of a candidate within a run.
+
+    ``source`` "policy" is an answer sampled in ``language``; "translation" is an answer first sampled in
+    ``origin`` and then translated by the policy into ``language``. For "policy", ``origin == language``.
+    """
+
+    round: int
+    prompt_id: str
+    language: str
+    source: Source
+    origin: str
+    sample: int
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A response and what is known of how it came to be."""
+
+    key: CandidateKey
+    text: str  # without end-of-turn token, outer white space stripped
+    token_ids: tuple[int, ...]  # as sampled, end-of-turn included when it was produced
+    finish_reason: Literal["stop", "length"]
+    weight_version: int  # round whose weights produced it; 0 is the start
+    gate: Gate = "ok"
+    detected_language: str | None = None  # None: detector unsure or text too short
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Reward of one candidate; ``parts`` holds what it was computed from (nats, lengths)."""
+
+    key: CandidateKey
+    reward: float
+    parts: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A preference pair, as trained on: ``prompt`` is the native instruction.
+
+    ``reference_chosen``/``reference_rejected`` are summed log-probabilities (nats, end-of-turn included)
+    under the loss reference, computed once and stored; None until the learner has computed them.
+    """
+
+    id: str  # unique in a run, e.g. "r0001/es/p17" or "r0001/anchor/p3"
+    round: int
+    prompt_id: str
+    language: str
+    source: Literal["mined", "anchor"]
+    prompt: str
+    chosen: str
+    rejected: str
+    chosen_score: float
+    rejected_score: float
+    weight_version: int
+    chosen_key: CandidateKey | None = None
+    rejected_key: CandidateKey | None = None
+    reference_chosen: float | None = None
+    reference_rejected: float | None = None
