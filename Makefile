@@ -1,0 +1,49 @@
+# Two commands to know: `make demo` and `make test`. Both install what they need into .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: help demo test install install-dev check format science docs lock clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+demo: install ## Install, then run two rounds over the embedded world (RESUME=1 goes on with it)
+	$(BIN)/isogloss train configs/demo.yaml $(if $(RESUME),--resume,run.name=demo-$(shell date +%Y%m%d-%H%M%S))
+
+test: install-dev ## Install, then run all tests
+	$(BIN)/python -m pytest $(ARGS)
+
+install: $(VENV)/.installed ## Install the CPU stack into .venv
+
+install-dev: $(VENV)/.installed-dev ## Install the tools for tests and checks too
+
+check: install-dev ## Lint, format check and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install-dev ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+science: install ## ICR, LIDR, control and reward prompts over three seeds; writes docs/science.md
+	$(BIN)/python -m benchmarks.science
+
+docs: install ## Generate the config reference
+	$(BIN)/isogloss config-reference
+
+lock: install-dev ## Resolve requirements/*.in into the locks (needs uv)
+	requirements/lock.sh
+
+clean: ## Remove .venv and caches (runs are kept)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+
+$(VENV)/.installed: requirements/cpu.lock requirements/install.sh pyproject.toml
+	PYTHON=$(PYTHON) requirements/install.sh $(VENV)
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed requirements/dev.lock
+	$(PIP) install --quiet --no-deps -r requirements/dev.lock
+	@touch $@

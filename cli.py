@@ -1,0 +1,102 @@
+"""The ``isogloss`` command. Also what ``ray job submit -- isogloss train CONFIG`` runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from configs.errors import UserError
+
+app = typer.Typer(
+    help="Online and iterative preference alignment of multilingual language models.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+USER_ERROR_EXIT = 2
+INTERRUPTED_EXIT = 130
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="YAML file, e.g. configs/demo.yaml.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="section.field=value …")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print config and placement; start nothing.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run folder.")] = False,
+) -> None:
+    """Run the rounds of a config and report accuracy before and after, by language."""
+    from configs.load import dump_yaml, load_config
+
+    resolved = load_config(config, overrides or [])
+    if dry_run:
+        from actors.placement import plan_placement
+        from actors.screen import print_plan
+
+        print(dump_yaml(resolved), end="")
+        print_plan(plan_placement(resolved))
+        return
+    from actors.env import apply_driver_env
+
+    apply_driver_env()
+    from actors.run import run_training
+
+    finished = run_training(resolved, resume=resume)
+    if not finished:
+        raise typer.Exit(INTERRUPTED_EXIT)
+
+
+@app.command("build-world")
+def build_world(
+    languages: Annotated[Path, typer.Option(help="Folder of language files.")] = Path("worlds/languages"),
+    out: Annotated[Path, typer.Option(help="Folder to write the world to.")] = Path("worlds/default"),
+    seed: Annotated[int, typer.Option(help="Everything that is random follows from it.")] = 0,
+) -> None:
+    """Make the embedded world: prompts, tokenizer, reference and English-aligned policy. Minutes on a CPU."""
+    from worlds.build import build_world as build
+
+    build(languages, out, seed)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the parquet files; default RUN/export.")] = None,
+) -> None:
+    """Write a run's candidates, scores and pairs as parquet files."""
+    from rollout.store import Store
+
+    path = run / "store.sqlite"
+    if not path.is_file():
+        raise UserError(f"{run}: no store.sqlite in it; name a run folder such as runs/demo")
+    folder = out or run / "export"
+    with Store.open_existing(path) as store:
+        for written in store.export_parquet(folder):
+            print(written)
+
+
+@app.command("config-reference")
+def config_reference(
+    out: Annotated[Path, typer.Option(help="Folder for config.md and config.schema.json.")] = Path("docs"),
+) -> None:
+    """Generate the reference page and the JSON schema of the config."""
+    from configs.reference import write_reference
+
+    for written in write_reference(out):
+        print(written)
+
+
+def main() -> None:
+    """Entry point: a user's mistake ends in one message and exit code 2, never in a traceback."""
+    try:
+        app()
+    except UserError as error:
+        print(f"isogloss: {error}", file=sys.stderr)
+        sys.exit(USER_ERROR_EXIT)
+
+
+if __name__ == "__main__":
+    main()
