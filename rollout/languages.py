@@ -1,0 +1,46 @@
+"""English names of languages, as they stand in prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from configs.errors import UserError
+
+_TABLE = """
+af Afrikaans|am Amharic|ar Arabic|as Assamese|az Azerbaijani|be Belarusian|bg Bulgarian|bn Bengali
+bs Bosnian|ca Catalan|cs Czech|cy Welsh|da Danish|de German|el Greek|en English|eo Esperanto|es Spanish
+et Estonian|eu Basque|fa Persian|fi Finnish|fil Filipino|fr French|ga Irish|gl Galician|gu Gujarati|ha Hausa
+he Hebrew|hi Hindi|hr Croatian|hu Hungarian|hy Armenian|id Indonesian|ig Igbo|is Icelandic|it Italian
+ja Japanese|jv Javanese|ka Georgian|kk Kazakh|km Khmer|kn Kannada|ko Korean|ky Kyrgyz|la Latin|lg Ganda
+lo Lao|lt Lithuanian|lv Latvian|mi Maori|mk Macedonian|ml Malayalam|mn Mongolian|mr Marathi|ms Malay
+mt Maltese|my Burmese|nb Norwegian Bokmål|ne Nepali|nl Dutch|nn Norwegian Nynorsk|no Norwegian|or Odia
+pa Punjabi|pl Polish|ps Pashto|pt Portuguese|ro Romanian|ru Russian|rw Kinyarwanda|sd Sindhi|si Sinhala
+sk Slovak|sl Slovenian|sn Shona|so Somali|sq Albanian|sr Serbian|st Sotho|su Sundanese|sv Swedish|sw Swahili
+ta Tamil|te Telugu|tg Tajik|th Thai|ti Tigrinya|tk Turkmen|tl Tagalog|tn Tswana|tr Turkish|ts Tsonga
+uk Ukrainian|ur Urdu|uz Uzbek|vi Vietnamese|wo Wolof|xh Xhosa|yo Yoruba|zh Chinese|zu Zulu
+en-GB British English|en-US American English|es-MX Mexican Spanish|fr-CA Canadian French
+pt-BR Brazilian Portuguese|pt-PT European Portuguese|zh-CN Simplified Chinese|zh-Hans Simplified Chinese
+zh-Hant Traditional Chinese|zh-TW Traditional Chinese
+"""
+DEFAULT_NAMES: dict[str, str] = {
+    code: name
+    for code, _, name in (entry.partition(" ") for entry in _TABLE.strip().replace("\n", "|").split("|"))
+}
+
+
+def language_name(code: str, overrides: Mapping[str, str]) -> str:
+    """English name of a BCP-47 code.
+
+    Args:
+        code: The language, e.g. ``pt-BR``.
+        overrides: ``languages.names`` of the config; wins over the defaults.
+
+    Raises:
+        UserError: No name is known; a guess would end up in every prompt of the run.
+    """
+    name = overrides.get(code) or DEFAULT_NAMES.get(code)
+    if not name:
+        raise UserError(
+            f"languages.names.{code}: no English name is known for '{code}'; add one, e.g. {code}: Spanish"
+        )
+    return name
