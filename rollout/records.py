@@ -10,6 +10,7 @@ from typing import Literal
 
 Source = Literal["policy", "translation"]
 Gate = Literal["ok", "language", "truncated", "empty", "duplicate", "translation_failed"]
+TranslationOutcome = Literal["ok", "salvaged", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class Candidate:
     weight_version: int  # round whose weights produced it; 0 is the start
     gate: Gate = "ok"
     detected_language: str | None = None  # None: detector unsure or text too short
+    translation: TranslationOutcome | None = None  # how the closing tag was found; None for source "policy"
 
 
 @dataclass(frozen=True, slots=True)

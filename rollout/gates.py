@@ -1,0 +1,84 @@
+"""What a candidate must pass before it can enter a pair."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from configs.schema import GatesConfig
+from rollout.detect import LanguageDetector
+from rollout.records import Candidate, Gate
+
+
+def apply_gates(
+    gates: GatesConfig,
+    candidates: Sequence[Candidate],
+    detector: LanguageDetector,
+    any_language: frozenset[str] = frozenset(),
+) -> list[Candidate]:
+    """Judge candidates; the order of the result is that of ``candidates``.
+
+    A candidate gets the first gate that it fails, in the order empty, truncated, language, duplicate. Of
+    equal
+    texts within (round, prompt, language, source, origin) the one with the lowest sample index stays, so all
+    candidates of such a group must be given together. Equality is judged among those that pass the other
+    gates.
+
+    Args:
+        gates: Which gates are on.
+        candidates: Fresh or judged before; judging again gives the same.
+        detector: Also used with the language gate off, so that ``detected_language`` can be reported.
+        any_language: Ids of prompts whose answer may be in any language (prompts about translation).
+    """
+    judged = [_judge(gates, candidate, detector, any_language) for candidate in candidates]
+    if not gates.duplicates:
+        return judged
+    first: dict[tuple[object, ...], int] = {}
+    for candidate in judged:
+        if candidate.gate == "ok":
+            group = _text_group(candidate)
+            first[group] = min(first.get(group, candidate.key.sample), candidate.key.sample)
+    return [
+        replace(c, gate="duplicate") if c.gate == "ok" and first[_text_group(c)] != c.key.sample else c
+        for c in judged
+    ]
+
+
+def _text_group(candidate: Candidate) -> tuple[object, ...]:
+    key = candidate.key
+    return (key.round, key.prompt_id, key.language, key.source, key.origin, candidate.text)
+
+
+def _judge(
+    gates: GatesConfig, candidate: Candidate, detector: LanguageDetector, any_language: frozenset[str]
+) -> Candidate:
+    language = candidate.key.language
+    detected = detector.detect(candidate.text, language)
+    gate: Gate = "ok"
+    if candidate.translation == "failed":
+        gate = "translation_failed"
+    elif gates.empty and not candidate.text.strip():
+        gate = "empty"
+    elif gates.truncated and candidate.finish_reason == "length" and candidate.translation is None:
+        # A translation with its closing tag is whole, whatever the model went on to write.
+        gate = "truncated"
+    elif (
+        gates.language
+        and detected is not None
+        and detected != language
+        and candidate.key.prompt_id not in any_language
+    ):
+        gate = "language"
+    return replace(candidate, gate=gate, detected_language=detected)
+
+
+def gate_counts(candidates: Sequence[Candidate]) -> dict[str, dict[str, dict[str, int]]]:
+    """Counters for the metrics: source ("policy", "translation") -> language -> gate -> candidates."""
+    counts: Counter[tuple[str, str, str]] = Counter(
+        (c.key.source, c.key.language, c.gate) for c in candidates
+    )
+    out: dict[str, dict[str, dict[str, int]]] = {}
+    for (source, language, gate), count in sorted(counts.items()):
+        out.setdefault(source, {}).setdefault(language, {})[gate] = count
+    return out

@@ -1,0 +1,279 @@
+"""The requests of a round: pure, so that a restarted run asks for exactly the same again.
+
+A chunk is one call to a rollout actor and the unit of streaming and of resume. Its composition depends on the
+config, the round and (for translations) on one finished answer chunk, never on timing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from configs.errors import UserError
+from configs.schema import Config
+from rollout.cursor import round_prompt_ids
+from rollout.jsonl import id_of, read_rows
+from rollout.languages import language_name
+from rollout.prompts import PromptSet
+from rollout.records import Candidate, CandidateKey, TranslationOutcome
+from rollout.seeds import stable_seed
+from rollout.templates import (
+    TRANSLATION_CLOSE,
+    TRANSLATION_OPEN,
+    TRANSLATION_PRIME,
+    translation_instruction,
+)
+
+Stage = Literal["answer", "translate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One completion to sample.
+
+    ``prompt`` is the user turn; ``prime`` is the start of the assistant turn, not part of the answer;
+    ``top_k`` -1 is all tokens; ``temperature`` 0 is greedy.
+    """
+
+    key: CandidateKey
+    prompt: str
+    prime: str
+    temperature: float
+    top_p: float
+    top_k: int
+    max_new_tokens: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Requests that go to one actor in one call; ``origin`` differs from ``language`` in translations."""
+
+    id: str
+    round: int
+    stage: Stage
+    language: str
+    origin: str
+    requests: tuple[Request, ...]
+
+
+@dataclass(frozen=True)
+class TranslationPlan:
+    """Translations that one answer chunk leads to, and those that it does not: (origin, language, why) -> "
+    "count."""
+
+    chunks: tuple[Chunk, ...]
+    skipped: Counter[tuple[str, str, str]]
+
+
+def answer_languages(config: Config) -> tuple[str, ...]:
+    """Languages whose prompts are answered in a round, the dominant one first.
+
+    A language with share 0 is left out unless its answers are translated for another language's pairs.
+    """
+    languages = config.languages
+    needed = {code for code in languages.codes if languages.share(code) > 0}
+    for origin, target in translation_directions(config):
+        if languages.share(target) > 0:
+            needed.add(origin)
+    return tuple(code for code in (languages.dominant, *languages.others) if code in needed)
+
+
+def translation_directions(config: Config) -> tuple[tuple[str, str], ...]:
+    """(origin, language) of the translations that the run's method needs."""
+    languages = config.languages
+    dominant = languages.dominant
+    if config.candidates.source == "self_translation":
+        out = [(dominant, code) for code in languages.others if languages.share(code) > 0]
+        if config.candidates.both_directions and languages.share(dominant) > 0:
+            out += [(code, dominant) for code in languages.others]
+        return tuple(out)
+    if config.reward.kind == "implicit" and config.reward.prompt == "translated":
+        return tuple((code, dominant) for code in languages.others if languages.share(code) > 0)
+    return ()
+
+
+def answer_chunks(config: Config, prompts: PromptSet, round: int) -> list[Chunk]:
+    """The sampled answers of a round: blocks of ``rollout.chunk_prompts`` prompts, one language each.
+
+    Blocks come before languages, so that translations can start while later blocks are sampled.
+    """
+    rollout = config.rollout
+    ids = round_prompt_ids(prompts.ids, round, rollout.prompts_per_round, config.run.seed)
+    chunks: list[Chunk] = []
+    for block, start in enumerate(range(0, len(ids), rollout.chunk_prompts)):
+        for code in answer_languages(config):
+            requests = tuple(
+                Request(
+                    key=CandidateKey(round, prompt_id, code, "policy", code, sample),
+                    prompt=prompts.get(prompt_id, code).text,
+                    prime="",
+                    temperature=rollout.temperature,
+                    top_p=rollout.top_p,
+                    top_k=rollout.top_k,
+                    max_new_tokens=rollout.max_new_tokens,
+                    seed=stable_seed(config.run.seed, round, prompt_id, code, code, "answer", sample),
+                )
+                for prompt_id in ids[start : start + rollout.chunk_prompts]
+                for sample in range(rollout.samples_per_prompt)
+            )
+            name = f"r{round:04d}/answer/{code}/{block:04d}"
+            chunks.append(Chunk(name, round, "answer", code, code, requests))
+    return chunks
+
+
+def translation_chunks(
+    config: Config,
+    answers: Chunk,
+    candidates: Sequence[Candidate],
+    untranslated: frozenset[str] = frozenset(),
+    fits: Callable[[str], bool] | None = None,
+) -> TranslationPlan:
+    """The translations of one finished answer chunk, greedy (LIDR, arXiv 2410.08964).
+
+    Args:
+        config: The run.
+        answers: An answer chunk.
+        candidates: All its candidates, in any order.
+        untranslated: Ids of prompts about translation (:func:`load_untranslated`): never translated.
+        fits: Whether a user turn and its answer fit ``model.max_length``; None if that is known.
+
+    Raises:
+        ValueError: ``candidates`` is not exactly what ``answers`` asks for.
+    """
+    by_key = {candidate.key: candidate for candidate in candidates}
+    if set(by_key) != {request.key for request in answers.requests} or len(by_key) != len(candidates):
+        raise ValueError(f"chunk {answers.id}: the candidates are not those that it asks for")
+    chunks: list[Chunk] = []
+    skipped: Counter[tuple[str, str, str]] = Counter()
+    for origin, target in translation_directions(config):
+        if origin != answers.language:
+            continue
+        requests: list[Request] = []
+        for request in answers.requests:
+            candidate = by_key[request.key]
+            prompt = translation_instruction(candidate.text, language_name(target, config.languages.names))
+            why = _not_translated(candidate, untranslated)
+            if why is None and fits is not None and not fits(prompt):
+                why = "too_long"
+            if why is not None:
+                skipped[origin, target, why] += 1
+                continue
+            requests.append(_translation(config, candidate.key, target, prompt))
+        if requests:
+            name = answers.id.replace(f"/answer/{origin}/", f"/translate/{origin}-{target}/")
+            chunks.append(Chunk(name, answers.round, "translate", target, origin, tuple(requests)))
+    return TranslationPlan(tuple(chunks), skipped)
+
+
+def _not_translated(candidate: Candidate, untranslated: frozenset[str]) -> str | None:
+    if candidate.key.prompt_id in untranslated:
+        return "about_translation"
+    if candidate.gate != "ok":
+        return candidate.gate
+    if not candidate.text.strip():
+        return "empty"
+    return "truncated" if candidate.finish_reason == "length" else None
+
+
+def _translation(config: Config, source: CandidateKey, target: str, prompt: str) -> Request:
+    return Request(
+        key=CandidateKey(
+            source.round, source.prompt_id, target, "translation", source.language, source.sample
+        ),
+        prompt=prompt,
+        prime=TRANSLATION_PRIME,
+        temperature=0.0,
+        top_p=1.0,
+        top_k=-1,
+        max_new_tokens=config.candidates.translation_max_new_tokens,
+        seed=stable_seed(
+            config.run.seed,
+            source.round,
+            source.prompt_id,
+            target,
+            source.language,
+            "translate",
+            source.sample,
+        ),
+    )
+
+
+def parse_translation(text: str, finish_reason: str) -> tuple[str | None, TranslationOutcome]:
+    """The translation in an assistant turn that began with ``TRANSLATION_PRIME``.
+
+    The reference code drops every answer without the closing tag, which drops long ones more often (LIDR
+    traps 2.3);
+    a turn that the model itself ended is kept here.
+
+    Returns:
+        (text, "ok") with the closing tag; (text, "salvaged") without it but ended by the model; (None,
+        "failed")
+        if nothing is left or the token limit cut it.
+    """
+    body = text.strip().removeprefix(TRANSLATION_OPEN)
+    body, tag, _ = body.partition(TRANSLATION_CLOSE)
+    body = body.strip()
+    if not body or (not tag and finish_reason != "stop"):
+        return None, "failed"
+    return body, "ok" if tag else "salvaged"
+
+
+def finish_candidate(
+    key: CandidateKey,
+    text: str,
+    token_ids: Sequence[int],
+    finish_reason: Literal["stop", "length"],
+    weight_version: int,
+) -> Candidate:
+    """The candidate of one completion; ``text`` is decoded without special tokens and without the prime."""
+    if key.source == "policy":
+        return Candidate(key, text.strip(), tuple(token_ids), finish_reason, weight_version)
+    translated, outcome = parse_translation(text, finish_reason)
+    return Candidate(
+        key,
+        translated or "",
+        tuple(token_ids),
+        finish_reason,
+        weight_version,
+        gate="ok" if translated else "translation_failed",
+        translation=outcome,
+    )
+
+
+def translation_counts(candidates: Sequence[Candidate]) -> dict[str, dict[TranslationOutcome, int]]:
+    """How translations ended, by "origin-language"."""
+    counts: dict[str, dict[TranslationOutcome, int]] = {}
+    for candidate in candidates:
+        if candidate.translation is not None:
+            pair = counts.setdefault(
+                f"{candidate.key.origin}-{candidate.key.language}", {"ok": 0, "salvaged": 0, "failed": 0}
+            )
+            pair[candidate.translation] += 1
+    return counts
+
+
+def load_untranslated(config: Config) -> frozenset[str]:
+    """Ids of the prompts that are themselves about translation (``candidates.untranslated_ids``).
+
+    A line is an object with ``prompts.id_field``, a string or an integer. Ids outside the training prompts
+    are
+    allowed: the list belongs to a data set, the run may use a part of it.
+    """
+    path: Path | None = config.candidates.untranslated_ids
+    if path is None:
+        return frozenset()
+    seen: dict[str, int] = {}
+    for number, row in read_rows(path, "candidates.untranslated_ids"):
+        where = f"{path}:{number}"
+        key = id_of(row, config.prompts.id_field, where, setting="prompts.id_field")
+        if key in seen:
+            raise UserError(
+                f"{where}: id {json.dumps(key)} was already used in line {seen[key]}; remove one of them"
+            )
+        seen[key] = number
+    return frozenset(seen)
