@@ -1,0 +1,175 @@
+"""Held-out prompts: what is asked, and how the answers are scored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from configs.schema import Config
+from rollout.detect import LanguageDetector
+from rollout.plan import Chunk, Request
+from rollout.prompts import PromptSet
+from rollout.records import Candidate, CandidateKey
+from rollout.rewards import is_correct
+from rollout.seeds import stable_seed
+
+GREEDY = 0  # sample index of the greedy answer; 1 to n are the sampled ones
+
+
+@dataclass(frozen=True, slots=True)
+class PromptResult:
+    """One prompt in one language; accuracies are None without gold answers, and ``sampled`` is a mean (0 "
+    "to 1)."""
+
+    id: str
+    greedy: float | None
+    sampled: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageResult:
+    """One language.
+
+    Attributes:
+        accuracy_greedy: Share of greedy answers that are right; None without gold answers.
+        accuracy_sampled: Mean over prompts of the share of sampled answers that are right.
+        right_language: Share of the sampled answers in a decided language that are in the right one; None if
+        none
+            was decided.
+        undecided_language: Share of the sampled answers whose language was not decided (short, or unsure).
+        mean_length: Characters of a sampled answer.
+        mean_length_tokens: Tokens of a sampled answer, end of turn included.
+        truncated: Share of the sampled answers that hit the token limit.
+        prompts: By prompt, in the order of the prompt set: what the intervals are computed from.
+    """
+
+    accuracy_greedy: float | None
+    accuracy_sampled: float | None
+    right_language: float | None
+    undecided_language: float
+    mean_length: float
+    mean_length_tokens: float
+    truncated: float
+    prompts: tuple[PromptResult, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HeldoutResult:
+    """All languages, with the weight version that answered."""
+
+    weight_version: int
+    languages: dict[str, LanguageResult]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for the journal."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> HeldoutResult:
+        """The inverse of :meth:`to_json`, also after a way through JSON."""
+        return cls(
+            data["weight_version"],
+            {
+                code: "
+                f"LanguageResult(**{**fields, "prompts": tuple(PromptResult(**row) for row in fields["prompts"])})
+                for code, fields in data["languages"].items()
+            },
+        )
+
+
+def heldout_chunks(config: Config, prompts: PromptSet, round: int) -> list[Chunk]:
+    """One greedy and ``evaluation.samples_per_prompt`` sampled answers to every held-out prompt, all
+    languages.
+
+    The seeds don't depend on ``round``, so evaluations before and after are paired draws. ``round`` is the
+    round
+    whose weights answer (0 at the start) and stands in the keys and chunk ids only.
+    """
+    evaluation, rollout = config.evaluation, config.rollout
+    chunks: list[Chunk] = []
+    for code in prompts.languages:
+        for block, start in enumerate(range(0, len(prompts.ids), rollout.chunk_prompts)):
+            requests = tuple(
+                Request(
+                    key=CandidateKey(round, prompt_id, code, "policy", code, sample),
+                    prompt=prompts.get(prompt_id, code).text,
+                    prime="",
+                    temperature=0.0 if sample == GREEDY else evaluation.temperature,
+                    top_p=1.0,
+                    top_k=-1,
+                    max_new_tokens=rollout.max_new_tokens,
+                    seed=stable_seed(config.run.seed, "heldout", prompt_id, code, sample),
+                )
+                for prompt_id in prompts.ids[start : start + rollout.chunk_prompts]
+                for sample in range(evaluation.samples_per_prompt + 1)
+            )
+            chunks.append(Chunk(f"eval{round:04d}/{code}/{block:04d}", round, "answer", code, code, requests))
+    return chunks
+
+
+def score_heldout(prompts: PromptSet, candidates: Sequence[Candidate], detector: LanguageDetector) -> "
+"HeldoutResult:
+    """Score the answers to :func:`heldout_chunks`, in any order.
+
+    Raises:
+        ValueError: An answer is missing or the answers are of several weight versions: the figures would be
+        wrong.
+    """
+    versions = {candidate.weight_version for candidate in candidates}
+    if len(versions) != 1:
+        raise ValueError(f"held-out answers of weight versions {sorted(versions)}, expected exactly one")
+    by_prompt: dict[tuple[str, str], dict[int, Candidate]] = {}
+    for candidate in candidates:
+        key = candidate.key
+        by_prompt.setdefault((key.prompt_id, key.language), {})[key.sample] = candidate
+    samples = {sample for answers in by_prompt.values() for sample in answers}
+    expected = len(prompts.ids) * len(prompts.languages)
+    if len(by_prompt) != expected or any(set(answers) != samples for answers in by_prompt.values()):
+        raise ValueError(f"held-out answers are incomplete: {len(by_prompt)} of {expected} prompts, "
+        f"samples {samples}")
+    if GREEDY not in samples or len(samples) < 2:
+        raise ValueError(f"held-out answers have samples {sorted(samples)}; one greedy and one sampled are "
+        "needed")
+    return HeldoutResult(
+        versions.pop(),
+        {
+            code: _language(prompts, code, [by_prompt[prompt_id, code] for prompt_id in prompts.ids], "
+            "detector)
+            for code in prompts.languages
+        },
+    )
+
+
+def _language(
+    prompts: PromptSet, code: str, answers: Sequence[dict[int, Candidate]], detector: LanguageDetector
+) -> LanguageResult:
+    rows: list[PromptResult] = []
+    sampled: list[Candidate] = []
+    for prompt_id, of_prompt in zip(prompts.ids, answers, strict=True):
+        drawn = [candidate for sample, candidate in sorted(of_prompt.items()) if sample != GREEDY]
+        sampled += drawn
+        gold = prompts.get(prompt_id, code).answer
+        if gold is None:
+            rows.append(PromptResult(prompt_id, None, None))
+            continue
+        right = [is_correct(candidate.text, gold) for candidate in drawn]
+        greedy = is_correct(of_prompt[GREEDY].text, gold)
+        rows.append(PromptResult(prompt_id, float(greedy), sum(right) / len(right)))
+    detected = [detector.detect(candidate.text, code) for candidate in sampled]
+    decided = [language for language in detected if language is not None]
+    return LanguageResult(
+        accuracy_greedy=_mean([row.greedy for row in rows]),
+        accuracy_sampled=_mean([row.sampled for row in rows]),
+        right_language=_mean([float(language == code) for language in decided]),
+        undecided_language=1 - len(decided) / len(detected),
+        mean_length=sum(len(c.text) for c in sampled) / len(sampled),
+        mean_length_tokens=sum(len(c.token_ids) for c in sampled) / len(sampled),
+        truncated=sum(c.finish_reason == "length" for c in sampled) / len(sampled),
+        prompts=tuple(rows),
+    )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

@@ -1,0 +1,78 @@
+"""Intervals: the paired bootstrap over prompts, and Wilson's for a share."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+_BLOCK = 4_000_000  # resampled indices held at once: 32 MB
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """Means before and after, their difference, and its percentile interval."""
+
+    start: float
+    end: float
+    delta: float
+    ci95: tuple[float, float]
+
+
+def paired_bootstrap(
+    start: NDArray[np.float64],
+    end: NDArray[np.float64],
+    resamples: int,
+    seed: int,
+    confidence: float = 0.95,
+) -> Delta:
+    """Difference of means of two systems on the same prompts (Efron and Tibshirani 1993, percentile
+    interval).
+
+    The prompt is the unit that is drawn: its samples and, in the second axis, its languages stay together,
+    since a
+    prompt that is hard in one language tends to be hard in the others.
+
+    Args:
+        start: (prompts,) or (prompts, languages): a prompt's mean over its samples.
+        end: The same shape, the same prompts in the same order.
+        resamples: Bootstrap draws.
+        seed: Of the draws.
+        confidence: Of the interval.
+
+    Returns:
+        In the unit of the arguments. With one prompt the interval has no width.
+    """
+    if start.shape != end.shape or start.shape[0] == 0:
+        raise ValueError(f"paired values of shapes {start.shape} and {end.shape}")
+    difference = (end - start).reshape(len(start), -1).mean(axis=1)
+    rng = np.random.default_rng(seed)
+    means = np.empty(resamples)
+    step = max(1, _BLOCK // len(difference))
+    for first in range(0, resamples, step):
+        count = min(step, resamples - first)
+        drawn = rng.integers(0, len(difference), size=(count, len(difference)))
+        means[first : first + count] = difference[drawn].mean(axis=1)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return Delta(float(start.mean()), float(end.mean()), float(difference.mean()), (float(low), float(high)))
+
+
+def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson score interval of a binomial share (Wilson 1927), without continuity correction.
+
+    Only for independent trials, e.g. the greedy answers of one language; samples of one prompt are not.
+    """
+    if not 0 <= successes <= trials or trials == 0:
+        raise ValueError(f"{successes} successes in {trials} trials")
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    share = successes / trials
+    centre = share + z * z / (2 * trials)
+    half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
+    scale = 1 + z * z / trials
+    low = 0.0 if successes == 0 else (centre - half) / scale
+    high = 1.0 if successes == trials else (centre + half) / scale
+    return low, high

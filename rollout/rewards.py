@@ -1,0 +1,156 @@
+"""What is scored, under which prompt, and the arithmetic of rewards. The log-probabilities come from "
+"elsewhere."""
+
+from __future__ import annotations
+
+import math
+import random
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from configs.schema import Config
+from rollout.languages import language_name
+from rollout.prompts import PromptSet
+from rollout.records import Candidate, CandidateKey, Score
+from rollout.seeds import stable_seed
+from rollout.templates import crosslingual_instruction
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRequest:
+    """A text to be scored under a user turn; ``key`` is the candidate that gets the reward."""
+
+    key: CandidateKey
+    prompt: str
+    text: str
+
+
+def reward_prompt(config: Config, prompts: PromptSet, candidate: Candidate) -> str:
+    """The user turn under which the implicit reward of a candidate is measured (ICR section 1.3 of
+    methods.md).
+
+    crosslingual (R_c): the dominant language's instruction, asking for the candidate's language; the plain
+    one for
+    the dominant language itself. native (R_m): the instruction that was answered. translated (R_t): the
+    dominant
+    language's instruction, for a candidate that was translated into it.
+    """
+    dominant = config.languages.dominant
+    key = candidate.key
+    kind = config.reward.prompt
+    if kind == "native":
+        return prompts.get(key.prompt_id, key.language).text
+    instruction = prompts.get(key.prompt_id, dominant).text
+    if kind == "translated" or key.language == dominant:
+        return instruction
+    return crosslingual_instruction(instruction, language_name(key.language, config.languages.names))
+
+
+def score_requests(
+    config: Config, prompts: PromptSet, candidates: Sequence[Candidate]
+) -> tuple[list[ScoreRequest], Counter[tuple[str, str]]]:
+    """What has to be scored for the implicit reward, in the order of ``candidates``.
+
+    Only sampled answers that passed the gates are scored. With the translated prompt the text is the answer's
+    translation, which must have passed the gates too and be among ``candidates``.
+
+    Returns:
+        Requests, and (language, why) -> candidates without one; why is "gated" or "no_translation".
+    """
+    dominant = config.languages.dominant
+    translations = "
+    f"{c.key: c for c in candidates if c.key.source == "translation" and c.gate in ("ok", "duplicate")}
+    requests: list[ScoreRequest] = []
+    skipped: Counter[tuple[str, str]] = Counter()
+    for candidate in candidates:
+        key = candidate.key
+        if key.source != "policy":
+            continue
+        if candidate.gate != "ok":
+            skipped[key.language, "gated"] += 1
+            continue
+        text = candidate.text
+        if config.reward.prompt == "translated" and key.language != dominant:
+            # Two answers may share one translation: a duplicate there is still a translation.
+            translation = translations.get(
+                CandidateKey(key.round, key.prompt_id, dominant, "translation", key.language, key.sample)
+            )
+            if translation is None:
+                skipped[key.language, "no_translation"] += 1
+                continue
+            text = translation.text
+        requests.append(ScoreRequest(key, reward_prompt(config, prompts, candidate), text))
+    return requests, skipped
+
+
+def implicit_reward(policy_logprob: float, reference_logprob: float) -> float:
+    """log p_policy(y|x) - log p_reference(y|x), in nats (ICR, arXiv 2503.04647; DPO's reward with beta 1).
+
+    Args:
+        policy_logprob: Sum over all tokens of the answer, the first one and the end-of-turn included.
+        reference_logprob: The same under the reward reference.
+
+    Raises:
+        ValueError: One is not finite: the forward pass is broken, and arg-max would hide it.
+    """
+    reward = policy_logprob - reference_logprob
+    if not math.isfinite(reward):
+        raise ValueError(f"log-probabilities {policy_logprob} and {reference_logprob} give no finite reward")
+    return reward
+
+
+def implicit_score(key: CandidateKey, policy_logprob: float, reference_logprob: float) -> Score:
+    """The score row of the implicit reward; ``parts`` are the two sums, in nats."""
+    return Score(
+        key,
+        implicit_reward(policy_logprob, reference_logprob),
+        {"policy_logprob": policy_logprob, "reference_logprob": reference_logprob},
+    )
+
+
+def normalise_answer(text: str) -> str:
+    """NFC, inner white space collapsed, outer white space stripped; case and punctuation count."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def is_correct(text: str, gold: str) -> bool:
+    """Whether an answer is the gold answer, after :func:`normalise_answer` of both."""
+    return normalise_answer(text) == normalise_answer(gold)
+
+
+def verifier_scores(prompts: PromptSet, candidates: Sequence[Candidate]) -> list[Score]:
+    """1 for each gate-ok sampled answer that is the gold answer, else 0."""
+    scores: list[Score] = []
+    for candidate in candidates:
+        if candidate.key.source != "policy" or candidate.gate != "ok":
+            continue
+        gold = prompts.get(candidate.key.prompt_id, candidate.key.language).answer
+        if gold is None:
+            raise ValueError(f"prompt {candidate.key.prompt_id} has no gold answer")
+        scores.append(Score(candidate.key, float(is_correct(candidate.text, gold))))
+    return scores
+
+
+def shuffle_scores(scores: Sequence[Score], seed: int) -> list[Score]:
+    """Control: permute the rewards within each (round, prompt, language), so that they carry nothing.
+
+    The marginal distribution of the rewards stays as it is. Depends on the seed and the set of scores, not on
+    their order; ``parts`` stay with their candidate, and "unshuffled" keeps its own reward.
+
+    Returns:
+        The scores in the order given.
+    """
+    groups: dict[tuple[int, str, str], list[Score]] = {}
+    for score in sorted(scores, key=lambda s: s.key):
+        groups.setdefault((score.key.round, score.key.prompt_id, score.key.language), []).append(score)
+    rewards: dict[CandidateKey, float] = {}
+    for (round, prompt_id, language), group in groups.items():
+        values = [score.reward for score in group]
+        random.Random(stable_seed("shuffle", seed, round, prompt_id, language)).shuffle(values)
+        rewards.update(zip((score.key for score in group), values, strict=True))
+    return [
+        replace(score, reward=rewards[score.key], parts={**score.parts, "unshuffled": score.reward}) for "
+        "score in scores
+    ]

@@ -1,0 +1,116 @@
+"""Which weights a round is sampled with: a function of the config, never of timing.
+
+Definitions. Version v is the weights after training round v; 0 is the start. The pairs of round r are
+trained on by
+the learner at version r - 1. The staleness of round r is r - 1 less the version that it was sampled with.
+Weights are
+published to the rollouts after the rounds that ``sync_every`` divides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from configs.schema import Config, ScheduleConfig
+from rollout.state import RoundState, reached
+
+
+def staleness(sample_version: int, learner_version: int) -> int:
+    """Rounds that a sample's weights are older than the learner's."""
+    return learner_version - sample_version
+
+
+def sample_version(schedule: ScheduleConfig, round: int) -> int:
+    """The weight version that round ``round`` (from 1) is sampled with.
+
+    The newest published one; where ``max_staleness`` leaves a round to spare, the newest one before the
+    round that
+    trains meanwhile, so that sampling and training overlap. That is decided here and not by who finishes
+    first:
+    the same config gives the same samples. A larger ``max_staleness`` is a bound, not a goal.
+    """
+    lag = 1 if schedule.max_staleness >= schedule.sync_every else 0
+    newest = max(round - 1 - lag, 0)
+    return newest - newest % schedule.sync_every
+
+
+def may_start_generation(schedule: ScheduleConfig, round: int, published: int) -> bool:
+    """Whether round ``round`` can be sampled once version ``published`` has been published to the "
+    "rollouts."""
+    return sample_version(schedule, round) <= published
+
+
+def publishes(schedule: ScheduleConfig, round: int) -> bool:
+    """Whether the weights are published to the rollouts after training round ``round``."""
+    return round % schedule.sync_every == 0
+
+
+def may_publish(schedule: ScheduleConfig, version: int, states: Mapping[int, RoundState]) -> bool:
+    """Whether rollout and reward actors may go to ``version``: no round still needs older weights from "
+    "them."""
+    return all(
+        reached(states.get(round, "planned"), "scored")
+        for round in range(1, schedule.rounds + 1)
+        if sample_version(schedule, round) < version
+    )
+
+
+def published_version(schedule: ScheduleConfig, states: Mapping[int, RoundState]) -> int:
+    """The newest version that was published: of the last finished round that publishes."""
+    version = 0
+    while states.get(version + 1) == "done":
+        version += 1
+    return version - version % schedule.sync_every
+
+
+def rollout_version(schedule: ScheduleConfig, states: Mapping[int, RoundState]) -> int:
+    """The version that the rollout and reward actors must hold now; after a restart, load this one.
+
+    It is the newest published one, except where a finished run goes on with more rounds: the first new one
+    may
+    need the version before.
+    """
+    waiting = (
+        sample_version(schedule, round)
+        for round in range(1, schedule.rounds + 1)
+        if not reached(states.get(round, "planned"), "scored")
+    )
+    published = published_version(schedule, states)
+    return min(published, next(waiting, published))
+
+
+def learner_version(states: Mapping[int, RoundState]) -> int:
+    """Rounds trained, without a gap."""
+    version = 0
+    while reached(states.get(version + 1, "planned"), "trained"):
+        version += 1
+    return version
+
+
+def reward_versions(config: Config, round: int) -> tuple[int, int | None]:
+    """Versions of the implicit reward's two sides in a round.
+
+    Returns:
+        (policy side, reference side); None is ``model.reference``. "previous_round" is the policy that the
+        rollouts
+        held before the present one: with ``sync_every`` above 1 that is ``sync_every`` rounds back, since a
+        log-ratio of a policy against itself is 0.
+    """
+    sampled = sample_version(config.schedule, round)
+    policy = sampled if config.reward.policy == "current" else 0
+    if config.reward.reference == "initial" or sampled == 0:
+        return policy, None
+    return policy, sampled - config.schedule.sync_every
+
+
+def oldest_needed_version(config: Config, states: Mapping[int, RoundState]) -> int:
+    """The oldest checkpoint that a restart could still ask for; older ones may be deleted (0 is the "
+    "start)."""
+    needed = [rollout_version(config.schedule, states), learner_version(states)]
+    # One round more than configured: a finished run may be continued with more rounds.
+    for round in range(1, config.schedule.rounds + 2):
+        if not reached(states.get(round, "planned"), "scored"):
+            policy, reference = reward_versions(config, round)
+            needed.append(sample_version(config.schedule, round))
+            needed += [version for version in (policy, reference) if version]
+    return min(needed)

@@ -1,0 +1,80 @@
+"""The states of a round and what comes next. The driver asks, does it, and writes the new state to the "
+"journal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+# Each state says what is in the journal (or, from "trained" on, in a checkpoint) for good.
+RoundState = Literal[
+    "planned",  # nothing yet, or some chunks
+    "generated",  # all candidates, translations included
+    "scored",  # all gates and scores
+    "paired",  # the pairs
+    "referenced",  # their reference log-probabilities
+    "trained",  # a checkpoint with the new weights; the pairs are consumed
+    "done",  # the weights are in the rollouts, if this round publishes them
+]
+STATES: tuple[RoundState, ...] = get_args(RoundState)
+
+ActionKind = Literal["generate", "score", "pair", "reference", "train", "publish"]
+_ACTIONS: dict[RoundState, ActionKind] = {
+    "planned": "generate",
+    "generated": "score",
+    "scored": "pair",
+    "paired": "reference",
+    "referenced": "train",
+    "trained": "publish",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What to do for which round; when it is done the round is in state ``then``."""
+
+    kind: ActionKind
+    round: int
+    then: RoundState
+
+
+def reached(state: RoundState, milestone: RoundState) -> bool:
+    """Whether ``state`` is ``milestone`` or later."""
+    return STATES.index(state) >= STATES.index(milestone)
+
+
+def advance(old: RoundState, new: RoundState) -> RoundState:
+    """The next state; writing the same state again is allowed, skipping or going back is not.
+
+    Raises:
+        ValueError: The transition is not legal.
+    """
+    step = STATES.index(new) - STATES.index(old)
+    if step not in (0, 1):
+        raise ValueError(f"a round cannot go from '{old}' to '{new}'")
+    return new
+
+
+def action_of(state: RoundState, round: int) -> Action | None:
+    """What a round in ``state`` needs next; None if it is done."""
+    if state == "done":
+        return None
+    return Action(_ACTIONS[state], round, STATES[STATES.index(state) + 1])
+
+
+def check_states(states: Mapping[int, str], rounds: int) -> dict[int, RoundState]:
+    """Validate the states read from the journal.
+
+    Raises:
+        ValueError: Unknown state, a gap, or a round trained before the one in front of it.
+    """
+    checked: dict[int, RoundState] = {}
+    for round in range(1, max([rounds, *states]) + 1):
+        state = states.get(round, "planned")
+        if state not in STATES:
+            raise ValueError(f"round {round}: unknown state '{state}'")
+        checked[round] = state
+        if round > 1 and reached(state, "trained") and not reached(checked[round - 1], "trained"):
+            raise ValueError(f"round {round} is '{state}' but round {round - 1} is '{checked[round - 1]}'")
+    return {round: state for round, state in checked.items() if round <= rounds}

@@ -1,0 +1,101 @@
+"""Opening the journal: one writer, its schema version, its integrity, and whose config it belongs to."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from configs.errors import UserError
+from rollout.identity import differing_fields
+from rollout.store_schema import SCHEMA, SCHEMA_VERSION, dump
+
+
+def claim(path: Path) -> int:
+    """Become the one writer of the journal at ``path``: a lock file, freed by the system when the process
+    ends.
+
+    Returns:
+        The open lock file; close it to let the next writer in.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock_file = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); correct run.dir or its permissions") from None
+    try:
+        fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock_file)
+        raise UserError(
+            f"{path}: another process is writing to this run folder; wait for it, stop it, or set run.name "
+            "to "
+            "another name"
+        ) from None
+    return lock_file
+
+
+def connect(path: Path, mode: str) -> sqlite3.Connection:
+    """Open the file; ``mode`` is SQLite's: "rwc" or "ro". Transactions are begun and ended by hand."""
+    uri = f"{path.resolve().as_uri()}?mode={mode}"
+    return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30, check_same_thread=False)
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn SQLite's complaints about the file into a ``UserError``."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        raise UserError(
+            f"{path}: the journal cannot be used ({error}); restore it from a backup, or move the run "
+            "folder away "
+            "and start again (checkpoints in it stay valid)"
+        ) from error
+
+
+def prepare(
+    db: sqlite3.Connection, path: Path, digest: str, config: Mapping[str, object] | None, run_name: str
+) -> None:
+    """Create the schema in an empty file; check everything in a filled one."""
+    db.execute("PRAGMA journal_mode=WAL")
+    db.execute("PRAGMA synchronous=FULL")
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version == 0 and db.execute("SELECT 1 FROM sqlite_master").fetchone() is None:
+        db.execute("BEGIN IMMEDIATE")
+        for statement in SCHEMA.split(";"):
+            db.execute(statement)
+        values = {"config_digest": digest, "config": dump(config or {}), "run_name": run_name}
+        db.executemany("INSERT INTO meta VALUES (?, ?)", values.items())
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        db.execute("COMMIT")
+        return
+    check_version(db, path)
+    problem = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if problem != "ok":
+        raise sqlite3.DatabaseError(problem)
+    meta = dict(db.execute("SELECT key, value FROM meta").fetchall())
+    if meta["config_digest"] != digest:
+        changed = differing_fields(json.loads(meta["config"]), config or {})
+        raise UserError(
+            f"{path.parent}: this run folder was begun with another config"
+            + (f" (different: {'; '.join(changed)})" if changed else "")
+            + "; restore the config, set run.name to another name, or remove the folder"
+        )
+
+
+def check_version(db: sqlite3.Connection, path: Path) -> None:
+    """Refuse a file that is no journal or that a newer version wrote."""
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version > SCHEMA_VERSION:
+        raise UserError(
+            f"{path}: written by a newer isogloss (journal version {version}, this one knows "
+            f"{SCHEMA_VERSION}); "
+            "upgrade isogloss or set run.name to another name"
+        )
+    if version < 1:
+        raise UserError(f"{path}: not a journal of isogloss; set run.name to another name or move the file")

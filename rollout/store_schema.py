@@ -1,0 +1,135 @@
+"""The journal's tables, and rows to and from records."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+from rollout.records import Candidate, CandidateKey, Pair, Score
+
+SCHEMA_VERSION = 1
+
+KEY_COLUMNS = ("round", "prompt_id", "language", "source", "origin", "sample")
+CANDIDATE_COLUMNS = (
+    *KEY_COLUMNS,
+    "chunk_id",
+    "text",
+    "token_ids",
+    "finish_reason",
+    "weight_version",
+    "gate",
+    "detected_language",
+    "translation",
+)
+SCORE_COLUMNS = (*KEY_COLUMNS, "chunk_id", "reward", "parts")
+PAIR_COLUMNS = (
+    "id",
+    "round",
+    "prompt_id",
+    "language",
+    "source",
+    "prompt",
+    "chosen",
+    "rejected",
+    "chosen_score",
+    "rejected_score",
+    "weight_version",
+    "chosen_key",
+    "rejected_key",
+    "reference_chosen",
+    "reference_rejected",
+)
+
+_KEY = """round INTEGER NOT NULL, prompt_id TEXT NOT NULL, language TEXT NOT NULL, source TEXT NOT NULL,
+    origin TEXT NOT NULL, sample INTEGER NOT NULL"""
+_PRIMARY = f"PRIMARY KEY ({', '.join(KEY_COLUMNS)})"
+
+SCHEMA = f"""
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE chunks (round INTEGER NOT NULL, stage TEXT NOT NULL, chunk_id TEXT NOT NULL, rows INTEGER NOT
+NULL,
+    PRIMARY KEY (round, stage, chunk_id)) WITHOUT ROWID;
+CREATE TABLE candidates ({_KEY}, chunk_id TEXT NOT NULL, text TEXT NOT NULL, token_ids BLOB NOT NULL,
+    finish_reason TEXT NOT NULL, weight_version INTEGER NOT NULL, gate TEXT NOT NULL, detected_language TEXT,
+    translation TEXT, {_PRIMARY}) WITHOUT ROWID;
+CREATE INDEX candidates_chunk ON candidates (round, chunk_id);
+CREATE TABLE scores ({_KEY}, chunk_id TEXT NOT NULL, reward REAL NOT NULL, parts TEXT NOT NULL, {_PRIMARY})
+    WITHOUT ROWID;
+CREATE TABLE pairs (id TEXT PRIMARY KEY, round INTEGER NOT NULL, prompt_id TEXT NOT NULL, language TEXT NOT
+NULL,
+    source TEXT NOT NULL, prompt TEXT NOT NULL, chosen TEXT NOT NULL, rejected TEXT NOT NULL,
+    chosen_score REAL NOT NULL, rejected_score REAL NOT NULL, weight_version INTEGER NOT NULL, chosen_key
+    TEXT,
+    rejected_key TEXT, reference_chosen REAL, reference_rejected REAL, consumed_version INTEGER) WITHOUT
+    ROWID;
+CREATE INDEX pairs_round ON pairs (round);
+CREATE TABLE rounds (round INTEGER PRIMARY KEY, state TEXT NOT NULL, data TEXT NOT NULL);
+CREATE TABLE evaluations (round INTEGER PRIMARY KEY, data TEXT NOT NULL);
+"""
+
+
+def candidate_row(candidate: Candidate, chunk_id: str) -> tuple[Any, ...]:
+    """A row of ``candidates``; token ids are little-endian 32-bit."""
+    ids = candidate.token_ids
+    return (
+        *key_row(candidate.key),
+        chunk_id,
+        candidate.text,
+        struct.pack(f"<{len(ids)}I", *ids),
+        candidate.finish_reason,
+        candidate.weight_version,
+        candidate.gate,
+        candidate.detected_language,
+        candidate.translation,
+    )
+
+
+def candidate_of(row: Sequence[Any]) -> Candidate:
+    """The candidate of a row of ``CANDIDATE_COLUMNS``."""
+    text, blob, finish, version, gate, detected, translation = row[7:]
+    ids = struct.unpack(f"<{len(blob) // 4}I", blob)
+    return Candidate(CandidateKey(*row[:6]), text, ids, finish, version, gate, detected, translation)
+
+
+def score_row(score: Score, chunk_id: str) -> tuple[Any, ...]:
+    """A row of ``scores``. SQLite would store NaN as NULL, so it is refused by name."""
+    if not math.isfinite(score.reward):
+        raise ValueError(f"{score.key}: reward {score.reward} is not finite")
+    return (*key_row(score.key), chunk_id, score.reward, dump(score.parts))
+
+
+def score_of(row: Sequence[Any]) -> Score:
+    """The score of a row of ``SCORE_COLUMNS``."""
+    return Score(CandidateKey(*row[:6]), row[7], json.loads(row[8]))
+
+
+def pair_row(pair: Pair) -> tuple[Any, ...]:
+    """A row of ``pairs``."""
+    values = [getattr(pair, column) for column in PAIR_COLUMNS]
+    for name in ("chosen_key", "rejected_key"):
+        key = getattr(pair, name)
+        values[PAIR_COLUMNS.index(name)] = None if key is None else json.dumps(key_row(key), "
+        "ensure_ascii=False)
+    return tuple(values)
+
+
+def pair_of(row: Sequence[Any]) -> Pair:
+    """The pair of a row of ``PAIR_COLUMNS``."""
+    fields = dict(zip(PAIR_COLUMNS, row, strict=True))
+    for name in ("chosen_key", "rejected_key"):
+        if fields[name] is not None:
+            fields[name] = CandidateKey(*json.loads(fields[name]))
+    return Pair(**fields)
+
+
+def key_row(key: CandidateKey) -> tuple[int, str, str, str, str, int]:
+    """The six columns of a natural key."""
+    return (key.round, key.prompt_id, key.language, key.source, key.origin, key.sample)
+
+
+def dump(value: object) -> str:
+    """JSON with sorted keys, so that equal values are equal texts; NaN is refused."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
