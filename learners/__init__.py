@@ -1,0 +1,1 @@
+"""Everything that changes weights: losses, packing, the session, checkpoints, the Ray Train group."""

@@ -1,0 +1,227 @@
+"""Checkpoints: complete or not there at all.
+
+``checkpoints/round-0001/`` is a Hugging Face folder that any tool can load (weights, config, tokenizer, chat
+template, generation config), with DeepSpeed's state in ``trainer/`` and ``state.json`` beside it. It is
+written as a hidden sibling, flushed to disk, and renamed.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from configs.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINTS = "checkpoints"
+POLICY_LINK = "policy"
+STATE_FILE = "state.json"
+TRAINER_FOLDER = "trainer"
+
+# Everything else in a model folder is weights, or was written by us.
+_COPIED = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer*",
+    "chat_template*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab*",
+    "merges.txt",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointState:
+    """What a checkpoint is of. ``world_size`` and ``zero_stage`` say how ``trainer/`` is split."""
+
+    round: int
+    step: int
+    pairs: int
+    checksum: str
+    world_size: int
+    zero_stage: int
+
+
+def write_model_folder(folder: Path, weights: Mapping[str, Tensor], start: Path, dtype: str) -> None:
+    """Write a loadable model folder, atomically.
+
+    Args:
+        folder: Must not exist.
+        weights: Full weights by name, tied ones once.
+        start: Folder whose config, tokenizer, chat template and generation config are taken over.
+        dtype: What ``config.json`` says the weights are.
+    """
+    if folder.exists():
+        raise UserError(f"{folder}: is there already; remove it or choose another folder")
+    with complete_or_absent(folder) as temporary:
+        fill_model_folder(temporary, weights, start, dtype)
+
+
+def fill_model_folder(folder: Path, weights: Mapping[str, Tensor], start: Path, dtype: str) -> None:
+    """Put weights and everything else of a model folder into an existing folder."""
+    for pattern in _COPIED:
+        for file in start.glob(pattern):
+            shutil.copyfile(file, folder / file.name)
+    config = json.loads((start / "config.json").read_text(encoding="utf-8"))
+    config.pop("torch_dtype", None)
+    config["dtype"] = dtype
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    save_file(dict(weights), folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@contextmanager
+def complete_or_absent(folder: Path) -> Iterator[Path]:
+    """A temporary sibling to write into; it becomes ``folder`` on leaving, and is removed on an error.
+
+    Raises:
+        UserError: The disk filled up while writing.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.parent / f".{folder.name}.partial"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        flush_to_disk(temporary)
+        os.replace(temporary, folder)
+        _flush_folder(folder.parent)
+    except BaseException as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if out_of_space(error):
+            raise UserError(
+                f"{folder}: the disk is full, so it was not written; free some space and start again. "
+                "The last complete checkpoint is untouched"
+            ) from error
+        raise
+
+
+def out_of_space(error: BaseException) -> bool:
+    """Whether an error means that the disk, a quota or a file-size limit is used up.
+
+    PyTorch and safetensors wrap the operating system's error in their own, so their texts are read too.
+    """
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    if isinstance(error, SafetensorError | RuntimeError):
+        text = str(error)
+        signs = (
+            "No space left",
+            "Disk quota exceeded",
+            "File too large",
+            "PytorchStreamWriter failed writing",
+        )
+        return any(sign in text for sign in signs)
+    return False
+
+
+def flush_to_disk(folder: Path) -> None:
+    """fsync every file and folder below ``folder``."""
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            _flush_folder(path)
+        else:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    _flush_folder(folder)
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def checkpoint_folder(run_dir: Path, round_number: int) -> Path:
+    """Where the checkpoint of a round lies."""
+    return run_dir / CHECKPOINTS / f"round-{round_number:04d}"
+
+
+def read_state(folder: Path) -> CheckpointState:
+    """What ``state.json`` of a checkpoint says."""
+    try:
+        return CheckpointState(**json.loads((folder / STATE_FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{folder / STATE_FILE}: cannot be read ({error}); remove this checkpoint") from error
+
+
+def write_state(folder: Path, state: CheckpointState) -> None:
+    """Write ``state.json``."""
+    (folder / STATE_FILE).write_text(json.dumps(asdict(state), indent=2) + "\n", encoding="utf-8")
+
+
+def all_checkpoints(run_dir: Path) -> list[Path]:
+    """Complete checkpoints of a run, oldest round first."""
+    folders = (run_dir / CHECKPOINTS).glob("round-*")
+    complete = [
+        path for path in folders if re.fullmatch(r"round-\d{4,}", path.name) and (path / STATE_FILE).is_file()
+    ]
+    return sorted(complete, key=lambda path: int(path.name.removeprefix("round-")))
+
+
+def latest_checkpoint(run_dir: Path) -> Path | None:
+    """Checkpoint of the newest round; None before the first."""
+    found = all_checkpoints(run_dir)
+    return found[-1] if found else None
+
+
+def require_disk(folder: Path, needed_bytes: int, spare_gb: float) -> None:
+    """Refuse to begin writing what would not fit.
+
+    Args:
+        folder: Where it will be written; need not exist.
+        needed_bytes: Size of what will be written.
+        spare_gb: What must be left free afterwards, 10^9 bytes (``run.min_free_disk_gb``).
+    """
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+    free = shutil.disk_usage(existing).free
+    if free < needed_bytes + spare_gb * 1e9:
+        raise UserError(
+            f"{folder}: {free / 1e9:.2f} GB of disk are free, but writing needs "
+            f"{needed_bytes / 1e9:.2f} GB and run.min_free_disk_gb keeps {spare_gb:g} GB; free some space or lower that field. "
+            "The last complete checkpoint is untouched"
+        )
+
+
+def point_policy(run_dir: Path, checkpoint: Path) -> None:
+    """Make ``policy`` a relative link to ``checkpoint``, replacing the old link in one step."""
+    link = run_dir / POLICY_LINK
+    temporary = run_dir / f".{POLICY_LINK}.partial"
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(os.path.relpath(checkpoint, run_dir))
+    os.replace(temporary, link)
+    _flush_folder(run_dir)
+
+
+def retire_checkpoints(run_dir: Path, keep: int) -> list[Path]:
+    """Delete all but the newest ``keep`` checkpoints, sparing the one that ``policy`` points to.
+
+    Returns:
+        What was deleted.
+    """
+    found = all_checkpoints(run_dir)
+    link = run_dir / POLICY_LINK
+    served = link.resolve() if link.is_symlink() else None
+    retired = [path for path in found[: -max(1, keep)] if path.resolve() != served]
+    for path in retired:
+        # Renamed first: a half-deleted folder must not look like a checkpoint.
+        doomed = path.parent / f".{path.name}.retired"
+        shutil.rmtree(doomed, ignore_errors=True)
+        os.replace(path, doomed)
+        shutil.rmtree(doomed)
+    return retired

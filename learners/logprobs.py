@@ -1,0 +1,206 @@
+"""Log-probabilities of completion tokens, without ever holding logits of all positions.
+
+The hidden states at the predicting positions go through the output layer in chunks; the softmax is in
+float32. The backward pass recomputes each chunk, so the peak is ``chunk x vocabulary`` instead of
+``tokens x vocabulary``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from configs.errors import UserError
+from learners.packing import PackedBatch, Segment, pack
+
+
+class _ChunkedLogprob(torch.autograd.Function):
+    """``log_softmax(hidden @ weight.T)`` at the targets, chunk by chunk, with a recomputing backward."""
+
+    @staticmethod
+    def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None) -> Tensor:
+        logits = nn.functional.linear(hidden, weight, bias).float()
+        return logits if softcap is None else softcap * torch.tanh(logits / softcap)
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        chunk: int,
+        softcap: float | None,
+    ) -> Tensor:
+        ctx.save_for_backward(hidden, weight, bias, targets)
+        ctx.chunk, ctx.softcap = chunk, softcap
+        result = torch.empty(targets.shape[0], dtype=torch.float32, device=hidden.device)
+        for start in range(0, targets.shape[0], chunk):
+            part = slice(start, start + chunk)
+            logits = _ChunkedLogprob._logits(hidden[part], weight, bias, softcap)
+            picked = logits.gather(1, targets[part, None])[:, 0]
+            result[part] = picked - logits.logsumexp(dim=1)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        hidden, weight, bias, targets = ctx.saved_tensors
+        grad_hidden = torch.empty_like(hidden)
+        # Summed over chunks, so in float32: bfloat16 would lose small contributions.
+        grad_weight = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device)
+        grad_bias = None if bias is None else torch.zeros(bias.shape, dtype=torch.float32, device=bias.device)
+        for start in range(0, targets.shape[0], ctx.chunk):
+            part = slice(start, start + ctx.chunk)
+            logits = _ChunkedLogprob._logits(hidden[part], weight, bias, ctx.softcap)
+            # d logprob / d logits = onehot - softmax
+            slope = -logits.softmax(dim=1)
+            slope.scatter_add_(1, targets[part, None], torch.ones_like(slope[:, :1]))
+            slope *= grad[part, None]
+            if ctx.softcap is not None:
+                slope *= 1 - (logits / ctx.softcap) ** 2
+            grad_hidden[part] = (slope.to(weight.dtype) @ weight).to(hidden.dtype)
+            grad_weight += (slope.to(hidden.dtype).T @ hidden[part]).float()
+            if grad_bias is not None:
+                grad_bias += slope.sum(dim=0)
+        return (
+            grad_hidden,
+            grad_weight.to(weight.dtype),
+            None if grad_bias is None else grad_bias.to(bias.dtype),
+            None,
+            None,
+            None,
+        )
+
+
+class LogprobHead(nn.Module):
+    """The output layer of a model as a function to log-probabilities.
+
+    It shares the weight of the model's own output layer. It is a module, called once a forward pass, because
+    ZeRO-3 gathers a module's weights around its call: chunks must not be calls of their own, or ranks with
+    different numbers of chunks would wait for each other forever.
+    """
+
+    def __init__(self, output: nn.Linear, chunk: int, softcap: float | None) -> None:
+        super().__init__()
+        self.weight = output.weight
+        self.bias = output.bias
+        self.chunk = chunk
+        self.softcap = softcap
+
+    def forward(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """Log-probability of each target: hidden ``[N, H]``, targets ``[N]`` -> ``[N]`` float32, nats."""
+        result: Tensor = _ChunkedLogprob.apply(
+            hidden, self.weight, self.bias, targets, self.chunk, self.softcap
+        )
+        return result
+
+
+class LogprobModel(nn.Module):
+    """A causal language model whose forward pass turns a packed batch into completion log-probabilities.
+
+    Args:
+        language_model: Any Transformers causal model with a linear output layer.
+        chunk: Positions whose logits are held at once.
+
+    Raises:
+        UserError: The model's logits are not ``softcap(linear(hidden))``, found out by trying.
+    """
+
+    def __init__(self, language_model: PreTrainedModel, chunk: int) -> None:
+        super().__init__()
+        self.language_model = language_model
+        output = language_model.get_output_embeddings()
+        if not isinstance(output, nn.Linear):
+            raise UserError(
+                f"{type(language_model).__name__}: has no linear output layer; use a causal text model"
+            )
+        settings = language_model.config.to_dict()
+        self.head = LogprobHead(output, chunk, settings.get("final_logit_softcapping"))
+        self.layer_types: tuple[str, ...] = tuple(settings.get("layer_types") or ())
+        self.window: int | None = settings.get("sliding_window")
+        self._check_head()
+
+    def _masks(self, batch: PackedBatch) -> Tensor | dict[str, Tensor]:
+        """The mask in the form that the model takes: one for all layers, or one for each type of layer."""
+        kinds = set(self.layer_types)
+        if not kinds:  # no list of types: a window, where there is one, holds in every layer (Mistral)
+            return batch.attention_mask(self.window)
+        unknown = kinds - {"full_attention", "sliding_attention"}
+        if unknown:
+            raise UserError(
+                f"{type(self.language_model).__name__}: layers of type {sorted(unknown)} cannot be packed"
+            )
+        masks = {
+            kind: batch.attention_mask(self.window if kind == "sliding_attention" else None) for kind in kinds
+        }
+        return masks if len(masks) > 1 else next(iter(masks.values()))
+
+    def forward(self, batch: PackedBatch) -> Tensor:
+        """Log-probabilities of ``batch.targets``, ``[N]`` float32, nats."""
+        output = self.language_model.base_model(
+            input_ids=batch.input_ids,
+            position_ids=batch.position_ids,
+            attention_mask=self._masks(batch),
+            use_cache=False,
+        )
+        hidden = output.last_hidden_state.flatten(0, 1).index_select(0, batch.predict_at)
+        result: Tensor = self.head(hidden, batch.targets)
+        return result
+
+    @torch.no_grad()
+    def _check_head(self) -> None:
+        """Compare with the model's own logits on a few tokens: other logits would pass silently."""
+        ids = [index % self.head.weight.shape[0] for index in range(3, 11)]
+        batch = pack([Segment(tuple(ids[:2]), (tuple(ids[2:]),))], 64)[0].to(self.head.weight.device)
+        ours = self(batch)
+        logits = self.language_model(
+            input_ids=torch.tensor([ids], device=ours.device), use_cache=False
+        ).logits
+        theirs = logits[0, 1:-1].float().log_softmax(-1).gather(1, batch.targets[:, None])[:, 0]
+        tolerance = 1e-3 if self.head.weight.dtype == torch.float32 else 0.25
+        if float((ours - theirs).abs().max()) > tolerance:
+            raise UserError(
+                f"{type(self.language_model).__name__}: its logits are not those of a plain or soft-capped "
+                "output layer, or its attention cannot be packed; this model is not supported"
+            )
+
+
+def model_device(model: nn.Module) -> torch.device:
+    """Device of a model's weights."""
+    return next(model.parameters()).device
+
+
+@torch.no_grad()
+def segment_logprobs(
+    model: nn.Module, segments: Sequence[Segment], tokens_per_micro_batch: int, device: torch.device
+) -> list[list[Tensor]]:
+    """Per-token log-probabilities of every completion, on the CPU, in the order of ``segments``.
+
+    Args:
+        model: A ``LogprobModel``, or a DeepSpeed engine around one.
+        segments: What to score.
+        tokens_per_micro_batch: Positions of one forward pass.
+        device: Where the model computes.
+    """
+    result: list[list[Tensor]] = [[torch.empty(0)] * len(segment.completions) for segment in segments]
+    for batch in pack(segments, tokens_per_micro_batch):
+        values = model(batch.to(device)).cpu()
+        for span in batch.spans:
+            result[span.segment][span.completion] = values[span.start : span.stop]
+    return result
+
+
+def sum_logprobs(
+    model: PreTrainedModel, segments: Sequence[Segment], tokens_per_micro_batch: int, chunk: int
+) -> list[list[float]]:
+    """Summed log-probability (nats) of each completion of each segment, without gradient.
+
+    Every token of a completion counts, the first and the end of turn included, and nothing else.
+    """
+    wrapped = LogprobModel(model, chunk)
+    per_token = segment_logprobs(wrapped, segments, tokens_per_micro_batch, model_device(model))
+    return [[float(values.sum()) for values in row] for row in per_token]

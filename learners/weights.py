@@ -1,0 +1,158 @@
+"""Full weights of the learner, and the manifest that lets an engine prove it computes with them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import xxhash
+from torch import Tensor, nn
+
+from learners.distributed import device, gather_objects, load_deepspeed, world
+from learners.logprobs import segment_logprobs
+from learners.packing import Segment
+
+# Gathered at once under ZeRO-3, per rank, on top of what training holds.
+BUCKET_BYTES = 256 * 1024**2
+
+# Length of the sequence that an engine has to score alike.
+PROBE_TOKENS = 24
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsManifest:
+    """What was published. ``names``, ``dtypes`` and ``shapes`` go together, names sorted."""
+
+    version: int  # round that produced the weights
+    checksum: str
+    names: tuple[str, ...]
+    dtypes: tuple[str, ...]  # as torch spells them, "float32"
+    shapes: tuple[tuple[int, ...], ...]
+    probe_ids: tuple[int, ...]  # a sequence of token ids, to be fed as they are
+    probe_logprob: tuple[float, ...]  # nats, of probe_ids[1:], each given those before it; temperature 1
+
+
+def gather_weights(
+    model: nn.Module, partitioned: bool, bucket_bytes: int = BUCKET_BYTES
+) -> dict[str, Tensor]:
+    """Full weights by name on rank 0, contiguous on the CPU; empty elsewhere. Called by every rank.
+
+    Tied weights are there once, under the name of the first (the embedding). Persistent buffers are included.
+
+    Args:
+        model: The language model.
+        partitioned: ZeRO-3: weights are gathered bucket by bucket.
+        bucket_bytes: Size of a bucket.
+    """
+    rank, _ = world()
+    parameters = list(model.named_parameters())  # tied ones are named once
+    known = {id(parameter) for _, parameter in parameters}
+    weights: dict[str, Tensor] = {}
+    if not partitioned:
+        if rank == 0:
+            weights = {name: _on_cpu(parameter) for name, parameter in parameters}
+    else:
+        deepspeed = load_deepspeed()
+        for bucket in _buckets(parameters, bucket_bytes):
+            with deepspeed.zero.GatheredParameters([parameter for _, parameter in bucket]):
+                if rank == 0:
+                    weights |= {name: _on_cpu(parameter) for name, parameter in bucket}
+    if rank == 0:
+        tied = {name for name, value in model.named_parameters(remove_duplicate=False) if id(value) in known}
+        for name, buffer in model.state_dict().items():
+            if name not in tied:
+                weights[name] = _on_cpu(buffer)
+    return weights
+
+
+def _on_cpu(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", copy=True).contiguous()
+
+
+def _buckets(
+    parameters: Sequence[tuple[str, nn.Parameter]], bucket_bytes: int
+) -> list[list[tuple[str, nn.Parameter]]]:
+    buckets: list[list[tuple[str, nn.Parameter]]] = []
+    filled = 0
+    for name, parameter in parameters:
+        size = parameter.ds_numel * parameter.element_size()  # numel() of a partitioned weight is 0
+        if not buckets or filled + size > bucket_bytes:
+            buckets.append([])
+            filled = 0
+        buckets[-1].append((name, parameter))
+        filled += size
+    return buckets
+
+
+def dtype_name(tensor: Tensor) -> str:
+    """``float32`` for ``torch.float32``."""
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def to_numpy(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """Arrays that share memory with the tensors; bfloat16, which numpy lacks, as an int16 view."""
+    return {
+        name: (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+        for name, tensor in tensors.items()
+    }
+
+
+def from_numpy(arrays: Mapping[str, np.ndarray], manifest: WeightsManifest) -> dict[str, Tensor]:
+    """Undo ``to_numpy``; the tensors share the arrays' memory, which may be read-only."""
+    tensors: dict[str, Tensor] = {}
+    for name, dtype in zip(manifest.names, manifest.dtypes, strict=True):
+        array = arrays[name]
+        # A read-only array (shared memory of an object store) is fine as long as nobody writes to the tensor.
+        tensor = torch.frombuffer(array, dtype=torch.from_numpy(np.empty(0, array.dtype)).dtype)
+        tensors[name] = tensor.reshape(array.shape).view(getattr(torch, dtype))
+    return tensors
+
+
+def checksum(tensors: Mapping[str, Tensor]) -> str:
+    """xxh64 over sorted names, dtypes, shapes and bytes, as 16 hexadecimal digits."""
+    digest = xxhash.xxh64()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(json.dumps([name, dtype_name(tensor), list(tensor.shape)]).encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def probe_ids(digest: str, vocabulary: int) -> tuple[int, ...]:
+    """Token ids derived from the checksum: nobody can have computed the answer in advance."""
+    state = int(digest, 16)
+    ids = []
+    for index in range(PROBE_TOKENS):
+        state = xxhash.xxh64(f"{state}/{index}").intdigest()
+        ids.append(state % vocabulary)
+    return tuple(ids)
+
+
+def make_manifest(
+    version: int, weights: Mapping[str, Tensor], scorer: nn.Module, vocabulary: int
+) -> WeightsManifest:
+    """Describe weights and score the probe with them. Called by every rank: under ZeRO-3 scoring is
+    collective.
+
+    Args:
+        version: Round that produced the weights.
+        weights: Full weights on rank 0; other ranks pass what they have, and their manifest is void.
+        scorer: A ``LogprobModel`` or the engine around it.
+        vocabulary: Ids below this are valid.
+    """
+    digest = gather_objects(checksum(weights))[0]
+    ids = probe_ids(digest, vocabulary)
+    logprobs = segment_logprobs(scorer, [Segment(ids[:1], (ids[1:],))], PROBE_TOKENS, device())[0][0]
+    names = tuple(sorted(weights))
+    return WeightsManifest(
+        version=version,
+        checksum=digest,
+        names=names,
+        dtypes=tuple(dtype_name(weights[name]) for name in names),
+        shapes=tuple(tuple(weights[name].shape) for name in names),
+        probe_ids=ids,
+        probe_logprob=tuple(float(value) for value in logprobs),
+    )
