@@ -1,0 +1,48 @@
+"""Waiting for remote calls: every wait has a deadline and says what it waited for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayTaskError
+
+from configs.errors import UserError
+
+
+class DeadlineExceeded(Exception):
+    """A remote call did not answer in time."""
+
+
+class ActorDied(Exception):
+    """The process behind a call is gone (or its result is): the work may be given to another or repeated."""
+
+
+def call(refs: ray.ObjectRef | Sequence[ray.ObjectRef], timeout: float, what: str) -> Any:
+    """Wait for one reference, or for a list of them, and return the value(s).
+
+    Args:
+        refs: What to wait for.
+        timeout: Deadline for all of them together, in seconds.
+        what: What is waited for, for the message, e.g. ``"isogloss-demo-rollout-0: generate chunk 3"``.
+
+    Raises:
+        DeadlineExceeded: Nothing in time; the call may still be running.
+        ActorDied: The actor died or its result was lost; retryable.
+        UserError: Raised by the actor for the user.
+        Exception: Whatever else the call raised, as its own type where Ray could carry it.
+    """
+    single = isinstance(refs, ray.ObjectRef)
+    try:
+        return ray.get(refs if single else list(refs), timeout=timeout)
+    except GetTimeoutError:
+        raise DeadlineExceeded(f"no answer within {timeout:g} s: {what}") from None
+    except (RayActorError, ObjectLostError) as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        detail = lines[0].strip() if lines else type(error).__name__
+        raise ActorDied(f"{what}: the process died ({detail})") from error
+    except RayTaskError as error:
+        if isinstance(error.cause, UserError):
+            raise UserError(str(error.cause)) from None
+        raise

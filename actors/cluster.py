@@ -1,0 +1,93 @@
+"""Starting or joining Ray, and leaving it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+
+from configs.errors import UserError
+from configs.schema import ClusterConfig
+
+LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A connection to Ray.
+
+    Attributes:
+        address: Of the head (host:port).
+        started_here: Whether it ends with this process.
+        resources: What it has in all.
+        seconds: How long starting or joining took.
+    """
+
+    address: str
+    started_here: bool
+    resources: dict[str, float]
+    seconds: float
+
+
+def _init_local(config: ClusterConfig, dashboard: bool) -> dict[str, str]:
+    # "local" also when RAY_ADDRESS points to some cluster: the user asked for none.
+    context = ray.init(
+        address="local",
+        num_cpus=config.num_cpus,  # type: ignore[arg-type]  # Ray counts in fractions, its annotation says int
+        include_dashboard=dashboard,
+        dashboard_host=LOOPBACK,
+        log_to_driver=False,
+        logging_level=logging.WARNING,
+        _node_ip_address=LOOPBACK,
+    )
+    addresses = {node["NodeManagerAddress"] for node in ray.nodes()}
+    if addresses != {LOOPBACK}:
+        ray.shutdown()
+        raise RuntimeError(
+            f"Ray listens on {', '.join(sorted(addresses))} instead of {LOOPBACK}: "
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 must be set before Ray is imported (apply_driver_env does)"
+        )
+    return dict(context.address_info)
+
+
+def _join(address: str) -> dict[str, str]:
+    try:
+        return dict(ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING).address_info)
+    except ConnectionError as error:
+        raise UserError(
+            f"cluster.address: no Ray cluster answers at '{address}' ({error}); start one with `ray start --head`, "
+            "or remove the field to run on this machine alone"
+        ) from error
+
+
+@contextmanager
+def start_cluster(config: ClusterConfig, run_dir: Path, dashboard: bool = False) -> Iterator[Cluster]:
+    """Start a Ray cluster on this machine's loopback interface, or join the configured one; leave it at the end.
+
+    Ray's own signal handlers are in place afterwards: install SIGTERM handlers inside the block.
+
+    Args:
+        config: The cluster section.
+        run_dir: Run folder; gets a line ``ray-session`` that says where Ray's logs are.
+        dashboard: Whether a local cluster gets a dashboard (start-up takes seconds longer).
+
+    Raises:
+        UserError: Nothing answers at ``cluster.address``.
+    """
+    if ray.is_initialized():
+        raise RuntimeError("this process is already connected to a Ray cluster")
+    begun = time.monotonic()
+    info = _init_local(config, dashboard) if config.address is None else _join(config.address)
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        session, address = info["session_dir"], info["gcs_address"]
+        (run_dir / "ray-session").write_text(f"{session}/logs\n", encoding="utf-8")
+        seconds = time.monotonic() - begun
+        yield Cluster(address, config.address is None, ray.cluster_resources(), seconds)
+    finally:
+        ray.shutdown()

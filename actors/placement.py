@@ -1,0 +1,155 @@
+"""Who gets which CPUs and GPUs: a pure plan, and the placement groups that reserve it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+
+from configs.errors import UserError
+from configs.schema import Config
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """One kind of process of a run.
+
+    Attributes:
+        name: Role.
+        count: How many processes.
+        cpus: CPUs that Ray reserves for each.
+        gpus: GPUs that Ray reserves for each.
+        fields: Config fields to lower when the cluster is too small.
+    """
+
+    name: str
+    count: int
+    cpus: float
+    gpus: float
+    fields: tuple[str, ...] = ()
+
+    def bundle(self) -> dict[str, float]:
+        """Resources of one process, in the form Ray wants."""
+        resources = {"CPU": self.cpus, "GPU": self.gpus}
+        return {name: amount for name, amount in resources.items() if amount > 0}
+
+
+@dataclass(frozen=True, slots=True)
+class PlacementPlan:
+    """Everything that a run reserves, by role."""
+
+    rollout: Role
+    reward: Role
+    learner: Role
+    store: Role
+
+    @classmethod
+    def from_config(cls, config: Config) -> PlacementPlan:
+        """Read the plan off a config.
+
+        Raises:
+            UserError: An engine is split over more GPUs than it reserves.
+        """
+        rollout, reward, learner = config.rollout, config.reward, config.learner
+        if rollout.tensor_parallel > 1 and rollout.gpus_per_actor < rollout.tensor_parallel:
+            raise UserError(
+                f"rollout.gpus_per_actor: {rollout.gpus_per_actor:g} is fewer than rollout.tensor_parallel "
+                f"{rollout.tensor_parallel}; set it to {rollout.tensor_parallel}"
+            )
+        return cls(
+            Role("rollout", rollout.actors, rollout.cpus_per_actor, rollout.gpus_per_actor,
+                 ("rollout.actors", "rollout.cpus_per_actor", "rollout.gpus_per_actor")),
+            Role("reward", reward.actors, reward.cpus_per_actor, reward.gpus_per_actor,
+                 ("reward.actors", "reward.cpus_per_actor", "reward.gpus_per_actor")),
+            Role("learner", learner.workers, learner.cpus_per_worker, learner.gpus_per_worker,
+                 ("learner.workers", "learner.cpus_per_worker", "learner.gpus_per_worker")),
+            Role("store", 1, 0.0, 0.0),
+        )  # fmt: skip
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """All roles, in the order in which they are started."""
+        return (self.store, self.rollout, self.reward, self.learner)
+
+    def totals(self) -> dict[str, float]:
+        """CPUs and GPUs that all roles need together."""
+        return {
+            "CPU": sum(role.count * role.cpus for role in self.roles),
+            "GPU": sum(role.count * role.gpus for role in self.roles),
+        }
+
+    def rows(self) -> list[tuple[str, int, float, float, float, float]]:
+        """Table for ``--dry-run``: role, processes, CPUs and GPUs each, CPUs and GPUs in all; total last."""
+        table = [
+            (role.name, role.count, role.cpus, role.gpus, role.count * role.cpus, role.count * role.gpus)
+            for role in self.roles
+        ]
+        totals = self.totals()
+        return [*table, ("total", sum(r.count for r in self.roles), 0.0, 0.0, totals["CPU"], totals["GPU"])]
+
+
+def check_capacity(plan: PlacementPlan, resources: Mapping[str, float]) -> None:
+    """Refuse at once what the cluster can never hold, instead of waiting for it.
+
+    Args:
+        plan: What the run needs.
+        resources: What the cluster has in all (``ray.cluster_resources()``).
+
+    Raises:
+        UserError: Names every role's need, the total, what is there, and the fields to lower.
+    """
+    problems = []
+    for resource, field_part in (("CPU", "cpus"), ("GPU", "gpus")):
+        need, have = plan.totals()[resource], float(resources.get(resource, 0.0))
+        if need <= have + 1e-6:
+            continue
+        users = [role for role in plan.roles if role.bundle().get(resource, 0.0) > 0]
+        parts = ", ".join(f"{r.name} {r.count} x {r.bundle()[resource]:g}" for r in users)
+        lower = ", ".join(
+            name for r in users for name in r.fields if field_part in name or name.endswith(("actors", "workers"))
+        )
+        cure = f"; lower {lower}"
+        if resource == "CPU":
+            cure += "; or raise cluster.num_cpus (processes then share cores)"
+        problems.append(f"{need:g} {resource}s are needed ({parts}) but the cluster has {have:g}{cure}")
+    if problems:
+        raise UserError("cluster: " + "; ".join(problems))
+
+
+@dataclass
+class PlacementGroups:
+    """Reserved bundles of the roles that the driver starts itself; Ray Train reserves the learner's."""
+
+    groups: dict[str, PlacementGroup] = field(default_factory=dict)
+
+    def remove(self) -> None:
+        """Give everything back; actors inside are killed by Ray."""
+        for group in self.groups.values():
+            remove_placement_group(group)
+        self.groups.clear()
+
+
+def reserve(plan: PlacementPlan, timeout: float) -> PlacementGroups:
+    """Reserve one bundle for each rollout and reward actor.
+
+    Args:
+        plan: What to reserve.
+        timeout: Deadline for both groups together, in seconds.
+
+    Raises:
+        UserError: Not free in time; nothing stays reserved.
+    """
+    deadline = time.monotonic() + timeout
+    reserved = PlacementGroups()
+    for role in (plan.rollout, plan.reward):
+        reserved.groups[role.name] = placement_group([role.bundle()] * role.count, strategy="PACK")
+    for role in (plan.rollout, plan.reward):
+        if not reserved.groups[role.name].wait(max(0.0, deadline - time.monotonic())):
+            reserved.remove()
+            raise UserError(
+                f"cluster: {role.count} x {role.bundle()} for the {role.name} actors did not become free within "
+                f"{timeout:g} s; is another run on this cluster? Wait for it, or lower {', '.join(role.fields)}"
+            )
+    return reserved

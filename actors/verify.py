@@ -1,0 +1,129 @@
+"""Proof that published weights arrived whole, and that a model computes with them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+from torch import Tensor
+
+from configs.errors import UserError
+from learners.weights import WeightsManifest, checksum, from_numpy
+
+# Largest |difference| of a token's log-probability, nats. vLLM and Transformers differ by about 1e-5 in float32.
+_FLOAT32_MAX = 1e-3
+# In bfloat16 single tokens differ by up to 0.1 (and by more where a random model is very sure), so the mean counts:
+# about 0.01 between right engines, several nats after a missed part of an update of any size that matters.
+_BFLOAT16_MEAN = 0.15
+
+_TIED_HEAD = "lm_head.weight"
+
+
+class SyncError(Exception):
+    """Weights were refused, or could not be shown to be in use."""
+
+
+@dataclass(frozen=True, slots=True)
+class SyncReport:
+    """A weight update that was verified.
+
+    Attributes:
+        version: Weight version now in use.
+        checksum_ok: The received bytes are the published ones.
+        probe_error: Difference to the learner's log-probabilities of the probe text, nats per token (largest
+            in float32, mean in bfloat16).
+        seconds: Where the time went: "check", "load", "probe", "total".
+    """
+
+    version: int
+    checksum_ok: bool
+    probe_error: float
+    seconds: dict[str, float]
+
+
+def expected_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the parameters that a model folder holds, read from safetensors headers.
+
+    A tied output layer is left out whether the folder stores it or not.
+
+    Raises:
+        UserError: The folder has no safetensors files.
+    """
+    files = sorted(Path(folder).glob("*.safetensors"))
+    if not files:
+        raise UserError(f"{folder}: has no *.safetensors files; save the model in that format")
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in files:
+        with safe_open(file, framework="np") as weights:
+            for name in weights.keys():  # noqa: SIM118  # not a dictionary
+                shapes[name] = tuple(weights.get_slice(name).get_shape())
+    config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    if config.get("tie_word_embeddings", False):
+        shapes.pop(_TIED_HEAD, None)
+    return shapes
+
+
+def checked_tensors(
+    manifest: WeightsManifest, arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, Tensor]:
+    """The published arrays as tensors, unless they are incomplete, of other shapes, or not what was published.
+
+    Args:
+        manifest: What was published.
+        arrays: Parameter name -> array (bfloat16 as int16).
+        shapes: What the model needs (``expected_shapes``).
+
+    Returns:
+        Tensors that share the arrays' memory: read them only.
+
+    Raises:
+        SyncError: Says which names, or which checksums.
+    """
+    received = {name: tuple(array.shape) for name, array in arrays.items()}
+    absent = sorted(set(manifest.names) - set(received))
+    if absent:
+        raise SyncError(f"weights of version {manifest.version} came without {absent[:5]}")
+    wrong = sorted(name for name, shape in shapes.items() if received.get(name) != shape)
+    unknown = sorted(set(received) - set(shapes) - {_TIED_HEAD})
+    if wrong or unknown:
+        raise SyncError(
+            f"weights of version {manifest.version} are not this model's: "
+            f"missing or of another shape: {wrong[:5]}; unknown: {unknown[:5]}"
+        )
+    tensors = from_numpy(arrays, manifest)
+    found = checksum(tensors)
+    if found != manifest.checksum:
+        raise SyncError(
+            f"weights of version {manifest.version} have checksum {found}, but {manifest.checksum} was published"
+        )
+    return tensors
+
+
+def check_probe(manifest: WeightsManifest, logprobs: Sequence[float], dtype: str) -> float:
+    """Compare log-probabilities of the probe text with the learner's.
+
+    Args:
+        manifest: Holds the learner's.
+        logprobs: Ours, one a token of ``manifest.probe_ids`` but the first; nats.
+        dtype: Arithmetic of both.
+
+    Returns:
+        The difference that was judged, nats.
+
+    Raises:
+        SyncError: It is too large.
+    """
+    difference = np.abs(np.asarray(logprobs, np.float64) - np.asarray(manifest.probe_logprob, np.float64))
+    exact = dtype == "float32"
+    error = float(difference.max() if exact else difference.mean())
+    limit = _FLOAT32_MAX if exact else _BFLOAT16_MEAN
+    if not error <= limit:  # also refuses NaN
+        raise SyncError(
+            f"probe of version {manifest.version}: log-probabilities differ from the learner's by {error:.2e} nats "
+            f"a token, more than {limit:g}: the new weights are not what this model computes with"
+        )
+    return error

@@ -1,0 +1,246 @@
+"""The vLLM engine: repeatable generation and verified weight updates, with real engines on tiny models."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from actors.engine import EngineRequest, VllmEngine, check_vllm_version
+from actors.health import IllegalTransition, State
+from actors.verify import SyncError, check_probe
+from configs.errors import UserError
+from learners.encode import ChatEncoder
+from learners.logprobs import LogprobModel, segment_logprobs
+from learners.packing import Segment
+from learners.weights import WeightsManifest, checksum, dtype_name, to_numpy
+from tests.tiny import build_tiny_model
+
+pytestmark = pytest.mark.vllm
+
+Published = tuple[WeightsManifest, dict]
+
+
+def publish(model: torch.nn.Module, version: int) -> Published:
+    """What a learner would publish of a Transformers model."""
+    weights = {name: value.detach().clone() for name, value in model.named_parameters()}
+    names = tuple(sorted(weights))
+    digest = checksum(weights)
+    ids = tuple(range(7, 31))
+    scores = segment_logprobs(LogprobModel(model, 64), [Segment(ids[:1], (ids[1:],))], 64, torch.device("cpu"))[0][0]
+    manifest = WeightsManifest(
+        version,
+        digest,
+        names,
+        tuple(dtype_name(weights[n]) for n in names),
+        tuple(tuple(weights[n].shape) for n in names),
+        ids,
+        tuple(float(x) for x in scores),
+    )
+    arrays = to_numpy(weights)
+    for array in arrays.values():
+        array.flags.writeable = False  # as they come out of Ray's object store
+    return manifest, arrays
+
+
+def perturbed(folder: Path, seed: int, std: float = 0.1) -> torch.nn.Module:
+    """The folder's model with noise on every parameter."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * std)
+    return model.eval()
+
+
+def random_prompts(count: int, seed: int = 0) -> list[tuple[int, ...]]:
+    """Prompts of 40 to 79 tokens: longer than a block of the prefix cache, which is therefore used."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(40, 80, (count,), generator=generator).tolist()
+    return [(1, *torch.randint(5, 512, (n - 1,), generator=generator).tolist()) for n in lengths]
+
+
+def greedy(prompts: list[tuple[int, ...]], tokens: int = 16) -> list[EngineRequest]:
+    """Greedy requests."""
+    return [EngineRequest(p, 0.0, 1.0, -1, tokens, 0) for p in prompts]
+
+
+def sampled(prompts: list[tuple[int, ...]], n: int, seed: int, tokens: int = 24) -> list[EngineRequest]:
+    """n samples a prompt; stop tokens make lengths differ."""
+    stops = tuple(range(5, 15))
+    return [
+        EngineRequest(p, 1.0, 1.0, -1, tokens, 1000 * seed + 10 * i + j, stops)
+        for i, p in enumerate(prompts)
+        for j in range(n)
+    ]
+
+
+@torch.no_grad()
+def reference_greedy(model: torch.nn.Module, prompt: tuple[int, ...], tokens: int = 16) -> tuple[int, ...]:
+    """Greedy tokens of Transformers, up to and including the end of turn."""
+    ids = torch.tensor([prompt])
+    out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False)
+    return tuple(out[0, ids.shape[1] :].tolist())
+
+
+def engine_of(folder: Path) -> VllmEngine:
+    return VllmEngine(folder, "float32", 256, 0.0625, 64, name="test")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("models")
+    return {k: build_tiny_model(root / k, tied=k == "tied", seed=1) for k in ("tied", "untied")}
+
+
+@pytest.fixture(scope="module")
+def engines(folders: dict[str, Path]) -> dict[str, VllmEngine]:
+    # All that any test needs: engines of one process share vLLM's process groups, which the first to go takes along.
+    return {k: engine_of(folders[k.split("-")[0]]) for k in ("tied", "untied", "untied-2")}
+
+
+@pytest.mark.parametrize("kind", ["tied", "untied"])
+def test_updated_engine_equals_transformers(engines, folders, kind) -> None:
+    """Greedy tokens of 64 prompts that the engine had cached under the old weights."""
+    engine, model = engines[kind], perturbed(folders[kind], seed=2)
+    requests = greedy(random_prompts(64))
+    before = engine.generate(requests)
+    manifest, arrays = publish(model, version=1)
+    report = engine.update_weights(manifest, arrays)
+    after = [output.token_ids for output in engine.generate(requests)]
+    expected = [reference_greedy(model, r.prompt_ids) for r in requests]
+    assert sum(a == e for a, e in zip(after, expected, strict=True)) == 64
+    assert sum(b.token_ids == a for b, a in zip(before, after, strict=True)) < 8
+    assert report.version == engine.version == 1
+    assert engine._llm.get_weight_version() == "1"
+    assert report.checksum_ok and report.probe_error < 1e-4
+
+
+def test_prefix_cache_is_what_would_have_been_stale(engines, folders, monkeypatch) -> None:
+    """Without the reset the probe still passes but cached prompts are answered from old keys and values."""
+    engine, model = engines["untied"], perturbed(folders["untied"], seed=3)
+    requests = greedy(random_prompts(16, seed=5))
+    engine.generate(requests)
+    monkeypatch.setattr(engine, "_reset_prefix_cache", lambda: None)
+    engine.update_weights(*publish(model, version=2))
+    stale = [output.token_ids for output in engine.generate(requests)]
+    monkeypatch.undo()
+    engine.update_weights(*publish(model, version=2))
+    fresh = [output.token_ids for output in engine.generate(requests)]
+    assert fresh == [reference_greedy(model, r.prompt_ids) for r in requests]
+    assert stale != fresh
+
+
+def test_wrong_checksum_is_refused(engines, folders) -> None:
+    engine = engines["tied"]
+    manifest, arrays = publish(perturbed(folders["tied"], seed=4), version=5)
+    with pytest.raises(SyncError, match="checksum"):
+        engine.update_weights(dataclasses.replace(manifest, checksum="0" * 16), arrays)
+    assert engine.health.state is State.STALE
+    with pytest.raises(IllegalTransition, match="stale"):
+        engine.generate(greedy(random_prompts(1)))
+    engine.update_weights(manifest, arrays)
+    assert engine.health.state is State.READY and engine.version == 5
+
+
+def test_incomplete_or_misshapen_weights_are_refused(engines, folders) -> None:
+    engine = engines["untied"]
+    manifest, arrays = publish(perturbed(folders["untied"], seed=4), version=6)
+    gone = {name: array for name, array in arrays.items() if name != "lm_head.weight"}
+    with pytest.raises(SyncError, match="lm_head"):
+        engine.update_weights(manifest, gone)
+    names = tuple(n for n in manifest.names if n != "lm_head.weight")
+    with pytest.raises(SyncError, match=r"missing.*lm_head"):
+        engine.update_weights(dataclasses.replace(manifest, names=names), gone)
+    with pytest.raises(SyncError, match=r"another shape.*norm"):
+        engine.update_weights(manifest, {**arrays, "model.norm.weight": arrays["model.norm.weight"][:-1]})
+    engine.update_weights(manifest, arrays)
+
+
+def test_probe_catches_a_tied_head_that_is_not_repacked(engines, folders, monkeypatch) -> None:
+    engine, model = engines["tied"], perturbed(folders["tied"], seed=6)
+    published = publish(model, version=7)
+    monkeypatch.setattr("actors.weight_transfer.repack_tied_heads", lambda model: 0)
+    with pytest.raises(SyncError, match="probe"):
+        engine.update_weights(*published)
+    assert engine.health.state is State.STALE
+    monkeypatch.undo()
+    assert engine.update_weights(*published).probe_error < 1e-4
+
+
+def test_failed_load_leaves_a_stale_engine_that_can_be_refitted(engines, folders, monkeypatch) -> None:
+    """A load that dies half way: the next full update mends the model."""
+    engine, model = engines["untied"], perturbed(folders["untied"], seed=7)
+    manifest, arrays = publish(model, version=8)
+
+    def half(self, update_info) -> None:
+        names = sorted(update_info.tensors)[:5]
+        self.model.load_weights(iter((n, update_info.tensors[n]) for n in names))
+        raise OSError("lost")
+
+    monkeypatch.setattr("actors.weight_transfer.ArraysEngine.receive_weights", half)
+    with pytest.raises(OSError, match="lost"):
+        engine.update_weights(manifest, arrays)
+    assert engine.health.state is State.STALE
+    monkeypatch.undo()
+    engine.update_weights(manifest, arrays)
+    requests = greedy(random_prompts(8))
+    expected = [reference_greedy(model, r.prompt_ids) for r in requests]
+    assert [o.token_ids for o in engine.generate(requests)] == expected
+
+
+def test_same_requests_give_same_tokens(engines, folders) -> None:
+    """Whatever ran before, on whichever engine."""
+    one, two = engines["untied"], engines["untied-2"]
+    model = perturbed(folders["untied"], seed=8, std=0.02)
+    one.update_weights(*publish(model, version=9))
+    two.update_weights(*publish(model, version=9))
+    requests = sampled(random_prompts(24, seed=1), n=4, seed=3)
+    first = one.generate(requests)
+    one.generate(sampled(random_prompts(37, seed=2), n=3, seed=4))
+    one.generate(greedy([r.prompt_ids for r in requests[::3]]))
+    assert one.generate(requests) == first
+    assert two.generate(requests) == first
+    other = [dataclasses.replace(r, seed=r.seed + 1) for r in requests]
+    assert one.generate(other) != first
+    lengths = {len(output.token_ids) for output in first}
+    assert len(lengths) > 5, "the batch should shrink on the way, or the test shows little"
+    texts = {output.text for output in first[:4]}
+    assert len(texts) == 4, "samples of one prompt differ"
+
+
+def test_prompt_that_leaves_no_room(engines) -> None:
+    engine = engines["tied"]
+    full = EngineRequest((1,) * 256, 0.0, 1.0, -1, 8, 0)
+    with pytest.raises(UserError, match=r"256 tokens.*max_length"):
+        engine.generate([full])
+    (cut,) = engine.generate([dataclasses.replace(full, prompt_ids=(1,) * 252)])
+    assert cut.finish_reason == "length" and len(cut.token_ids) <= 4
+
+
+def test_one_bos(folders, tmp_path) -> None:
+    """With the template's BOS, with one that is added, and never two."""
+    with_template = ChatEncoder(folders["tied"], add_bos=True)
+    bare = build_tiny_model(tmp_path / "bare", with_bos=False)
+    for encoder in (with_template, ChatEncoder(bare, add_bos=True)):
+        ids = encoder.prompt_ids("What colour does Ann like best?")
+        assert ids[0] == encoder.tokenizer.bos_token_id and ids.count(encoder.tokenizer.bos_token_id) == 1
+
+
+def test_probe_refuses_nan() -> None:
+    manifest = WeightsManifest(1, "0", (), (), (), (1, 2), (-1.0,))
+    with pytest.raises(SyncError, match="probe"):
+        check_probe(manifest, [float("nan")], "float32")
+    with pytest.raises(SyncError, match="probe"):
+        check_probe(manifest, [-1.2], "bfloat16")
+    assert check_probe(manifest, [-1.1], "bfloat16") == pytest.approx(0.1)
+
+
+def test_version_check(monkeypatch) -> None:
+    assert check_vllm_version().startswith("0.32")
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "0.33.1")
+    with pytest.raises(UserError, match=r"0\.33\.1.*<0\.33"):
+        check_vllm_version()
