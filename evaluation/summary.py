@@ -60,8 +60,10 @@ def build_summary(
 
 
 def _others(
-    config: Config, before: dict[str, NDArray[np.float64]], after: dict[str, NDArray[np.float64]], "
-    "resamples: int
+    config: Config,
+    before: dict[str, NDArray[np.float64]],
+    after: dict[str, NDArray[np.float64]],
+    resamples: int,
 ) -> dict[str, Any]:
     """The mean over all languages but the dominant one; prompt ids are drawn jointly over the languages."""
     codes = [code for code in before if code != config.languages.dominant]

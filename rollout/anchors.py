@@ -77,8 +77,9 @@ def anchor_pairs(config: Config, anchors: tuple[Anchor, ...], round: int) -> lis
     if not anchors:
         return []
     positions = [str(index) for index in range(len(anchors))]
-    drawn = round_prompt_ids(positions, round, config.anchor.pairs_per_round, stable_seed("anchor", "
-    "config.run.seed))
+    drawn = round_prompt_ids(
+        positions, round, config.anchor.pairs_per_round, stable_seed("anchor", config.run.seed)
+    )
     return [
         Pair(
             id=f"r{round:04d}/anchor/{anchor.language}/{anchor.id}",
