@@ -33,11 +33,11 @@ def train(
 
     resolved = load_config(config, overrides or [])
     if dry_run:
-        from actors.placement import plan_placement
+        from actors.placement import PlacementPlan
         from actors.screen import print_plan
 
         print(dump_yaml(resolved), end="")
-        print_plan(plan_placement(resolved))
+        print_plan(PlacementPlan.from_config(resolved))
         return
     from actors.env import apply_driver_env
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,3 +47,13 @@ def call(refs: ray.ObjectRef | Sequence[ray.ObjectRef], timeout: float, what: st
         if isinstance(error.cause, UserError):
             raise UserError(str(error.cause)) from None
         raise
+
+
+class TimedCalls:
+    """Mixin for actors whose time of work the driver wants to know."""
+
+    def timed(self, method: str, *arguments: Any) -> tuple[float, float, Any]:
+        """Call ``method``; returns when it began and ended (Unix seconds) and what it returned."""
+        begin = time.time()
+        result = getattr(self, method)(*arguments)
+        return begin, time.time(), result

@@ -13,6 +13,7 @@ import ray
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from actors.calls import TimedCalls
 from actors.engine import EngineRequest, VllmEngine
 from actors.env import rollout_env, runtime_env
 from actors.verify import SyncReport
@@ -24,7 +25,7 @@ from rollout.plan import Chunk, finish_candidate
 from rollout.records import Candidate
 
 
-class RolloutWorker:
+class RolloutWorker(TimedCalls):
     """What a rollout actor does, as a plain class (``RolloutActor`` is this behind Ray).
 
     Args:

@@ -78,8 +78,16 @@ class ArraysEngine(WeightTransferEngine[ArraysInit, ArraysUpdate]):
         initialize_layerwise_reload(self.model)
 
     def update_weights(self, update_info: dict[str, object]) -> None:
-        """As the base class, but wait for the accelerator only where there is one."""
-        self.receive_weights(self.parse_update_info(update_info))
+        """As the base class, but wait for the accelerator only where there is one.
+
+        A load that fails half way closes the reload: what the model computes is undefined then, but the next
+        update, which brings all weights, finds every layer ready to take them.
+        """
+        try:
+            self.receive_weights(self.parse_update_info(update_info))
+        except BaseException:
+            finalize_layerwise_reload(self.model, self.model_config)
+            raise
         if self.device.type != "cpu":
             torch.accelerator.synchronize()
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
-import json
 import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,18 +15,6 @@ from configs.errors import UserError
 from configs.schema import Config
 
 EXTENDS = "extends"
-
-# Fields that may change between the parts of one run: they alter neither its data nor its arithmetic.
-VOLATILE = (
-    "run.name",
-    "run.dir",
-    "run.min_free_disk_gb",
-    "schedule.rounds",
-    "cluster",
-    "learner.keep_checkpoints",
-    "learner.max_failures",
-    "evaluation.every",
-)
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -73,7 +59,7 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
     try:
-        values = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
+        values = yaml.load(text, Loader=_StrictLoader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UserError(f"{path}:{line}: not valid YAML: {error.problem}") from None
@@ -103,7 +89,7 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
     if not equals or not all(name.split(".")):
         raise UserError(f"override '{override}': expected section.field=value, e.g. run.seed=1")
     try:
-        value = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
+        value = yaml.load(text, Loader=_StrictLoader)
     except yaml.YAMLError:
         raise UserError(f"override '{override}': '{text}' is not a YAML value; quote it") from None
     *sections, field = name.split(".")
@@ -162,26 +148,3 @@ def section_of(annotation: Any) -> type[BaseModel] | None:
 def dump_yaml(config: Config) -> str:
     """The resolved config as YAML."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as ``{"section.field": value}``."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict) and value:
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def identity(config: Config) -> dict[str, Any]:
-    """What makes a run itself: all fields but the volatile ones, flat."""
-    flat = flatten(config.model_dump(mode="json"))
-    return {k: v for k, v in flat.items() if not any(k == name or k.startswith(name + ".") for name in VOLATILE)}
-
-
-def digest(config: Config) -> str:
-    """Hash of :func:`identity`: equal for every part of one run."""
-    text = json.dumps(identity(config), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

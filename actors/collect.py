@@ -1,0 +1,116 @@
+"""One round's candidates, from prompts to scores, streaming: a finished answer chunk is translated or judged at
+once, while others are still sampled. Whatever the journal already holds is not done again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from actors.metrics import StageClock
+from actors.pool import Call, Pool
+from configs.schema import Config
+from rollout.plan import Chunk, answer_chunks, translation_chunks
+from rollout.prompts import PromptSet
+from rollout.records import Candidate, Score
+
+StoreCall = Callable[..., Any]  # store("put_chunk", ...) -> result
+
+
+class RoundCollector:
+    """Fills the journal with the candidates and scores of one round.
+
+    Args:
+        config: The run.
+        prompts: The train prompts.
+        untranslated: Ids of prompts about translation.
+        round: From 1.
+        rollouts: Pool whose actors have ``generate(chunk)``.
+        rewards: Pool whose actors have ``judge(round, candidates)``.
+        store: Calls a method of the journal.
+        clock: Gets the actors' busy intervals as stages "generate" and "score".
+        advance: Called with 1 for every answer chunk that is scored.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        prompts: PromptSet,
+        untranslated: frozenset[str],
+        round: int,
+        rollouts: Pool,
+        rewards: Pool,
+        store: StoreCall,
+        clock: StageClock,
+        advance: Callable[[int], None],
+    ) -> None:
+        self._config = config
+        self._untranslated = untranslated
+        self._round = round
+        self._rollouts = rollouts
+        self._rewards = rewards
+        self._store = store
+        self._clock = clock
+        self._advance = advance
+        self.chunks = answer_chunks(config, prompts, round)
+
+    def start(self) -> None:
+        """Queue what the journal lacks; the pools' ``drain`` then does it."""
+        scored = self._store("done_chunks", self._round, "score")
+        answered = self._store("done_chunks", self._round, "answer")
+        translated = self._store("done_chunks", self._round, "translate")
+        for chunk in self.chunks:
+            if chunk.id in scored:
+                self._advance(1)
+                continue
+            parts = _Parts(chunk, translated)
+            if chunk.id in answered:
+                self._answered(parts, self._store("candidates", self._round, chunk.id))
+            else:
+                self._generate(chunk, lambda found, parts=parts: self._answered(parts, found))
+
+    def _generate(self, chunk: Chunk, then: Callable[[list[Candidate]], None]) -> None:
+        def done(begin: float, end: float, candidates: list[Candidate]) -> None:
+            self._clock.add("generate", begin, end, worker=True)
+            self._store("put_chunk", chunk.id, self._round, chunk.stage, candidates)
+            then(candidates)
+
+        self._rollouts.submit(Call(f"generate {chunk.id}", "generate", (chunk,), done))
+
+    def _answered(self, parts: _Parts, answers: Sequence[Candidate]) -> None:
+        parts.candidates.extend(answers)
+        plan = translation_chunks(self._config, parts.answers, answers, self._untranslated)
+        parts.missing = len(plan.chunks)
+        if not plan.chunks:
+            self._judge(parts)
+        for chunk in plan.chunks:
+            if chunk.id in parts.translated:
+                self._translated(parts, self._store("candidates", self._round, chunk.id))
+            else:
+                self._generate(chunk, lambda found, parts=parts: self._translated(parts, found))
+
+    def _translated(self, parts: _Parts, translations: Sequence[Candidate]) -> None:
+        parts.candidates.extend(translations)
+        parts.missing -= 1
+        if parts.missing == 0:
+            self._judge(parts)
+
+    def _judge(self, parts: _Parts) -> None:
+        def done(begin: float, end: float, result: tuple[list[Candidate], list[Score]]) -> None:
+            judged, scores = result
+            self._clock.add("score", begin, end, worker=True)
+            self._store("put_scores", self._round, parts.answers.id, scores, judged)
+            self._advance(1)
+
+        # Sorted, so that the composition of the forward passes does not depend on which translation came first.
+        candidates = sorted(parts.candidates, key=lambda candidate: candidate.key)
+        self._rewards.submit(Call(f"score {parts.answers.id}", "judge", (self._round, candidates), done))
+
+
+class _Parts:
+    """An answer chunk, with the translations that it still waits for before it can be judged."""
+
+    def __init__(self, answers: Chunk, translated: set[str]) -> None:
+        self.answers = answers
+        self.translated = translated
+        self.candidates: list[Candidate] = []
+        self.missing = 0

@@ -1,0 +1,108 @@
+"""Where a run's numbers go: ``metrics.jsonl`` (one object a round) and ``tensorboard/``."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+class StageClock:
+    """Wall seconds by stage, and how long the workers were at work at all.
+
+    Stages may overlap (streaming), so their sum can exceed the wall time. The overhead is therefore not wall
+    minus sum, but the part of the wall time in which no worker was busy: waiting for the driver or the store.
+    """
+
+    def __init__(self) -> None:
+        self.started = time.time()
+        self.stages: dict[str, float] = {}
+        self._busy: list[tuple[float, float]] = []
+
+    @contextmanager
+    def stage(self, name: str, worker: bool = False) -> Iterator[None]:
+        """Add the wall time of the block to ``name``; ``worker`` marks it as time in which workers work."""
+        begin = time.time()
+        try:
+            yield
+        finally:
+            self.add(name, begin, time.time(), worker)
+
+    def add(self, name: str, begin: float, end: float, worker: bool) -> None:
+        """Add an interval (Unix seconds) that was measured elsewhere, such as inside an actor."""
+        self.stages[name] = self.stages.get(name, 0.0) + end - begin
+        if worker:
+            self._busy.append((begin, end))
+
+    def worker_seconds(self) -> float:
+        """Length of the union of all intervals in which at least one worker was busy."""
+        return covered(self._busy, self.started, time.time())
+
+    def summary(self) -> dict[str, Any]:
+        """The breakdown that ``metrics.jsonl`` holds, seconds."""
+        wall = time.time() - self.started
+        idle = max(0.0, wall - self.worker_seconds())
+        return {
+            "wall": round(wall, 4),
+            "stages": {name: round(seconds, 4) for name, seconds in sorted(self.stages.items())},
+            "no_worker_busy": round(idle, 4),
+            "overhead_fraction": round(idle / wall, 4) if wall else 0.0,
+        }
+
+
+def covered(intervals: list[tuple[float, float]], start: float, end: float) -> float:
+    """Length of the union of ``intervals`` within [start, end]."""
+    total, reach = 0.0, start
+    for left, right in sorted(intervals):
+        left, right = max(left, reach), min(right, end)
+        if right > left:
+            total += right - left
+            reach = right
+    return total
+
+
+class MetricsLog:
+    """Appends a round's object to ``metrics.jsonl`` and its scalars to TensorBoard."""
+
+    def __init__(self, run_dir: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._path = run_dir / "metrics.jsonl"
+        self._rows = {row["round"]: row for row in read_metrics(self._path)}
+        self._board = SummaryWriter(log_dir=str(run_dir / "tensorboard"), flush_secs=10)
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Record one round; a round that is repeated after a resume replaces its earlier row."""
+        self._rows[row["round"]] = row
+        temporary = self._path.with_suffix(".tmp")
+        with temporary.open("w", encoding="utf-8") as file:
+            for key in sorted(self._rows):
+                file.write(json.dumps(self._rows[key], ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self._path)
+        for name, value in _scalars(row):
+            self._board.add_scalar(name, value, row["round"])
+
+    def close(self) -> None:
+        """Flush TensorBoard."""
+        self._board.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """All rounds recorded so far."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _scalars(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _scalars(value, f"{prefix}{key}/")
+        elif isinstance(value, int | float) and not isinstance(value, bool) and key != "round":
+            yield f"{prefix}{key}", float(value)

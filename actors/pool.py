@@ -1,0 +1,162 @@
+"""A pool of equal actors that work off a queue of calls, each under a deadline.
+
+An actor that dies is replaced by a fresh one, made from the checkpoint of the version that is wanted now, so that
+it never holds base weights by accident; the call it held is put back at the head of the queue. Which actor does
+which call is left to chance: results must not depend on it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+
+from actors.calls import ActorDied, DeadlineExceeded
+from actors.calls import call as remote_call
+
+
+@dataclass
+class Call:
+    """One method call that any actor of the pool may do."""
+
+    what: str  # for messages, e.g. "generate r0001/answer/es/003"
+    method: str
+    arguments: tuple[Any, ...]
+    done: Callable[[float, float, Any], None]  # begin and end (Unix seconds, in the actor), result; in the driver
+
+
+@dataclass
+class _Worker:
+    handle: Any
+    call: Call | None = None
+    reference: Any = None
+    deadline: float = 0.0
+    restarts: int = 0
+
+
+@dataclass
+class Pool:
+    """Keeps ``size`` actors busy.
+
+    Args:
+        name: What the actors are, for messages.
+        create: Makes actor number i; called again when it has died.
+        call_timeout_s: Longest that one call may take.
+        max_restarts: Replacements of one actor before the run gives up.
+    """
+
+    name: str
+    create: Callable[[int], Any]
+    size: int
+    call_timeout_s: float
+    max_restarts: int
+    workers: list[_Worker] = field(default_factory=list)
+    queue: deque[Call] = field(default_factory=deque)
+    restarts: int = 0
+
+    def start(self) -> list[Any]:
+        """Create all actors; returns the references of their ``ready()``, for a shared wait."""
+        self.workers = [_Worker(self.create(index)) for index in range(self.size)]
+        return [worker.handle.ready.remote() for worker in self.workers]
+
+    @property
+    def handles(self) -> list[Any]:
+        """The live actors."""
+        return [worker.handle for worker in self.workers]
+
+    def submit(self, call: Call) -> None:
+        """Queue a call; it starts as soon as an actor is free."""
+        self.queue.append(call)
+        self._dispatch()
+
+    @property
+    def in_flight(self) -> dict[Any, _Worker]:
+        """Reference of each running call, with the worker that runs it."""
+        return {worker.reference: worker for worker in self.workers if worker.call is not None}
+
+    @property
+    def idle(self) -> bool:
+        """Nothing queued, nothing running."""
+        return not self.queue and not self.in_flight
+
+    def collect(self, reference: Any) -> None:
+        """Take the finished call behind ``reference``, run its callback, start the next one."""
+        worker = self.in_flight[reference]
+        call = worker.call
+        assert call is not None
+        try:
+            begin, end, result = remote_call(reference, self.call_timeout_s, f"{call.what} on {self.name}")
+        except ActorDied as died:
+            self._replace(worker, died)
+            return
+        worker.call = worker.reference = None
+        self._dispatch()
+        call.done(begin, end, result)
+
+    def check_deadlines(self) -> None:
+        """Replace every actor whose call is over its time."""
+        for worker in self.workers:
+            if worker.call is not None and time.monotonic() > worker.deadline:
+                ray.kill(worker.handle)
+                self._replace(
+                    worker,
+                    DeadlineExceeded(
+                        f"no answer within {self.call_timeout_s:g} s (cluster.call_timeout_s): "
+                        f"{worker.call.what} on {self.name}"
+                    ),
+                )
+
+    def clear(self) -> None:
+        """Forget what is queued (a stop was asked for); running calls are left to end with their actors."""
+        self.queue.clear()
+
+    def _replace(self, worker: _Worker, reason: Exception) -> None:
+        index = self.workers.index(worker)
+        if worker.restarts >= self.max_restarts:
+            raise ActorDied(
+                f"{self.name} {index} failed {worker.restarts + 1} times, the last time with: {reason}. "
+                "Mend the cause and go on with --resume; the run folder keeps all that was done."
+            ) from reason
+        call = worker.call
+        fresh = _Worker(self.create(index), restarts=worker.restarts + 1)
+        self.workers[index] = fresh
+        self.restarts += 1
+        if call is not None:
+            self.queue.appendleft(call)
+        self._dispatch()
+
+    def _dispatch(self) -> None:
+        for worker in self.workers:
+            if worker.call is None and self.queue:
+                call = self.queue.popleft()
+                worker.call = call
+                worker.reference = worker.handle.timed.remote(call.method, *call.arguments)
+                worker.deadline = time.monotonic() + self.call_timeout_s
+
+
+class StopRequested(Exception):
+    """Ctrl-C or SIGTERM: end at a resumable point."""
+
+
+def drain(pools: list[Pool], should_stop: Callable[[], bool], poll_s: float = 0.2) -> None:
+    """Work off all queues, running callbacks (which may submit more) until every pool is idle.
+
+    Raises:
+        StopRequested: ``should_stop`` became true; what was finished until then has had its callback.
+        ActorDied: an actor failed more often than it may.
+    """
+    while not all(pool.idle for pool in pools):
+        if should_stop():
+            for pool in pools:
+                pool.clear()
+            raise StopRequested
+        owners = {reference: pool for pool in pools for reference in pool.in_flight}
+        ready, _ = ray.wait(list(owners), num_returns=1, timeout=poll_s)
+        for reference in ready:
+            owners[reference].collect(reference)
+        for pool in pools:
+            pool.check_deadlines()

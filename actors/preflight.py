@@ -1,0 +1,113 @@
+"""Everything that can be found wrong before Ray starts is found here, within seconds."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from configs.errors import UserError
+from configs.schema import Config
+from learners.encode import ChatEncoder
+from rollout.languages import language_name
+from rollout.pairs import load_anchors
+from rollout.prompts import PromptSet, check_lengths
+from rollout.records import Pair
+from rollout.templates import TRANSLATION_PRIME, crosslingual_instruction, translation_instruction
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The validated inputs of a run."""
+
+    prompts: PromptSet
+    heldout: PromptSet | None
+    anchors: tuple[Pair, ...]
+    names: dict[str, str]  # language code -> English name
+
+
+def check_inputs(config: Config) -> Inputs:
+    """Load and check models' folders, prompts, anchors, lengths and disk.
+
+    Raises:
+        UserError: names the file:line or field, and the cure.
+    """
+    check_disk(config)
+    names = {code: language_name(code, config.languages.names) for code in config.languages.codes}
+    prompts = PromptSet.from_config(config, "train")
+    heldout = PromptSet.from_config(config, "heldout") if config.prompts.heldout else None
+    encoder = ChatEncoder(config.model.policy, config.model.add_bos)
+    _check_model(config.model.policy, "model.policy")
+    if config.model.reference is not None:
+        _check_model(config.model.reference, "model.reference")
+        _check_same_tokenizer(encoder, ChatEncoder(config.model.reference, config.model.add_bos), config)
+    anchors = tuple(load_anchors(config.anchor.path, config.languages.codes)) if config.anchor.path else ()
+    _check_anchor_count(config, len(anchors))
+
+    # The longest form that a prompt takes: as sampled, or as the cross-lingual reward prompt.
+    longest_name = max(names.values(), key=len)
+
+    def count(text: str) -> int:
+        asked = crosslingual_instruction(text, longest_name) if config.reward.kind == "implicit" else text
+        return len(encoder.prompt_ids(asked))
+
+    for split in (prompts, heldout):
+        if split is not None:
+            check_lengths(split, count, config.model.max_length, config.rollout.max_new_tokens)
+    if config.candidates.source == "self_translation" or config.reward.prompt == "translated":
+        _check_translation_room(config, encoder, longest_name)
+    return Inputs(prompts, heldout, anchors, names)
+
+
+def check_disk(config: Config) -> None:
+    """Refuse to start on a disk that the first checkpoint would fill."""
+    folder = config.run.dir
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free / 2**30
+    if free < config.run.min_free_disk_gb:
+        raise UserError(
+            f"run.dir: {config.run.dir} has {free:.2f} GiB free, less than run.min_free_disk_gb "
+            f"{config.run.min_free_disk_gb}; free some space or choose another folder"
+        )
+
+
+def _check_model(folder: Path, field: str) -> None:
+    config_file = folder / "config.json"
+    if not config_file.is_file():
+        raise UserError(f"{field}: {folder} has no config.json; name a Hugging Face model folder")
+    try:
+        json.loads(config_file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{config_file}: not valid JSON ({error}); fetch the model again") from None
+    if not any(folder.glob("*.safetensors")):
+        raise UserError(f"{field}: {folder} has no *.safetensors; save the model with save_pretrained first")
+
+
+def _check_same_tokenizer(policy: ChatEncoder, reference: ChatEncoder, config: Config) -> None:
+    if policy.vocabulary() != reference.vocabulary():
+        raise UserError(
+            f"model.reference: {config.model.reference} has another tokenizer than model.policy "
+            f"{config.model.policy}; the implicit reward compares the two token by token, so take the model that "
+            "the policy was aligned from"
+        )
+
+
+def _check_anchor_count(config: Config, count: int) -> None:
+    if config.anchor.pairs_per_round > count:
+        raise UserError(
+            f"anchor.pairs_per_round: {config.anchor.pairs_per_round} is more than the {count} pairs in "
+            f"{config.anchor.path}; lower it"
+        )
+
+
+def _check_translation_room(config: Config, encoder: ChatEncoder, name: str) -> None:
+    frame = len(encoder.prompt_ids(translation_instruction("", name), prime=TRANSLATION_PRIME))
+    needed = frame + config.rollout.max_new_tokens + config.candidates.translation_max_new_tokens
+    if needed > config.model.max_length:
+        raise UserError(
+            f"model.max_length: {config.model.max_length} is too short to translate an answer: the instruction "
+            f"takes {frame} tokens, the answer up to {config.rollout.max_new_tokens}, its translation up to "
+            f"{config.candidates.translation_max_new_tokens}; raise it to {needed} or lower the other two"
+        )

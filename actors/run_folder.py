@@ -1,0 +1,101 @@
+"""The folder of a run: claimed by one config, and by one process at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import yaml
+
+from configs.errors import UserError
+from configs.load import dump_yaml
+from configs.schema import Config
+from rollout.identity import comparable_config, differing_fields
+
+_SHOWN = 5  # differing fields that a message lists
+
+
+@dataclass
+class RunFolder:
+    """Paths of a run (design: "files a run leaves") and the lock that keeps a second driver out."""
+
+    path: Path
+    _lock: TextIO
+
+    @property
+    def store(self) -> Path:
+        """The SQLite journal."""
+        return self.path / "store.sqlite"
+
+    def checkpoint(self, version: int, start: Path) -> Path:
+        """The model folder of a weight version; version 0 is the starting policy."""
+        return start if version == 0 else self.path / "checkpoints" / f"round-{version:04d}"
+
+    def write_summary(self, summary: dict[str, Any]) -> Path:
+        """Write ``summary.json`` atomically."""
+        path = self.path / "summary.json"
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.replace(path)
+        return path
+
+    def close(self) -> None:
+        """Let the next process in."""
+        self._lock.close()
+
+
+def open_run_folder(config: Config, resume: bool) -> RunFolder:
+    """Create the run's folder, or come back to it.
+
+    Raises:
+        UserError: The folder is in use, is another config's, already holds a run that ``resume`` was not asked
+            for, or is not there to be resumed.
+    """
+    path = config.run.dir / config.run.name
+    kept = path / "config.yaml"
+    if resume and not kept.is_file():
+        raise UserError(f"{path}: nothing to resume there; leave --resume out, or check run.dir and run.name")
+    if kept.is_file():
+        check_same_config(kept, config)
+        if not resume:
+            raise UserError(
+                f"{path}: already holds a run of this config; add --resume to go on with it, or choose another run.name"
+            )
+    elif path.exists() and any(path.iterdir()):
+        raise UserError(f"{path}: holds files but no run (no config.yaml); choose another run.name")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"run.dir: cannot create {path} ({error.strerror}); choose another folder") from None
+    lock = _lock(path)
+    temporary = path / "config.yaml.tmp"
+    temporary.write_text(dump_yaml(config), encoding="utf-8")
+    os.replace(temporary, kept)
+    return RunFolder(path, lock)
+
+
+def check_same_config(kept: Path, config: Config) -> None:
+    """Refuse a folder whose config differs in anything that the run's data or arithmetic depends on."""
+    earlier = Config.model_validate(yaml.safe_load(kept.read_text(encoding="utf-8")))
+    changed = differing_fields(comparable_config(earlier), comparable_config(config))
+    if changed:
+        more = f"; and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
+        raise UserError(
+            f"{kept.parent}: belongs to another config ({'; '.join(changed[:_SHOWN])}{more}); choose another "
+            "run.name, or use the config it was started with"
+        )
+
+
+def _lock(path: Path) -> TextIO:
+    # The lock goes with the process, however it ends; a stale file means nothing.
+    file = (path / ".lock").open("w", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise UserError(f"{path}: another process is running in it; wait for it or stop it first") from None
+    return file

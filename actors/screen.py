@@ -1,0 +1,102 @@
+"""What a person sees: the plan, progress within a stage, one line a round, the table at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from actors.placement import PlacementPlan
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def print_plan(plan: PlacementPlan) -> None:
+    """The placement plan of ``--dry-run``."""
+    table = Table(title="Placement", title_justify="left")
+    for column in ("actors", "count", "CPUs each", "GPUs each", "CPUs", "GPUs"):
+        table.add_column(column, justify="left" if column == "actors" else "right")
+    for name, *numbers in plan.rows():
+        table.add_row(name, *(f"{number:g}" for number in numbers))
+    console.print(table)
+
+
+class Screen:
+    """Progress bars on a terminal; a line a stage where the output is a file or a job's log."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+
+    def say(self, text: str) -> None:
+        """One line, with the time since the start."""
+        console.print(f"[dim]{time.monotonic() - self._started:6.1f}s[/dim]  {text}")
+
+    @contextmanager
+    def stage(self, title: str, total: int) -> Iterator[Any]:
+        """Shows progress of ``total`` steps; yields a function that advances by one (or n) steps."""
+        if not console.is_terminal:
+            yield lambda steps=1: None
+            return
+        columns = (TextColumn("        {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=console, transient=True) as progress:
+            task = progress.add_task(title, total=total)
+            yield lambda steps=1: progress.advance(task, steps)
+
+    def round_line(self, row: dict[str, Any]) -> None:
+        """One line a round, from its ``metrics.jsonl`` row."""
+        counts, learner, seconds = row["counts"], row["learner"], row["seconds"]
+        gated = counts["candidates"] - counts["passed_gates"]
+        self.say(
+            f"[bold]round {row['round']}[/bold]  {counts['candidates']} candidates ({gated} gated)  "
+            f"{counts['pairs']} pairs + {counts['anchors']} anchors  "
+            f"loss {learner['first_loss']:.3f} > {learner['last_loss']:.3f}  "
+            f"reward accuracy {learner['reward_accuracy']:.2f}  "
+            f"weights v{row['weight_version']}  {seconds['wall']:.0f}s"
+        )
+
+    def table(self, summary: dict[str, Any], names: dict[str, str]) -> None:
+        """Before and after, by language."""
+        table = Table(title="Held-out prompts, before and after", title_justify="left")
+        table.add_column("language")
+        for column in ("sampled", "", "change", "95% interval", "greedy", "", "right language", "", "length", ""):
+            table.add_column(column, justify="right")
+        for code, row in summary["languages"].items():
+            start, end = row["start"], row["end"]
+            cells = [f"{names[code]} ({code})", *_change(start, end, row), *_both(start, end, "accuracy_greedy")]
+            cells += _both(start, end, "right_language")
+            cells += [f"{start['mean_length']:.0f}", f"{end['mean_length']:.0f}"]
+            table.add_row(*cells)
+        mean = summary["non_english_mean"]
+        table.add_section()
+        row = {"delta_ci95": mean["delta_ci95"]}
+        both = [{"accuracy_sampled": mean[side]} for side in ("start", "end")]
+        table.add_row("[bold]mean of the others[/bold]", *_change(*both, row), *[""] * 6)
+        console.print(table)
+
+
+def _change(start: dict[str, Any], end: dict[str, Any], row: dict[str, Any]) -> list[str]:
+    before, after = start["accuracy_sampled"], end["accuracy_sampled"]
+    if before is None or after is None:
+        return ["-", "-", "-", "-"]
+    low, high = row["delta_ci95"]
+    delta = after - before
+    colour = "green" if low > 0 else "red" if high < 0 else "default"
+    return [
+        _percent(before),
+        _percent(after),
+        f"[{colour}]{100 * delta:+.1f}[/{colour}]",
+        f"[{100 * low:+.1f}, {100 * high:+.1f}]",
+    ]
+
+
+def _both(start: dict[str, Any], end: dict[str, Any], key: str) -> list[str]:
+    return [_percent(start[key]), _percent(end[key])]
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
