@@ -9,6 +9,7 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayTaskError
 
+from actors.health import IllegalTransition, SyncError
 from configs.errors import UserError
 
 
@@ -31,8 +32,8 @@ def call(refs: ray.ObjectRef | Sequence[ray.ObjectRef], timeout: float, what: st
     Raises:
         DeadlineExceeded: Nothing in time; the call may still be running.
         ActorDied: The actor died or its result was lost; retryable.
-        UserError: Raised by the actor for the user.
-        Exception: Whatever else the call raised, as its own type where Ray could carry it.
+        UserError, SyncError, IllegalTransition: Raised by the actor.
+        RayTaskError: Whatever else the call raised; also an instance of its type.
     """
     single = isinstance(refs, ray.ObjectRef)
     try:
@@ -44,8 +45,8 @@ def call(refs: ray.ObjectRef | Sequence[ray.ObjectRef], timeout: float, what: st
         detail = lines[0].strip() if lines else type(error).__name__
         raise ActorDied(f"{what}: the process died ({detail})") from error
     except RayTaskError as error:
-        if isinstance(error.cause, UserError):
-            raise UserError(str(error.cause)) from None
+        if isinstance(error.cause, (UserError, SyncError, IllegalTransition)):
+            raise error.cause from None  # ours: the message says it all, without Ray's copy of the traceback
         raise
 
 

@@ -9,15 +9,15 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import psutil
 import torch
 
 from actors.env import apply_env, rollout_env
-from actors.health import Health, State
-from actors.verify import SyncError, SyncReport, check_probe, checked_tensors, expected_shapes
+from actors.health import Health, State, SyncError
+from actors.verify import SyncReport, check_probe, checked_tensors, expected_shapes
 from configs.errors import UserError
 from learners.weights import WeightsManifest
 from rollout.seeds import stable_seed
@@ -140,9 +140,10 @@ class VllmEngine:
         self._gpu, self._max_length, self._kv_cache_gb = gpu, max_length, kv_cache_gb
         self._dtype = dtype
         self._shapes = expected_shapes(model)
-        self._llm = LLM(
+        settings: dict[str, Any] = {} if gpu else {"block_size": _CPU_BLOCK_TOKENS}
+        self._llm: Any = LLM(
             model=str(model),
-            dtype=dtype,
+            dtype=dtype,  # type: ignore[arg-type]  # checked by the config
             max_model_len=max_length,
             enforce_eager=True,
             kv_cache_memory_bytes=int(kv_cache_gb * 2**30),
@@ -155,7 +156,7 @@ class VllmEngine:
             disable_log_stats=True,
             weight_transfer_config=WeightTransferConfig(backend=BACKEND),
             worker_extension_cls="actors.weight_transfer.RegisterBackend",
-            **({} if gpu else {"block_size": _CPU_BLOCK_TOKENS}),
+            **settings,
         )
         self._tokenizer = self._llm.get_tokenizer()
         self._llm.init_weight_transfer_engine({"init_info": {}})
@@ -278,7 +279,3 @@ class VllmEngine:
         """Memory of this process and of the key-value cache, GiB."""
         rss = psutil.Process().memory_info().rss / 2**30
         return {"process_gb": rss, "kv_cache_gb": self._kv_cache_gb}
-
-    def close(self) -> None:
-        """Release the engine; it cannot be used afterwards."""
-        self._llm.llm_engine.engine_core.shutdown()

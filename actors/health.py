@@ -1,11 +1,11 @@
 """What an actor may do when: a pure state machine, so that no stale engine ever gets work.
 
-    STARTING --loaded--> READY(version)            first start, weights read from a folder of known version
-    STARTING --loaded(restarted)--> STALE(0)       Ray restarted the process: it holds the base weights
-    READY --begin--> BUSY --finish--> READY
-    READY | STALE --refitted--> READY(version)     verified weights are in
-    READY | STALE --refit_failed--> STALE          what the engine computes with is unknown
-    any --died--> DEAD --restarted--> STARTING
+STARTING --loaded--> READY(version)            first start, weights read from a folder of known version
+STARTING --loaded(restarted)--> STALE(0)       Ray restarted the process: it holds the base weights
+READY --begin--> BUSY --finish--> READY
+READY | STALE --refitted--> READY(version)     verified weights are in
+READY | STALE --refit_failed--> STALE          what the engine computes with is unknown
+any --died--> DEAD --restarted--> STARTING
 """
 
 from __future__ import annotations
@@ -26,6 +26,10 @@ class State(enum.Enum):
 
 class IllegalTransition(Exception):
     """A step that the state machine does not have: a bug, or work sent to an actor that must not get any."""
+
+
+class SyncError(Exception):
+    """Weights were refused, or could not be shown to be in use."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.util.placement_group import PlacementGroup
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.calls import TimedCalls
 from actors.engine import EngineRequest, VllmEngine
-from actors.env import rollout_env, runtime_env
+from actors.env import rollout_env
+from actors.spawn import ActorOptions, Start, actor_name, spawn
 from actors.verify import SyncReport
 from configs.errors import UserError
 from configs.schema import Config
@@ -57,12 +57,8 @@ class RolloutWorker(TimedCalls):
         )
         if restarted:
             self._engine.mark_stale("restarted with the weights it began with; needs a refit")
-        self._stats: Counter[str] = Counter()
-        self._stats["start_seconds"] = time.perf_counter() - begun  # type: ignore[assignment]
-
-    def ready(self) -> int:
-        """Answers once the engine is up: the weight version."""
-        return self._engine.version
+        self._stats: defaultdict[str, float] = defaultdict(float)
+        self._stats["start_seconds"] = time.perf_counter() - begun
 
     def version(self) -> int:
         """Weight version that the engine computes with."""
@@ -100,7 +96,7 @@ class RolloutWorker(TimedCalls):
             finish_candidate(request.key, output.text, output.token_ids, output.finish_reason, version)
             for request, output in zip(chunk.requests, outputs, strict=True)
         ]
-        self._stats["generate_seconds"] += time.perf_counter() - begun  # type: ignore[assignment]
+        self._stats["generate_seconds"] += time.perf_counter() - begun
         self._stats["generate_calls"] += 1
         self._stats["prompt_tokens"] += sum(len(request.prompt_ids) for request in requests)
         self._stats["completion_tokens"] += sum(len(output.token_ids) for output in outputs)
@@ -134,7 +130,8 @@ class RolloutWorker(TimedCalls):
         fetched = time.perf_counter() - begun
         report = self._engine.update_weights(manifest, tensors)
         report.seconds["fetch"] = fetched
-        self._stats["sync_seconds"] += time.perf_counter() - begun  # type: ignore[assignment]
+        report.seconds["total"] += fetched
+        self._stats["sync_seconds"] += time.perf_counter() - begun
         self._stats["sync_calls"] += 1
         return report
 
@@ -144,26 +141,42 @@ class RolloutWorker(TimedCalls):
 
 
 @ray.remote
-class RolloutActor(RolloutWorker):
-    """``RolloutWorker`` behind Ray."""
+class RolloutActor:
+    """``RolloutWorker`` behind Ray.
+
+    A failed start is kept and raised by every call: an exception in a Ray constructor would reach the driver as
+    a dead process, without the message for the user.
+    """
 
     def __init__(self, config: dict[str, Any], folder: Path, version: int, name: str = "rollout") -> None:
         restarted = ray.get_runtime_context().was_current_actor_reconstructed
-        super().__init__(config, folder, version, name, restarted)
+        self._start = Start(lambda: RolloutWorker(config, folder, version, name, restarted))
 
+    def ready(self) -> int:
+        """Answers once the engine is up: the weight version."""
+        return self._start.worker.version()
 
-def actor_name(run: str, role: str, index: int) -> str:
-    """Readable name of an actor, e.g. ``isogloss-demo-rollout-0``."""
-    return f"isogloss-{run}-{role}-{index}"
+    def version(self) -> int:
+        """Weight version that the engine computes with."""
+        return self._start.worker.version()
+
+    def generate(self, chunk: Chunk) -> tuple[float, float, list[Candidate]]:
+        """See ``RolloutWorker.generate``; with when it began and ended (Unix seconds)."""
+        return self._start.timed(lambda worker: worker.generate(chunk))
+
+    def sync(self, manifest: WeightsManifest, weights: list[ray.ObjectRef]) -> SyncReport:
+        """See ``RolloutWorker.sync``."""
+        return self._start.worker.sync(manifest, weights)
+
+    def stats(self) -> dict[str, float]:
+        """See ``RolloutWorker.stats``."""
+        return self._start.worker.stats()
 
 
 def create_rollout_actor(
     config: Config, folder: Path, version: int, index: int, group: PlacementGroup | None = None
 ) -> ray.actor.ActorHandle:
     """Start a rollout actor; wait for it with ``call(actor.ready.remote(), ...)``.
-
-    Ray does not restart it by itself: the driver creates a new one from the newest checkpoint, which saves
-    loading weights twice and leaves the decision in one place.
 
     Args:
         config: The run.
@@ -173,14 +186,7 @@ def create_rollout_actor(
         group: Placement group of the rollout actors.
     """
     rollout = config.rollout
+    gpu = rollout.gpus_per_actor > 0
+    options = ActorOptions(rollout.cpus_per_actor, rollout.gpus_per_actor, rollout_env(gpu), group, index)
     name = actor_name(config.run.name, "rollout", index)
-    options: dict[str, Any] = {
-        "name": name,
-        "num_cpus": rollout.cpus_per_actor,
-        "num_gpus": rollout.gpus_per_actor,
-        "max_restarts": 0,
-        "runtime_env": runtime_env(rollout_env(rollout.gpus_per_actor > 0)),
-    }
-    if group is not None:
-        options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index)
-    return RolloutActor.options(**options).remote(config.model_dump(mode="json"), Path(folder), version, name)
+    return spawn(RolloutActor, name, options, config.model_dump(mode="json"), Path(folder), version, name)

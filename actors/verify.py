@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from safetensors import safe_open
 from torch import Tensor
 
+from actors.health import SyncError
 from configs.errors import UserError
 from learners.weights import WeightsManifest, checksum, from_numpy
 
@@ -23,10 +24,6 @@ _BFLOAT16_MEAN = 0.15
 _TIED_HEAD = "lm_head.weight"
 
 
-class SyncError(Exception):
-    """Weights were refused, or could not be shown to be in use."""
-
-
 @dataclass(frozen=True, slots=True)
 class SyncReport:
     """A weight update that was verified.
@@ -36,13 +33,17 @@ class SyncReport:
         checksum_ok: The received bytes are the published ones.
         probe_error: Difference to the learner's log-probabilities of the probe text, nats per token (largest
             in float32, mean in bfloat16).
-        seconds: Where the time went: "check", "load", "probe", "total".
+        seconds: Where the time went: "fetch", "check", "load", "probe", "total" (those that apply).
     """
 
     version: int
     checksum_ok: bool
     probe_error: float
     seconds: dict[str, float]
+
+    def to_json(self) -> dict[str, object]:
+        """For the metrics of a round."""
+        return asdict(self)
 
 
 def expected_shapes(folder: Path) -> dict[str, tuple[int, ...]]:

@@ -20,6 +20,7 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferUpdateInfo,
 )
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
+from vllm.model_executor.layers.quantization.base_config import QuantizeMethodBase
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, VocabParallelEmbedding
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
@@ -57,7 +58,8 @@ def repack_tied_heads(model: nn.Module) -> int:
     }
     tied = [m for m in model.modules() if isinstance(m, ParallelLMHead) and id(m.weight) in embeddings]
     for head in tied:
-        head.quant_method.process_weights_after_loading(head)
+        method: QuantizeMethodBase = head.quant_method  # type: ignore[assignment]
+        method.process_weights_after_loading(head)
     return len(tied)
 
 

@@ -7,53 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
 
 from actors.engine import EngineRequest, VllmEngine, check_vllm_version
-from actors.health import IllegalTransition, State
-from actors.verify import SyncError, check_probe
+from actors.health import IllegalTransition, State, SyncError
+from actors.verify import check_probe
 from configs.errors import UserError
 from learners.encode import ChatEncoder
-from learners.logprobs import LogprobModel, segment_logprobs
-from learners.packing import Segment
-from learners.weights import WeightsManifest, checksum, dtype_name, to_numpy
+from learners.weights import WeightsManifest
+from tests.actors_support import perturbed, publish
 from tests.tiny import build_tiny_model
 
 pytestmark = pytest.mark.vllm
-
-Published = tuple[WeightsManifest, dict]
-
-
-def publish(model: torch.nn.Module, version: int) -> Published:
-    """What a learner would publish of a Transformers model."""
-    weights = {name: value.detach().clone() for name, value in model.named_parameters()}
-    names = tuple(sorted(weights))
-    digest = checksum(weights)
-    ids = tuple(range(7, 31))
-    scores = segment_logprobs(LogprobModel(model, 64), [Segment(ids[:1], (ids[1:],))], 64, torch.device("cpu"))[0][0]
-    manifest = WeightsManifest(
-        version,
-        digest,
-        names,
-        tuple(dtype_name(weights[n]) for n in names),
-        tuple(tuple(weights[n].shape) for n in names),
-        ids,
-        tuple(float(x) for x in scores),
-    )
-    arrays = to_numpy(weights)
-    for array in arrays.values():
-        array.flags.writeable = False  # as they come out of Ray's object store
-    return manifest, arrays
-
-
-def perturbed(folder: Path, seed: int, std: float = 0.1) -> torch.nn.Module:
-    """The folder's model with noise on every parameter."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * std)
-    return model.eval()
 
 
 def random_prompts(count: int, seed: int = 0) -> list[tuple[int, ...]]:
@@ -116,7 +80,8 @@ def test_updated_engine_equals_transformers(engines, folders, kind) -> None:
     assert sum(b.token_ids == a for b, a in zip(before, after, strict=True)) < 8
     assert report.version == engine.version == 1
     assert engine._llm.get_weight_version() == "1"
-    assert report.checksum_ok and report.probe_error < 1e-4
+    assert report.checksum_ok
+    assert report.probe_error < 1e-4
 
 
 def test_prefix_cache_is_what_would_have_been_stale(engines, folders, monkeypatch) -> None:
@@ -143,7 +108,8 @@ def test_wrong_checksum_is_refused(engines, folders) -> None:
     with pytest.raises(IllegalTransition, match="stale"):
         engine.generate(greedy(random_prompts(1)))
     engine.update_weights(manifest, arrays)
-    assert engine.health.state is State.READY and engine.version == 5
+    assert engine.health.state is State.READY
+    assert engine.version == 5
 
 
 def test_incomplete_or_misshapen_weights_are_refused(engines, folders) -> None:
@@ -218,7 +184,8 @@ def test_prompt_that_leaves_no_room(engines) -> None:
     with pytest.raises(UserError, match=r"256 tokens.*max_length"):
         engine.generate([full])
     (cut,) = engine.generate([dataclasses.replace(full, prompt_ids=(1,) * 252)])
-    assert cut.finish_reason == "length" and len(cut.token_ids) <= 4
+    assert cut.finish_reason == "length"
+    assert len(cut.token_ids) <= 4
 
 
 def test_one_bos(folders, tmp_path) -> None:
@@ -227,7 +194,8 @@ def test_one_bos(folders, tmp_path) -> None:
     bare = build_tiny_model(tmp_path / "bare", with_bos=False)
     for encoder in (with_template, ChatEncoder(bare, add_bos=True)):
         ids = encoder.prompt_ids("What colour does Ann like best?")
-        assert ids[0] == encoder.tokenizer.bos_token_id and ids.count(encoder.tokenizer.bos_token_id) == 1
+        assert ids[0] == encoder.tokenizer.bos_token_id
+        assert ids.count(encoder.tokenizer.bos_token_id) == 1
 
 
 def test_probe_refuses_nan() -> None:

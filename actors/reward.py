@@ -1,0 +1,321 @@
+"""The reward actor: gates and, for the implicit reward, log-probabilities under two frozen models."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import ray
+import torch
+from ray.util.placement_group import PlacementGroup
+from transformers import PreTrainedModel
+
+from actors.env import base_env
+from actors.health import Health, SyncError
+from actors.spawn import ActorOptions, Start, actor_name, spawn
+from actors.verify import SyncReport, check_probe, checked_tensors
+from configs.errors import UserError
+from configs.schema import Config
+from learners.encode import ChatEncoder
+from learners.engine import load_model
+from learners.logprobs import LogprobModel, segment_logprobs
+from learners.packing import Segment
+from learners.weights import WeightsManifest
+from rollout.detect import LanguageDetector
+from rollout.gates import apply_gates
+from rollout.plan import load_untranslated
+from rollout.prompts import PromptSet
+from rollout.records import Candidate, Score
+from rollout.rewards import ScoreRequest, implicit_score, score_requests, verifier_scores
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What became of candidates.
+
+    Attributes:
+        candidates: All that were given, in order, with their gates and detected languages.
+        scores: Of those that have one.
+        skipped: (language, why) -> answers without a score.
+    """
+
+    candidates: list[Candidate]
+    scores: list[Score]
+    skipped: Counter[tuple[str, str]]
+
+
+class ScoringModels:
+    """Numerator and denominator of the implicit reward.
+
+    Args:
+        config: The run.
+        policy: Hugging Face folder of the reward policy.
+        reference: Hugging Face folder of the reward reference.
+
+    Raises:
+        UserError: A folder is unusable, or the two have different vocabularies.
+    """
+
+    def __init__(self, config: Config, policy: Path, reference: Path) -> None:
+        if config.reward.policy == "initial" and config.reward.reference == "previous_round":
+            raise UserError(
+                "reward.policy: initial makes no sense with reward.reference previous_round (the reference would be "
+                "newer than the policy); set one of them otherwise"
+            )
+        self._config = config
+        self._device = torch.device("cuda" if config.reward.gpus_per_actor > 0 else "cpu")
+        self._encoder = ChatEncoder(policy, config.model.add_bos)
+        self._policy = self._load(policy)
+        self._reference = self._load(reference)
+        sizes = [m.config.get_text_config().vocab_size for m in (self._policy, self._reference)]
+        if sizes[0] != sizes[1]:
+            raise UserError(
+                f"model.reference: {reference} has a vocabulary of {sizes[1]}, the policy {policy} one of {sizes[0]}; "
+                "name the model that the policy was aligned from"
+            )
+        # They share the models' weights, so that updates in place are seen.
+        self._scorers = (self._scorer(self._policy), self._scorer(self._reference))
+        self._shifted_for: int | None = None
+
+    def _load(self, folder: Path) -> PreTrainedModel:
+        return load_model(Path(folder), self._config.model.dtype, self._device).requires_grad_(False)
+
+    def _scorer(self, model: PreTrainedModel) -> LogprobModel:
+        return LogprobModel(model, self._config.learner.logprob_chunk)
+
+    def score(self, requests: Sequence[ScoreRequest]) -> tuple[list[Score], int]:
+        """Implicit rewards (nats), in the order of ``requests``, and the tokens that were scored.
+
+        Texts under one prompt share a single copy of it. ``parts`` also holds the length of each text, in
+        characters and in tokens without the end of turn.
+        """
+        groups: dict[str, list[int]] = {}
+        for index, request in enumerate(requests):
+            groups.setdefault(request.prompt, []).append(index)
+        completions = [tuple(self._encoder.completion_ids(request.text)) for request in requests]
+        segments = [
+            Segment(tuple(self._encoder.prompt_ids(prompt)), tuple(completions[i] for i in members))
+            for prompt, members in groups.items()
+        ]
+        budget = self._config.reward.tokens_per_micro_batch
+        policy, reference = (segment_logprobs(s, segments, budget, self._device) for s in self._scorers)
+        scores: dict[int, Score] = {}
+        for row, members in enumerate(groups.values()):
+            for column, index in enumerate(members):
+                sums = (float(side[row][column].sum()) for side in (policy, reference))
+                score = implicit_score(requests[index].key, *sums)
+                lengths = {
+                    "length_chars": float(len(requests[index].text)),
+                    "length_tokens": float(len(completions[index]) - 1),
+                }
+                scores[index] = replace(score, parts={**score.parts, **lengths})
+        return [scores[index] for index in range(len(requests))], sum(s.tokens for s in segments)
+
+    @torch.no_grad()
+    def update(self, manifest: WeightsManifest, arrays: dict[str, Any], known: bool) -> float:
+        """Put published weights into the policy, and its former weights into a ``previous_round`` reference.
+
+        Args:
+            manifest: What was published.
+            arrays: The weights.
+            known: Whether the policy's present weights are those of a verified version.
+
+        Returns:
+            The probe's difference, nats a token.
+
+        Raises:
+            SyncError: Refused, or not proven.
+        """
+        state = self._policy.state_dict()
+        seen: dict[int, str] = {}
+        for name, tensor in state.items():  # a tied weight counts under its first name
+            seen.setdefault(tensor.data_ptr(), name)
+        shapes = {name: tuple(state[name].shape) for name in seen.values()}
+        weights = checked_tensors(manifest, arrays, shapes)
+        if self._config.reward.reference == "previous_round" and self._shifted_for != manifest.version:
+            if not known:
+                raise SyncError(
+                    f"version {manifest.version}: the policy's former weights are unknown, so there is no "
+                    "previous_round reference; start the actor anew from two checkpoints"
+                )
+            for name, tensor in self._reference.state_dict().items():
+                tensor.copy_(state[name])
+            self._shifted_for = manifest.version
+        for name in shapes:
+            state[name].copy_(weights[name])
+        ids = manifest.probe_ids
+        probe = [Segment(ids[:1], (ids[1:],))]
+        ((logprobs,),) = segment_logprobs(self._scorers[0], probe, len(ids), self._device)
+        return check_probe(manifest, logprobs.tolist(), self._config.model.dtype)
+
+
+class RewardWorker:
+    """What a reward actor does, as a plain class. Models are loaded for the implicit reward only.
+
+    Args:
+        config: The run's config, as ``Config.model_dump(mode="json")``.
+        prompts: Training prompts.
+        policy: Hugging Face folder of the reward policy.
+        reference: Hugging Face folder of the reward reference; needed for the implicit reward.
+        version: Weight version of ``policy``.
+        name: For messages.
+    """
+
+    def __init__(
+        self,
+        config: dict[str, Any],
+        prompts: PromptSet,
+        policy: Path,
+        reference: Path | None,
+        version: int,
+        name: str = "reward",
+    ) -> None:
+        begun = time.perf_counter()
+        self._config = Config.model_validate(config)
+        self._prompts = prompts
+        self._detector = LanguageDetector(self._config.languages.codes, self._config.gates.language_min_chars)
+        self._any_language = load_untranslated(self._config)
+        self._models: ScoringModels | None = None
+        if self._config.reward.kind == "implicit":
+            if reference is None:
+                raise UserError("model.reference: reward.kind implicit needs the model that the policy came from")
+            self._models = ScoringModels(self._config, Path(policy), Path(reference))
+        self.health = Health(name).loaded(version)
+        self._stats: defaultdict[str, float] = defaultdict(float)
+        self._stats["start_seconds"] = time.perf_counter() - begun
+
+    def version(self) -> int:
+        """Weight version of the reward policy."""
+        return self.health.version
+
+    def judge(self, candidates: Sequence[Candidate]) -> Judged:
+        """Gate candidates and score those that pass.
+
+        Args:
+            candidates: All candidates of the prompts that they answer (duplicates are found among them), with
+                their translations where the reward is measured on those.
+
+        Raises:
+            IllegalTransition: The actor is STALE.
+        """
+        self.health = self.health.begin()
+        begun = time.perf_counter()
+        try:
+            judged = apply_gates(self._config.gates, candidates, self._detector, self._any_language)
+            self._stats["gate_seconds"] += time.perf_counter() - begun
+            scores: list[Score] = []
+            skipped: Counter[tuple[str, str]] = Counter()
+            if self._models is not None:
+                requests, skipped = score_requests(self._config, self._prompts, judged)
+                scores, tokens = self._models.score(requests)
+                self._stats["scored_tokens"] += tokens
+            elif self._config.reward.kind == "verifier":
+                scores = verifier_scores(self._prompts, judged)
+        finally:
+            self.health = self.health.finish()
+        self._stats["judge_seconds"] += time.perf_counter() - begun
+        self._stats["judge_calls"] += 1
+        self._stats["candidates"] += len(candidates)
+        return Judged(judged, scores, skipped)
+
+    def sync(self, manifest: WeightsManifest, weights: list[ray.ObjectRef]) -> SyncReport:
+        """Take over published weights, if the reward depends on the current policy.
+
+        Args:
+            manifest: What was published.
+            weights: One reference to the arrays, in a list so that Ray does not resolve it.
+
+        Raises:
+            SyncError: Refused or not proven; the actor is STALE.
+        """
+        begun = time.perf_counter()
+        if self._models is None or self._config.reward.policy == "initial":
+            self.health = self.health.refitted(manifest.version)
+            return SyncReport(manifest.version, True, 0.0, {"total": time.perf_counter() - begun})
+        if manifest.version == self.health.version and not self.health.reason:
+            return SyncReport(manifest.version, True, 0.0, {"total": time.perf_counter() - begun})
+        try:
+            arrays = ray.get(weights[0])
+            fetched = time.perf_counter() - begun
+            error = self._models.update(manifest, arrays, known=not self.health.reason)
+        except Exception as failure:
+            self.health = self.health.refit_failed(f"update to version {manifest.version} failed: {failure}")
+            raise
+        self.health = self.health.refitted(manifest.version)
+        total = time.perf_counter() - begun
+        self._stats["sync_seconds"] += total
+        return SyncReport(manifest.version, True, error, {"fetch": fetched, "load": total - fetched, "total": total})
+
+    def stats(self) -> dict[str, float]:
+        """Counters since the start: seconds, calls and tokens; memory (GiB); process id."""
+        memory = psutil.Process().memory_info().rss / 2**30
+        return {**self._stats, "process_gb": memory, "version": self.health.version, "pid": os.getpid()}
+
+
+@ray.remote
+class RewardActor:
+    """``RewardWorker`` behind Ray; a failed start is raised by every call (see ``RolloutActor``)."""
+
+    def __init__(
+        self,
+        config: dict[str, Any],
+        prompts: PromptSet,
+        policy: Path,
+        reference: Path | None,
+        version: int,
+        name: str = "reward",
+    ) -> None:
+        self._start = Start(lambda: RewardWorker(config, prompts, policy, reference, version, name))
+
+    def ready(self) -> int:
+        """Answers once the models are loaded: the weight version of the policy side."""
+        return self._start.worker.version()
+
+    def version(self) -> int:
+        """Weight version of the reward policy."""
+        return self._start.worker.version()
+
+    def judge(self, candidates: Sequence[Candidate]) -> tuple[float, float, Judged]:
+        """See ``RewardWorker.judge``; with when it began and ended (Unix seconds)."""
+        return self._start.timed(lambda worker: worker.judge(candidates))
+
+    def sync(self, manifest: WeightsManifest, weights: list[ray.ObjectRef]) -> SyncReport:
+        """See ``RewardWorker.sync``."""
+        return self._start.worker.sync(manifest, weights)
+
+    def stats(self) -> dict[str, float]:
+        """See ``RewardWorker.stats``."""
+        return self._start.worker.stats()
+
+
+def create_reward_actor(
+    config: Config,
+    prompts: PromptSet | ray.ObjectRef,
+    policy: Path,
+    reference: Path | None,
+    version: int,
+    index: int,
+    group: PlacementGroup | None = None,
+) -> ray.actor.ActorHandle:
+    """Start a reward actor; wait for it with ``call(actor.ready.remote(), ...)``.
+
+    Args:
+        config: The run.
+        prompts: Training prompts, or a reference to them.
+        policy: Folder of the reward policy: ``model.policy``, or the checkpoint of ``version``.
+        reference: Folder of the reward reference: ``model.reference``, or the checkpoint one version back.
+        version: Weight version of ``policy``.
+        index: Which of the reward actors; also its bundle in ``group``.
+        group: Placement group of the reward actors.
+    """
+    reward = config.reward
+    options = ActorOptions(reward.cpus_per_actor, reward.gpus_per_actor, base_env(), group, index)
+    name = actor_name(config.run.name, "reward", index)
+    dump = config.model_dump(mode="json")
+    return spawn(RewardActor, name, options, dump, prompts, policy, reference, version, name)
