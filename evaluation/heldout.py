@@ -71,9 +71,7 @@ class HeldoutResult:
         return cls(
             data["weight_version"],
             {
-                code: LanguageResult(
-                    **{**fields, "prompts": tuple(PromptResult(**row) for row in fields["prompts"])}
-                )
+                code: LanguageResult(**{**fields, "prompts": tuple(PromptResult(**row) for row in fields["prompts"])})
                 for code, fields in data["languages"].items()
             },
         )
@@ -109,9 +107,7 @@ def heldout_chunks(config: Config, prompts: PromptSet, round: int) -> list[Chunk
     return chunks
 
 
-def score_heldout(
-    prompts: PromptSet, candidates: Sequence[Candidate], detector: LanguageDetector
-) -> HeldoutResult:
+def score_heldout(prompts: PromptSet, candidates: Sequence[Candidate], detector: LanguageDetector) -> HeldoutResult:
     """Score the answers to :func:`heldout_chunks`, in any order.
 
     Raises:
@@ -128,19 +124,13 @@ def score_heldout(
     samples = {sample for answers in by_prompt.values() for sample in answers}
     expected = len(prompts.ids) * len(prompts.languages)
     if len(by_prompt) != expected or any(set(answers) != samples for answers in by_prompt.values()):
-        raise ValueError(
-            f"held-out answers are incomplete: {len(by_prompt)} of {expected} prompts, samples {samples}"
-        )
+        raise ValueError(f"held-out answers are incomplete: {len(by_prompt)} of {expected} prompts, samples {samples}")
     if GREEDY not in samples or len(samples) < 2:
-        raise ValueError(
-            f"held-out answers have samples {sorted(samples)}; one greedy and one sampled are needed"
-        )
+        raise ValueError(f"held-out answers have samples {sorted(samples)}; one greedy and one sampled are needed")
     return HeldoutResult(
         versions.pop(),
         {
-            code: _language(
-                prompts, code, [by_prompt[prompt_id, code] for prompt_id in prompts.ids], detector
-            )
+            code: _language(prompts, code, [by_prompt[prompt_id, code] for prompt_id in prompts.ids], detector)
             for code in prompts.languages
         },
     )

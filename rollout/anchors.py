@@ -44,8 +44,7 @@ def load_anchors(config: Config) -> tuple[Anchor, ...]:
         )
         if anchor.language not in config.languages.codes:
             raise UserError(
-                f"{where}: language '{anchor.language}' is not in languages.codes; add it there or remove "
-                "the row"
+                f"{where}: language '{anchor.language}' is not in languages.codes; add it there or remove the row"
             )
         if anchor.chosen.strip() == anchor.rejected.strip():
             raise UserError(f"{where}: chosen and rejected are equal; remove the row or correct one of them")
@@ -77,9 +76,7 @@ def anchor_pairs(config: Config, anchors: tuple[Anchor, ...], round: int) -> lis
     if not anchors:
         return []
     positions = [str(index) for index in range(len(anchors))]
-    drawn = round_prompt_ids(
-        positions, round, config.anchor.pairs_per_round, stable_seed("anchor", config.run.seed)
-    )
+    drawn = round_prompt_ids(positions, round, config.anchor.pairs_per_round, stable_seed("anchor", config.run.seed))
     return [
         Pair(
             id=f"r{round:04d}/anchor/{anchor.language}/{anchor.id}",

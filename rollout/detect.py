@@ -100,9 +100,7 @@ class LanguageDetector:
         letters = [ch for ch in text if ch.isalpha()]
         if not letters:
             return None
-        script, count = Counter(unicodedata.name(ch, "?").split(" ", 1)[0] for ch in letters).most_common(1)[
-            0
-        ]
+        script, count = Counter(unicodedata.name(ch, "?").split(" ", 1)[0] for ch in letters).most_common(1)[0]
         if script in self._scripts and 2 * count > len(letters):
             return self._scripts[script]
         if self._lingua is None:

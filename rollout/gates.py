@@ -40,8 +40,7 @@ def apply_gates(
             group = _text_group(candidate)
             first[group] = min(first.get(group, candidate.key.sample), candidate.key.sample)
     return [
-        replace(c, gate="duplicate") if c.gate == "ok" and first[_text_group(c)] != c.key.sample else c
-        for c in judged
+        replace(c, gate="duplicate") if c.gate == "ok" and first[_text_group(c)] != c.key.sample else c for c in judged
     ]
 
 
@@ -64,10 +63,7 @@ def _judge(
         # A translation with its closing tag is whole, whatever the model went on to write.
         gate = "truncated"
     elif (
-        gates.language
-        and detected is not None
-        and detected != language
-        and candidate.key.prompt_id not in any_language
+        gates.language and detected is not None and detected != language and candidate.key.prompt_id not in any_language
     ):
         gate = "language"
     return replace(candidate, gate=gate, detected_language=detected)
@@ -75,9 +71,7 @@ def _judge(
 
 def gate_counts(candidates: Sequence[Candidate]) -> dict[str, dict[str, dict[str, int]]]:
     """Counters for the metrics: source ("policy", "translation") -> language -> gate -> candidates."""
-    counts: Counter[tuple[str, str, str]] = Counter(
-        (c.key.source, c.key.language, c.gate) for c in candidates
-    )
+    counts: Counter[tuple[str, str, str]] = Counter((c.key.source, c.key.language, c.gate) for c in candidates)
     out: dict[str, dict[str, dict[str, int]]] = {}
     for (source, language, gate), count in sorted(counts.items()):
         out.setdefault(source, {}).setdefault(language, {})[gate] = count

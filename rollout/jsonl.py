@@ -27,15 +27,11 @@ def read_rows(path: Path, what: str) -> Iterator[tuple[int, dict[str, object]]]:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise UserError(
-            f"{path}: no such file ({what}); create it or correct the path in the config"
-        ) from None
+        raise UserError(f"{path}: no such file ({what}); create it or correct the path in the config") from None
     except IsADirectoryError:
         raise UserError(f"{path}: is a folder ({what}); name a JSON-lines file") from None
     except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read ({what}): {error.strerror}; correct its permissions"
-        ) from None
+        raise UserError(f"{path}: cannot be read ({what}): {error.strerror}; correct its permissions") from None
     if not data.strip():
         raise UserError(f"{path}: the file is empty ({what}); put one JSON object on each line")
     if data.startswith(_BOM):
@@ -60,15 +56,12 @@ def _parse(raw: bytes, where: str) -> dict[str, object]:
         row = json.loads(text)
     except json.JSONDecodeError as error:
         raise UserError(
-            f"{where}: not valid JSON at column {error.colno} ({error.msg}); write one complete JSON "
-            "object a line"
+            f"{where}: not valid JSON at column {error.colno} ({error.msg}); write one complete JSON object a line"
         ) from None
     except (RecursionError, ValueError):
         raise UserError(f"{where}: JSON that cannot be read; write one flat JSON object a line") from None
     if not isinstance(row, dict):
-        raise UserError(
-            f'{where}: {type(row).__name__} instead of an object; write {{"field": ...}} on each line'
-        )
+        raise UserError(f'{where}: {type(row).__name__} instead of an object; write {{"field": ...}} on each line')
     return row
 
 
@@ -81,15 +74,12 @@ def text_of(row: dict[str, object], field: str, where: str, *, setting: str | No
     if not isinstance(value, str):
         raise UserError(f"{where}: field '{field}' is {type(value).__name__} instead of a string; quote it")
     if not value.strip():
-        raise UserError(
-            f"{where}: field '{field}' is empty; fill it in or remove the row from every language"
-        )
+        raise UserError(f"{where}: field '{field}' is empty; fill it in or remove the row from every language")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
         raise UserError(
-            f"{where}: field '{field}' has half of a surrogate pair (\\ud800 to \\udfff); write the "
-            "character itself"
+            f"{where}: field '{field}' has half of a surrogate pair (\\ud800 to \\udfff); write the character itself"
         ) from None
     return value
 
@@ -100,7 +90,5 @@ def id_of(row: dict[str, object], field: str, where: str, *, setting: str | None
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if field in row and not isinstance(value, str):
-        raise UserError(
-            f"{where}: field '{field}' is {type(value).__name__}; use a string or an integer as id"
-        )
+        raise UserError(f"{where}: field '{field}' is {type(value).__name__}; use a string or an integer as id")
     return text_of(row, field, where, setting=setting).strip()

@@ -23,8 +23,7 @@ pt-BR Brazilian Portuguese|pt-PT European Portuguese|zh-CN Simplified Chinese|zh
 zh-Hant Traditional Chinese|zh-TW Traditional Chinese
 """
 DEFAULT_NAMES: dict[str, str] = {
-    code: name
-    for code, _, name in (entry.partition(" ") for entry in _TABLE.strip().replace("\n", "|").split("|"))
+    code: name for code, _, name in (entry.partition(" ") for entry in _TABLE.strip().replace("\n", "|").split("|"))
 }
 
 
@@ -40,7 +39,5 @@ def language_name(code: str, overrides: Mapping[str, str]) -> str:
     """
     name = overrides.get(code) or DEFAULT_NAMES.get(code)
     if not name:
-        raise UserError(
-            f"languages.names.{code}: no English name is known for '{code}'; add one, e.g. {code}: Spanish"
-        )
+        raise UserError(f"languages.names.{code}: no English name is known for '{code}'; add one, e.g. {code}: Spanish")
     return name

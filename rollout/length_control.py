@@ -100,14 +100,10 @@ def fit(groups: Sequence[Group], config: LengthControlConfig, upper_bound: float
         rejected = np.take_along_axis(lengths[None], worst[..., None], axis=-1)[..., 0]
         counts = paired.sum(axis=1)
         total = np.where(paired, chosen - rejected, 0.0).sum(axis=1)
-        gaps[start : start + step] = np.divide(
-            total, counts, out=np.full(len(counts), np.nan), where=counts > 0
-        )
+        gaps[start : start + step] = np.divide(total, counts, out=np.full(len(counts), np.nan), where=counts > 0)
     if np.isnan(gaps).all():
         return Fit(float(alphas[0]), math.nan)
-    index = int(
-        np.nanargmin(np.abs(gaps))
-    )  # the first of equals, and the order above puts small alphas first
+    index = int(np.nanargmin(np.abs(gaps)))  # the first of equals, and the order above puts small alphas first
     return Fit(float(alphas[index]), float(gaps[index]))
 
 

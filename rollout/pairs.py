@@ -121,8 +121,7 @@ def _best_worst(
             usable.append(distinct)
     control = config.reward.length_control
     groups = [
-        Group(tuple(values[c.key] for c in group), tuple(_length(c, control.unit) for c in group))
-        for group in usable
+        Group(tuple(values[c.key] for c in group), tuple(_length(c, control.unit) for c in group)) for group in usable
     ]
     bound = config.reward.upper_bound
     alpha: Fit | None = None
@@ -171,9 +170,7 @@ def _cross_language(
             for sample in range(config.rollout.samples_per_prompt):
                 own = by_key.get(CandidateKey(round, prompt_id, language, "policy", language, sample))
                 if not about_translation:
-                    foreign = by_key.get(
-                        CandidateKey(round, prompt_id, language, "translation", other, sample)
-                    )
+                    foreign = by_key.get(CandidateKey(round, prompt_id, language, "translation", other, sample))
                 elif language == dominant:
                     # The other language's answer, were it translated, would no longer be a translation
                     # task's answer.
@@ -192,9 +189,7 @@ def _cross_language(
                 else:
                     seen.add((own.text, foreign.text))
                     chosen, rejected = (own, foreign) if language == dominant else (foreign, own)
-                    pairs.append(
-                        _pair(prompts, language, chosen, rejected, 1.0, 0.0, f"/{other}/{sample:03d}")
-                    )
+                    pairs.append(_pair(prompts, language, chosen, rejected, 1.0, 0.0, f"/{other}/{sample:03d}"))
     return pairs
 
 
@@ -237,9 +232,7 @@ def _length(candidate: Candidate, unit: str) -> int:
 def _share(config: Config, round: int, language: str, pairs: list[Pair]) -> list[Pair]:
     """A seeded subset of ``share * len(pairs)`` pairs, rounded half up; a larger share is a superset."""
     count = int(config.languages.share(language) * len(pairs) + 0.5)
-    return sorted(pairs, key=lambda pair: stable_seed("share", config.run.seed, round, language, pair.id))[
-        :count
-    ]
+    return sorted(pairs, key=lambda pair: stable_seed("share", config.run.seed, round, language, pair.id))[:count]
 
 
 def _lengths(pairs: Sequence[Pair], by_key: dict[CandidateKey, Candidate]) -> dict[str, dict[str, float]]:

@@ -182,9 +182,7 @@ def _not_translated(candidate: Candidate, untranslated: frozenset[str]) -> str |
 
 def _translation(config: Config, source: CandidateKey, target: str, prompt: str) -> Request:
     return Request(
-        key=CandidateKey(
-            source.round, source.prompt_id, target, "translation", source.language, source.sample
-        ),
+        key=CandidateKey(source.round, source.prompt_id, target, "translation", source.language, source.sample),
         prompt=prompt,
         prime=TRANSLATION_PRIME,
         temperature=0.0,
@@ -272,8 +270,6 @@ def load_untranslated(config: Config) -> frozenset[str]:
         where = f"{path}:{number}"
         key = id_of(row, config.prompts.id_field, where, setting="prompts.id_field")
         if key in seen:
-            raise UserError(
-                f"{where}: id {json.dumps(key)} was already used in line {seen[key]}; remove one of them"
-            )
+            raise UserError(f"{where}: id {json.dumps(key)} was already used in line {seen[key]}; remove one of them")
         seen[key] = number
     return frozenset(seen)

@@ -101,9 +101,7 @@ class PromptSet:
         """
         codes = (languages.dominant, *languages.others)
         files = {
-            code: _read_file(
-                Path(pattern.replace("{lang}", code)), code, id_field, text_field, answer_field, split
-            )
+            code: _read_file(Path(pattern.replace("{lang}", code)), code, id_field, text_field, answer_field, split)
             for code in codes
         }
         for code in codes[1:]:
@@ -126,18 +124,14 @@ class _File:
     lines: dict[str, int]
 
 
-def _read_file(
-    path: Path, code: str, id_field: str, text_field: str, answer_field: str | None, split: str
-) -> _File:
+def _read_file(path: Path, code: str, id_field: str, text_field: str, answer_field: str | None, split: str) -> _File:
     prompts: dict[str, Prompt] = {}
     lines: dict[str, int] = {}
     for number, row in read_rows(path, f"{split} prompts of language '{code}'"):
         where = f"{path}:{number}"
         key = id_of(row, id_field, where, setting="prompts.id_field")
         if key in lines:
-            raise UserError(
-                f"{where}: id '{key}' was already used in line {lines[key]}; give each row its own id"
-            )
+            raise UserError(f"{where}: id '{key}' was already used in line {lines[key]}; give each row its own id")
         text = text_of(row, text_field, where, setting="prompts.text_field")
         answer = None
         if answer_field is not None and answer_field in row:
@@ -185,9 +179,7 @@ def _all_or_no_answers(files: Sequence[_File], answer_field: str | None) -> None
         )
 
 
-def check_lengths(
-    prompts: PromptSet, count_tokens: Callable[[str], int], max_length: int, max_new_tokens: int
-) -> None:
+def check_lengths(prompts: PromptSet, count_tokens: Callable[[str], int], max_length: int, max_new_tokens: int) -> None:
     """Refuse prompts that leave no room for their answer.
 
     Args:

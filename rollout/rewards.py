@@ -60,9 +60,7 @@ def score_requests(
         Requests, and (language, why) -> candidates without one; why is "gated" or "no_translation".
     """
     dominant = config.languages.dominant
-    translations = {
-        c.key: c for c in candidates if c.key.source == "translation" and c.gate in ("ok", "duplicate")
-    }
+    translations = {c.key: c for c in candidates if c.key.source == "translation" and c.gate in ("ok", "duplicate")}
     requests: list[ScoreRequest] = []
     skipped: Counter[tuple[str, str]] = Counter()
     for candidate in candidates:
@@ -152,6 +150,5 @@ def shuffle_scores(scores: Sequence[Score], seed: int) -> list[Score]:
         random.Random(stable_seed("shuffle", seed, round, prompt_id, language)).shuffle(values)
         rewards.update(zip((score.key for score in group), values, strict=True))
     return [
-        replace(score, reward=rewards[score.key], parts={**score.parts, "unshuffled": score.reward})
-        for score in scores
+        replace(score, reward=rewards[score.key], parts={**score.parts, "unshuffled": score.reward}) for score in scores
     ]

@@ -124,9 +124,7 @@ class Store:
         rows = [candidate_row(candidate, chunk_id) for candidate in candidates]
         with self._transaction():
             if self._is_done(round, stage, chunk_id):
-                old = self._rows(
-                    "candidates", CANDIDATE_COLUMNS, "round = ? AND chunk_id = ?", (round, chunk_id)
-                )
+                old = self._rows("candidates", CANDIDATE_COLUMNS, "round = ? AND chunk_id = ?", (round, chunk_id))
                 sampled = [(*row[:11], row[13]) for row in old]
                 self._same(f"chunk {chunk_id}", sampled, [(*row[:11], row[13]) for row in rows])
                 return False
@@ -139,9 +137,7 @@ class Store:
         found = self._query("SELECT chunk_id FROM chunks WHERE round = ? AND stage = ?", (round, stage))
         return {row[0] for row in found}
 
-    def candidates(
-        self, round: int, chunk_id: str | None = None, language: str | None = None
-    ) -> list[Candidate]:
+    def candidates(self, round: int, chunk_id: str | None = None, language: str | None = None) -> list[Candidate]:
         """Candidates of a round (of one chunk, of one language), sorted by key."""
         where = "round = ?"
         arguments: list[Any] = [round]
@@ -151,9 +147,7 @@ class Store:
                 arguments.append(value)
         return [candidate_of(row) for row in self._rows("candidates", CANDIDATE_COLUMNS, where, arguments)]
 
-    def put_scores(
-        self, round: int, chunk_id: str, scores: Sequence[Score], judged: Sequence[Candidate] = ()
-    ) -> bool:
+    def put_scores(self, round: int, chunk_id: str, scores: Sequence[Score], judged: Sequence[Candidate] = ()) -> bool:
         """Write the scores of a chunk, and the gates and detected languages of its judged candidates.
 
         Returns:
@@ -169,9 +163,7 @@ class Store:
                 old = self._rows("scores", SCORE_COLUMNS, "round = ? AND chunk_id = ?", (round, chunk_id))
                 self._same(f"scores of {chunk_id}", old, rows)
                 for gate, detected, *key in gates:
-                    found = self._query(
-                        f"SELECT gate, detected_language FROM candidates WHERE {_WHERE_KEY}", key
-                    )
+                    found = self._query(f"SELECT gate, detected_language FROM candidates WHERE {_WHERE_KEY}", key)
                     self._same(f"gates of {chunk_id}", found, [(gate, detected)])
                 return False
             self._insert(f"scores of {chunk_id}", "scores", SCORE_COLUMNS, rows)
@@ -179,9 +171,7 @@ class Store:
                 f"UPDATE candidates SET gate = ?, detected_language = ? WHERE {_WHERE_KEY}", gates
             ).rowcount
             if gates and changed != len(gates):
-                raise StoreConflict(
-                    f"scores of {chunk_id}: {len(gates) - changed} candidates are not in the journal"
-                )
+                raise StoreConflict(f"scores of {chunk_id}: {len(gates) - changed} candidates are not in the journal")
             self._mark_done(round, "score", chunk_id, len(rows))
         return True
 
@@ -237,9 +227,7 @@ class Store:
                 if found[0] == tuple(values):
                     continue
                 if found[0] != (None, None):
-                    raise StoreConflict(
-                        f"pair {pair_id}: reference log-probabilities {found[0]}, now {values}"
-                    )
+                    raise StoreConflict(f"pair {pair_id}: reference log-probabilities {found[0]}, now {values}")
                 self._db.execute(
                     "UPDATE pairs SET reference_chosen = ?, reference_rejected = ? WHERE id = ?",
                     (*values, pair_id),
@@ -262,9 +250,7 @@ class Store:
                 (round, version),
             )
             if other:
-                raise StoreConflict(
-                    f"pair {other[0][0]}: consumed by version {other[0][1]}, now by {version}"
-                )
+                raise StoreConflict(f"pair {other[0][0]}: consumed by version {other[0][1]}, now by {version}")
             return self._db.execute(
                 "UPDATE pairs SET consumed_version = ? WHERE round = ? AND consumed_version IS NULL",
                 (version, round),
@@ -338,9 +324,7 @@ class Store:
         with self._mutex:
             return self._db.execute(sql, values).fetchall()
 
-    def _rows(
-        self, table: str, columns: Sequence[str], where: str, values: Sequence[Any]
-    ) -> list[tuple[Any, ...]]:
+    def _rows(self, table: str, columns: Sequence[str], where: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
         order = "id" if table == "pairs" else ", ".join(KEY_COLUMNS)
         return self._query(f"SELECT {', '.join(columns)} FROM {table} WHERE {where} ORDER BY {order}", values)
 
@@ -349,9 +333,7 @@ class Store:
         try:
             self._db.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", rows)
         except sqlite3.IntegrityError as error:
-            raise StoreConflict(
-                f"{what}: a row with this key was written under another chunk ({error})"
-            ) from None
+            raise StoreConflict(f"{what}: a row with this key was written under another chunk ({error})") from None
 
     def _is_done(self, round: int, stage: str, chunk_id: str) -> bool:
         sql = "SELECT 1 FROM chunks WHERE round = ? AND stage = ? AND chunk_id = ?"
@@ -364,6 +346,4 @@ class Store:
     def _same(what: str, old: Iterable[tuple[Any, ...]], new: Iterable[tuple[Any, ...]]) -> None:
         before, after = set(old), set(new)
         if before != after:
-            raise StoreConflict(
-                f"{what}: already written with other content, e.g. {min(before ^ after, key=str)}"
-            )
+            raise StoreConflict(f"{what}: already written with other content, e.g. {min(before ^ after, key=str)}")

@@ -26,9 +26,7 @@ def claim(path: Path) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock_file = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written ({error.strerror}); correct run.dir or its permissions"
-        ) from None
+        raise UserError(f"{path}: cannot be written ({error.strerror}); correct run.dir or its permissions") from None
     try:
         fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

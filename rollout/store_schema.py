@@ -111,9 +111,7 @@ def pair_row(pair: Pair) -> tuple[Any, ...]:
     values = [getattr(pair, column) for column in PAIR_COLUMNS]
     for name in ("chosen_key", "rejected_key"):
         key = getattr(pair, name)
-        values[PAIR_COLUMNS.index(name)] = (
-            None if key is None else json.dumps(key_row(key), ensure_ascii=False)
-        )
+        values[PAIR_COLUMNS.index(name)] = None if key is None else json.dumps(key_row(key), ensure_ascii=False)
     return tuple(values)
 
 

@@ -10,7 +10,11 @@ from configs.schema import Config
 from rollout.prompts import PromptSet
 from rollout.records import Candidate, CandidateKey, Source
 
-QUESTIONS = {"en": "What is the capital of land {}?", "es": "¿Cuál es la capital del país {}?", "fr": "Capitale du pays {} ?"}
+QUESTIONS = {
+    "en": "What is the capital of land {}?",
+    "es": "¿Cuál es la capital del país {}?",
+    "fr": "Capitale du pays {} ?",
+}
 
 
 def make_config(**changes: Any) -> Config:
@@ -46,7 +50,9 @@ def write_lines(path: Path, rows: list[Any]) -> Path:
     return path
 
 
-def write_prompts(folder: Path, count: int = 6, answers: bool = True, codes: tuple[str, ...] = ("en", "es", "fr")) -> str:
+def write_prompts(
+    folder: Path, count: int = 6, answers: bool = True, codes: tuple[str, ...] = ("en", "es", "fr")
+) -> str:
     """Parallel prompt files; returns the pattern."""
     for code in codes:
         rows = [{"id": f"p{i}", "prompt": QUESTIONS[code].format(i)} for i in range(count)]

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from configs.errors import UserError
-from configs.schema import Config, LengthControlConfig
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rollout_support import candidate, lidr_config, make_config, make_prompts, write_lines
+
+from configs.errors import UserError
+from configs.schema import Config, LengthControlConfig
 from rollout.anchors import anchor_pairs, load_anchors
 from rollout.length_control import Group, fit, grid
 from rollout.pairs import MinedPairs, mine_pairs
@@ -26,7 +28,6 @@ from rollout.rewards import (
     shuffle_scores,
     verifier_scores,
 )
-from rollout_support import candidate, lidr_config, make_config, make_prompts, write_lines
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,9 @@ GROUPS = st.lists(
 
 
 @settings(max_examples=150, deadline=None)
-@given(GROUPS, st.sampled_from([(0.0, 0.999, 0.05), (-0.5, 0.5, 0.1), (0.0, 0.0, 1.0)]), st.none() | st.integers(-5, 10))
+@given(
+    GROUPS, st.sampled_from([(0.0, 0.999, 0.05), (-0.5, 0.5, 0.1), (0.0, 0.0, 1.0)]), st.none() | st.integers(-5, 10)
+)
 def test_length_control_is_the_brute_force_one(
     groups: list[Group], ends: tuple[float, float, float], bound: float | None
 ) -> None:
@@ -158,7 +161,9 @@ def test_shuffled_scores_stay_in_their_group() -> None:
     assert shuffle_scores(scores, 1) != shuffled
 
 
-def mine(config: Config, prompts: PromptSet, groups: dict[tuple[str, str], list[tuple[str, float]]], **gates: Any) -> MinedPairs:
+def mine(
+    config: Config, prompts: PromptSet, groups: dict[tuple[str, str], list[tuple[str, float]]], **gates: Any
+) -> MinedPairs:
     """Mine (prompt, language) -> [(text, reward)]; every group that is not named has one good pair."""
     candidates: list[Candidate] = []
     scores: list[Score] = []
@@ -269,7 +274,14 @@ def test_share_is_a_seeded_subset(prompts: PromptSet) -> None:
 
 def test_verifier_ties_are_no_pair(prompts: PromptSet) -> None:
     config = make_config(reward__kind="verifier")
-    mined = mine(config, prompts, {("p0", "es"): [("long text", 1.0), ("b", 1.0)], ("p1", "es"): [("a", 0.0), ("right", 1.0), ("right too", 1.0)]})
+    mined = mine(
+        config,
+        prompts,
+        {
+            ("p0", "es"): [("long text", 1.0), ("b", 1.0)],
+            ("p1", "es"): [("a", 0.0), ("right", 1.0), ("right too", 1.0)],
+        },
+    )
     assert mined.counters["es"] == {"no_margin": 1, "pairs": 3}
     assert next(p for p in mined.pairs if p.id == "r0001/es/p1").chosen == "right"
     assert mined.alphas == {}
@@ -302,7 +314,9 @@ def test_cross_language_refusals(prompts: PromptSet) -> None:
     rows = {c.key: c for c in lidr_rows(prompts) if c.key.language != "en" or c.key.source == "policy"}
 
     def change(key: CandidateKey, **fields: Any) -> None:
-        rows[key] = candidate(key.prompt_id, key.language, 0, **{"text": "t", "source": key.source, "origin": key.origin, **fields})
+        rows[key] = candidate(
+            key.prompt_id, key.language, 0, **{"text": "t", "source": key.source, "origin": key.origin, **fields}
+        )
 
     change(CandidateKey(1, "p0", "es", "translation", "en", 0), gate="translation_failed")
     change(CandidateKey(1, "p1", "es", "policy", "es", 0), gate="language")

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from configs.errors import UserError
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rollout_support import candidate, lidr_config, make_config, make_prompts, write_lines
+
+from configs.errors import UserError
 from rollout.detect import LanguageDetector
 from rollout.gates import apply_gates, gate_counts
 from rollout.plan import (
@@ -23,7 +25,6 @@ from rollout.plan import (
 from rollout.prompts import PromptSet
 from rollout.records import Candidate, CandidateKey
 from rollout.templates import TRANSLATION_PRIME
-from rollout_support import candidate, lidr_config, make_config, make_prompts, write_lines
 
 
 @pytest.fixture(scope="module")

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from configs.errors import UserError
 from hypothesis import given
 from hypothesis import strategies as st
+from rollout_support import make_config, make_prompts, write_lines, write_prompts
+
+from configs.errors import UserError
 from rollout.cursor import round_prompt_ids
 from rollout.languages import DEFAULT_NAMES, language_name
 from rollout.prompts import PromptSet, check_lengths
 from rollout.seeds import stable_seed
-from rollout_support import make_config, make_prompts, write_lines, write_prompts
 
 GOOD = {"id": "p9", "prompt": "Hola", "answer": "x"}
 
@@ -138,7 +139,9 @@ def test_ids_missing_in_the_dominant_language(tmp_path: Path) -> None:
 def test_answers_in_some_rows_only(tmp_path: Path) -> None:
     pattern = write_prompts(tmp_path, 2)
     write_lines(tmp_path / "fr.jsonl", [{"id": "p0", "prompt": "q", "answer": "a"}, {"id": "p1", "prompt": "q"}])
-    with pytest.raises(UserError, match=r"fr\.jsonl:2: field 'answer' is missing here and in 0 other.*prompts\.answer_"):
+    with pytest.raises(
+        UserError, match=r"fr\.jsonl:2: field 'answer' is missing here and in 0 other.*prompts\.answer_"
+    ):
         load(pattern)
     assert load(pattern, answer_field=None).has_answers is False
 

@@ -1,0 +1,178 @@
+"""Held-out evaluation and its intervals, against SciPy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rollout_support import make_config, make_prompts
+from scipy import stats
+
+from evaluation.heldout import GREEDY, HeldoutResult, heldout_chunks, score_heldout
+from evaluation.stats import paired_bootstrap, wilson
+from evaluation.summary import build_summary
+from rollout.detect import LanguageDetector
+from rollout.prompts import PromptSet
+from rollout.records import Candidate
+
+CONFIG = make_config(evaluation__samples_per_prompt=2, rollout__chunk_prompts=4)
+
+
+@pytest.fixture(scope="module")
+def prompts(tmp_path_factory: pytest.TempPathFactory) -> PromptSet:
+    return make_prompts(tmp_path_factory.mktemp("prompts"), CONFIG, 6)
+
+
+@pytest.fixture(scope="module")
+def detector() -> LanguageDetector:
+    return LanguageDetector(["en", "es", "fr"])
+
+
+def answered(prompts: PromptSet, right: dict[str, set[int]], version: int = 0) -> list[Candidate]:
+    """Answers of which those with a sample index in ``right[language]`` are right."""
+    out = []
+    for chunk in heldout_chunks(CONFIG, prompts, version):
+        for request in chunk.requests:
+            key = request.key
+            gold = prompts.get(key.prompt_id, key.language).answer or ""
+            text = gold if key.sample in right.get(key.language, set()) else "no"
+            out.append(Candidate(key, text, (1, 2, 3), "stop", version))
+    return out
+
+
+def test_requests(prompts: PromptSet) -> None:
+    before, after = heldout_chunks(CONFIG, prompts, 0), heldout_chunks(CONFIG, prompts, 3)
+    requests = [r for c in before for r in c.requests]
+    assert len(requests) == len({r.key for r in requests}) == 6 * 3 * 3
+    assert len({c.id for c in before + after}) == len(before + after) == 12
+    assert {r.temperature for r in requests if r.key.sample == GREEDY} == {0.0}
+    assert {r.temperature for r in requests if r.key.sample != GREEDY} == {1.0}
+    assert [r.seed for r in requests] == [r.seed for c in after for r in c.requests]
+    assert {r.key.round for c in after for r in c.requests} == {3}
+    assert len({r.seed for r in requests}) == len(requests)
+
+
+def test_accuracy(prompts: PromptSet, detector: LanguageDetector) -> None:
+    result = score_heldout(prompts, answered(prompts, {"en": {0, 1, 2}, "es": {1}, "fr": {0}})[::-1], detector)
+    figures = {c: (r.accuracy_greedy, r.accuracy_sampled) for c, r in result.languages.items()}
+    assert figures == {"en": (1.0, 1.0), "es": (0.0, 0.5), "fr": (1.0, 0.0)}
+    assert result.languages["fr"].mean_length == 2.0
+    assert result.languages["fr"].mean_length_tokens == 3.0
+    assert [row.id for row in result.languages["es"].prompts] == list(prompts.ids)
+    assert HeldoutResult.from_json(json.loads(json.dumps(result.to_json()))) == result
+
+
+def test_language_fidelity(prompts: PromptSet, detector: LanguageDetector) -> None:
+    texts = {1: "La capital del país está junto al mar.", 2: "The capital of the country lies by the sea."}
+    answers = [Candidate(c.key, texts.get(c.key.sample, "Paris"), (1,), "length", 0) for c in answered(prompts, {})]
+    result = score_heldout(prompts, answers, detector).languages
+    assert (result["es"].right_language, result["en"].right_language, result["fr"].right_language) == (0.5, 0.5, 0.0)
+    assert result["es"].undecided_language == 0.0
+    assert result["es"].truncated == 1.0
+    short = score_heldout(prompts, answered(prompts, {}), detector).languages["es"]
+    assert (short.right_language, short.undecided_language) == (None, 1.0)
+
+
+def test_without_gold_answers(tmp_path: Path, detector: LanguageDetector) -> None:
+    prompts = make_prompts(tmp_path, CONFIG, 3, answers=False)
+    result = score_heldout(prompts, answered(prompts, {}), detector)
+    assert result.languages["es"].accuracy_sampled is None
+    assert result.languages["es"].accuracy_greedy is None
+    summary = build_summary(CONFIG, result, result, 0, 1.0)
+    assert summary["languages"]["es"]["delta_ci95"] is None
+    assert summary["non_english_mean"] == {"start": None, "end": None, "delta_ci95": None}
+    json.dumps(summary, allow_nan=False)
+
+
+def test_incomplete_answers_are_refused(prompts: PromptSet, detector: LanguageDetector) -> None:
+    answers = answered(prompts, {})
+    with pytest.raises(ValueError, match="incomplete"):
+        score_heldout(prompts, answers[1:], detector)
+    with pytest.raises(ValueError, match="incomplete: 15 of 18"):
+        score_heldout(prompts, answers[9:], detector)
+    with pytest.raises(ValueError, match="weight versions"):
+        score_heldout(prompts, answers[1:] + answered(prompts, {}, 1)[:1], detector)
+    with pytest.raises(ValueError, match="one greedy and one sampled"):
+        score_heldout(prompts, [c for c in answers if c.key.sample != GREEDY], detector)
+
+
+def test_summary(prompts: PromptSet, detector: LanguageDetector) -> None:
+    start = score_heldout(prompts, answered(prompts, {"en": {0, 1, 2}, "fr": {1}}), detector)
+    end = score_heldout(prompts, answered(prompts, {"en": {0, 1, 2}, "es": {1, 2}, "fr": {1}}, 2), detector)
+    summary = build_summary(CONFIG, start, end, 2, 12.5)
+    assert summary["languages"]["es"]["start"]["accuracy_sampled"] == 0.0
+    assert summary["languages"]["es"]["end"]["accuracy_sampled"] == 1.0
+    assert summary["languages"]["es"]["delta_ci95"] == [1.0, 1.0]
+    assert summary["languages"]["en"]["delta_ci95"] == [0.0, 0.0]
+    assert summary["non_english_mean"] == {"start": 0.25, "end": 0.75, "delta_ci95": [0.5, 0.5]}
+    assert (summary["rounds"], summary["weight_version"], summary["wall_seconds"]) == (2, 2, 12.5)
+    assert summary["languages"]["en"]["start"]["accuracy_greedy_ci95"][0] == pytest.approx(wilson(6, 6)[0])
+    assert build_summary(CONFIG, start, end, 2, 12.5) == summary
+    json.dumps(summary, allow_nan=False)
+
+
+def test_bootstrap_is_scipys() -> None:
+    rng = np.random.default_rng(1)
+    start = rng.binomial(8, 0.5, 120) / 8
+    end = np.clip(start + rng.normal(0.1, 0.2, 120), 0, 1)
+    ours = paired_bootstrap(start, end, 20_000, 0)
+    theirs = stats.bootstrap(
+        (start, end),
+        lambda a, b, axis: np.mean(b - a, axis=axis),
+        paired=True,
+        method="percentile",
+        n_resamples=20_000,
+        rng=np.random.default_rng(2),
+    ).confidence_interval
+    assert ours.delta == pytest.approx(float(np.mean(end) - np.mean(start)))
+    width = theirs.high - theirs.low
+    assert abs(ours.ci95[0] - theirs.low) < 0.03 * width
+    assert abs(ours.ci95[1] - theirs.high) < 0.03 * width
+
+
+def test_bootstrap_draws_whole_prompts() -> None:
+    """Languages of a prompt move together: drawing cells instead of prompts would halve the width here."""
+    rng = np.random.default_rng(3)
+    gain = np.repeat(rng.normal(0.1, 0.3, (100, 1)), 4, axis=1)
+    ours = paired_bootstrap(np.zeros_like(gain), gain, 4000, 0)
+    one = paired_bootstrap(np.zeros(100), gain[:, 0], 4000, 0)
+    assert ours.ci95 == pytest.approx(one.ci95)
+    cells = paired_bootstrap(np.zeros(400), gain.reshape(-1), 4000, 0)
+    assert (cells.ci95[1] - cells.ci95[0]) < 0.6 * (ours.ci95[1] - ours.ci95[0])
+
+
+def test_bootstrap_covers() -> None:
+    rng = np.random.default_rng(4)
+    hits = 0
+    # The true mean gain: 0.1, less what the clip at 1 takes away under Beta(2, 2).
+    truth = 0.1 - float(stats.beta(2, 2).expect(lambda a: max(a - 0.9, 0.0)))
+    for trial in range(400):
+        ability = rng.beta(2, 2, 80)
+        start = rng.binomial(8, ability) / 8
+        end = rng.binomial(8, np.clip(ability + 0.1, 0, 1)) / 8
+        ci = paired_bootstrap(start, end, 300, trial).ci95
+        hits += ci[0] <= truth <= ci[1]
+    assert 0.915 <= hits / 400 <= 0.98
+
+
+def test_bootstrap_edges() -> None:
+    assert paired_bootstrap(np.array([0.5]), np.array([1.0]), 100, 0).ci95 == (0.5, 0.5)
+    with pytest.raises(ValueError, match="paired values of shapes"):
+        paired_bootstrap(np.zeros(3), np.zeros(2), 100, 0)
+    big = paired_bootstrap(np.zeros(5000), np.ones(5000), 2000, 0)  # more than one block of draws
+    assert big.ci95 == (1.0, 1.0)
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(0, 10), (3, 10), (10, 10), (480, 1000), (1, 1)])
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+def test_wilson_is_scipys(successes: int, trials: int, confidence: float) -> None:
+    theirs = stats.binomtest(successes, trials).proportion_ci(confidence, method="wilson")
+    assert wilson(successes, trials, confidence) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+
+
+def test_wilson_refuses_nonsense() -> None:
+    for successes, trials in ((0, 0), (3, 2), (-1, 2)):
+        with pytest.raises(ValueError, match="successes in"):
+            wilson(successes, trials)
