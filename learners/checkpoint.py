@@ -193,8 +193,8 @@ def require_disk(folder: Path, needed_bytes: int, spare_gb: float) -> None:
     if free < needed_bytes + spare_gb * 1e9:
         raise UserError(
             f"{folder}: {free / 1e9:.2f} GB of disk are free, but writing needs "
-            f"{needed_bytes / 1e9:.2f} GB and run.min_free_disk_gb keeps {spare_gb:g} GB; free some space or lower that field. "
-            "The last complete checkpoint is untouched"
+            f"{needed_bytes / 1e9:.2f} GB and run.min_free_disk_gb keeps {spare_gb:g} GB; "
+            "free some space or lower that field. The last complete checkpoint is untouched"
         )
 
 

@@ -81,8 +81,8 @@ class LearnerSession:
         rank.
 
         ``previous_round`` is the current weights, so call it before the round is trained; ``initial`` is a
-        frozen copy of ``model.policy``. Given all pairs of the round, the forward passes are exactly those of the
-        round's first epoch, so that its first step starts at the reference to the last bit.
+        frozen copy of ``model.policy``. Given all pairs of the round, the forward passes are exactly those of
+        the round's first epoch, so that its first step starts at the reference to the last bit.
         """
         encoded = encode_pairs(self.encoder, pairs, self.model.max_length)
         if not encoded:

@@ -126,7 +126,7 @@ def probe_ids(digest: str, vocabulary: int) -> tuple[int, ...]:
     state = int(digest, 16)
     ids = []
     for index in range(PROBE_TOKENS):
-        state = xxhash.xxh64(f"{state}/{index}").intdigest()
+        state = xxhash.xxh64(f"{state}/{index}".encode()).intdigest()
         ids.append(state % vocabulary)
     return tuple(ids)
 

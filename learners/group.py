@@ -1,0 +1,269 @@
+"""The learner as the driver sees it: start, reference, train, weights, close, each with a deadline.
+
+Behind it is one Ray Train run that lives as long as the group: starting one a round would cost more than a
+round. A rank that dies takes the group down; Ray Train starts it again, it loads the last round's checkpoint
+and does the command in hand once more, so the call in flight takes longer and nothing else happens.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayError
+from safetensors.torch import load_file
+
+from configs.schema import Config
+from learners.distributed import COLLECTIVE_TIMEOUT
+from learners.errors import LearnerFailed, LearnerTimeout
+from learners.loop import LoopConfig, TrainReply, train_loop
+from learners.mailbox import CommandKind, Mailbox, Outcome
+from learners.metrics import RoundMetrics
+from learners.session import References
+from learners.weights import WeightsManifest, checksum, to_numpy
+from rollout.records import Pair
+
+logger = logging.getLogger(__name__)
+
+# The least that a rank's process needs where no GPU is lent; the caller may pass more.
+CPU_ENVIRONMENT = {"DS_ACCELERATOR": "cpu", "GLOO_SOCKET_IFNAME": "lo"}
+
+# One poll of the mailbox, and what a reply may take beyond it.
+_POLL_S = 1.0
+_REPLY_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class RoundResult:
+    """A trained round. ``weights`` is a list so that Ray hands the reference on instead of the arrays."""
+
+    round: int
+    metrics: RoundMetrics
+    checkpoint: Path
+    manifest: WeightsManifest
+    weights: list[ray.ObjectRef]  # of dict[str, np.ndarray], bfloat16 as int16
+
+
+class LearnerGroup:
+    """Driver's handle on the learner ranks. Needs an initialised Ray; not thread-safe.
+
+    Args:
+        config: The run.
+        run_dir: Folder of the run; on storage that all nodes share, where there are several.
+        start: Policy to begin with if ``run_dir`` has no checkpoint yet.
+        start_round: Round whose weights ``start`` are; 0 for the policy of the config.
+        env: Further environment variables of the ranks.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        run_dir: Path,
+        start: Path,
+        start_round: int = 0,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self._config = config
+        self._run_dir = Path(run_dir).absolute()
+        self._start = Path(start).absolute()
+        self._start_round = start_round
+        gpu = config.learner.gpus_per_worker > 0
+        self._env = {**({} if gpu else CPU_ENVIRONMENT), **(env or {})}
+        self._name = f"learner-mailbox-{uuid.uuid4().hex[:12]}"
+        self._storage = self._run_dir / f".{self._name}"
+        self._mailbox: Any = None
+        self._fit: threading.Thread | None = None
+        self._fit_error: BaseException | None = None
+        self._last: RoundResult | None = None
+
+    def start(self, timeout: float) -> None:
+        """Start the ranks; returns when all of them have the model loaded.
+
+        Raises:
+            UserError: The policy cannot be used.
+            LearnerTimeout: The ranks are not there in time; free CPUs or GPUs may be missing.
+            LearnerFailed: The ranks died more often than ``learner.max_failures`` allows.
+        """
+        deadline = time.monotonic() + timeout
+        self._run_dir.mkdir(parents=True, exist_ok=True)
+        # Ray Train's default would make every message between ranks and controller wait for seconds.
+        os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+        self._mailbox = ray.remote(Mailbox).options(name=self._name, num_cpus=0, max_concurrency=256).remote()
+        self._fit = threading.Thread(target=self._run_fit, name="learner-fit", daemon=True)
+        self._fit.start()
+        workers = self._config.learner.workers
+        what = f"{workers} learner rank(s) to start"
+        while True:
+            found = self._ask(self._mailbox.started.remote(workers, _POLL_S), what)
+            if isinstance(found, Exception):
+                raise found
+            if found:
+                return
+            self._check(deadline, timeout, what)
+
+    def reference(
+        self, round_number: int, pairs: Sequence[Pair], timeout: float
+    ) -> dict[str, tuple[float, float]]:
+        """Summed log-probabilities (chosen, rejected) of every pair under the loss reference, by pair id."""
+        found: References = self._command("reference", round_number, pairs, timeout)
+        return found
+
+    def train(self, round_number: int, pairs: Sequence[Pair], timeout: float) -> RoundResult:
+        """Train a round and publish its weights; a round that was trained before is published again.
+
+        Raises:
+            UserError: Bad pairs, a full disk, or (``NumericError``) a loss that is not finite. The group is
+            of no
+                further use; the last checkpoint is untouched.
+            LearnerTimeout: It took longer than ``timeout`` seconds.
+            LearnerFailed: The ranks died more often than ``learner.max_failures`` allows.
+        """
+        reply: TrainReply = self._command("train", round_number, pairs, timeout)
+        snapshot = reply.snapshot
+        self._last = RoundResult(
+            round_number, snapshot.metrics, snapshot.checkpoint, snapshot.manifest, reply.weights
+        )
+        return self._last
+
+    def weights(self, timeout: float) -> list[ray.ObjectRef]:
+        """The weights of the last trained round, read from its checkpoint if the object is lost.
+
+        The rank that published them owns the object, so it goes when the rank does.
+        """
+        if self._last is None:
+            raise LearnerFailed("no round has been trained yet, so there are no weights to hand out")
+        try:
+            ray.get(self._last.weights[0], timeout=timeout)
+        except GetTimeoutError:
+            raise LearnerTimeout(
+                f"waited {timeout:g} s for the weights of round {self._last.round} from the object store"
+            ) from None
+        except RayError as error:
+            logger.warning(
+                "weights of round %d are lost (%s): reading the checkpoint", self._last.round, error
+            )
+            self._reload(self._last)
+        return self._last.weights
+
+    def ranks(self) -> dict[int, tuple[str, int]]:
+        """Node id and process id of every rank."""
+        found: dict[int, tuple[str, int]] = self._ask(self._mailbox.ranks.remote(), "the ranks' process ids")
+        return found
+
+    def starts(self) -> int:
+        """How often the group has started: 1 unless a rank died."""
+        return int(self._ask(self._mailbox.starts.remote(), "the number of starts"))
+
+    def close(self, timeout: float = 30.0) -> None:
+        """Stop the ranks; safe to call at any time and more than once."""
+        if self._mailbox is None:
+            return
+        try:
+            ray.get(self._mailbox.close.remote(), timeout=_REPLY_S)
+        except RayError as error:
+            logger.warning("the learner's mailbox did not answer on closing (%s)", error)
+        if self._fit is not None:
+            self._fit.join(timeout)
+            if self._fit.is_alive():
+                logger.warning("the learner group is still stopping after %g s", timeout)
+        ray.kill(self._mailbox)
+        self._mailbox = None
+        shutil.rmtree(self._storage, ignore_errors=True)
+
+    def _run_fit(self) -> None:
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchConfig, TorchTrainer
+
+        learner = self._config.learner
+        gpu = learner.gpus_per_worker > 0
+        resources = {"CPU": learner.cpus_per_worker} | ({"GPU": learner.gpus_per_worker} if gpu else {})
+        try:
+            TorchTrainer(
+                train_loop,
+                train_loop_config=asdict(self._loop_config()),
+                torch_config=TorchConfig(
+                    backend="nccl" if gpu else "gloo", timeout_s=int(COLLECTIVE_TIMEOUT.total_seconds())
+                ),
+                scaling_config=ScalingConfig(
+                    num_workers=learner.workers, use_gpu=gpu, resources_per_worker=resources
+                ),
+                run_config=RunConfig(
+                    name=self._name,
+                    storage_path=str(self._storage),
+                    failure_config=FailureConfig(max_failures=learner.max_failures),
+                    worker_runtime_env={"env_vars": self._env},
+                ),
+            ).fit()
+        except Exception as error:
+            self._fit_error = error
+
+    def _loop_config(self) -> LoopConfig:
+        return LoopConfig(
+            mailbox=self._name,
+            namespace=ray.get_runtime_context().namespace,
+            run_dir=str(self._run_dir),
+            start=str(self._start),
+            start_round=self._start_round,
+            seed=self._config.run.seed,
+            min_free_disk_gb=self._config.run.min_free_disk_gb,
+            learner=self._config.learner.model_dump(mode="json"),
+            model=self._absolute_model(),
+        )
+
+    def _absolute_model(self) -> dict[str, Any]:
+        """The model section with absolute paths: a rank's working directory is Ray's."""
+        model = self._config.model
+        found = model.model_dump(mode="json")
+        found["policy"] = str(model.policy.absolute())
+        return found
+
+    def _command(self, kind: CommandKind, round_number: int, pairs: Sequence[Pair], timeout: float) -> Any:
+        if self._mailbox is None:
+            raise LearnerFailed(f"{kind} of round {round_number}: the learner group is not running")
+        deadline = time.monotonic() + timeout
+        what = f"the learner's {kind} of round {round_number} ({len(pairs)} pairs)"
+        number = self._ask(self._mailbox.post.remote(kind, round_number, list(pairs)), what)
+        while True:
+            outcome: Outcome | None = self._ask(self._mailbox.outcome.remote(number, _POLL_S), what)
+            if outcome is not None:
+                if outcome.error is not None:
+                    raise outcome.error
+                return outcome.result
+            self._check(deadline, timeout, what)
+
+    def _ask(self, ref: ray.ObjectRef, what: str) -> Any:
+        try:
+            return ray.get(ref, timeout=_POLL_S + _REPLY_S)
+        except GetTimeoutError:
+            raise LearnerTimeout(f"the learner's mailbox did not answer while waiting for {what}") from None
+        except RayActorError as error:
+            raise LearnerFailed(f"the learner's mailbox died while waiting for {what}: {error}") from error
+
+    def _check(self, deadline: float, timeout: float, what: str) -> None:
+        if self._fit is None or not self._fit.is_alive():
+            raise LearnerFailed(
+                f"the learner group ended while waiting for {what}; its ranks failed more often than "
+                f"learner.max_failures ({self._config.learner.max_failures}) allows: {self._fit_error}"
+            ) from self._fit_error
+        if time.monotonic() > deadline:
+            raise LearnerTimeout(
+                f"waited {timeout:g} s for {what}; raise the deadline or look at the ranks' logs"
+            )
+
+    def _reload(self, lost: RoundResult) -> None:
+        tensors = load_file(lost.checkpoint / "model.safetensors")
+        if checksum(tensors) != lost.manifest.checksum:
+            raise LearnerFailed(f"{lost.checkpoint}: its weights are not those of round {lost.round}")
+        self._last = RoundResult(
+            lost.round, lost.metrics, lost.checkpoint, lost.manifest, [ray.put(to_numpy(tensors))]
+        )

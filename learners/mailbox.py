@@ -1,0 +1,128 @@
+"""The actor between driver and learner ranks: one command in hand at a time, and its outcome.
+
+It holds no arrays: weights go through the object store, by reference. It outlives the ranks, so that a group
+which was restarted finds the command that its predecessor did not finish.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+CommandKind = Literal["reference", "train"]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What the ranks are to do; its pairs are fetched apart."""
+
+    number: int
+    kind: CommandKind
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a command: a result, or an error that a restart would not mend."""
+
+    result: Any = None
+    error: Exception | None = None
+
+
+class Mailbox:
+    """Async Ray actor; every method returns within the time that it is given."""
+
+    def __init__(self) -> None:
+        self._changed = asyncio.Condition()
+        self._command: Command | None = None
+        self._payload: Any = None
+        self._outcomes: dict[int, Outcome] = {}
+        self._closed = False
+        self._ranks: dict[int, tuple[str, int]] = {}
+        self._starts = 0
+        self._startup_error: Exception | None = None
+
+    async def post(self, kind: CommandKind, round_number: int, payload: Any) -> int:
+        """Put a command in hand; outcomes of earlier ones are let go. Returns its number."""
+        number = (self._command.number if self._command else 0) + 1
+        self._command, self._payload = Command(number, kind, round_number), payload
+        self._outcomes.clear()
+        await self._notify()
+        return number
+
+    async def next(self, wait_s: float) -> Command | Literal["idle", "closed"]:
+        """The command in hand that has no outcome yet; ``idle`` after ``wait_s`` seconds without one."""
+        await self._wait_for(lambda: self._closed or self._pending() is not None, wait_s)
+        if self._closed:
+            return "closed"
+        return self._pending() or "idle"
+
+    async def payload(self, number: int) -> Any:
+        """What was posted with a command."""
+        if self._command is None or self._command.number != number:
+            raise KeyError(f"command {number} is not in hand")
+        return self._payload
+
+    async def finish(self, number: int, outcome: Outcome) -> None:
+        """Record what came of a command; the first outcome counts."""
+        self._outcomes.setdefault(number, outcome)
+        await self._notify()
+
+    async def outcome(self, number: int, wait_s: float) -> Outcome | None:
+        """What came of a command; None if it takes longer than ``wait_s`` seconds."""
+        await self._wait_for(lambda: number in self._outcomes, wait_s)
+        return self._outcomes.get(number)
+
+    async def arrive(self, rank: int, node: str, pid: int) -> None:
+        """A rank is ready for commands."""
+        self._ranks[rank] = (node, pid)
+        self._starts += rank == 0
+        await self._notify()
+
+    async def refuse(self, error: Exception) -> None:
+        """A rank cannot start, and another attempt would not help."""
+        self._startup_error = error
+        await self._notify()
+
+    async def started(self, ranks: int, wait_s: float) -> Exception | bool:
+        """Whether so many ranks have arrived by now, or the error that keeps them from it."""
+        await self._wait_for(lambda: len(self._ranks) >= ranks or self._startup_error is not None, wait_s)
+        return self._startup_error or len(self._ranks) >= ranks
+
+    async def ranks(self) -> dict[int, tuple[str, int]]:
+        """Node id and process id of each rank, of the latest attempt."""
+        return dict(self._ranks)
+
+    async def starts(self) -> int:
+        """How often the group has started."""
+        return self._starts
+
+    async def close(self) -> None:
+        """Tell every rank to leave."""
+        self._closed = True
+        await self._notify()
+
+    async def closed(self) -> bool:
+        """Whether ranks are to leave."""
+        return self._closed
+
+    def _pending(self) -> Command | None:
+        if self._command is None or self._command.number in self._outcomes:
+            return None
+        return self._command
+
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _wait_for(self, condition: Callable[[], bool], wait_s: float) -> None:
+        deadline = time.monotonic() + wait_s
+        async with self._changed:
+            while not condition() and (left := deadline - time.monotonic()) > 0:
+                try:
+                    await asyncio.wait_for(self._changed.wait(), left)
+                except TimeoutError:
+                    return

@@ -1,0 +1,141 @@
+"""A session to and from a round's checkpoint; every function here is called by all ranks together."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from configs.errors import UserError
+from learners import distributed
+from learners.checkpoint import (
+    TRAINER_FOLDER,
+    CheckpointState,
+    checkpoint_folder,
+    complete_or_absent,
+    fill_model_folder,
+    point_policy,
+    read_state,
+    require_disk,
+    retire_checkpoints,
+    write_state,
+)
+from learners.engine import zero_stage
+from learners.metrics import RoundMetrics, StepMetrics
+from learners.session import LearnerSession
+from learners.weights import WeightsManifest
+
+logger = logging.getLogger(__name__)
+
+METRICS_FILE = "metrics.json"
+
+# AdamW: master weight and two moments in float32.
+_OPTIMISER_BYTES = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a round left behind. ``weights`` are full on rank 0 and empty elsewhere."""
+
+    checkpoint: Path
+    metrics: RoundMetrics
+    weights: dict[str, Tensor]
+    manifest: WeightsManifest
+
+
+def save_round(
+    session: LearnerSession, run_dir: Path, metrics: RoundMetrics, keep: int, spare_gb: float
+) -> Snapshot:
+    """Write the checkpoint of the round just trained, point ``policy`` to it, retire old ones.
+
+    With several nodes ``run_dir`` must be on storage that all of them share.
+
+    Raises:
+        UserError: The disk is too full; on every rank, where it was seen before writing began.
+    """
+    weights = session.full_weights()
+    manifest = session.manifest(metrics.round, weights)
+    folder = checkpoint_folder(run_dir, metrics.round)
+    with ExitStack() as stack:
+        problem: UserError | None = None
+        temporary = folder
+        if session.rank == 0:
+            try:
+                size = sum(
+                    tensor.numel() * (2 * tensor.element_size() + _OPTIMISER_BYTES)
+                    for tensor in weights.values()
+                )
+                require_disk(folder, size, spare_gb)
+                shutil.rmtree(folder, ignore_errors=True)
+                temporary = stack.enter_context(complete_or_absent(folder))
+            except UserError as error:
+                problem = error
+        problem, temporary = distributed.gather_objects((problem, temporary))[0]
+        if problem is not None:
+            raise problem
+        session.engine.save(temporary / TRAINER_FOLDER)
+        distributed.gather_objects(None)  # every rank's part is written
+        if session.rank == 0:
+            # Not from session.start: that may be a checkpoint which was retired since.
+            fill_model_folder(temporary, weights, session.model.policy, session.model.dtype)
+            (temporary / METRICS_FILE).write_text(json.dumps(metrics.as_dict()), encoding="utf-8")
+            write_state(temporary, _state(session, metrics, manifest.checksum))
+    if session.rank == 0:
+        point_policy(run_dir, folder)
+        retire_checkpoints(run_dir, keep)
+    distributed.gather_objects(None)  # nobody goes on before the checkpoint is complete
+    return Snapshot(folder, metrics, weights, manifest)
+
+
+def _state(session: LearnerSession, metrics: RoundMetrics, digest: str) -> CheckpointState:
+    return CheckpointState(
+        round=metrics.round,
+        step=session.step,
+        pairs=metrics.pairs,
+        checksum=digest,
+        world_size=session.world_size,
+        zero_stage=zero_stage(session.learner, session.model.dtype),
+    )
+
+
+def restore(session: LearnerSession, folder: Path) -> bool:
+    """Take round, step, optimiser and schedule from a checkpoint whose weights the session started with.
+
+    Returns:
+        Whether the optimiser state was taken. It is split over ranks, so it cannot be if the number of
+        workers or the ZeRO stage changed: training then goes on from the weights with a fresh optimiser.
+    """
+    state = read_state(folder)
+    session.round = state.round
+    session.step = state.step
+    layout = (session.world_size, zero_stage(session.learner, session.model.dtype))
+    if layout != (state.world_size, state.zero_stage):
+        logger.warning(
+            "%s was written by %d workers at ZeRO stage %d, now there are %d at stage %d: "
+            "the optimiser starts afresh from its weights",
+            folder,
+            state.world_size,
+            state.zero_stage,
+            *layout,
+        )
+        return False
+    session.engine.load(folder / TRAINER_FOLDER)
+    return True
+
+
+def republish(session: LearnerSession, folder: Path) -> Snapshot:
+    """The snapshot of a round that was complete before the process that trained it could say so."""
+    weights = session.full_weights()
+    return Snapshot(folder, read_metrics(folder), weights, session.manifest(session.round, weights))
+
+
+def read_metrics(folder: Path) -> RoundMetrics:
+    """Metrics of the round that a checkpoint is of."""
+    found = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
+    steps = [StepMetrics(**step) for step in found.pop("steps")]
+    return RoundMetrics(**found, steps=steps)
