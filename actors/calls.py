@@ -35,9 +35,8 @@ def call(refs: ray.ObjectRef | Sequence[ray.ObjectRef], timeout: float, what: st
         UserError, SyncError, IllegalTransition: Raised by the actor.
         RayTaskError: Whatever else the call raised; also an instance of its type.
     """
-    single = isinstance(refs, ray.ObjectRef)
     try:
-        return ray.get(refs if single else list(refs), timeout=timeout)
+        return ray.get(refs if isinstance(refs, ray.ObjectRef) else list(refs), timeout=timeout)
     except GetTimeoutError:
         raise DeadlineExceeded(f"no answer within {timeout:g} s: {what}") from None
     except (RayActorError, ObjectLostError) as error:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -36,7 +37,7 @@ class Cluster:
 
 def _init_local(config: ClusterConfig, dashboard: bool) -> dict[str, str]:
     # "local" also when RAY_ADDRESS points to some cluster: the user asked for none.
-    context = ray.init(
+    context: Any = ray.init(
         address="local",
         num_cpus=config.num_cpus,  # type: ignore[arg-type]  # Ray counts in fractions, its annotation says int
         include_dashboard=dashboard,
@@ -57,12 +58,13 @@ def _init_local(config: ClusterConfig, dashboard: bool) -> dict[str, str]:
 
 def _join(address: str) -> dict[str, str]:
     try:
-        return dict(ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING).address_info)
+        context: Any = ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
     except ConnectionError as error:
         raise UserError(
             f"cluster.address: no Ray cluster answers at '{address}' ({error}); start one with `ray start --head`, "
             "or remove the field to run on this machine alone"
         ) from error
+    return dict(context.address_info)
 
 
 @contextmanager

@@ -158,7 +158,7 @@ class VllmEngine:
             worker_extension_cls="actors.weight_transfer.RegisterBackend",
             **settings,
         )
-        self._tokenizer = self._llm.get_tokenizer()
+        self._tokenizer: Any = self._llm.get_tokenizer()
         self._llm.init_weight_transfer_engine({"init_info": {}})
         self._llm.update_weight_version(str(version))
         self.health = Health(name).loaded(version)

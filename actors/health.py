@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, replace
+from typing import Any
 
 
 class State(enum.Enum):
@@ -48,7 +49,7 @@ class Health:
     version: int = 0
     reason: str = ""
 
-    def _step(self, what: str, allowed: tuple[State, ...], target: State, **changes: object) -> Health:
+    def _step(self, what: str, allowed: tuple[State, ...], target: State, **changes: Any) -> Health:
         if self.state not in allowed:
             why = f" ({self.reason})" if self.reason else ""
             raise IllegalTransition(f"{self.name}: cannot {what} while {self.state.value}{why}")

@@ -58,7 +58,7 @@ def repack_tied_heads(model: nn.Module) -> int:
     }
     tied = [m for m in model.modules() if isinstance(m, ParallelLMHead) and id(m.weight) in embeddings]
     for head in tied:
-        method: QuantizeMethodBase = head.quant_method  # type: ignore[assignment]
+        method: QuantizeMethodBase = head.quant_method
         method.process_weights_after_loading(head)
     return len(tied)
 

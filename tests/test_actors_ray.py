@@ -1,0 +1,201 @@
+"""Actors under a real local Ray cluster."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+
+from actors.calls import ActorDied, DeadlineExceeded, call
+from actors.cluster import Cluster, start_cluster
+from actors.env import apply_driver_env
+from actors.health import IllegalTransition, SyncError
+from actors.placement import PlacementPlan, check_capacity, reserve
+from actors.reward import create_reward_actor
+from actors.rollout import create_rollout_actor
+from actors.store import create_store_actor
+from configs.errors import UserError
+from configs.schema import ClusterConfig
+from rollout.plan import answer_chunks
+from rollout.prompts import PromptSet
+from tests.actors_support import perturbed, publish, small_config
+from tests.tiny import build_tiny_model
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    apply_driver_env()
+    run_dir = tmp_path_factory.mktemp("run")
+    with start_cluster(ClusterConfig(num_cpus=3), run_dir) as started:
+        assert (run_dir / "ray-session").read_text().strip().endswith("logs")
+        yield started
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_model(tmp_path_factory.mktemp("models") / "policy", seed=1)
+
+
+@ray.remote(num_cpus=0)
+class Sleeper:
+    def sleep(self, seconds: float) -> float:
+        time.sleep(seconds)
+        return seconds
+
+    def die(self) -> None:
+        os._exit(1)
+
+    def blame(self) -> None:
+        raise UserError("model.policy: no such folder; mend it")
+
+
+def test_loopback_only(cluster: Cluster) -> None:
+    assert cluster.started_here
+    assert cluster.resources["CPU"] == 3
+    assert {node["NodeManagerAddress"] for node in ray.nodes()} == {"127.0.0.1"}
+    assert cluster.seconds < 30
+
+
+def test_calls(cluster: Cluster) -> None:
+    sleeper = Sleeper.remote()
+    assert call(sleeper.sleep.remote(0.0), 30, "a nap") == 0.0
+    assert call([sleeper.sleep.remote(0.0)] * 2, 30, "two naps") == [0.0, 0.0]
+    with pytest.raises(UserError, match=r"^model\.policy: no such folder; mend it$"):
+        call(sleeper.blame.remote(), 30, "blame")
+    begun = time.monotonic()
+    with pytest.raises(DeadlineExceeded, match=r"no answer within 0\.2 s: a long nap of sleeper 7"):
+        call(sleeper.sleep.remote(3.0), 0.2, "a long nap of sleeper 7")
+    assert time.monotonic() - begun < 2
+    mortal = Sleeper.remote()
+    with pytest.raises(ActorDied, match="last words: the process died"):
+        call(mortal.die.remote(), 30, "last words")
+    ray.kill(sleeper)
+
+
+def test_too_small_a_cluster_is_refused_at_once(cluster: Cluster, tmp_path: Path, folder: Path) -> None:
+    config = small_config(tmp_path, folder, folder, rollout={"actors": 9})
+    plan = PlacementPlan.from_config(config)
+    with pytest.raises(UserError, match=r"6 CPUs are needed .* has 3; lower rollout\.actors"):
+        check_capacity(plan, cluster.resources)
+    begun = time.monotonic()
+    with pytest.raises(UserError, match=r"9 x .* rollout actors did not become free within 0\.5 s"):
+        reserve(plan, timeout=0.5)
+    assert time.monotonic() - begun < 5
+
+
+def test_rollout_and_reward_actors(cluster: Cluster, tmp_path: Path, folder: Path) -> None:
+    """Two rollout actors synced to a version give equal candidates; a failed sync leaves one STALE."""
+    config = small_config(tmp_path, folder, folder)
+    prompts = PromptSet.from_config(config)
+    groups = reserve(PlacementPlan.from_config(config), timeout=30)
+    begun = time.monotonic()
+    rollouts = [create_rollout_actor(config, folder, 0, i, groups.groups["rollout"]) for i in range(2)]
+    reward = create_reward_actor(config, ray.put(prompts), folder, folder, 0, 0, groups.groups["reward"])
+    assert call([a.ready.remote() for a in (*rollouts, reward)], 120, "start") == [0, 0, 0]
+    print(f"two engines and a reward actor ready in {time.monotonic() - begun:.1f} s")
+
+    english, spanish = answer_chunks(config, prompts, 1)
+    _, _, base = call(rollouts[0].generate.remote(english), 60, "generate")
+    manifest, arrays = publish(perturbed(folder, seed=3, std=0.05), 1)
+    weights = ray.put(arrays)
+    reports = call([a.sync.remote(manifest, [weights]) for a in (*rollouts, reward)], 60, "sync")
+    print("sync seconds", [report.seconds for report in reports])
+    assert [report.version for report in reports] == [1, 1, 1]
+    assert max(report.probe_error for report in reports) < 1e-4
+
+    begin, end, first = call(rollouts[0].generate.remote(english), 60, "generate")
+    assert begin < end
+    call(rollouts[1].generate.remote(spanish), 60, "generate")
+    _, _, second = call(rollouts[1].generate.remote(english), 60, "generate")
+    assert first == second
+    assert [c.key for c in first] == [r.key for r in english.requests]
+    assert [c.token_ids for c in first] != [c.token_ids for c in base]
+    assert {c.weight_version for c in first} == {1}
+    assert {c.weight_version for c in base} == {0}
+
+    _, _, judged = call(reward.judge.remote(first), 60, "judge")
+    assert [c.key for c in judged.candidates] == [c.key for c in first]
+    assert {s.key for s in judged.scores} == {c.key for c in judged.candidates if c.gate == "ok"}
+
+    broken, _ = publish(perturbed(folder, seed=4), 2)
+    with pytest.raises(SyncError, match="checksum"):
+        call(rollouts[0].sync.remote(broken, [weights]), 60, "sync")
+    with pytest.raises(IllegalTransition, match="isogloss-small-rollout-0: cannot work while stale"):
+        call(rollouts[0].generate.remote(english), 60, "generate")
+    stats = call(rollouts[1].stats.remote(), 30, "stats")
+    assert stats["generate_calls"] == 2
+    assert stats["version"] == 1
+    print("start", stats["start_seconds"], "memory", stats["process_gb"])
+
+    # A replacement comes up at once although the name may not be free yet.
+    ray.kill(rollouts[0])
+    again = create_rollout_actor(config, folder, 5, 0, groups.groups["rollout"])
+    assert call(again.ready.remote(), 120, "start") == 5
+    groups.remove()
+
+
+def test_a_users_mistake_arrives_as_a_message(cluster: Cluster, tmp_path: Path, folder: Path) -> None:
+    config = small_config(tmp_path, folder, folder, rollout={"cpus_per_actor": 0.1})
+    actor = create_rollout_actor(config, tmp_path / "absent", 0, 0)
+    with pytest.raises(UserError, match="absent: no such model folder"):
+        call(actor.ready.remote(), 120, "start")
+    ray.kill(actor)
+
+
+def test_store_actor(cluster: Cluster, tmp_path: Path) -> None:
+    store = create_store_actor(tmp_path / "store.sqlite", "digest", {}, "small")
+    assert call(store.ready.remote(), 30, "open") == str(tmp_path / "store.sqlite")
+    call(store.set_round_state.remote(1, "planned", {"a": 1}), 30, "write")
+    assert call(store.round_state.remote(1), 30, "read") == ("planned", {"a": 1})
+    stats = call(store.stats.remote(), 30, "stats")
+    assert stats["calls"] == 2
+    assert stats["bytes_in"] > 0
+    second = create_store_actor(tmp_path / "store.sqlite", "digest", {}, "small")
+    with pytest.raises(UserError):
+        call(second.ready.remote(), 30, "open")
+    call(store.close.remote(), 30, "close")
+
+
+def test_ray_that_would_listen_elsewhere_is_refused(tmp_path: Path) -> None:
+    """Without the environment Ray takes another interface, where the machine has one."""
+    code = f"""
+import os, pathlib
+os.environ.pop("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", None)
+from actors.cluster import start_cluster
+from configs.schema import ClusterConfig
+import ray
+try:
+    with start_cluster(ClusterConfig(num_cpus=1), pathlib.Path({str(tmp_path)!r})):
+        print({{n["NodeManagerAddress"] for n in ray.nodes()}})
+except RuntimeError as error:
+    print("refused", error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert "refused" in done.stdout or done.stdout.strip() == "{'127.0.0.1'}"
+
+
+def test_no_cluster_at_the_address(tmp_path: Path) -> None:
+    code = f"""
+import pathlib
+from actors.env import apply_driver_env
+apply_driver_env()
+from actors.cluster import start_cluster
+from configs.errors import UserError
+from configs.schema import ClusterConfig
+try:
+    with start_cluster(ClusterConfig(address="auto"), pathlib.Path({str(tmp_path)!r})):
+        print("joined")
+except UserError as error:
+    print(error)
+"""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=90, check=True, env=env)
+    assert "joined" in done.stdout or done.stdout.startswith("cluster.address:")
