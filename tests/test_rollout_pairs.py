@@ -91,6 +91,12 @@ def test_length_control_removes_a_length_bias() -> None:
     assert abs(fit(shorter, LengthControlConfig(alpha_min=-0.999)).alpha + 0.2) < 0.01
 
 
+def test_equally_good_alphas_give_the_positive_one() -> None:
+    group = Group((1.0, 0.0), (10, 10))
+    assert fit([group], LengthControlConfig(alpha_min=-0.5, alpha_max=0.5, alpha_step=1.0)).alpha == 0.5
+    assert fit([group], LengthControlConfig(alpha_min=-0.5, alpha_max=0.5, alpha_step=0.1)).alpha == 0.0
+
+
 def test_grid_has_both_ends() -> None:
     alphas = grid(LengthControlConfig())
     assert (len(alphas), alphas[0], alphas[-1], alphas[3]) == (1000, 0.0, 0.999, 0.003)

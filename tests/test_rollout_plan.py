@@ -258,6 +258,8 @@ def test_gates() -> None:
         "ok": 3,
         "truncated": 1,
     }
+    backwards = apply_gates(make_config().gates, rows[::-1], detector)
+    assert backwards[::-1] == judged  # the lowest sample index stays, whatever the order
     free = apply_gates(make_config().gates, rows, detector, any_language=frozenset({"p0"}))
     assert free[3].gate == "ok"
 
