@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,20 +39,11 @@ def call(refs: ray.ObjectRef | Sequence[ray.ObjectRef], timeout: float, what: st
     except GetTimeoutError:
         raise DeadlineExceeded(f"no answer within {timeout:g} s: {what}") from None
     except (RayActorError, ObjectLostError) as error:
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        detail = lines[0].strip() if lines else type(error).__name__
+        # Ray's text: what happened first, a traceback in between, the exception of a failed constructor last.
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        detail = " ... ".join(dict.fromkeys((lines[0], lines[-1])))
         raise ActorDied(f"{what}: the process died ({detail})") from error
     except RayTaskError as error:
         if isinstance(error.cause, (UserError, SyncError, IllegalTransition)):
             raise error.cause from None  # ours: the message says it all, without Ray's copy of the traceback
         raise
-
-
-class TimedCalls:
-    """Mixin for actors whose time of work the driver wants to know."""
-
-    def timed(self, method: str, *arguments: Any) -> tuple[float, float, Any]:
-        """Call ``method``; returns when it began and ended (Unix seconds) and what it returned."""
-        begin = time.time()
-        result = getattr(self, method)(*arguments)
-        return begin, time.time(), result

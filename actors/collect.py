@@ -8,10 +8,11 @@ from typing import Any
 
 from actors.metrics import StageClock
 from actors.pool import Call, Pool
+from actors.reward import Judged
 from configs.schema import Config
 from rollout.plan import Chunk, answer_chunks, translation_chunks
 from rollout.prompts import PromptSet
-from rollout.records import Candidate, Score
+from rollout.records import Candidate
 
 StoreCall = Callable[..., Any]  # store("put_chunk", ...) -> result
 
@@ -25,7 +26,7 @@ class RoundCollector:
         untranslated: Ids of prompts about translation.
         round: From 1.
         rollouts: Pool whose actors have ``generate(chunk)``.
-        rewards: Pool whose actors have ``judge(round, candidates)``.
+        rewards: Pool whose actors have ``judge(candidates)``.
         store: Calls a method of the journal.
         clock: Gets the actors' busy intervals as stages "generate" and "score".
         advance: Called with 1 for every answer chunk that is scored.
@@ -95,15 +96,14 @@ class RoundCollector:
             self._judge(parts)
 
     def _judge(self, parts: _Parts) -> None:
-        def done(begin: float, end: float, result: tuple[list[Candidate], list[Score]]) -> None:
-            judged, scores = result
+        def done(begin: float, end: float, judged: Judged) -> None:
             self._clock.add("score", begin, end, worker=True)
-            self._store("put_scores", self._round, parts.answers.id, scores, judged)
+            self._store("put_scores", self._round, parts.answers.id, judged.scores, judged.candidates)
             self._advance(1)
 
         # Sorted, so that the composition of the forward passes does not depend on which translation came first.
         candidates = sorted(parts.candidates, key=lambda candidate: candidate.key)
-        self._rewards.submit(Call(f"score {parts.answers.id}", "judge", (self._round, candidates), done))
+        self._rewards.submit(Call(f"score {parts.answers.id}", "judge", (candidates,), done))
 
 
 class _Parts:

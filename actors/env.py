@@ -9,10 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
-
-# Ray's own default; named so that every process, `ray job submit` included, uses the same token.
-AUTH_TOKEN_PATH = Path("~/.ray/auth_token")
 
 
 def base_env() -> dict[str, str]:
@@ -35,7 +31,8 @@ def base_env() -> dict[str, str]:
 def driver_env() -> dict[str, str]:
     """The driver's environment; Ray daemons that it starts, and their workers, inherit it.
 
-    Ray authenticates local clusters by default but `ray job submit` does not unless the mode is explicit.
+    Ray authenticates local clusters by default but `ray job submit` does not unless the mode is explicit. The
+    token's path is left to Ray: it makes the file in its default place, but refuses a path that is named and empty.
 
     ``RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0`` keeps Ray from replacing 127.0.0.1 by the address of the network
     interface, on which it would then listen. The health check interval bounds how long a round's report waits.
@@ -43,7 +40,6 @@ def driver_env() -> dict[str, str]:
     return {
         **base_env(),
         "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(AUTH_TOKEN_PATH.expanduser()),
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
         "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",

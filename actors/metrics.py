@@ -36,7 +36,11 @@ class StageClock:
         """Add an interval (Unix seconds) that was measured elsewhere, such as inside an actor."""
         self.stages[name] = self.stages.get(name, 0.0) + end - begin
         if worker:
-            self._busy.append((begin, end))
+            self.busy(begin, end)
+
+    def busy(self, begin: float, end: float) -> None:
+        """A worker was at work from ``begin`` to ``end`` (Unix seconds)."""
+        self._busy.append((begin, end))
 
     def worker_seconds(self) -> float:
         """Length of the union of all intervals in which at least one worker was busy."""

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from learners.metrics import RoundMetrics, StepMetrics
 from rollout.gates import gate_counts
 from rollout.pairs import MinedPairs
 from rollout.plan import translation_counts
@@ -26,6 +27,7 @@ def round_counts(candidates: Sequence[Candidate], scores: Sequence[Score], mined
         "gates": gate_counts(candidates),
         "translation_outcomes": translation_counts(candidates),
         "scores": len(scores),
+        "passed_without_score": sum(candidate.gate == "ok" for candidate in answers) - len(scores) if scores else 0,
         "reward_mean": _reward_means(scores),
         "pairs": sum(pair.source == "mined" for pair in mined.pairs),
         "anchors": sum(pair.source == "anchor" for pair in mined.pairs),
@@ -41,3 +43,42 @@ def _reward_means(scores: Sequence[Score]) -> dict[str, float]:
     for score in scores:
         sums.setdefault(score.key.language, []).append(score.reward)
     return {code: sum(values) / len(values) for code, values in sorted(sums.items())}
+
+
+def learner_figures(metrics: RoundMetrics) -> dict[str, Any]:
+    """Training of a round: first and last step, means by language over the last pass, and every step in short."""
+    first, last = metrics.steps[0], metrics.steps[-1]
+    final = [step for step in metrics.steps if step.epoch == last.epoch]
+    return {
+        "steps": len(metrics.steps),
+        "pairs": metrics.pairs,
+        "seconds": metrics.seconds,
+        "first_loss": first.values["loss"],
+        "last_loss": last.values["loss"],
+        "first_preference_loss": first.values["preference_loss"],
+        "reward_accuracy": _mean_over(final, "reward_accuracy"),
+        "reward_margin": _mean_over(final, "reward_margin"),
+        "tokens_per_second": sum(step.tokens for step in metrics.steps) / metrics.seconds,
+        "padding_saved": sum(step.padding_saved for step in metrics.steps) / len(metrics.steps),
+        "grad_norm_max": max(step.grad_norm for step in metrics.steps),
+        "languages": _by_language(final),
+        "by_step": [
+            {"loss": s.values["loss"], "grad_norm": s.grad_norm, "lr": s.learning_rate, "tokens": s.tokens}
+            for s in metrics.steps
+        ],
+    }
+
+
+def _mean_over(steps: Sequence[StepMetrics], name: str) -> float:
+    pairs = sum(step.values["pairs"] for step in steps)
+    return sum(step.values[name] * step.values["pairs"] for step in steps) / pairs
+
+
+def _by_language(steps: Sequence[StepMetrics]) -> dict[str, dict[str, float]]:
+    codes = sorted({code for step in steps for code in step.languages})
+    out: dict[str, dict[str, float]] = {}
+    for code in codes:
+        rows = [step.languages[code] for step in steps if code in step.languages]
+        pairs = sum(row["pairs"] for row in rows)
+        out[code] = {name: sum(row[name] * row["pairs"] for row in rows) / pairs for name in rows[0]} | {"pairs": pairs}
+    return out

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from typing import TYPE_CHECKING
 
 from configs.errors import UserError
 from configs.schema import Config
+
+if TYPE_CHECKING:  # Ray must not be imported for a dry run, nor before the driver's environment is set
+    from ray.util.placement_group import PlacementGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,8 @@ class PlacementGroups:
 
     def remove(self) -> None:
         """Give everything back; actors inside are killed by Ray."""
+        from ray.util.placement_group import remove_placement_group
+
         for group in self.groups.values():
             remove_placement_group(group)
         self.groups.clear()
@@ -141,6 +145,8 @@ def reserve(plan: PlacementPlan, timeout: float) -> PlacementGroups:
     Raises:
         UserError: Not free in time; nothing stays reserved.
     """
+    from ray.util.placement_group import placement_group
+
     deadline = time.monotonic() + timeout
     reserved = PlacementGroups()
     for role in (plan.rollout, plan.reward):

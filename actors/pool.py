@@ -44,7 +44,8 @@ class Pool:
 
     Args:
         name: What the actors are, for messages.
-        create: Makes actor number i; called again when it has died.
+        create: Makes actor number i; called again when it has died. Its methods that take work return a tuple of
+            begin and end (Unix seconds) and the result.
         call_timeout_s: Longest that one call may take.
         max_restarts: Replacements of one actor before the run gives up.
     """
@@ -134,7 +135,7 @@ class Pool:
             if worker.call is None and self.queue:
                 call = self.queue.popleft()
                 worker.call = call
-                worker.reference = worker.handle.timed.remote(call.method, *call.arguments)
+                worker.reference = getattr(worker.handle, call.method).remote(*call.arguments)
                 worker.deadline = time.monotonic() + self.call_timeout_s
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from configs.errors import UserError
 from configs.schema import Config
 from learners.encode import ChatEncoder
+from rollout.anchors import Anchor, load_anchors
 from rollout.languages import language_name
-from rollout.pairs import load_anchors
+from rollout.plan import load_untranslated
 from rollout.prompts import PromptSet, check_lengths
-from rollout.records import Pair
 from rollout.templates import TRANSLATION_PRIME, crosslingual_instruction, translation_instruction
 
 
@@ -23,7 +23,8 @@ class Inputs:
 
     prompts: PromptSet
     heldout: PromptSet | None
-    anchors: tuple[Pair, ...]
+    anchors: tuple[Anchor, ...]
+    untranslated: frozenset[str]  # ids of prompts about translation
     names: dict[str, str]  # language code -> English name
 
 
@@ -42,8 +43,7 @@ def check_inputs(config: Config) -> Inputs:
     if config.model.reference is not None:
         _check_model(config.model.reference, "model.reference")
         _check_same_tokenizer(encoder, ChatEncoder(config.model.reference, config.model.add_bos), config)
-    anchors = tuple(load_anchors(config.anchor.path, config.languages.codes)) if config.anchor.path else ()
-    _check_anchor_count(config, len(anchors))
+    anchors = load_anchors(config)
 
     # The longest form that a prompt takes: as sampled, or as the cross-lingual reward prompt.
     longest_name = max(names.values(), key=len)
@@ -57,7 +57,7 @@ def check_inputs(config: Config) -> Inputs:
             check_lengths(split, count, config.model.max_length, config.rollout.max_new_tokens)
     if config.candidates.source == "self_translation" or config.reward.prompt == "translated":
         _check_translation_room(config, encoder, longest_name)
-    return Inputs(prompts, heldout, anchors, names)
+    return Inputs(prompts, heldout, anchors, load_untranslated(config), names)
 
 
 def check_disk(config: Config) -> None:
@@ -86,19 +86,11 @@ def _check_model(folder: Path, field: str) -> None:
 
 
 def _check_same_tokenizer(policy: ChatEncoder, reference: ChatEncoder, config: Config) -> None:
-    if policy.vocabulary() != reference.vocabulary():
+    if policy.tokenizer.get_vocab() != reference.tokenizer.get_vocab():
         raise UserError(
             f"model.reference: {config.model.reference} has another tokenizer than model.policy "
             f"{config.model.policy}; the implicit reward compares the two token by token, so take the model that "
             "the policy was aligned from"
-        )
-
-
-def _check_anchor_count(config: Config, count: int) -> None:
-    if config.anchor.pairs_per_round > count:
-        raise UserError(
-            f"anchor.pairs_per_round: {config.anchor.pairs_per_round} is more than the {count} pairs in "
-            f"{config.anchor.path}; lower it"
         )
 
 

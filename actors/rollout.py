@@ -12,7 +12,6 @@ from typing import Any
 import ray
 from ray.util.placement_group import PlacementGroup
 
-from actors.calls import TimedCalls
 from actors.engine import EngineRequest, VllmEngine
 from actors.env import rollout_env
 from actors.spawn import ActorOptions, Start, actor_name, spawn
@@ -25,7 +24,7 @@ from rollout.plan import Chunk, finish_candidate
 from rollout.records import Candidate
 
 
-class RolloutWorker(TimedCalls):
+class RolloutWorker:
     """What a rollout actor does, as a plain class (``RolloutActor`` is this behind Ray).
 
     Args:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from actors.placement import PlacementPlan
+from evaluation.heldout import HeldoutResult
 
-console = Console(highlight=False, soft_wrap=True)
+_terminal = Console(highlight=False)
+# A log file has no width of its own; rich would take 80 columns and cut the tables.
+console = _terminal if _terminal.is_terminal else Console(highlight=False, width=130)
 
 
 def print_plan(plan: PlacementPlan) -> None:
@@ -24,6 +28,24 @@ def print_plan(plan: PlacementPlan) -> None:
     for name, *numbers in plan.rows():
         table.add_row(name, *(f"{number:g}" for number in numbers))
     console.print(table)
+
+
+@dataclass(frozen=True)
+class StageProgress:
+    """Steps of one stage; does nothing where there is no terminal."""
+
+    _progress: Progress | None
+    _task: TaskID | None
+
+    def total(self, steps: int) -> None:
+        """How many steps there are."""
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, total=steps)
+
+    def advance(self, steps: int) -> None:
+        """So many more are done."""
+        if self._progress is not None and self._task is not None:
+            self._progress.advance(self._task, steps)
 
 
 class Screen:
@@ -37,15 +59,27 @@ class Screen:
         console.print(f"[dim]{time.monotonic() - self._started:6.1f}s[/dim]  {text}")
 
     @contextmanager
-    def stage(self, title: str, total: int) -> Iterator[Any]:
-        """Shows progress of ``total`` steps; yields a function that advances by one (or n) steps."""
+    def stage(self, title: str) -> Iterator[StageProgress]:
+        """Shows progress within a stage on a terminal; says when it began elsewhere."""
         if not console.is_terminal:
-            yield lambda steps=1: None
+            self.say(title)
+            yield StageProgress(None, None)
             return
-        columns = (TextColumn("        {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (TextColumn("         {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=console, transient=True) as progress:
-            task = progress.add_task(title, total=total)
-            yield lambda steps=1: progress.advance(task, steps)
+            yield StageProgress(progress, progress.add_task(title, total=None))
+
+    def evaluation_line(self, version: int, result: HeldoutResult, dominant: str) -> None:
+        """Mean accuracy of an evaluation."""
+        others = [row for code, row in result.languages.items() if code != dominant]
+        accuracies = [row.accuracy_sampled for row in others if row.accuracy_sampled is not None]
+        right = [row.right_language for row in others if row.right_language is not None]
+        figures = [
+            f"{name} {100 * sum(values) / len(values):.1f}%"
+            for name, values in (("accuracy", accuracies), ("right language", right))
+            if values
+        ]
+        self.say(f"held-out, weights v{version}, mean of the others: {', '.join(figures) or 'no gold answers'}")
 
     def round_line(self, row: dict[str, Any]) -> None:
         """One line a round, from its ``metrics.jsonl`` row."""
@@ -63,7 +97,18 @@ class Screen:
         """Before and after, by language."""
         table = Table(title="Held-out prompts, before and after", title_justify="left")
         table.add_column("language")
-        for column in ("sampled", "", "change", "95% interval", "greedy", "", "right language", "", "length", ""):
+        for column in (
+            "sampled",
+            "after",
+            "change",
+            "95% interval",
+            "greedy",
+            "after",
+            "right lang.",
+            "after",
+            "length",
+            "after",
+        ):
             table.add_column(column, justify="right")
         for code, row in summary["languages"].items():
             start, end = row["start"], row["end"]

@@ -367,13 +367,15 @@ class Config(Section):
             )
         if self.anchor.pairs_per_round and self.anchor.path is None:
             raise ValueError("anchor.path: pairs_per_round is above 0 but no file is named")
-        # A resume restarts the rollouts from the version that they sampled with, and `previous_round` from one
-        # before that: those checkpoints must still be there.
-        needed = self.schedule.max_staleness + (2 if self.reward.reference == "previous_round" else 1)
+        # A resume restarts the rollouts from the version that they sampled with, and `previous_round` from the one
+        # published before that: those checkpoints must still be there.
+        back = self.schedule.sync_every if self.reward.reference == "previous_round" else 0
+        needed = self.schedule.max_staleness + back + 1
         if self.learner.keep_checkpoints < needed:
             raise ValueError(
                 f"learner.keep_checkpoints: {self.learner.keep_checkpoints} is too few to resume with "
-                f"max_staleness {self.schedule.max_staleness} and reward.reference {self.reward.reference}; "
+                f"max_staleness {self.schedule.max_staleness}, sync_every {self.schedule.sync_every} and "
+                f"reward.reference {self.reward.reference}; "
                 f"set it to at least {needed}"
             )
         for field, text in (("train", self.prompts.train), ("heldout", self.prompts.heldout)):

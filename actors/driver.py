@@ -1,0 +1,249 @@
+"""The order of a run: asks the journal what comes next, does it, writes the new state to the journal.
+
+    sampling track:  generate + score (streaming) > pair            for the first round that is not paired
+    learner track:   reference log-probabilities > train > publish  for the first round that is not done
+
+The two overlap where ``schedule.max_staleness`` allows it. Whatever is decided here depends on the journal and the
+config alone, never on timing, so that a restart goes on where it was and ends with the same weights.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from actors.collect import RoundCollector
+from actors.heldout import evaluate
+from actors.metrics import MetricsLog, StageClock
+from actors.metrics_rows import learner_figures, round_counts
+from actors.pool import StopRequested, drain
+from actors.preflight import Inputs
+from actors.screen import Screen
+from actors.team import Team
+from configs.schema import Config
+from evaluation.heldout import HeldoutResult
+from learners.group import RoundResult
+from rollout.next import next_actions
+from rollout.pairs import mine_pairs
+from rollout.staleness import publishes, sample_version, staleness
+from rollout.state import Action
+
+POLL_S = 0.02
+
+
+def _track(action: Action) -> str:
+    if action.kind in ("generate", "score", "pair"):
+        return "sample"
+    return "publish" if action.kind == "publish" else "learn"
+
+
+class Driver:
+    """Runs rounds until the journal says that all are done.
+
+    Args:
+        config: The run.
+        inputs: Prompts and anchors, validated.
+        team: The remote parts, started.
+        screen: Where progress is shown.
+        metrics: Where a round's row goes.
+        should_stop: Asked several times a second; True ends the run at a resumable point.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        inputs: Inputs,
+        team: Team,
+        screen: Screen,
+        metrics: MetricsLog,
+        should_stop: Callable[[], bool],
+    ) -> None:
+        self._config = config
+        self._inputs = inputs
+        self._team = team
+        self._screen = screen
+        self._metrics = metrics
+        self._should_stop = should_stop
+        self._clocks: dict[int, StageClock] = {}
+        self._results: dict[int, RoundResult] = {}
+        self._learning: tuple[Action, Future[Any], float] | None = None
+
+    def run(self) -> None:
+        """All rounds, with the evaluations around them.
+
+        Raises:
+            StopRequested: A stop was asked for; everything finished is in the journal.
+        """
+        self._evaluate(0)
+        while actions := self._actions():
+            self._start_learning(actions)
+            by_track = {_track(action): action for action in actions}
+            if "sample" in by_track:
+                self._sample(by_track["sample"])
+            elif self._learning is not None:
+                self._wait(self._learning[1])
+            else:
+                self._publish(by_track["publish"])
+            self._finish_learning()
+        self._evaluate(self._config.schedule.rounds)
+
+    def _actions(self) -> list[Action]:
+        return next_actions(self._config.schedule, self._team.states())
+
+    def _start_learning(self, actions: list[Action]) -> None:
+        action = next((a for a in actions if _track(a) == "learn"), None)
+        if action is not None and self._learning is None:
+            start = self._team.reference if action.kind == "reference" else self._team.train
+            self._learning = action, start(action.round), time.time()
+
+    def _finish_learning(self) -> None:
+        if self._learning is not None and self._learning[1].done():
+            self._learned(*self._learning)
+            self._learning = None
+
+    def _tick(self) -> bool:
+        """Keep the learner busy while the sampling track works; returns whether to stop."""
+        if self._learning is not None and self._learning[1].done():
+            self._finish_learning()
+            self._start_learning(self._actions())
+        return self._should_stop()
+
+    def _clock(self, round: int) -> StageClock:
+        return self._clocks.setdefault(round, StageClock())
+
+    def _done(self, action: Action) -> None:
+        self._team.store("set_round_state", action.round, action.then)
+
+    def _wait(self, future: Future[Any]) -> None:
+        while not future.done():
+            if self._should_stop():
+                raise StopRequested
+            time.sleep(POLL_S)
+
+    # --- sampling track -------------------------------------------------------------------------------------------
+
+    def _sample(self, action: Action) -> None:
+        if action.kind == "pair":
+            self._pair(action)
+        elif action.kind == "score":
+            self._done(action)  # scoring streams behind generation and was finished with it
+        else:
+            self._generate_and_score(action)
+
+    def _generate_and_score(self, action: Action) -> None:
+        store_before = self._team.store_seconds
+        clock = self._clock(action.round)
+        wanted = sample_version(self._config.schedule, action.round)
+        assert self._team.version == wanted, f"actors hold v{self._team.version}, round wants v{wanted}"
+        pools = [self._team.rollouts, self._team.rewards]
+        with self._screen.stage(f"round {action.round}: sampling and scoring") as progress:
+            collector = RoundCollector(
+                self._config,
+                self._inputs.prompts,
+                self._inputs.untranslated,
+                action.round,
+                rollouts=pools[0],
+                rewards=pools[1],
+                store=self._team.store,
+                clock=clock,
+                advance=progress.advance,
+            )
+            progress.total(len(collector.chunks))
+            collector.start()
+            drain(pools, self._tick)
+        clock.stages["store"] = clock.stages.get("store", 0.0) + self._team.store_seconds - store_before
+        self._done(action)
+
+    def _pair(self, action: Action) -> None:
+        clock = self._clock(action.round)
+        with clock.stage("pair"):
+            candidates = self._team.store("candidates", action.round)
+            scores = self._team.store("scores", action.round)
+            mined = mine_pairs(
+                self._config,
+                self._inputs.prompts,
+                action.round,
+                candidates,
+                scores,
+                self._inputs.anchors,
+                self._inputs.untranslated,
+            )
+            self._team.store("put_pairs", action.round, mined.pairs)
+            counts = round_counts(candidates, scores, mined)
+            self._team.store("set_round_state", action.round, action.then, {"counts": counts})
+
+    # --- learner track --------------------------------------------------------------------------------------------
+
+    def _learned(self, action: Action, future: Future[Any], begin: float) -> None:
+        result, clock = future.result(), self._clock(action.round)
+        if action.kind == "reference":
+            clock.add("reference", begin, time.time(), worker=True)
+            self._team.store("put_reference_logprobs", action.round, result)
+            self._done(action)
+            return
+        end = time.time()
+        clock.add("train", begin, end, worker=False)
+        # Only the optimiser steps count as work: what the call took beyond them is hand-over and checkpoint.
+        clock.busy(end - result.metrics.seconds, end)
+        self._team.store("mark_consumed", action.round, action.round)
+        figures = learner_figures(result.metrics)
+        self._team.store("set_round_state", action.round, action.then, {"learner": figures})
+        self._results[action.round] = result
+
+    def _trained(self, round: int) -> RoundResult:
+        """The result of a round that is trained; after a restart it comes from the checkpoint."""
+        if round not in self._results:
+            future = self._team.train(round)
+            self._wait(future)
+            self._results[round] = future.result()
+        return self._results[round]
+
+    def _publish(self, action: Action) -> None:
+        round, clock = action.round, self._clock(action.round)
+        reports: list[Any] = []
+        if publishes(self._config.schedule, round):
+            with clock.stage("sync", worker=True):
+                result = self._trained(round)
+                reports = self._team.publish(result.manifest, result.weights)
+        self._done(action)
+        self._write_row(round, reports)
+        every = self._config.evaluation.every
+        publishes_now = publishes(self._config.schedule, round)
+        if every and round % every == 0 and publishes_now and round < self._config.schedule.rounds:
+            self._evaluate(round)
+
+    def _write_row(self, round: int, reports: list[Any]) -> None:
+        _, data = self._team.store("round_state", round)
+        sampled = sample_version(self._config.schedule, round)
+        row = {
+            "round": round,
+            "weight_version": round,
+            "sample_version": sampled,
+            "staleness": staleness(sampled, round - 1),
+            "counts": data["counts"],
+            "learner": data["learner"],
+            "sync": [report.to_json() for report in reports],
+            "seconds": self._clock(round).summary(),
+            "restarts": {pool.name: pool.restarts for pool in (self._team.rollouts, self._team.rewards)},
+        }
+        self._metrics.write(row)
+        self._screen.round_line(row)
+
+    # --- evaluation -----------------------------------------------------------------------------------------------
+
+    def _evaluate(self, version: int) -> None:
+        """Held-out accuracy of the weights that the rollout actors hold, once a version."""
+        heldout = self._inputs.heldout
+        if heldout is None or version in self._team.store("evaluations"):
+            return
+        if self._team.version != version:  # e.g. the last round did not publish (sync_every > 1)
+            result = self._trained(version)
+            self._team.publish(result.manifest, result.weights)
+        with self._screen.stage(f"evaluating v{version}") as progress:
+            found: HeldoutResult = evaluate(
+                self._config, heldout, version, self._team.rollouts, self._should_stop, progress
+            )
+        self._team.store("put_evaluation", version, found.to_json())
+        self._screen.evaluation_line(version, found, self._config.languages.dominant)

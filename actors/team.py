@@ -1,0 +1,177 @@
+"""Everything remote that a run has: cluster, journal, rollout and reward actors, learner group."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from actors.calls import call
+from actors.cluster import start_cluster
+from actors.env import learner_env
+from actors.placement import PlacementGroups, PlacementPlan, check_capacity, reserve
+from actors.pool import Pool
+from actors.reward import create_reward_actor
+from actors.rollout import create_rollout_actor
+from actors.run_folder import RunFolder
+from actors.signals import StopFlag, stop_on_signals
+from actors.store import create_store_actor
+from configs.schema import Config
+from learners.group import LearnerGroup, RoundResult
+from learners.weights import WeightsManifest
+from rollout.identity import comparable_config, config_digest
+from rollout.prompts import PromptSet
+from rollout.staleness import learner_version, rollout_version
+from rollout.state import RoundState, check_states
+
+T = TypeVar("T")
+
+STORE_TIMEOUT_S = 120.0  # one transaction or query; far above what any takes
+
+
+class Team:
+    """The parts of a run and the few things that concern several of them.
+
+    Args:
+        config: The run.
+        prompts: The train prompts, which reward actors need for their reward prompts.
+        folder: The run's folder.
+    """
+
+    def __init__(self, config: Config, prompts: PromptSet, folder: RunFolder) -> None:
+        self.config = config
+        self.folder = folder
+        self._prompts = prompts
+        self._groups = PlacementGroups()
+        self.store_seconds = 0.0
+        self._store = create_store_actor(
+            folder.store, config_digest(config), comparable_config(config), config.run.name
+        )
+        call(self._store.ready.remote(), config.cluster.start_timeout_s, "the journal to open")
+        self.version = rollout_version(config.schedule, self.states())
+        cluster = config.cluster
+        self.rollouts = Pool(
+            "rollout actor",
+            self._create_rollout,
+            config.rollout.actors,
+            cluster.call_timeout_s,
+            cluster.max_actor_restarts,
+        )
+        self.rewards = Pool(
+            "reward actor",
+            self._create_reward,
+            config.reward.actors,
+            cluster.call_timeout_s,
+            cluster.max_actor_restarts,
+        )
+        self.trained = learner_version(self.states())
+        self._learner = LearnerGroup(config, folder.path, config.model.policy, env=learner_env(_on_gpu(config)))
+        # The group's calls block and are not thread-safe: one thread makes them all, in order.
+        self._learner_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="learner")
+        self._learner_started: Future[None] | None = None
+
+    def start(self) -> None:
+        """Reserve places and start rollout and reward actors; the learner group starts beside them."""
+        timeout = self.config.cluster.start_timeout_s
+        self._groups = reserve(PlacementPlan.from_config(self.config), timeout)
+        ready = [*self.rollouts.start(), *self.rewards.start()]
+        self._learner_started = self._learner_thread.submit(self._learner.start, timeout)
+        call(ready, timeout, "rollout and reward actors to start")
+
+    def store(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the journal and wait for it."""
+        begin = time.time()
+        result = call(getattr(self._store, method).remote(*arguments), STORE_TIMEOUT_S, f"the journal's {method}")
+        self.store_seconds += time.time() - begin
+        return result
+
+    def states(self) -> dict[int, RoundState]:
+        """State of every round of the run."""
+        found: dict[int, tuple[str, Any]] = call(
+            self._store.round_states.remote(), STORE_TIMEOUT_S, "the journal's round_states"
+        )
+        return check_states({number: state for number, (state, _) in found.items()}, self.config.schedule.rounds)
+
+    def reference(self, round: int) -> Future[dict[str, tuple[float, float]]]:
+        """Start computing the reference log-probabilities of a round's pairs."""
+        return self._learn(self._learner.reference, round)
+
+    def train(self, round: int) -> Future[RoundResult]:
+        """Start training a round; one that has its checkpoint already is only published again."""
+        return self._learn(self._learner.train, round)
+
+    def _learn(self, method: Callable[..., T], round: int) -> Future[T]:
+        pairs = self.store("pairs", round)
+        started = self._learner_started
+
+        def work() -> T:
+            if started is not None:
+                started.result()  # its error, if it could not start
+            return method(round, pairs, self.config.cluster.train_timeout_s)
+
+        return self._learner_thread.submit(work)
+
+    def publish(self, manifest: WeightsManifest, weights: Sequence[Any]) -> list[Any]:
+        """Weights into every rollout and reward actor, verified by each; returns their reports."""
+        handles = [*self.rollouts.handles, *self.rewards.handles]
+        self.version = manifest.version
+        return call(
+            [handle.sync.remote(manifest, list(weights)) for handle in handles],
+            self.config.cluster.sync_timeout_s,
+            f"weights v{manifest.version} to reach {len(handles)} actors (cluster.sync_timeout_s)",
+        )
+
+    def close(self) -> None:
+        """End what can be ended in order; Ray takes the rest with it."""
+        # A call that is still under way is given up: the last checkpoint is whole and the journal has the pairs.
+        self._learner_thread.shutdown(wait=False, cancel_futures=True)
+        self._learner.close()
+        call(self._store.close.remote(), STORE_TIMEOUT_S, "the journal to close")
+        self._groups.remove()
+
+    def _model(self, version: int) -> Path:
+        return self.folder.checkpoint(version, self.config.model.policy).resolve()
+
+    def _create_rollout(self, index: int) -> Any:
+        group = self._groups.groups["rollout"]
+        return create_rollout_actor(self.config, self._model(self.version), self.version, index, group)
+
+    def _create_reward(self, index: int) -> Any:
+        reward, back = self.config.reward, self.config.schedule.sync_every
+        policy = self.version if reward.policy == "current" else 0
+        previous = reward.reference == "previous_round" and policy > 0
+        reference = self._model(policy - back) if previous else self.config.model.reference
+        group = self._groups.groups["reward"]
+        return create_reward_actor(
+            self.config, self._prompts, self._model(policy), reference, self.version, index, group
+        )
+
+
+def _on_gpu(config: Config) -> bool:
+    return config.learner.gpus_per_worker > 0
+
+
+@contextmanager
+def start_team(config: Config, prompts: PromptSet, folder: RunFolder, flag: StopFlag) -> Iterator[Team]:
+    """Start Ray and the team; leave no process behind, whatever happens.
+
+    Args:
+        config: The run.
+        prompts: The train prompts.
+        folder: The run's folder.
+        flag: Set by ctrl-C or SIGTERM from the moment that Ray is up.
+
+    Raises:
+        UserError: The cluster has fewer CPUs or GPUs than the plan needs; nothing was started then.
+    """
+    with start_cluster(config.cluster, folder.path) as cluster, stop_on_signals(flag):
+        check_capacity(PlacementPlan.from_config(config), cluster.resources)
+        team = Team(config, prompts, folder)
+        try:
+            team.start()
+            yield team
+        finally:
+            team.close()
