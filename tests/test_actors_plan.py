@@ -106,6 +106,9 @@ def test_environments() -> None:
     assert "DS_ACCELERATOR" not in learner_env(gpu=True)
 
 
-def test_env_imports_neither_ray_nor_torch() -> None:
-    code = "import sys, actors.env, actors.health; assert not {'ray', 'torch', 'vllm'} & set(sys.modules)"
+def test_planning_imports_neither_ray_nor_torch() -> None:
+    code = (
+        "import sys, actors.env, actors.health, actors.placement; "
+        "assert not {'ray', 'torch', 'vllm'} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -14,7 +14,6 @@ import ray
 
 from actors.calls import ActorDied, DeadlineExceeded, call
 from actors.cluster import Cluster, start_cluster
-from actors.env import apply_driver_env
 from actors.health import IllegalTransition, SyncError
 from actors.placement import PlacementPlan, check_capacity, reserve
 from actors.reward import create_reward_actor
@@ -32,7 +31,6 @@ pytestmark = pytest.mark.ray
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    apply_driver_env()
     run_dir = tmp_path_factory.mktemp("run")
     with start_cluster(ClusterConfig(num_cpus=3), run_dir) as started:
         assert (run_dir / "ray-session").read_text().strip().endswith("logs")
@@ -164,22 +162,19 @@ def test_store_actor(cluster: Cluster, tmp_path: Path) -> None:
     call(store.close.remote(), 30, "close")
 
 
-def test_ray_that_would_listen_elsewhere_is_refused(tmp_path: Path) -> None:
-    """Without the environment Ray takes another interface, where the machine has one."""
-    code = f"""
-import os, pathlib
-os.environ.pop("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", None)
-from actors.cluster import start_cluster
-from configs.schema import ClusterConfig
-import ray
-try:
-    with start_cluster(ClusterConfig(num_cpus=1), pathlib.Path({str(tmp_path)!r})):
-        print({{n["NodeManagerAddress"] for n in ray.nodes()}})
-except RuntimeError as error:
-    print("refused", error)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert "refused" in done.stdout or done.stdout.strip() == "{'127.0.0.1'}"
+def test_ray_that_listens_elsewhere_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where the environment came too late, Ray takes the network interface."""
+    stopped = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **_: None)
+    monkeypatch.setattr(ray, "nodes", lambda: [{"NodeManagerAddress": "10.0.0.7"}])
+    monkeypatch.setattr(ray, "shutdown", lambda: stopped.append(True))
+    with (
+        pytest.raises(RuntimeError, match=r"10\.0\.0\.7 instead of 127\.0\.0\.1"),
+        start_cluster(ClusterConfig(), tmp_path),
+    ):
+        pass
+    assert stopped
 
 
 def test_no_cluster_at_the_address(tmp_path: Path) -> None:

@@ -1,0 +1,5 @@
+"""The environment of the tests: what the program sets before Ray, vLLM and OpenMP read it."""
+
+from actors.env import apply_driver_env
+
+apply_driver_env()
