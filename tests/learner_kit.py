@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import torch
@@ -19,6 +23,7 @@ from transformers import (
     Qwen3Config,
 )
 
+from configs.schema import LearnerConfig
 from rollout.records import Pair
 
 SPECIALS = ["<pad>", "<s>", "</s>", "<|user|>", "<|assistant|>", "<|end|>"]
@@ -105,3 +110,68 @@ def make_pairs(count: int, round_number: int = 1) -> list[Pair]:
         )
         for n in range(count)
     ]
+
+
+RANK = """
+import sys, json, torch
+import torch.distributed as dist
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from learner_kit import make_pairs
+from configs.schema import LearnerConfig, ModelConfig
+from learners import distributed
+from learners.session import LearnerSession
+from learners.snapshot import save_round
+job = json.loads(sys.argv[2])
+distributed.load_deepspeed()
+store = dist.FileStore(job["store"], job["ranks"])
+dist.init_process_group("gloo", store=store, rank=job["rank"], world_size=job["ranks"])
+distributed.load_deepspeed().init_distributed(dist_backend="gloo", auto_mpi_discovery=False, verbose=False)
+for stage in job["stages"]:
+    learner = LearnerConfig.model_validate({**job["learner"], "zero_stage": stage})
+    model = ModelConfig(policy=job["policy"])
+    session = LearnerSession(learner, model, 7, Path(job["policy"]))
+    for number in range(1, job["rounds"] + 1):
+        metrics = session.train_round(number, make_pairs(14, number))
+        save_round(session, Path(job["run"]) / str(stage), metrics, 2, 0)
+    session.close()
+dist.barrier()
+"""
+
+
+def rounds_on_ranks(
+    folder: Path, run_dir: Path, ranks: int, stages: list[int], learner: LearnerConfig, rounds: int
+) -> dict[int, Path]:
+    """Rounds on real ranks, without Ray, once for each ZeRO stage; gives each stage's last checkpoint."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    job = {
+        "store": str(run_dir / "store"),
+        "ranks": ranks,
+        "stages": stages,
+        "policy": str(folder),
+        "run": str(run_dir),
+        "rounds": rounds,
+        "learner": learner.model_dump(mode="json"),
+    }
+    here = str(Path(__file__).parent)
+    launcher = {
+        "WORLD_SIZE": str(ranks),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "0",
+        "GLOO_SOCKET_IFNAME": "lo",
+    }
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", RANK, here, json.dumps(job | {"rank": rank})],
+            env={
+                **os.environ,
+                **launcher,
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "OMP_NUM_THREADS": "1",
+            },
+        )
+        for rank in range(ranks)
+    ]
+    assert [process.wait(timeout=200) for process in started] == [0] * ranks
+    return {stage: run_dir / str(stage) / "checkpoints" / f"round-{rounds:04d}" for stage in stages}

@@ -1,0 +1,117 @@
+"""The learner under Ray Train: a rank that dies costs time and nothing else."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from learner_kit import make_folder, make_pairs, rounds_on_ranks
+
+from configs.schema import Config, LanguagesConfig, LearnerConfig, ModelConfig, PromptsConfig
+from learners.checkpoint import read_state
+from learners.errors import LearnerFailed, LearnerTimeout, NumericError
+from learners.weights import checksum, from_numpy
+
+pytestmark = pytest.mark.ray
+
+# Many epochs, so that a rank can be killed while a round is being trained.
+LEARNER = LearnerConfig(
+    workers=2,
+    cpus_per_worker=0.5,
+    pairs_per_step=6,
+    tokens_per_micro_batch=128,
+    learning_rate=1e-3,
+    epochs=15,
+)
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name, value in {
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    import ray
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
+    yield
+    ray.shutdown()
+
+
+def wait_until_gone(pid: int) -> None:
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def test_two_rounds_with_ranks_killed_are_the_same_two_rounds(cluster: None, tmp_path: Path) -> None:
+    import ray
+
+    from learners.group import LearnerGroup
+
+    start = make_folder(tmp_path / "start")
+    expected = rounds_on_ranks(start, tmp_path / "undisturbed", 2, [1], LEARNER, rounds=2)[1]
+    config = Config(
+        model=ModelConfig(policy=start, reference=start, max_length=512),
+        languages=LanguagesConfig(codes=["en", "es"]),
+        prompts=PromptsConfig(train="{lang}.jsonl"),
+        learner=LEARNER,
+    )
+    config = config.model_copy(update={"run": config.run.model_copy(update={"seed": 7})})
+    group = LearnerGroup(config, tmp_path / "run", start, env={"OMP_NUM_THREADS": "1"})
+    began = time.monotonic()
+    with pytest.raises(LearnerFailed, match="not running"):
+        group.train(1, [], 1)
+    group.start(240)
+    print(f"start {time.monotonic() - began:.1f} s")
+    references = group.reference(1, make_pairs(14, 1), 60)
+    pairs = [
+        replace(pair, reference_chosen=references[pair.id][0], reference_rejected=references[pair.id][1])
+        for pair in make_pairs(14, 1)
+    ]
+    first = group.train(1, pairs, 120)
+    assert first.metrics.steps[0].values["preference_loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert len(first.metrics.steps) == 45
+
+    # Rank 1 dies in the middle of round 2.
+    pid = group.ranks()[1][1]
+    timer = threading.Timer(0.4, os.kill, (pid, signal.SIGKILL))
+    began = time.monotonic()
+    timer.start()
+    second = group.train(2, make_pairs(14, 2), 240)
+    print(f"round with a dead rank {time.monotonic() - began:.1f} s")
+    assert group.starts() == 2
+    assert second.manifest.checksum == read_state(expected).checksum
+    assert second.checkpoint == tmp_path / "run" / "checkpoints" / "round-0002"
+    assert (tmp_path / "run" / "policy").resolve() == second.checkpoint.resolve()
+
+    # The rank that published the weights dies before anybody fetched them.
+    pid = group.ranks()[0][1]
+    os.kill(pid, signal.SIGKILL)
+    wait_until_gone(pid)
+    arrays = ray.get(group.weights(60)[0])
+    assert checksum(from_numpy(arrays, second.manifest)) == second.manifest.checksum
+    assert group.train(2, make_pairs(14, 2), 240).manifest.checksum == second.manifest.checksum
+
+    with pytest.raises(
+        LearnerTimeout, match=r"waited 0.001 s for the learner's reference of round 3 \(400 pairs"
+    ):
+        group.reference(3, make_pairs(400, 3), 0.001)
+    bad = replace(make_pairs(1, 3)[0], reference_chosen=math.inf, reference_rejected=0.0)
+    with pytest.raises(NumericError, match=bad.id):
+        group.train(3, [bad], 120)
+    began = time.monotonic()
+    group.close()
+    assert time.monotonic() - began < 30
+    assert [path.name for path in (tmp_path / "run").iterdir() if path.name.startswith(".")] == []
