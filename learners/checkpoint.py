@@ -103,9 +103,8 @@ def complete_or_absent(folder: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         if out_of_space(error):
             raise UserError(
-                f"{folder}: the disk is full (or a quota is used up), so it was not written; free some space and start "
-                "again. 
-                "The last complete checkpoint is untouched"
+                f"{folder}: the disk is full (or a quota is used up), so it was not written; free some space and "
+                "start again. The last complete checkpoint is untouched"
             ) from error
         raise
 
@@ -113,14 +112,14 @@ def complete_or_absent(folder: Path) -> Iterator[Path]:
 def out_of_space(error: BaseException) -> bool:
     """Whether an error means that the disk, a quota or a file-size limit is used up.
 
-    PyTorch and safetensors wrap the operating system's error in their own, so their texts are read too. PyTorch's
-    do not say why its archive could not be written; a full disk is the one cause that is met in practice.
+    PyTorch and safetensors wrap the operating system's error in their own, so their texts are read too.
+    PyTorch's do not say why an archive could not be written; a full disk is the cause that is met in practice.
     """
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     if isinstance(error, SafetensorError | RuntimeError):
         text = str(error)
-        signs = ("No space left", "quota exceeded", "File too large", "PytorchStreamWriter", "inline_container")
+        signs = ("No space left", "quota exceeded", "File too large", "StreamWriter", "inline_container")
         return any(sign in text for sign in signs)
     return False
 
