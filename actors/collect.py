@@ -8,10 +8,10 @@ from typing import Any
 
 from actors.metrics import StageClock
 from actors.pool import Call, Pool
+from actors.preflight import Inputs
 from actors.reward import Judged
 from configs.schema import Config
 from rollout.plan import Chunk, answer_chunks, translation_chunks
-from rollout.prompts import PromptSet
 from rollout.records import Candidate
 
 StoreCall = Callable[..., Any]  # store("put_chunk", ...) -> result
@@ -22,8 +22,7 @@ class RoundCollector:
 
     Args:
         config: The run.
-        prompts: The train prompts.
-        untranslated: Ids of prompts about translation.
+        inputs: Train prompts and what goes with them.
         round: From 1.
         rollouts: Pool whose actors have ``generate(chunk)``.
         rewards: Pool whose actors have ``judge(candidates)``.
@@ -35,8 +34,7 @@ class RoundCollector:
     def __init__(
         self,
         config: Config,
-        prompts: PromptSet,
-        untranslated: frozenset[str],
+        inputs: Inputs,
         round: int,
         rollouts: Pool,
         rewards: Pool,
@@ -45,14 +43,14 @@ class RoundCollector:
         advance: Callable[[int], None],
     ) -> None:
         self._config = config
-        self._untranslated = untranslated
+        self._inputs = inputs
         self._round = round
         self._rollouts = rollouts
         self._rewards = rewards
         self._store = store
         self._clock = clock
         self._advance = advance
-        self.chunks = answer_chunks(config, prompts, round)
+        self.chunks = answer_chunks(config, inputs.prompts, round)
 
     def start(self) -> None:
         """Queue what the journal lacks; the pools' ``drain`` then does it."""
@@ -79,7 +77,7 @@ class RoundCollector:
 
     def _answered(self, parts: _Parts, answers: Sequence[Candidate]) -> None:
         parts.candidates.extend(answers)
-        plan = translation_chunks(self._config, parts.answers, answers, self._untranslated)
+        plan = translation_chunks(self._config, parts.answers, answers, self._inputs.untranslated, self._inputs.fits)
         parts.missing = len(plan.chunks)
         if not plan.chunks:
             self._judge(parts)

@@ -141,8 +141,7 @@ class Driver:
         with self._screen.stage(f"round {action.round}: sampling and scoring") as progress:
             collector = RoundCollector(
                 self._config,
-                self._inputs.prompts,
-                self._inputs.untranslated,
+                self._inputs,
                 action.round,
                 rollouts=pools[0],
                 rewards=pools[1],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ class Inputs:
     anchors: tuple[Anchor, ...]
     untranslated: frozenset[str]  # ids of prompts about translation
     names: dict[str, str]  # language code -> English name
+    fits: Callable[[str], bool]  # whether a translation's user turn leaves room for the translation
 
 
 def check_inputs(config: Config) -> Inputs:
@@ -57,7 +59,12 @@ def check_inputs(config: Config) -> Inputs:
             check_lengths(split, count, config.model.max_length, config.rollout.max_new_tokens)
     if config.candidates.source == "self_translation" or config.reward.prompt == "translated":
         _check_translation_room(config, encoder, longest_name)
-    return Inputs(prompts, heldout, anchors, load_untranslated(config), names)
+    room = config.model.max_length - config.candidates.translation_max_new_tokens
+
+    def fits(instruction: str) -> bool:
+        return len(encoder.prompt_ids(instruction, prime=TRANSLATION_PRIME)) <= room
+
+    return Inputs(prompts, heldout, anchors, load_untranslated(config), names, fits)
 
 
 def check_disk(config: Config) -> None:
