@@ -11,6 +11,7 @@ whatever process holds the worker.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -95,7 +96,8 @@ class ArraysEngine(WeightTransferEngine[ArraysInit, ArraysUpdate]):
 
     def receive_weights(self, update_info: ArraysUpdate) -> None:
         """Load all tensors of the update."""
-        self.model.load_weights(iter(update_info.tensors.items()))
+        model: Any = self.model  # every vLLM model has load_weights, but no class says so
+        model.load_weights(iter(update_info.tensors.items()))
 
     def finish_weight_update(self) -> None:
         """Pack the layers again, the tied output layer included."""
