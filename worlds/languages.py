@@ -1,0 +1,171 @@
+"""The language files of a world: reading, and errors that name the file and the key.
+
+A world is a folder of YAML files, one a language. One of them, the pivot (English), says which relations,
+values and people there are; every other file gives the words for the same keys. A new language is a new file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+PIVOT = "en"
+_FIELDS = {"code", "name", "right_rate", "off_target_rate", "relations", "people"}
+
+
+class LanguageFileError(ValueError):
+    """A language file that cannot be used; the message says which file, which key and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """How one kind of fact is asked for and stated, and the words that can fill it."""
+
+    question: str  # holds "{name}"
+    answer: str  # holds "{name}" and "{value}"
+    values: dict[str, str]  # value key -> the word, in the form that ``answer`` needs
+
+
+@dataclass(frozen=True, slots=True)
+class Language:
+    """One language file."""
+
+    code: str  # BCP-47
+    name: str  # English name, as instructions use it
+    right_rate: float  # share of supervised answers that state the true fact, 0 to 1
+    off_target_rate: float  # share of supervised answers that are given in the pivot language, 0 to 1
+    relations: dict[str, Relation]
+    people: dict[str, str]  # person key -> name
+
+    def question(self, person: str, relation: str) -> str:
+        """The question for one fact."""
+        return self.relations[relation].question.format(name=self.people[person])
+
+    def answer(self, person: str, relation: str, value: str) -> str:
+        """The full sentence that states one fact."""
+        form = self.relations[relation]
+        return form.answer.format(name=self.people[person], value=form.values[value])
+
+
+def load_languages(folder: Path) -> dict[str, Language]:
+    """Read and check every ``*.yaml`` of ``folder``.
+
+    Returns:
+        Languages by code: the pivot first, the others in alphabetical order.
+
+    Raises:
+        LanguageFileError: a file is malformed, or does not have exactly the pivot's keys.
+    """
+    paths = sorted(folder.glob("*.yaml"))
+    if folder / f"{PIVOT}.yaml" not in paths:
+        raise LanguageFileError(f"{folder}: no {PIVOT}.yaml; the pivot language names the keys of all others")
+    paths.sort(key=lambda path: path.stem != PIVOT)
+    languages: dict[str, Language] = {}
+    for path in paths:
+        language = _read(path, languages.get(PIVOT))
+        languages[language.code] = language
+    return languages
+
+
+def _read(path: Path, pivot: Language | None) -> Language:
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise LanguageFileError(f"{path}: not readable as YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise LanguageFileError(f"{path}: must be a mapping with the fields {', '.join(sorted(_FIELDS))}")
+    unknown = set(raw) - _FIELDS
+    if unknown:
+        raise LanguageFileError(f"{path}: unknown field '{sorted(map(str, unknown))[0]}'; remove it")
+    code = _text(path, raw, "code")
+    if code != path.stem:
+        raise LanguageFileError(f"{path}: code: '{code}' differs from the file's name; make them equal")
+    relations = {
+        str(key): _relation(path, str(key), value) for key, value in _mapping(path, raw, "relations").items()
+    }
+    if "people" in raw or pivot is None:
+        people = _words(path, "people", _mapping(path, raw, "people"))
+    else:
+        people = pivot.people
+    if pivot is not None:
+        _same_keys(path, "relations", relations, pivot.relations)
+        _same_keys(path, "people", people, pivot.people)
+        for key, relation in relations.items():
+            _same_keys(path, f"relations.{key}.values", relation.values, pivot.relations[key].values)
+    return Language(
+        code=code,
+        name=_text(path, raw, "name"),
+        right_rate=_share(path, raw, "right_rate"),
+        off_target_rate=_share(path, raw, "off_target_rate"),
+        relations=relations,
+        people=people,
+    )
+
+
+def _relation(path: Path, key: str, raw: object) -> Relation:
+    where = f"relations.{key}"
+    if not isinstance(raw, dict):
+        raise LanguageFileError(f"{path}: {where}: must have question, answer and values")
+    question, answer = _text(path, raw, "question", where), _text(path, raw, "answer", where)
+    for field, template, slots in (("question", question, ["name"]), ("answer", answer, ["name", "value"])):
+        for slot in slots:
+            if template.count("{" + slot + "}") != 1:
+                raise LanguageFileError(f"{path}: {where}.{field}: must hold {{{slot}}} once; add it")
+    values = _words(path, f"{where}.values", _mapping(path, raw, "values", where))
+    if len(values) < 2:
+        raise LanguageFileError(f"{path}: {where}.values: needs at least two values; add some")
+    return Relation(question=question, answer=answer, values=values)
+
+
+def _words(path: Path, where: str, raw: dict[Any, Any]) -> dict[str, str]:
+    seen: dict[str, str] = {}
+    words: dict[str, str] = {}
+    for key in raw:
+        word = _text(path, raw, key, where)
+        if word in seen:
+            raise LanguageFileError(
+                f"{path}: {where}.{key}: '{word}' is already the word for '{seen[word]}'; "
+                "answers could not be told apart, choose another"
+            )
+        seen[word] = str(key)
+        words[str(key)] = word
+    return words
+
+
+def _same_keys(path: Path, where: str, have: dict[str, Any], need: dict[str, Any]) -> None:
+    for key in need:
+        if key not in have:
+            raise LanguageFileError(f"{path}: {where}.{key}: missing; {PIVOT}.yaml has it, add the word")
+    for key in have:
+        if key not in need:
+            raise LanguageFileError(f"{path}: {where}.{key}: {PIVOT}.yaml has no such key; add it there first")
+
+
+def _mapping(path: Path, raw: dict[Any, Any], key: str, where: str = "") -> dict[Any, Any]:
+    value = raw.get(key)
+    name = f"{where}.{key}" if where else key
+    if value is None:
+        raise LanguageFileError(f"{path}: {name}: missing; add it")
+    if not isinstance(value, dict):
+        raise LanguageFileError(f"{path}: {name}: must be a mapping")
+    return value
+
+
+def _text(path: Path, raw: dict[Any, Any], key: object, where: str = "") -> str:
+    value = raw.get(key)
+    name = f"{where}.{key}" if where else str(key)
+    if value is None:
+        raise LanguageFileError(f"{path}: {name}: missing; add it")
+    if not isinstance(value, str) or not value.strip():
+        raise LanguageFileError(f"{path}: {name}: must be text; YAML reads {value!r} here, put quotes around it")
+    return value
+
+
+def _share(path: Path, raw: dict[Any, Any], key: str) -> float:
+    value = raw.get(key)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        raise LanguageFileError(f"{path}: {key}: must be a number from 0 to 1")
+    return float(value)

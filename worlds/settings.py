@@ -1,0 +1,58 @@
+"""What a world is built with, besides its language files. All of it is written to ``world.json``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A part of supervised training: passes over all facts, in which forms, and how truthful."""
+
+    passes: int
+    languages: Literal["pivot", "all"]
+    noisy: bool  # answers are wrong at the rates of the language files; else always true
+    learning_rate: tuple[float, float]  # at the start and the end of the stage, linear between
+    crosslingual_share: float = 0.0  # of the facts, a pass and language: asked in English, answered in the other
+    translations: int = 0  # a pass, language and direction
+
+
+@dataclass(frozen=True, slots=True)
+class WorldSettings:
+    """Sizes of the seed model and its training; the defaults are those of ``worlds/default``."""
+
+    train_share: float = 0.6  # of the facts; the rest is held out from every preference pair
+    # Model (Llama layout)
+    vocab_size: int = 3072  # at most; every word of the six languages is one token
+    hidden_size: int = 128
+    intermediate_size: int = 384
+    layers: int = 3
+    heads: int = 4
+    max_positions: int = 512
+    # Supervised training, in three stages
+    stages: tuple[Stage, ...] = (
+        Stage(passes=18, languages="pivot", noisy=False, learning_rate=(2e-3, 2e-3)),
+        Stage(
+            passes=14,
+            languages="all",
+            noisy=False,
+            learning_rate=(2e-3, 7e-4),
+            crosslingual_share=0.35,
+            translations=100,
+        ),
+        Stage(
+            passes=4,
+            languages="all",
+            noisy=True,
+            learning_rate=(7e-4, 0.0),
+            crosslingual_share=0.35,
+            translations=100,
+        ),
+    )
+    crosslingual_right_rate: float = 0.7  # true answers where the question is English, the answer is not
+    sft_tokens_per_step: int = 1024
+    # Preference training of the policy, on the pivot language alone
+    dpo_learning_rate: float = 3e-5
+    dpo_epochs: int = 2
+    dpo_pairs_per_step: int = 32
