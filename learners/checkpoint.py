@@ -103,8 +103,8 @@ def complete_or_absent(folder: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         if out_of_space(error):
             raise UserError(
-                f"{folder}: the disk is full (or a quota is used up), so it was not written; free some space and "
-                "start again. The last complete checkpoint is untouched"
+                f"{folder}: the disk is full (or a quota is used up), so it was not written; free some "
+                "space and start again. The last complete checkpoint is untouched"
             ) from error
         raise
 
@@ -113,7 +113,7 @@ def out_of_space(error: BaseException) -> bool:
     """Whether an error means that the disk, a quota or a file-size limit is used up.
 
     PyTorch and safetensors wrap the operating system's error in their own, so their texts are read too.
-    PyTorch's do not say why an archive could not be written; a full disk is the cause that is met in practice.
+    PyTorch's do not say why an archive could not be written; in practice the disk is full.
     """
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

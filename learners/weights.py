@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -105,9 +106,10 @@ def from_numpy(arrays: Mapping[str, np.ndarray], manifest: WeightsManifest) -> d
     tensors: dict[str, Tensor] = {}
     for name, dtype in zip(manifest.names, manifest.dtypes, strict=True):
         array = arrays[name]
-        # A read-only array (shared memory of an object store) is fine as long as nobody writes to the tensor.
-        tensor = torch.frombuffer(array, dtype=torch.from_numpy(np.empty(0, array.dtype)).dtype)
-        tensors[name] = tensor.reshape(array.shape).view(getattr(torch, dtype))
+        with warnings.catch_warnings():
+            # Shared memory of an object store is read-only: fine, as nobody writes to the tensor.
+            warnings.filterwarnings("ignore", message="The given .* is not writable")
+            tensors[name] = torch.from_numpy(array).view(getattr(torch, dtype))
     return tensors
 
 
