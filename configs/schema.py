@@ -354,6 +354,11 @@ class Config(Section):
                 "candidates.source: reward.kind cross_language and candidates.source self_translation go "
                 "together; set both or neither"
             )
+        if self.reward.policy == "initial" and self.reward.reference == "previous_round":
+            raise ValueError(
+                "reward.policy: initial with reward.reference previous_round would compare an older policy with a "
+                "newer one; set policy to current or reference to initial"
+            )
         if self.reward.kind == "verifier" and self.prompts.answer_field is None:
             raise ValueError("prompts.answer_field: reward.kind verifier needs gold answers; name their field")
         if self.candidates.source == "policy" and self.rollout.samples_per_prompt < 2:

@@ -15,7 +15,6 @@ FREE_FIELDS = (
     "rollout.actors",
     "rollout.cpus_per_actor",
     "rollout.gpus_per_actor",
-    "rollout.kv_cache_gb",
     "reward.actors",
     "reward.cpus_per_actor",
     "reward.gpus_per_actor",

@@ -71,6 +71,10 @@ def test_bad_field_is_named_with_its_cure(override: str, expected: str) -> None:
     assert expected in refused(override)
 
 
+def test_policy_older_than_its_reference_is_refused() -> None:
+    assert "reward.policy: initial with" in refused("reward.policy=initial", "reward.reference=previous_round")
+
+
 def test_too_few_checkpoints_to_resume_are_refused() -> None:
     message = refused("schedule.max_staleness=2", "schedule.sync_every=2", "reward.reference=previous_round")
     assert "learner.keep_checkpoints: 2 is too few" in message

@@ -1,0 +1,106 @@
+"""The pool of actors: dead and hanging ones are replaced, their call is done by another, nothing is done twice."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+
+from actors.calls import ActorDied
+from actors.cluster import start_cluster
+from actors.metrics import StageClock, covered
+from actors.pool import Call, Pool, StopRequested, drain
+from configs.schema import ClusterConfig
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with start_cluster(ClusterConfig(num_cpus=2), tmp_path_factory.mktemp("run")):
+        yield
+
+
+@ray.remote(num_cpus=0)
+class Worker:
+    def __init__(self, marks: str) -> None:
+        self._marks = Path(marks)
+
+    def ready(self) -> int:
+        return 0
+
+    def work(self, name: str, trouble: str) -> tuple[float, float, str]:
+        begin = time.time()
+        mark = self._marks / name
+        if trouble != "none" and not mark.exists():
+            mark.touch()
+            if trouble == "die":
+                os._exit(1)
+            time.sleep(60)
+        if trouble == "always die":
+            os._exit(1)
+        return begin, time.time(), name
+
+
+def make_pool(marks: Path, timeout: float = 30.0, max_restarts: int = 1) -> Pool:
+    pool = Pool("worker", lambda _index: Worker.remote(str(marks)), 2, timeout, max_restarts)
+    ray.get(pool.start(), timeout=60)
+    return pool
+
+
+def run(pool: Pool, calls: dict[str, str]) -> list[str]:
+    done: list[str] = []
+    for name, trouble in calls.items():
+        pool.submit(Call(name, "work", (name, trouble), lambda _begin, _end, result: done.append(result)))
+    drain([pool], lambda: False)
+    return done
+
+
+def test_all_calls_are_done_once(tmp_path: Path) -> None:
+    names = {f"call{index}": "none" for index in range(20)}
+    assert sorted(run(make_pool(tmp_path), names)) == sorted(names)
+
+
+def test_dead_actor_is_replaced(tmp_path: Path) -> None:
+    pool = make_pool(tmp_path)
+    calls = {"a": "none", "b": "die", "c": "none", "d": "none"}
+    assert sorted(run(pool, calls)) == sorted(calls)
+    assert pool.restarts == 1
+
+
+def test_hanging_actor_is_replaced(tmp_path: Path) -> None:
+    pool = make_pool(tmp_path, timeout=5.0)
+    begin = time.monotonic()
+    assert sorted(run(pool, {"a": "hang", "b": "none"})) == ["a", "b"]
+    assert pool.restarts == 1
+    assert time.monotonic() - begin < 50
+
+
+def test_an_actor_that_keeps_dying_ends_the_run_with_a_cure(tmp_path: Path) -> None:
+    pool = make_pool(tmp_path, max_restarts=1)
+    with pytest.raises(ActorDied, match="go on with --resume"):
+        run(pool, {f"call{index}": "always die" for index in range(4)})
+
+
+def test_stop_leaves_what_is_done_and_forgets_the_queue(tmp_path: Path) -> None:
+    pool = make_pool(tmp_path)
+    done: list[str] = []
+    for index in range(50):
+        call = Call(f"call{index}", "work", (f"call{index}", "none"), lambda _b, _e, result: done.append(result))
+        pool.submit(call)
+    with pytest.raises(StopRequested):
+        drain([pool], lambda: len(done) >= 3)
+    assert len(done) == 3
+    assert not pool.queue
+
+
+def test_overhead_is_the_time_in_which_no_worker_was_busy() -> None:
+    assert covered([(1.0, 3.0), (2.0, 4.0), (6.0, 7.0)], 0.0, 10.0) == 4.0
+    assert covered([(-5.0, 2.0), (1.0, 1.5), (9.0, 20.0)], 0.0, 10.0) == 3.0
+    assert covered([], 0.0, 10.0) == 0.0
+    clock = StageClock()
+    now = time.time()
+    clock.add("train", now - 10, now - 5, worker=True)
+    assert clock.summary()["stages"]["train"] == 5.0
