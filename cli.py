@@ -68,13 +68,13 @@ def export(
 ) -> None:
     """Write a run's candidates, scores and pairs as parquet files."""
     from rollout.store import Store
+    from rollout.store_export import export_parquet
 
     path = run / "store.sqlite"
     if not path.is_file():
         raise UserError(f"{run}: no store.sqlite in it; name a run folder such as runs/demo")
-    folder = out or run / "export"
-    with Store.open_existing(path) as store:
-        for written in store.export_parquet(folder):
+    with Store.read(path) as store:
+        for written in export_parquet(store, out or run / "export").values():
             print(written)
 
 

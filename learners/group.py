@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import shutil
 import threading
 import time
@@ -24,11 +25,12 @@ from safetensors.torch import load_file
 
 from configs.schema import Config
 from learners.distributed import COLLECTIVE_TIMEOUT
+from learners.entry import LoopConfig, train_loop
 from learners.errors import LearnerFailed, LearnerTimeout
-from learners.loop import LoopConfig, TrainReply, train_loop
 from learners.mailbox import CommandKind, Mailbox, Outcome
 from learners.metrics import RoundMetrics
 from learners.session import References
+from learners.snapshot import Snapshot
 from learners.weights import WeightsManifest, checksum, to_numpy
 from rollout.records import Pair
 
@@ -111,11 +113,10 @@ class LearnerGroup:
                 return
             self._check(deadline, timeout, what)
 
-    def reference(
-        self, round_number: int, pairs: Sequence[Pair], timeout: float
-    ) -> dict[str, tuple[float, float]]:
+    def reference(self, round_number: int, pairs: Sequence[Pair], timeout: float) -> dict[str, tuple[float, float]]:
         """Summed log-probabilities (chosen, rejected) of every pair under the loss reference, by pair id."""
-        found: References = self._command("reference", round_number, pairs, timeout)
+        found: References
+        found, _ = self._command("reference", round_number, pairs, timeout)
         return found
 
     def train(self, round_number: int, pairs: Sequence[Pair], timeout: float) -> RoundResult:
@@ -128,11 +129,9 @@ class LearnerGroup:
             LearnerTimeout: It took longer than ``timeout`` seconds.
             LearnerFailed: The ranks died more often than ``learner.max_failures`` allows.
         """
-        reply: TrainReply = self._command("train", round_number, pairs, timeout)
-        snapshot = reply.snapshot
-        self._last = RoundResult(
-            round_number, snapshot.metrics, snapshot.checkpoint, snapshot.manifest, reply.weights
-        )
+        snapshot: Snapshot
+        snapshot, weights = self._command("train", round_number, pairs, timeout)
+        self._last = RoundResult(round_number, snapshot.metrics, snapshot.checkpoint, snapshot.manifest, list(weights))
         return self._last
 
     def weights(self, timeout: float) -> list[ray.ObjectRef]:
@@ -149,9 +148,7 @@ class LearnerGroup:
                 f"waited {timeout:g} s for the weights of round {self._last.round} from the object store"
             ) from None
         except RayError as error:
-            logger.warning(
-                "weights of round %d are lost (%s): reading the checkpoint", self._last.round, error
-            )
+            logger.warning("weights of round %d are lost (%s): reading the checkpoint", self._last.round, error)
             self._reload(self._last)
         return self._last.weights
 
@@ -194,9 +191,7 @@ class LearnerGroup:
                 torch_config=TorchConfig(
                     backend="nccl" if gpu else "gloo", timeout_s=int(COLLECTIVE_TIMEOUT.total_seconds())
                 ),
-                scaling_config=ScalingConfig(
-                    num_workers=learner.workers, use_gpu=gpu, resources_per_worker=resources
-                ),
+                scaling_config=ScalingConfig(num_workers=learner.workers, use_gpu=gpu, resources_per_worker=resources),
                 run_config=RunConfig(
                     name=self._name,
                     storage_path=str(self._storage),
@@ -227,7 +222,9 @@ class LearnerGroup:
         found["policy"] = str(model.policy.absolute())
         return found
 
-    def _command(self, kind: CommandKind, round_number: int, pairs: Sequence[Pair], timeout: float) -> Any:
+    def _command(
+        self, kind: CommandKind, round_number: int, pairs: Sequence[Pair], timeout: float
+    ) -> tuple[Any, tuple[Any, ...]]:
         if self._mailbox is None:
             raise LearnerFailed(f"{kind} of round {round_number}: the learner group is not running")
         deadline = time.monotonic() + timeout
@@ -238,7 +235,7 @@ class LearnerGroup:
             if outcome is not None:
                 if outcome.error is not None:
                     raise outcome.error
-                return outcome.result
+                return pickle.loads(outcome.result), outcome.references
             self._check(deadline, timeout, what)
 
     def _ask(self, ref: ray.ObjectRef, what: str) -> Any:
@@ -256,14 +253,10 @@ class LearnerGroup:
                 f"learner.max_failures ({self._config.learner.max_failures}) allows: {self._fit_error}"
             ) from self._fit_error
         if time.monotonic() > deadline:
-            raise LearnerTimeout(
-                f"waited {timeout:g} s for {what}; raise the deadline or look at the ranks' logs"
-            )
+            raise LearnerTimeout(f"waited {timeout:g} s for {what}; raise the deadline or look at the ranks' logs")
 
     def _reload(self, lost: RoundResult) -> None:
         tensors = load_file(lost.checkpoint / "model.safetensors")
         if checksum(tensors) != lost.manifest.checksum:
             raise LearnerFailed(f"{lost.checkpoint}: its weights are not those of round {lost.round}")
-        self._last = RoundResult(
-            lost.round, lost.metrics, lost.checkpoint, lost.manifest, [ray.put(to_numpy(tensors))]
-        )
+        self._last = RoundResult(lost.round, lost.metrics, lost.checkpoint, lost.manifest, [ray.put(to_numpy(tensors))])

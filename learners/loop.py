@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import pickle
 import threading
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from configs.errors import UserError
 from configs.schema import LearnerConfig, ModelConfig
 from learners import distributed
 from learners.checkpoint import checkpoint_folder, latest_checkpoint
+from learners.entry import LoopConfig
 from learners.mailbox import Command, Outcome
 from learners.session import LearnerSession
-from learners.snapshot import Snapshot, republish, restore, save_round
+from learners.snapshot import republish, restore, save_round
 from learners.weights import to_numpy
 
 # How long rank 0 waits for a command before it tells the others that there is none: far below the
@@ -30,32 +32,8 @@ _WATCH_S = 0.5
 _LEAVE_S = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class LoopConfig:
-    """What a rank needs to know; plain data, sent by Ray."""
-
-    mailbox: str
-    namespace: str
-    run_dir: str
-    start: str
-    start_round: int
-    seed: int
-    min_free_disk_gb: float
-    learner: dict[str, Any]
-    model: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class TrainReply:
-    """Rank 0's answer to ``train``; the reference is in a list so that Ray does not resolve it on the way."""
-
-    snapshot: Snapshot  # without weights
-    weights: list[ray.ObjectRef]
-
-
-def train_loop(settings: dict[str, Any]) -> None:
-    """Entry point of every rank; returns when the driver closes the group."""
-    config = LoopConfig(**settings)
+def run_rank(config: LoopConfig) -> None:
+    """What a rank does; returns when the driver closes the group."""
     mailbox = ray.get_actor(config.mailbox, namespace=config.namespace)
     if ray.get(mailbox.closed.remote()):
         return
@@ -73,13 +51,14 @@ def train_loop(settings: dict[str, Any]) -> None:
             if command == "idle":
                 continue
             try:
-                reply = _obey(session, config, command, ray.get(mailbox.payload.remote(command.number)))
+                result, references = _obey(session, config, command, ray.get(mailbox.payload.remote(command.number)))
             except UserError as error:
                 # Bad input or numbers: the same again after a restart. Any rank may be the one that saw it.
                 ray.get(mailbox.finish.remote(command.number, Outcome(error=error)))
                 return
             if rank == 0:
-                ray.get(mailbox.finish.remote(command.number, Outcome(result=reply)))
+                outcome = Outcome(pickle.dumps(result), references)
+                ray.get(mailbox.finish.remote(command.number, outcome))
     finally:
         done.set()
 
@@ -107,14 +86,17 @@ def _agree(mailbox: ray.actor.ActorHandle, rank: int) -> Any:
     return distributed.gather_objects(command)[0]
 
 
-def _obey(session: LearnerSession, config: LoopConfig, command: Command, pairs: Any) -> Any:
+def _obey(
+    session: LearnerSession, config: LoopConfig, command: Command, pairs: Any
+) -> tuple[Any, tuple[ray.ObjectRef, ...]]:
+    """The result on rank 0 (of ``train``: a snapshot without weights), and the reference to the weights."""
     if command.kind == "reference":
         if session.round >= command.round:
             raise UserError(
                 f"round {command.round}: its reference was asked for, but the learner is past it (at round "
                 f"{session.round}); remove the newer checkpoints to train that round again"
             )
-        return session.reference_logprobs(command.round, pairs)
+        return session.reference_logprobs(command.round, pairs), ()
     if session.round == command.round:
         # Trained and saved by a group that died before it could say so.
         snapshot = republish(session, checkpoint_folder(Path(config.run_dir), command.round))
@@ -129,9 +111,9 @@ def _obey(session: LearnerSession, config: LoopConfig, command: Command, pairs: 
             session, Path(config.run_dir), metrics, session.learner.keep_checkpoints, config.min_free_disk_gb
         )
     if session.rank != 0:
-        return None
+        return None, ()
     weights = ray.put(to_numpy(snapshot.weights))
-    return TrainReply(Snapshot(snapshot.checkpoint, snapshot.metrics, {}, snapshot.manifest), [weights])
+    return replace(snapshot, weights={}), (weights,)
 
 
 def _leave_when_closed(mailbox: ray.actor.ActorHandle, done: threading.Event) -> None:

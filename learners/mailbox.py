@@ -26,9 +26,14 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a command: a result, or an error that a restart would not mend."""
+    """What came of a command: a result, or an error that a restart would not mend.
 
-    result: Any = None
+    ``result`` is pickled, so that the mailbox need not import what it only hands on (torch alone takes seconds);
+    object references, which must not be hidden in bytes, travel beside it.
+    """
+
+    result: bytes = b""
+    references: tuple[Any, ...] = ()
     error: Exception | None = None
 
 

@@ -1,0 +1,28 @@
+"""What Ray Train is given: light to import, since its controller unpickles it and needs none of torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class LoopConfig:
+    """What a rank needs to know; plain data, sent by Ray."""
+
+    mailbox: str
+    namespace: str
+    run_dir: str
+    start: str
+    start_round: int
+    seed: int
+    min_free_disk_gb: float
+    learner: dict[str, Any]
+    model: dict[str, Any]
+
+
+def train_loop(settings: dict[str, Any]) -> None:
+    """Entry point of every rank."""
+    from learners.loop import run_rank
+
+    run_rank(LoopConfig(**settings))
