@@ -4,6 +4,7 @@ once, while others are still sampled. Whatever the journal already holds is not 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from actors.metrics import StageClock
@@ -65,7 +66,7 @@ class RoundCollector:
             if chunk.id in answered:
                 self._answered(parts, self._store("candidates", self._round, chunk.id))
             else:
-                self._generate(chunk, lambda found, parts=parts: self._answered(parts, found))
+                self._generate(chunk, partial(self._answered, parts))
 
     def _generate(self, chunk: Chunk, then: Callable[[list[Candidate]], None]) -> None:
         def done(begin: float, end: float, candidates: list[Candidate]) -> None:
@@ -85,7 +86,7 @@ class RoundCollector:
             if chunk.id in parts.translated:
                 self._translated(parts, self._store("candidates", self._round, chunk.id))
             else:
-                self._generate(chunk, lambda found, parts=parts: self._translated(parts, found))
+                self._generate(chunk, partial(self._translated, parts))
 
     def _translated(self, parts: _Parts, translations: Sequence[Candidate]) -> None:
         parts.candidates.extend(translations)

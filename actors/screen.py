@@ -118,9 +118,8 @@ class Screen:
             table.add_row(*cells)
         mean = summary["non_english_mean"]
         table.add_section()
-        row = {"delta_ci95": mean["delta_ci95"]}
-        both = [{"accuracy_sampled": mean[side]} for side in ("start", "end")]
-        table.add_row("[bold]mean of the others[/bold]", *_change(*both, row), *[""] * 6)
+        before, after = ({"accuracy_sampled": mean[side]} for side in ("start", "end"))
+        table.add_row("[bold]mean of the others[/bold]", *_change(before, after, mean), *[""] * 6)
         console.print(table)
 
 

@@ -24,7 +24,7 @@ from learners.group import LearnerGroup, RoundResult
 from learners.weights import WeightsManifest
 from rollout.identity import comparable_config, config_digest
 from rollout.prompts import PromptSet
-from rollout.staleness import learner_version, rollout_version
+from rollout.staleness import rollout_version
 from rollout.state import RoundState, check_states
 
 T = TypeVar("T")
@@ -51,26 +51,27 @@ class Team:
             folder.store, config_digest(config), comparable_config(config), config.run.name
         )
         call(self._store.ready.remote(), config.cluster.start_timeout_s, "the journal to open")
-        self.version = rollout_version(config.schedule, self.states())
+        self.version: int = rollout_version(config.schedule, self.states())
         cluster = config.cluster
-        self.rollouts = Pool(
+        self.rollouts: Pool = Pool(
             "rollout actor",
             self._create_rollout,
             config.rollout.actors,
             cluster.call_timeout_s,
             cluster.max_actor_restarts,
         )
-        self.rewards = Pool(
+        self.rewards: Pool = Pool(
             "reward actor",
             self._create_reward,
             config.reward.actors,
             cluster.call_timeout_s,
             cluster.max_actor_restarts,
         )
-        self.trained = learner_version(self.states())
-        self._learner = LearnerGroup(config, folder.path, config.model.policy, env=learner_env(_on_gpu(config)))
+        self._learner: LearnerGroup = LearnerGroup(
+            config, folder.path, config.model.policy, env=learner_env(_on_gpu(config))
+        )
         # The group's calls block and are not thread-safe: one thread makes them all, in order.
-        self._learner_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="learner")
+        self._learner_thread: ThreadPoolExecutor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="learner")
         self._learner_started: Future[None] | None = None
 
     def start(self) -> None:

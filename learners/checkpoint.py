@@ -164,9 +164,7 @@ def write_state(folder: Path, state: CheckpointState) -> None:
 def all_checkpoints(run_dir: Path) -> list[Path]:
     """Complete checkpoints of a run, oldest round first."""
     folders = (run_dir / CHECKPOINTS).glob("round-*")
-    complete = [
-        path for path in folders if re.fullmatch(r"round-\d{4,}", path.name) and (path / STATE_FILE).is_file()
-    ]
+    complete = [path for path in folders if re.fullmatch(r"round-\d{4,}", path.name) and (path / STATE_FILE).is_file()]
     return sorted(complete, key=lambda path: int(path.name.removeprefix("round-")))
 
 

@@ -81,7 +81,8 @@ def single_process() -> Iterator[None]:
     before = {name: os.environ.get(name) for name in launcher}
     os.environ.update(launcher)
     backend = "nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=COLLECTIVE_TIMEOUT)
+    store = dist.HashStore()  # type: ignore[attr-defined]  # public, but missing from the type stubs
+    dist.init_process_group(backend, store=store, rank=0, world_size=1, timeout=COLLECTIVE_TIMEOUT)
     try:
         deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
         yield

@@ -44,15 +44,11 @@ class ChatEncoder:
         if not self.folder.is_dir():
             raise UserError(f"{self.folder}: no such model folder; set model.policy to a Hugging Face folder")
         if not any(self.folder.glob("tokenizer*")):
-            raise UserError(
-                f"{self.folder}: has no tokenizer files; save the tokenizer there (tokenizer.json)"
-            )
+            raise UserError(f"{self.folder}: has no tokenizer files; save the tokenizer there (tokenizer.json)")
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
         except (OSError, ValueError) as error:
-            raise UserError(
-                f"{self.folder}: its tokenizer cannot be read ({error}); save it again"
-            ) from error
+            raise UserError(f"{self.folder}: its tokenizer cannot be read ({error}); save it again") from error
         if not self.tokenizer.chat_template:
             raise UserError(
                 f"{self.folder}: the tokenizer has no chat template; put a chat_template.jinja into "
@@ -60,9 +56,7 @@ class ChatEncoder:
             )
         self._bos: int | None = self.tokenizer.bos_token_id
         if add_bos and self._bos is None:
-            raise UserError(
-                f"{self.folder}: model.add_bos is true but the tokenizer has no BOS; set it to false"
-            )
+            raise UserError(f"{self.folder}: model.add_bos is true but the tokenizer has no BOS; set it to false")
         self._add_bos = add_bos
         self.end_of_turn_id: int = self._find_end_of_turn()
 
@@ -92,9 +86,7 @@ class ChatEncoder:
 
     def _render(self, messages: list[dict[str, str]], generation_prompt: bool) -> str:
         return str(
-            self.tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=generation_prompt
-            )
+            self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation_prompt)
         )
 
     def _generation_eos(self) -> list[int]:

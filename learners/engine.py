@@ -46,7 +46,7 @@ def load_model(folder: Path, dtype: str, device: torch.device) -> PreTrainedMode
     except (OSError, ValueError) as error:
         raise UserError(f"{folder}: its weights cannot be loaded ({error})") from error
     # eval(): nothing in a forward pass may depend on a mode.
-    loaded: PreTrainedModel = model.to(device).eval()
+    loaded: PreTrainedModel = model.to(device).eval()  # type: ignore[arg-type]
     return loaded
 
 
@@ -168,9 +168,7 @@ class Engine:
         """Read what ``save`` wrote, with the same world size and ZeRO stage; called by every rank."""
         path, _ = self.deepspeed.load_checkpoint(str(folder), tag="state")
         if path is None:
-            raise UserError(
-                f"{folder}: holds no optimiser state; delete the folder to go on with a fresh optimiser"
-            )
+            raise UserError(f"{folder}: holds no optimiser state; delete the folder to go on with a fresh optimiser")
 
     def close(self) -> None:
         """Release hooks and buffers."""

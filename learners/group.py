@@ -196,7 +196,8 @@ class LearnerGroup:
                     name=self._name,
                     storage_path=str(self._storage),
                     failure_config=FailureConfig(max_failures=learner.max_failures),
-                    worker_runtime_env={"env_vars": self._env},
+                    # mypy sees the class of Ray Train v1, which v2 replaces on import.
+                    worker_runtime_env={"env_vars": self._env},  # type: ignore[call-arg]
                 ),
             ).fit()
         except Exception as error:

@@ -27,7 +27,7 @@ class _ChunkedLogprob(torch.autograd.Function):
         return logits if softcap is None else softcap * torch.tanh(logits / softcap)
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         hidden: Tensor,
         weight: Tensor,
@@ -47,7 +47,7 @@ class _ChunkedLogprob(torch.autograd.Function):
         return result
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, targets = ctx.saved_tensors
         grad_hidden = torch.empty_like(hidden)
         # Summed over chunks, so in float32: bfloat16 would lose small contributions.
@@ -93,9 +93,7 @@ class LogprobHead(nn.Module):
 
     def forward(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Log-probability of each target: hidden ``[N, H]``, targets ``[N]`` -> ``[N]`` float32, nats."""
-        result: Tensor = _ChunkedLogprob.apply(
-            hidden, self.weight, self.bias, targets, self.chunk, self.softcap
-        )
+        result: Tensor = _ChunkedLogprob.apply(hidden, self.weight, self.bias, targets, self.chunk, self.softcap)
         return result
 
 
@@ -115,9 +113,7 @@ class LogprobModel(nn.Module):
         self.language_model = language_model
         output = language_model.get_output_embeddings()
         if not isinstance(output, nn.Linear):
-            raise UserError(
-                f"{type(language_model).__name__}: has no linear output layer; use a causal text model"
-            )
+            raise UserError(f"{type(language_model).__name__}: has no linear output layer; use a causal text model")
         settings = language_model.config.to_dict()
         self.head = LogprobHead(output, chunk, settings.get("final_logit_softcapping"))
         self.layer_types: tuple[str, ...] = tuple(settings.get("layer_types") or ())
@@ -131,12 +127,8 @@ class LogprobModel(nn.Module):
             return batch.attention_mask(self.window)
         unknown = kinds - {"full_attention", "sliding_attention"}
         if unknown:
-            raise UserError(
-                f"{type(self.language_model).__name__}: layers of type {sorted(unknown)} cannot be packed"
-            )
-        masks = {
-            kind: batch.attention_mask(self.window if kind == "sliding_attention" else None) for kind in kinds
-        }
+            raise UserError(f"{type(self.language_model).__name__}: layers of type {sorted(unknown)} cannot be packed")
+        masks = {kind: batch.attention_mask(self.window if kind == "sliding_attention" else None) for kind in kinds}
         return masks if len(masks) > 1 else next(iter(masks.values()))
 
     def forward(self, batch: PackedBatch) -> Tensor:
@@ -157,9 +149,7 @@ class LogprobModel(nn.Module):
         ids = [index % self.head.weight.shape[0] for index in range(3, 11)]
         batch = pack([Segment(tuple(ids[:2]), (tuple(ids[2:]),))], 64)[0].to(self.head.weight.device)
         ours = self(batch)
-        logits = self.language_model(
-            input_ids=torch.tensor([ids], device=ours.device), use_cache=False
-        ).logits
+        logits = self.language_model(input_ids=torch.tensor([ids], device=ours.device), use_cache=False).logits
         theirs = logits[0, 1:-1].float().log_softmax(-1).gather(1, batch.targets[:, None])[:, 0]
         tolerance = 1e-3 if self.head.weight.dtype == torch.float32 else 0.25
         if float((ours - theirs).abs().max()) > tolerance:

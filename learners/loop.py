@@ -82,7 +82,7 @@ def _begin(config: LoopConfig) -> LearnerSession:
 
 def _agree(mailbox: ray.actor.ActorHandle, rank: int) -> Any:
     """The next command, the same on every rank: rank 0 asks and tells the others."""
-    command = ray.get(mailbox.next.remote(_IDLE_S)) if rank == 0 else None
+    command: Any = ray.get(mailbox.next.remote(_IDLE_S)) if rank == 0 else None
     return distributed.gather_objects(command)[0]
 
 
@@ -120,7 +120,7 @@ def _leave_when_closed(mailbox: ray.actor.ActorHandle, done: threading.Event) ->
     """End a rank that hangs in a collective after the driver closed the group, or whose driver is gone."""
     while not done.wait(_WATCH_S):
         try:
-            leave = ray.get(mailbox.closed.remote(), timeout=30)
+            leave = bool(ray.get(mailbox.closed.remote(), timeout=30))
         except ray.exceptions.RayError:
             leave = True
         if leave:

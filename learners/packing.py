@@ -33,9 +33,7 @@ class Segment:
 
     def __post_init__(self) -> None:
         if not self.prompt_ids:
-            raise ValueError(
-                "a segment needs a prompt of at least one token: it predicts the first of a completion"
-            )
+            raise ValueError("a segment needs a prompt of at least one token: it predicts the first of a completion")
         if not self.completions or any(not completion for completion in self.completions):
             raise ValueError("a segment needs completions of at least one token each")
 

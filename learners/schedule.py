@@ -26,7 +26,7 @@ def encode_pairs(encoder: ChatEncoder, pairs: Sequence[Pair], max_length: int) -
     Raises:
         UserError: Two pairs share an id, or a pair is longer than ``max_length`` tokens.
     """
-    encoded = []
+    encoded: list[EncodedPair] = []
     for pair in sorted(pairs, key=lambda pair: pair.id):
         if encoded and encoded[-1].pair.id == pair.id:
             raise UserError(f"pair {pair.id}: is there twice; pair ids must be unique")

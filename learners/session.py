@@ -114,9 +114,7 @@ class LearnerSession:
         started = time.perf_counter()
         encoded = encode_pairs(self.encoder, pairs, self.model.max_length)
         missing = [
-            one.pair
-            for one in encoded
-            if one.pair.reference_chosen is None or one.pair.reference_rejected is None
+            one.pair for one in encoded if one.pair.reference_chosen is None or one.pair.reference_rejected is None
         ]
         references = self.reference_logprobs(round_number, missing)
         for one in encoded:
@@ -137,7 +135,7 @@ class LearnerSession:
     def manifest(self, version: int, weights: dict[str, Tensor]) -> WeightsManifest:
         """Manifest of ``full_weights()``, valid on rank 0; called by every rank."""
         vocabulary = min(len(self.encoder.tokenizer), self.policy.config.vocab_size)
-        return make_manifest(version, weights, self.engine, vocabulary)
+        return make_manifest(version, weights, self.engine, vocabulary)  # type: ignore[arg-type]
 
     def close(self) -> None:
         """Release the engine."""
@@ -211,9 +209,7 @@ class LearnerSession:
             seconds=time.perf_counter() - started,
         )
 
-    def _pair_losses(
-        self, micro: MicroBatch, values: Tensor, references: References
-    ) -> tuple[Tensor, list[PairStats]]:
+    def _pair_losses(self, micro: MicroBatch, values: Tensor, references: References) -> tuple[Tensor, list[PairStats]]:
         chosen, rejected = micro.sums(values)
         known = torch.tensor([references[one.pair.id] for one in micro.pairs], device=values.device)
         logprobs = PairLogprobs(chosen, rejected, known[:, 0], known[:, 1])
@@ -224,7 +220,7 @@ class LearnerSession:
         rewards = implicit_rewards(logprobs, self.learner.beta)
         columns = torch.stack([losses, preference, nll, chosen, rejected, *rewards]).detach().T.tolist()
         stats = [
-            PairStats(one.pair.id, one.pair.language, *row, chosen_tokens=size[0], rejected_tokens=size[1])
+            PairStats(one.pair.id, one.pair.language, *row, *size)
             for one, row, size in zip(micro.pairs, columns, lengths.tolist(), strict=True)
         ]
         return losses, stats

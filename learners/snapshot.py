@@ -48,9 +48,7 @@ class Snapshot:
     manifest: WeightsManifest
 
 
-def save_round(
-    session: LearnerSession, run_dir: Path, metrics: RoundMetrics, keep: int, spare_gb: float
-) -> Snapshot:
+def save_round(session: LearnerSession, run_dir: Path, metrics: RoundMetrics, keep: int, spare_gb: float) -> Snapshot:
     """Write the checkpoint of the round just trained, point ``policy`` to it, retire old ones.
 
     With several nodes ``run_dir`` must be on storage that all of them share.
@@ -67,8 +65,7 @@ def save_round(
         if session.rank == 0:
             try:
                 size = sum(
-                    tensor.numel() * (2 * tensor.element_size() + _OPTIMISER_BYTES)
-                    for tensor in weights.values()
+                    tensor.numel() * (2 * tensor.element_size() + _OPTIMISER_BYTES) for tensor in weights.values()
                 )
                 require_disk(folder, size, spare_gb)
                 shutil.rmtree(folder, ignore_errors=True)

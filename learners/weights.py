@@ -36,9 +36,7 @@ class WeightsManifest:
     probe_logprob: tuple[float, ...]  # nats, of probe_ids[1:], each given those before it; temperature 1
 
 
-def gather_weights(
-    model: nn.Module, partitioned: bool, bucket_bytes: int = BUCKET_BYTES
-) -> dict[str, Tensor]:
+def gather_weights(model: nn.Module, partitioned: bool, bucket_bytes: int = BUCKET_BYTES) -> dict[str, Tensor]:
     """Full weights by name on rank 0, contiguous on the CPU; empty elsewhere. Called by every rank.
 
     Tied weights are there once, under the name of the first (the embedding). Persistent buffers are included.
@@ -73,13 +71,12 @@ def _on_cpu(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
-def _buckets(
-    parameters: Sequence[tuple[str, nn.Parameter]], bucket_bytes: int
-) -> list[list[tuple[str, nn.Parameter]]]:
+def _buckets(parameters: Sequence[tuple[str, nn.Parameter]], bucket_bytes: int) -> list[list[tuple[str, nn.Parameter]]]:
     buckets: list[list[tuple[str, nn.Parameter]]] = []
     filled = 0
     for name, parameter in parameters:
-        size = parameter.ds_numel * parameter.element_size()  # numel() of a partitioned weight is 0
+        elements: int = parameter.ds_numel  # type: ignore[attr-defined]  # DeepSpeed: numel() of a partition is 0
+        size = elements * parameter.element_size()
         if not buckets or filled + size > bucket_bytes:
             buckets.append([])
             filled = 0
@@ -119,7 +116,7 @@ def checksum(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(json.dumps([name, dtype_name(tensor), list(tensor.shape)]).encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))  # type: ignore[arg-type]
     return digest.hexdigest()
 
 
@@ -133,9 +130,7 @@ def probe_ids(digest: str, vocabulary: int) -> tuple[int, ...]:
     return tuple(ids)
 
 
-def make_manifest(
-    version: int, weights: Mapping[str, Tensor], scorer: nn.Module, vocabulary: int
-) -> WeightsManifest:
+def make_manifest(version: int, weights: Mapping[str, Tensor], scorer: nn.Module, vocabulary: int) -> WeightsManifest:
     """Describe weights and score the probe with them. Called by every rank: under ZeRO-3 scoring is
     collective.
 

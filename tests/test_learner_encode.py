@@ -36,9 +36,7 @@ def test_prompt_and_completion(folder: Path) -> None:
     assert encoder.prompt_ids("hi", prime="<x>")[:-3] == ids
 
 
-@pytest.mark.parametrize(
-    "template", [TEMPLATE, "{{ bos_token }}" + TEMPLATE, "{{ bos_token + bos_token }}" + TEMPLATE]
-)
+@pytest.mark.parametrize("template", [TEMPLATE, "{{ bos_token }}" + TEMPLATE, "{{ bos_token + bos_token }}" + TEMPLATE])
 @pytest.mark.parametrize("add_bos", [False, True])
 def test_never_two_bos(tmp_path: Path, template: str, add_bos: bool) -> None:
     encoder = ChatEncoder(save(tmp_path, template), add_bos)

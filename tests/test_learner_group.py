@@ -101,9 +101,7 @@ def test_two_rounds_with_ranks_killed_are_the_same_two_rounds(cluster: None, tmp
     assert checksum(from_numpy(arrays, second.manifest)) == second.manifest.checksum
     assert group.train(2, make_pairs(14, 2), 240).manifest.checksum == second.manifest.checksum
 
-    with pytest.raises(
-        LearnerTimeout, match=r"waited 0.001 s for the learner's reference of round 3 \(400 pairs"
-    ):
+    with pytest.raises(LearnerTimeout, match=r"waited 0.001 s for the learner's reference of round 3 \(400 pairs"):
         group.reference(3, make_pairs(400, 3), 0.001)
     bad = replace(make_pairs(1, 3)[0], reference_chosen=math.inf, reference_rejected=0.0)
     with pytest.raises(NumericError, match=bad.id):

@@ -130,9 +130,7 @@ def test_packed_equals_padded(kind: str, budget: int, segments: list[Segment]) -
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma3", "qwen3"])
-def test_gradients_of_a_shared_prompt_equal_those_of_separate_rows(
-    kind: str, segments: list[Segment]
-) -> None:
+def test_gradients_of_a_shared_prompt_equal_those_of_separate_rows(kind: str, segments: list[Segment]) -> None:
     model = make_model(kind)
 
     def gradients(values: list[list[Tensor]]) -> dict[str, Tensor]:

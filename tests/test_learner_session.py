@@ -95,9 +95,7 @@ def test_accumulation_does_not_matter(folder: Path, tmp_path: Path) -> None:
     outs = []
     for budget in (1, 4096):
         learner = LEARNER.model_copy(update={"tokens_per_micro_batch": budget})
-        steps = train_offline(
-            folder, make_pairs(12), tmp_path / str(budget), learner, ModelConfig(policy=folder), 0
-        )
+        steps = train_offline(folder, make_pairs(12), tmp_path / str(budget), learner, ModelConfig(policy=folder), 0)
         assert steps[0].micro_batches == (6 if budget == 1 else 1)
         outs.append(load_file(tmp_path / str(budget) / "model.safetensors"))
     assert distance(*outs) < 2e-5
@@ -158,9 +156,7 @@ def test_bad_pairs_are_the_users(folder: Path, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="more than model.max_length 24"):
             session.train_round(1, make_pairs(6))
         with pytest.raises(UserError, match="is there twice"):
-            session.reference_logprobs(
-                1, [replace(make_pairs(1)[0], prompt="q", chosen="a", rejected="b")] * 2
-            )
+            session.reference_logprobs(1, [replace(make_pairs(1)[0], prompt="q", chosen="a", rejected="b")] * 2)
         session.close()
 
 
