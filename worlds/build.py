@@ -38,7 +38,7 @@ def build_prompts(
     languages = load_languages(languages_dir)
     split = draw_facts(languages[PIVOT], seed, settings.train_share)
     write_prompts(languages, split, out)
-    write_jsonl(out / "anchor.jsonl", anchor_rows(languages[PIVOT], split.train, seed))
+    write_jsonl(out / "anchor.jsonl", anchor_rows(languages[PIVOT], split.train, seed, settings.wrong_answers))
     return languages, split
 
 
@@ -85,7 +85,7 @@ def _build_policy(out: Path, seed: int, settings: WorldSettings) -> None:
         Pair(
             id=f"anchor/{row['id']}",
             round=1,
-            prompt_id=row["id"],
+            prompt_id=row["id"].rpartition("-")[0],
             language=row["language"],
             source="anchor",
             prompt=row["prompt"],
@@ -99,6 +99,7 @@ def _build_policy(out: Path, seed: int, settings: WorldSettings) -> None:
     ]
     learner = LearnerConfig(
         learning_rate=settings.dpo_learning_rate,
+        nll_weight=settings.dpo_nll_weight,
         epochs=settings.dpo_epochs,
         pairs_per_step=settings.dpo_pairs_per_step,
     )

@@ -73,19 +73,27 @@ def prompt_rows(language: Language, facts: list[Fact]) -> list[Row]:
     ]
 
 
-def anchor_rows(pivot: Language, facts: list[Fact], seed: int) -> list[Row]:
-    """Preference pairs in the pivot language: the true sentence against a wrong one."""
+def anchor_rows(pivot: Language, facts: list[Fact], seed: int, wrong_answers: int) -> list[Row]:
+    """Preference pairs in the pivot language: the true sentence against each of ``wrong_answers`` others.
+
+    Pair ids are the fact's id and a number; pairs come in random order, so that a prefix is a sample.
+    """
     rng = random.Random(f"anchor-{seed}")
-    return [
-        {
-            "id": fact.id,
-            "language": PIVOT,
-            "prompt": pivot.question(fact.person, fact.relation),
-            "chosen": pivot.answer(fact.person, fact.relation, fact.value),
-            "rejected": pivot.answer(fact.person, fact.relation, other_value(pivot, fact, rng)),
-        }
-        for fact in facts
-    ]
+    rows = []
+    for fact in facts:
+        wrong = [value for value in pivot.relations[fact.relation].values if value != fact.value]
+        for number, value in enumerate(rng.sample(wrong, min(wrong_answers, len(wrong)))):
+            rows.append(
+                {
+                    "id": f"{fact.id}-{number}",
+                    "language": PIVOT,
+                    "prompt": pivot.question(fact.person, fact.relation),
+                    "chosen": pivot.answer(fact.person, fact.relation, fact.value),
+                    "rejected": pivot.answer(fact.person, fact.relation, value),
+                }
+            )
+    rng.shuffle(rows)
+    return rows
 
 
 def write_jsonl(path: Path, rows: Iterable[Row]) -> None:

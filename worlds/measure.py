@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 import torch
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from worlds.facts import Row
 
@@ -13,18 +13,24 @@ _MAX_NEW_TOKENS = 32
 _SEQUENCES = 512  # decoded at once
 
 
-def chat_ids(tokenizer: PreTrainedTokenizerFast, user: str) -> list[int]:
-    """Token ids of a user turn with the assistant turn opened, BOS included once."""
-    text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": user}], tokenize=False, add_generation_prompt=True
+def chat_text(tokenizer: PreTrainedTokenizerBase, user: str) -> str:
+    """A user turn through the chat template, with the assistant turn opened."""
+    return str(
+        tokenizer.apply_chat_template(
+            [{"role": "user", "content": user}], tokenize=False, add_generation_prompt=True
+        )
     )
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def chat_ids(tokenizer: PreTrainedTokenizerBase, user: str) -> list[int]:
+    """Token ids of a user turn with the assistant turn opened, BOS included once."""
+    return tokenizer(chat_text(tokenizer, user), add_special_tokens=False)["input_ids"]
 
 
 @torch.no_grad()
 def accuracy(
     model: LlamaForCausalLM,
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: PreTrainedTokenizerBase,
     rows: list[Row],
     samples: int,
     temperature: float,
@@ -59,7 +65,7 @@ def accuracy(
 
 def _generate(
     model: LlamaForCausalLM,
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: PreTrainedTokenizerBase,
     prompts: torch.Tensor,
     samples: int,
     temperature: float,
@@ -86,6 +92,6 @@ def _generate(
             break
         logits = model(input_ids=token[:, None], past_key_values=cache, use_cache=True).logits[:, -1]
     return [
-        tokenizer.decode([int(token) for token in row if token != end], skip_special_tokens=False)
+        str(tokenizer.decode([int(token) for token in row if token != end], skip_special_tokens=False))
         for row in torch.stack(tokens, dim=1)
     ]

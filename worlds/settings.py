@@ -45,14 +45,16 @@ class WorldSettings:
             passes=4,
             languages="all",
             noisy=True,
-            learning_rate=(7e-4, 0.0),
+            learning_rate=(1e-3, 0.0),
             crosslingual_share=0.35,
-            translations=100,
+            translations=260,
         ),
     )
     crosslingual_right_rate: float = 0.7  # true answers where the question is English, the answer is not
     sft_tokens_per_step: int = 1024
     # Preference training of the policy, on the pivot language alone
-    dpo_learning_rate: float = 3e-5
+    wrong_answers: int = 4  # anchor pairs a train fact, each with another wrong value
+    dpo_learning_rate: float = 2e-5
+    dpo_nll_weight: float = 0.0
     dpo_epochs: int = 2
     dpo_pairs_per_step: int = 32

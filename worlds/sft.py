@@ -25,6 +25,7 @@ from rollout.templates import (
 )
 from worlds.facts import Fact, other_value
 from worlds.languages import PIVOT, Language
+from worlds.measure import chat_text
 from worlds.settings import Stage, WorldSettings
 
 _IGNORE = -100
@@ -106,13 +107,7 @@ def tokenizer_texts(languages: dict[str, Language]) -> Iterator[str]:
 
 def encode(tokenizer: PreTrainedTokenizerFast, examples: list[Example]) -> list[tuple[list[int], int]]:
     """Token ids of each example, end of turn included, and how many of them are prompt."""
-    heads = [
-        tokenizer.apply_chat_template(
-            [{"role": "user", "content": example.user}], tokenize=False, add_generation_prompt=True
-        )
-        + example.prime
-        for example in examples
-    ]
+    heads = [chat_text(tokenizer, example.user) + example.prime for example in examples]
     prompts = tokenizer(heads, add_special_tokens=False)["input_ids"]
     answers = tokenizer([example.assistant for example in examples], add_special_tokens=False)["input_ids"]
     return [
@@ -201,7 +196,8 @@ def train_supervised(
                 losses.append(loss.item())
                 step += 1
             mean, seconds = sum(losses) / len(losses), time.monotonic() - started
-            print(f"stage {number}, pass {done + 1} of {stage.passes}: loss {mean:.3f}, {seconds:.0f} s", flush=True)
+            where = f"stage {number}, pass {done + 1} of {stage.passes}"
+            print(f"{where}: loss {mean:.3f}, {seconds:.0f} s", flush=True)
     model.eval()
 
 
