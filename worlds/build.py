@@ -108,9 +108,7 @@ def _build_policy(out: Path, seed: int, settings: WorldSettings) -> None:
     train_offline(out / "reference", pairs, out / "policy", learner, model, seed)
 
 
-def _measure(
-    folder: Path, languages: dict[str, Language], split: FactSplit, seed: int
-) -> dict[str, dict[str, float]]:
+def _measure(folder: Path, languages: dict[str, Language], split: FactSplit, seed: int) -> dict[str, dict[str, float]]:
     """Accuracy on the held-out prompts by language, sampled (temperature 1) and greedy."""
     from transformers import AutoTokenizer, LlamaForCausalLM
 

@@ -83,9 +83,7 @@ def _read(path: Path, pivot: Language | None) -> Language:
     code = _text(path, raw, "code")
     if code != path.stem:
         raise LanguageFileError(f"{path}: code: '{code}' differs from the file's name; make them equal")
-    relations = {
-        str(key): _relation(path, str(key), value) for key, value in _mapping(path, raw, "relations").items()
-    }
+    relations = {str(key): _relation(path, str(key), value) for key, value in _mapping(path, raw, "relations").items()}
     if "people" in raw or pivot is None:
         people = _words(path, "people", _mapping(path, raw, "people"))
     else:

@@ -16,9 +16,7 @@ _SEQUENCES = 512  # decoded at once
 def chat_text(tokenizer: PreTrainedTokenizerBase, user: str) -> str:
     """A user turn through the chat template, with the assistant turn opened."""
     return str(
-        tokenizer.apply_chat_template(
-            [{"role": "user", "content": user}], tokenize=False, add_generation_prompt=True
-        )
+        tokenizer.apply_chat_template([{"role": "user", "content": user}], tokenize=False, add_generation_prompt=True)
     )
 
 
