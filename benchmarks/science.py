@@ -31,11 +31,12 @@ class Variant:
 
 
 VARIANTS = (
-    Variant("icr", "ICR, cross-lingual reward prompt", "configs/icr.yaml"),
+    Variant("icr", "ICR (`configs/icr.yaml`)", "configs/icr.yaml"),
     Variant("icr-native", "ICR, native reward prompt", "configs/icr.yaml", ("reward.prompt=native",)),
     Variant("icr-translated", "ICR, translated reward prompt", "configs/icr.yaml", ("reward.prompt=translated",)),
-    Variant("lidr", "LIDR", "configs/lidr.yaml"),
+    Variant("lidr", "LIDR (`configs/lidr.yaml`)", "configs/lidr.yaml"),
     Variant("control", "control: ICR with shuffled scores", "configs/icr.yaml", ("reward.shuffle=true",)),
+    Variant("icr-current", "ICR, reward policy of the round", "configs/icr.yaml", ("reward.policy=current",)),
 )
 
 
