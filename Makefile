@@ -3,14 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+RUN ?= demo-$(shell date +%Y%m%d-%H%M%S)
 
 .PHONY: help demo test install install-dev check format science docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-demo: install ## Install, then run two rounds over the embedded world (RESUME=1 goes on with it)
-	$(BIN)/isogloss train configs/demo.yaml $(if $(RESUME),--resume,run.name=demo-$(shell date +%Y%m%d-%H%M%S))
+demo: install ## Install, then run two rounds over the embedded world (RUN=name RESUME=1 goes on with one)
+	$(BIN)/isogloss train configs/demo.yaml run.name=$(RUN) $(if $(RESUME),--resume)
 
 test: install-dev ## Install, then run all tests
 	$(BIN)/python -m pytest $(ARGS)

@@ -19,8 +19,7 @@ GREEDY = 0  # sample index of the greedy answer; 1 to n are the sampled ones
 
 @dataclass(frozen=True, slots=True)
 class PromptResult:
-    """One prompt in one language; accuracies are None without gold answers, and ``sampled`` is a mean (0 "
-    "to 1)."""
+    """One prompt in one language; accuracies are None without gold answers, and ``sampled`` is a mean (0 to 1)."""
 
     id: str
     greedy: float | None
@@ -34,9 +33,8 @@ class LanguageResult:
     Attributes:
         accuracy_greedy: Share of greedy answers that are right; None without gold answers.
         accuracy_sampled: Mean over prompts of the share of sampled answers that are right.
-        right_language: Share of the sampled answers in a decided language that are in the right one; None if
-        none
-            was decided.
+        right_language: Share of the sampled answers in a decided language that are in the right one; None if none was
+            decided.
         undecided_language: Share of the sampled answers whose language was not decided (short, or unsure).
         mean_length: Characters of a sampled answer.
         mean_length_tokens: Tokens of a sampled answer, end of turn included.
@@ -78,11 +76,9 @@ class HeldoutResult:
 
 
 def heldout_chunks(config: Config, prompts: PromptSet, round: int) -> list[Chunk]:
-    """One greedy and ``evaluation.samples_per_prompt`` sampled answers to every held-out prompt, all
-    languages.
+    """One greedy and ``evaluation.samples_per_prompt`` sampled answers to every held-out prompt, all languages.
 
-    The seeds don't depend on ``round``, so evaluations before and after are paired draws. ``round`` is the
-    round
+    The seeds don't depend on ``round``, so evaluations before and after are paired draws. ``round`` is the round
     whose weights answer (0 at the start) and stands in the keys and chunk ids only.
     """
     evaluation, rollout = config.evaluation, config.rollout
@@ -111,8 +107,7 @@ def score_heldout(prompts: PromptSet, candidates: Sequence[Candidate], detector:
     """Score the answers to :func:`heldout_chunks`, in any order.
 
     Raises:
-        ValueError: An answer is missing or the answers are of several weight versions: the figures would be
-        wrong.
+        ValueError: An answer is missing or the answers are of several weight versions: the figures would be wrong.
     """
     versions = {candidate.weight_version for candidate in candidates}
     if len(versions) != 1:

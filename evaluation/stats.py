@@ -29,11 +29,9 @@ def paired_bootstrap(
     seed: int,
     confidence: float = 0.95,
 ) -> Delta:
-    """Difference of means of two systems on the same prompts (Efron and Tibshirani 1993, percentile
-    interval).
+    """Difference of means of two systems on the same prompts (Efron and Tibshirani 1993, percentile interval).
 
-    The prompt is the unit that is drawn: its samples and, in the second axis, its languages stay together,
-    since a
+    The prompt is the unit that is drawn: its samples and, in the second axis, its languages stay together, since a
     prompt that is hard in one language tends to be hard in the others.
 
     Args:

@@ -22,8 +22,7 @@ def build_summary(
 ) -> dict[str, Any]:
     """The content of ``summary.json``.
 
-    Intervals are of the sampled accuracy: 95 %, paired bootstrap over prompts (``evaluation.stats``). Values
-    that do
+    Intervals are of the sampled accuracy: 95 %, paired bootstrap over prompts (``evaluation.stats``). Values that do
     not exist (no gold answers, no second language) are None.
 
     Args:

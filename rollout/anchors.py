@@ -1,5 +1,4 @@
-"""Preference pairs from a file, replayed beside the mined ones so that the dominant language does not "
-"sink."""
+"""Preference pairs from a file, replayed beside the mined ones so that the dominant language does not sink."""
 
 from __future__ import annotations
 
@@ -28,8 +27,7 @@ def load_anchors(config: Config) -> tuple[Anchor, ...]:
     """Read ``anchor.path``; nothing if no anchors are replayed.
 
     Raises:
-        UserError: With file:line and the cure, for any bad row; or the file holds fewer than are drawn a
-        round.
+        UserError: With file:line and the cure, for any bad row; or the file holds fewer than are drawn a round.
     """
     path, wanted = config.anchor.path, config.anchor.pairs_per_round
     if path is None or wanted == 0:
@@ -69,8 +67,7 @@ def load_anchors(config: Config) -> tuple[Anchor, ...]:
 def anchor_pairs(config: Config, anchors: tuple[Anchor, ...], round: int) -> list[Pair]:
     """The anchors of a round: seeded, without replacement, and all are used once before any is used again.
 
-    Their scores are 1 and 0 (they were labelled, not scored) and their weight version is 0: no policy of
-    this run
+    Their scores are 1 and 0 (they were labelled, not scored) and their weight version is 0: no policy of this run
     wrote them, so staleness does not apply.
     """
     if not anchors:

@@ -11,10 +11,8 @@ from rollout.seeds import stable_seed
 def round_prompt_ids(ids: Sequence[str], round: int, per_round: int, seed: int) -> tuple[str, ...]:
     """The ids of one round.
 
-    The ids form an endless sequence of epochs, each a seeded permutation of all ids; round ``r`` takes
-    positions
-    ``[(r - 1) * n, r * n)``. Where a round runs over the end of an epoch, the ids it has already taken are
-    moved
+    The ids form an endless sequence of epochs, each a seeded permutation of all ids; round ``r`` takes positions
+    ``[(r - 1) * n, r * n)``. Where a round runs over the end of an epoch, the ids it has already taken are moved
     behind its share of the next epoch, so that no id comes twice in a round and each comes once an epoch.
 
     Args:

@@ -13,8 +13,7 @@ from typing import Any
 # lingua knows two-letter ISO 639-1 codes only; these name the same languages.
 _ALIASES = {"no": "nb", "fil": "tl", "cmn": "zh", "iw": "he", "in": "id"}
 
-# Languages that lingua does not know and that their script gives away (first word of Unicode character
-# names).
+# Languages that lingua does not know and that their script gives away (first word of Unicode character names).
 _SCRIPTS = {
     "am": "ETHIOPIC",
     "as": "BENGALI",
@@ -32,8 +31,7 @@ _SCRIPTS = {
 # Scripts of the languages that lingua knows and that share one with the table above.
 _SHARED = {"bn": "BENGALI", "hi": "DEVANAGARI", "mr": "DEVANAGARI"}
 
-# Smallest lead of the best language over the second, in lingua's confidence (0 to 1). Short sentences with
-# foreign
+# Smallest lead of the best language over the second, in lingua's confidence (0 to 1). Short sentences with foreign
 # names lead by less; refusing them would cost more right answers than it would find wrong ones.
 MIN_LEAD = 0.15
 
@@ -44,8 +42,7 @@ class LanguageDetector:
     """Detects the languages of a run.
 
     Attributes:
-        undetectable: Codes that can't be told apart by lingua or script (:meth:`detect` never answers with
-        them, and
+        undetectable: Codes that can't be told apart by lingua or script (:meth:`detect` never answers with them, and
             never contradicts them): the caller should warn that their language gate is open.
     """
 
@@ -53,8 +50,7 @@ class LanguageDetector:
         """Build the detector.
 
         Args:
-            codes: BCP-47 codes; only the primary subtag counts (``pt-BR`` and ``pt-PT`` are one language
-            here).
+            codes: BCP-47 codes; only the primary subtag counts (``pt-BR`` and ``pt-PT`` are one language here).
             min_chars: Shorter texts (without outer white space) are never decided.
         """
         from lingua import IsoCode639_1, Language, LanguageDetectorBuilder
@@ -87,8 +83,7 @@ class LanguageDetector:
 
         Args:
             text: Any text.
-            expected: The language that the text should be in. Decides between codes of one language
-            (``pt-BR``,
+            expected: The language that the text should be in. Decides between codes of one language (``pt-BR``,
                 ``pt-PT``), and keeps an undetectable one from being taken for its neighbour.
 
         Returns:

@@ -19,11 +19,9 @@ def apply_gates(
 ) -> list[Candidate]:
     """Judge candidates; the order of the result is that of ``candidates``.
 
-    A candidate gets the first gate that it fails, in the order empty, truncated, language, duplicate. Of
-    equal
-    texts within (round, prompt, language, source, origin) the one with the lowest sample index stays, so all
-    candidates of such a group must be given together. Equality is judged among those that pass the other
-    gates.
+    A candidate gets the first gate that it fails, in the order empty, truncated, language, duplicate. Of equal texts
+    within (round, prompt, language, source, origin) the one with the lowest sample index stays, so all candidates of
+    such a group must be given together. Equality is judged among those that pass the other gates.
 
     Args:
         gates: Which gates are on.

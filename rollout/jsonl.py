@@ -1,5 +1,4 @@
-"""Reading JSON lines so that no bad line is ever skipped: each is a ``UserError`` with file:line and a "
-"cure."""
+"""Reading JSON lines so that no bad line is ever skipped: each is a ``UserError`` with file:line and a cure."""
 
 from __future__ import annotations
 
@@ -20,8 +19,7 @@ def read_rows(path: Path, what: str) -> Iterator[tuple[int, dict[str, object]]]:
         what: What the file holds, for the messages, e.g. "train prompts of language 'es'".
 
     Raises:
-        UserError: File missing, unreadable, empty, with a byte-order mark, or with a line that is blank, not
-        UTF-8,
+        UserError: File missing, unreadable, empty, with a byte-order mark, or with a line that is blank, not UTF-8,
             not JSON or not an object.
     """
     try:

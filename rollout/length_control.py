@@ -29,8 +29,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Fit:
-    """Attributes: alpha (reward per unit of length) and the mean length gap, chosen less rejected, it "
-    "leaves."""
+    """Attributes: alpha (reward per unit of length) and the mean length gap, chosen less rejected, it leaves."""
 
     alpha: float
     gap: float
@@ -68,12 +67,9 @@ def choose(
 def fit(groups: Sequence[Group], config: LengthControlConfig, upper_bound: float | None = None) -> Fit:
     """The alpha whose pairs are equally long on average.
 
-    Published: minimise | mean over prompts of (len(argmax r') - len(argmin r')) | on the grid, one alpha a
-    language
-    and round. Departures, as methods.md 7 asks: candidates that fail a gate are left out by the caller, the
-    fit is
-    made under the upper bound that the choice is made under, prompts that give no pair don't count, alpha
-    may be
+    Published: minimise | mean over prompts of (len(argmax r') - len(argmin r')) | on the grid, one alpha a language
+    and round. Departures from the released code: candidates that fail a gate are left out by the caller, the fit is
+    made under the upper bound that the choice is made under, prompts that give no pair don't count, alpha may be
     negative, and among equals the smallest |alpha| wins (the positive one of two).
 
     Args:

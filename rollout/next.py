@@ -13,10 +13,8 @@ def next_actions(schedule: ScheduleConfig, states: Mapping[int, RoundState]) -> 
     """All actions that may run now, the most urgent first; empty when the run is over.
 
     Two tracks run beside each other. The learner works on the first round that is not done: its reference and
-    training need the weights of the round before. Sampling (generate, score, pair) works on the first round
-    that is
-    not paired, once the weights for it are published. Publishing waits for sampling that still needs the
-    older
+    training need the weights of the round before. Sampling (generate, score, pair) works on the first round that is
+    not paired, once the weights for it are published. Publishing waits for sampling that still needs the older
     weights. So a list holds at most one action of each track, and they never wait for each other.
 
     The driver makes sure before "generate" and "score" that the actors hold ``sample_version`` of that round.

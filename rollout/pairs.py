@@ -1,5 +1,4 @@
-"""From scored candidates to preference pairs. Every prompt that gives none is counted, by language and "
-"reason."""
+"""From scored candidates to preference pairs. Every prompt that gives none is counted, by language and reason."""
 
 from __future__ import annotations
 
@@ -101,8 +100,10 @@ def _best_worst(
     values: dict[CandidateKey, float],
     counters: _Counters,
 ) -> tuple[list[Pair], Fit | None]:
-    """Highest against lowest reward of each prompt (ICR section 1.4 of methods.md), with its traps 4 and "
-    "5 mended."""
+    """Highest against lowest reward of each prompt (ICR, arXiv 2503.04647), gated and deduplicated.
+
+    The released code lets truncated candidates compete, and falls back to the first one where all are above the bound.
+    """
     grouped: dict[str, list[Candidate]] = {}
     for key in sorted(k for k in values if k.language == language and k.source == "policy"):
         if by_key[key].gate == "ok":
@@ -153,11 +154,9 @@ def _cross_language(
     untranslated: frozenset[str],
     counters: _Counters,
 ) -> list[Pair]:
-    """The stronger language's answer against the weaker one's (LIDR, arXiv 2410.08964; section 2.4 of
-    methods.md).
+    """The stronger language's answer against the weaker one's (LIDR, arXiv 2410.08964).
 
-    All pairs of the dominant language are kept, one for each other language (trap 2.8.1 keeps the last one
-    only).
+    All pairs of the dominant language are kept, one for each other language; the released code keeps the last one only.
     """
     dominant = config.languages.dominant
     both = config.candidates.both_directions
@@ -172,8 +171,7 @@ def _cross_language(
                 if not about_translation:
                     foreign = by_key.get(CandidateKey(round, prompt_id, language, "translation", other, sample))
                 elif language == dominant:
-                    # The other language's answer, were it translated, would no longer be a translation
-                    # task's answer.
+                    # The other language's answer, were it translated, would no longer be a translation task's answer.
                     counters.add(language, "about_translation")
                     continue
                 else:

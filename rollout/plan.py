@@ -63,8 +63,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class TranslationPlan:
-    """Translations that one answer chunk leads to, and those that it does not: (origin, language, why) -> "
-    "count."""
+    """Translations that one answer chunk leads to, and those that it does not: (origin, language, why) -> count."""
 
     chunks: tuple[Chunk, ...]
     skipped: Counter[tuple[str, str, str]]
@@ -204,14 +203,12 @@ def _translation(config: Config, source: CandidateKey, target: str, prompt: str)
 def parse_translation(text: str, finish_reason: str) -> tuple[str | None, TranslationOutcome]:
     """The translation in an assistant turn that began with ``TRANSLATION_PRIME``.
 
-    The reference code drops every answer without the closing tag, which drops long ones more often (LIDR
-    traps 2.3);
+    The released code drops every answer without the closing tag, which drops long ones more often;
     a turn that the model itself ended is kept here.
 
     Returns:
-        (text, "ok") with the closing tag; (text, "salvaged") without it but ended by the model; (None,
-        "failed")
-        if nothing is left or the token limit cut it.
+        (text, "ok") with the closing tag; (text, "salvaged") without it but ended by the model; (None, "failed") if
+        nothing is left or the token limit cut it.
     """
     body = text.strip().removeprefix(TRANSLATION_OPEN)
     body, tag, _ = body.partition(TRANSLATION_CLOSE)
@@ -258,8 +255,7 @@ def translation_counts(candidates: Sequence[Candidate]) -> dict[str, dict[Transl
 def load_untranslated(config: Config) -> frozenset[str]:
     """Ids of the prompts that are themselves about translation (``candidates.untranslated_ids``).
 
-    A line is an object with ``prompts.id_field``, a string or an integer. Ids outside the training prompts
-    are
+    A line is an object with ``prompts.id_field``, a string or an integer. Ids outside the training prompts are
     allowed: the list belongs to a data set, the run may use a part of it.
     """
     path: Path | None = config.candidates.untranslated_ids

@@ -1,5 +1,4 @@
-"""What is scored, under which prompt, and the arithmetic of rewards. The log-probabilities come from "
-"elsewhere."""
+"""What is scored, under which prompt, and the arithmetic of rewards. The log-probabilities come from elsewhere."""
 
 from __future__ import annotations
 
@@ -28,13 +27,10 @@ class ScoreRequest:
 
 
 def reward_prompt(config: Config, prompts: PromptSet, candidate: Candidate) -> str:
-    """The user turn under which the implicit reward of a candidate is measured (ICR section 1.3 of
-    methods.md).
+    """The user turn under which the implicit reward of a candidate is measured (ICR, arXiv 2503.04647).
 
-    crosslingual (R_c): the dominant language's instruction, asking for the candidate's language; the plain
-    one for
-    the dominant language itself. native (R_m): the instruction that was answered. translated (R_t): the
-    dominant
+    crosslingual (R_c): the dominant language's instruction, asking for the candidate's language; the plain one for
+    the dominant language itself. native (R_m): the instruction that was answered. translated (R_t): the dominant
     language's instruction, for a candidate that was translated into it.
     """
     dominant = config.languages.dominant

@@ -1,9 +1,7 @@
 """Which weights a round is sampled with: a function of the config, never of timing.
 
-Definitions. Version v is the weights after training round v; 0 is the start. The pairs of round r are
-trained on by
-the learner at version r - 1. The staleness of round r is r - 1 less the version that it was sampled with.
-Weights are
+Definitions. Version v is the weights after training round v; 0 is the start. The pairs of round r are trained on by
+the learner at version r - 1. The staleness of round r is r - 1 less the version that it was sampled with. Weights are
 published to the rollouts after the rounds that ``sync_every`` divides.
 """
 
@@ -23,11 +21,9 @@ def staleness(sample_version: int, learner_version: int) -> int:
 def sample_version(schedule: ScheduleConfig, round: int) -> int:
     """The weight version that round ``round`` (from 1) is sampled with.
 
-    The newest published one; where ``max_staleness`` leaves a round to spare, the newest one before the
-    round that
-    trains meanwhile, so that sampling and training overlap. That is decided here and not by who finishes
-    first:
-    the same config gives the same samples. A larger ``max_staleness`` is a bound, not a goal.
+    The newest published one; where ``max_staleness`` leaves a round to spare, the newest one before the round that
+    trains meanwhile, so that sampling and training overlap. That is decided here and not by who finishes first: the
+    same config gives the same samples. A larger ``max_staleness`` is a bound, not a goal.
     """
     lag = 1 if schedule.max_staleness >= schedule.sync_every else 0
     newest = max(round - 1 - lag, 0)
@@ -35,8 +31,7 @@ def sample_version(schedule: ScheduleConfig, round: int) -> int:
 
 
 def may_start_generation(schedule: ScheduleConfig, round: int, published: int) -> bool:
-    """Whether round ``round`` can be sampled once version ``published`` has been published to the "
-    "rollouts."""
+    """Whether round ``round`` can be sampled once version ``published`` has been published to the rollouts."""
     return sample_version(schedule, round) <= published
 
 
@@ -46,8 +41,7 @@ def publishes(schedule: ScheduleConfig, round: int) -> bool:
 
 
 def may_publish(schedule: ScheduleConfig, version: int, states: Mapping[int, RoundState]) -> bool:
-    """Whether rollout and reward actors may go to ``version``: no round still needs older weights from "
-    "them."""
+    """Whether rollout and reward actors may go to ``version``: no round still needs older weights from them."""
     return all(
         reached(states.get(round, "planned"), "scored")
         for round in range(1, schedule.rounds + 1)
@@ -66,9 +60,8 @@ def published_version(schedule: ScheduleConfig, states: Mapping[int, RoundState]
 def rollout_version(schedule: ScheduleConfig, states: Mapping[int, RoundState]) -> int:
     """The version that the rollout and reward actors must hold now; after a restart, load this one.
 
-    It is the newest published one, except where a finished run goes on with more rounds: the first new one
-    may
-    need the version before.
+    It is the newest published one, except where a finished run goes on with more rounds: the first new one may need
+    the version before.
     """
     waiting = (
         sample_version(schedule, round)
@@ -91,8 +84,7 @@ def reward_versions(config: Config, round: int) -> tuple[int, int | None]:
     """Versions of the implicit reward's two sides in a round.
 
     Returns:
-        (policy side, reference side); None is ``model.reference``. "previous_round" is the policy that the
-        rollouts
+        (policy side, reference side); None is ``model.reference``. "previous_round" is the policy that the rollouts
         held before the present one: with ``sync_every`` above 1 that is ``sync_every`` rounds back, since a
         log-ratio of a policy against itself is 0.
     """
@@ -104,8 +96,7 @@ def reward_versions(config: Config, round: int) -> tuple[int, int | None]:
 
 
 def oldest_needed_version(config: Config, states: Mapping[int, RoundState]) -> int:
-    """The oldest checkpoint that a restart could still ask for; older ones may be deleted (0 is the "
-    "start)."""
+    """The oldest checkpoint that a restart could still ask for; older ones may be deleted (0 is the start)."""
     needed = [rollout_version(config.schedule, states), learner_version(states)]
     # One round more than configured: a finished run may be continued with more rounds.
     for round in range(1, config.schedule.rounds + 2):

@@ -1,5 +1,4 @@
-"""The states of a round and what comes next. The driver asks, does it, and writes the new state to the "
-"journal."""
+"""The states of a round and what comes next. The driver asks, does it, and writes the new state to the journal."""
 
 from __future__ import annotations
 

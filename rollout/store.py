@@ -1,7 +1,6 @@
 """The journal of a run: everything that a restart needs, in one SQLite file with one writer.
 
-Each write is one transaction with ``synchronous=FULL``: after a crash it is there or it is not. Each is
-idempotent by
+Each write is one transaction with ``synchronous=FULL``: after a crash it is there or it is not. Each is idempotent by
 natural key: the same rows again are a no-op, other rows under the same key are a ``StoreConflict``.
 """
 
@@ -273,8 +272,7 @@ class Store:
             self._db.execute("INSERT OR REPLACE INTO rounds VALUES (?, ?, ?)", (round, state, dump(merged)))
 
     def put_evaluation(self, round: int, data: Mapping[str, object]) -> bool:
-        """Write the evaluation of the weights after ``round`` (0 is the start); repeated equal data is a "
-        "no-op."""
+        """Write the evaluation of the weights after ``round`` (0 is the start); repeated equal data is a no-op."""
         text = dump(data)
         with self._transaction():
             old = self._query("SELECT data FROM evaluations WHERE round = ?", (round,))

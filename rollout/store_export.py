@@ -14,8 +14,7 @@ _BATCH = 10_000
 
 
 def export_parquet(store: Store, folder: Path) -> dict[str, Path]:
-    """Write ``candidates.parquet``, ``scores.parquet`` and ``pairs.parquet``; files that are there are
-    replaced.
+    """Write ``candidates.parquet``, ``scores.parquet`` and ``pairs.parquet``; files that are there are replaced.
 
     Returns:
         Table -> file. Token ids are lists of uint32; keys of a pair and parts of a score are JSON texts.

@@ -16,8 +16,7 @@ from rollout.store_schema import SCHEMA, SCHEMA_VERSION, dump
 
 
 def claim(path: Path) -> int:
-    """Become the one writer of the journal at ``path``: a lock file, freed by the system when the process
-    ends.
+    """Become the one writer of the journal at ``path``: a lock file, freed by the system when the process ends.
 
     Returns:
         The open lock file; close it to let the next writer in.

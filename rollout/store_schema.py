@@ -49,22 +49,18 @@ _PRIMARY = f"PRIMARY KEY ({', '.join(KEY_COLUMNS)})"
 
 SCHEMA = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE chunks (round INTEGER NOT NULL, stage TEXT NOT NULL, chunk_id TEXT NOT NULL, rows INTEGER NOT
-NULL,
+CREATE TABLE chunks (round INTEGER NOT NULL, stage TEXT NOT NULL, chunk_id TEXT NOT NULL, rows INTEGER NOT NULL,
     PRIMARY KEY (round, stage, chunk_id)) WITHOUT ROWID;
 CREATE TABLE candidates ({_KEY}, chunk_id TEXT NOT NULL, text TEXT NOT NULL, token_ids BLOB NOT NULL,
     finish_reason TEXT NOT NULL, weight_version INTEGER NOT NULL, gate TEXT NOT NULL, detected_language TEXT,
     translation TEXT, {_PRIMARY}) WITHOUT ROWID;
 CREATE INDEX candidates_chunk ON candidates (round, chunk_id);
-CREATE TABLE scores ({_KEY}, chunk_id TEXT NOT NULL, reward REAL NOT NULL, parts TEXT NOT NULL, {_PRIMARY})
-    WITHOUT ROWID;
-CREATE TABLE pairs (id TEXT PRIMARY KEY, round INTEGER NOT NULL, prompt_id TEXT NOT NULL, language TEXT NOT
-NULL,
-    source TEXT NOT NULL, prompt TEXT NOT NULL, chosen TEXT NOT NULL, rejected TEXT NOT NULL,
-    chosen_score REAL NOT NULL, rejected_score REAL NOT NULL, weight_version INTEGER NOT NULL, chosen_key
-    TEXT,
-    rejected_key TEXT, reference_chosen REAL, reference_rejected REAL, consumed_version INTEGER) WITHOUT
+CREATE TABLE scores ({_KEY}, chunk_id TEXT NOT NULL, reward REAL NOT NULL, parts TEXT NOT NULL, {_PRIMARY}) WITHOUT
     ROWID;
+CREATE TABLE pairs (id TEXT PRIMARY KEY, round INTEGER NOT NULL, prompt_id TEXT NOT NULL, language TEXT NOT NULL,
+    source TEXT NOT NULL, prompt TEXT NOT NULL, chosen TEXT NOT NULL, rejected TEXT NOT NULL,
+    chosen_score REAL NOT NULL, rejected_score REAL NOT NULL, weight_version INTEGER NOT NULL, chosen_key TEXT,
+    rejected_key TEXT, reference_chosen REAL, reference_rejected REAL, consumed_version INTEGER) WITHOUT ROWID;
 CREATE INDEX pairs_round ON pairs (round);
 CREATE TABLE rounds (round INTEGER PRIMARY KEY, state TEXT NOT NULL, data TEXT NOT NULL);
 CREATE TABLE evaluations (round INTEGER PRIMARY KEY, data TEXT NOT NULL);
