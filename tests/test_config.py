@@ -76,7 +76,8 @@ def test_policy_older_than_its_reference_is_refused() -> None:
 
 
 def test_too_few_checkpoints_to_resume_are_refused() -> None:
-    message = refused("schedule.max_staleness=2", "schedule.sync_every=2", "reward.reference=previous_round")
+    sides = ("reward.policy=current", "reward.reference=previous_round")
+    message = refused("schedule.max_staleness=2", "schedule.sync_every=2", *sides)
     assert "learner.keep_checkpoints: 2 is too few" in message
     assert message.endswith("set it to at least 5")
 
