@@ -1,0 +1,252 @@
+"""Length-controlled win rate: AlpacaEval 2's GLM (Dubois et al. 2024, arXiv 2404.04475), in any language.
+
+The model of a preference is ``logistic(slope * tanh(dlen / sd(dlen)) + weight * difficulty[item] + quality)`` with
+``dlen`` the baseline's characters less the model's; the length-controlled win rate is its mean with ``dlen`` 0. The
+original's difficulties and its two "gamed" baselines (the baseline told to be short, and to be verbose) are of
+English AlpacaEval only. Here both come from the annotations at hand: difficulties of a language are fitted jointly
+over several models, and the gamed rows are replaced by what that joint fit expects of an equal model whose answers are
+shorter or longer. The original's L1 penalty, chosen by cross-validation, is a small fixed ridge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.winrate import BASELINE, Verdict
+from rollout.seeds import stable_seed
+
+Array = NDArray[np.float64]
+
+_GAMED_TANH = (0.7, -0.5)  # tanh(dlen / sd) of a told-to-be-short and a told-to-be-verbose baseline
+_GAMED_WEIGHT = 0.1  # of each of their rows: the original's 0.2 over two baselines
+_GAMED_DIFFICULTY = 0.75  # their weight of difficulty, as a share of a usual model's (so in the published fits)
+_RIDGE = 1e-2  # keeps a model that always or never wins finite
+_DIFFICULTY_RIDGE = 1.0  # prior of a difficulty: normal, variance 1
+# In the joint fit a model's weight of difficulty is pulled to the median one: with few models and hard labels the
+# difficulties would otherwise turn into a copy of whichever model they can reproduce best.
+_WEIGHT_RIDGE = 50.0
+_LEAST_WEIGHT = 0.5
+_JOINT_ITERATIONS = 60
+_MAX_STEP = 1.5  # of a Newton step, logits
+_BLOCK = 256  # resamples fitted at once
+
+
+@dataclass(frozen=True, slots=True)
+class Difficulty:
+    """What one language's annotations of several models say about its items.
+
+    Attributes:
+        items: Difficulty by item: mean 0, standard deviation 1, higher is *easier to win*.
+        slope: Median length slope of the models (negative: the longer answer is preferred).
+        weight: Median weight of difficulty.
+        models: How many models it was estimated from.
+    """
+
+    items: dict[str, float]
+    slope: float
+    weight: float
+    models: int
+
+
+@dataclass(frozen=True, slots=True)
+class LengthControlled:
+    """A length-controlled win rate, per cent.
+
+    Attributes:
+        win_rate: Mean predicted preference at equal length, over all items of the language with a known difficulty.
+        ci95: Percentile bootstrap over items; the difficulties are held fixed. None if not asked for.
+        slope: Of tanh(dlen / sd(dlen)).
+        weight: Of difficulty; 0 without difficulties.
+        quality: The model's own term, logits.
+        items: Verdicts fitted.
+        left_out: Verdicts that failed, or without lengths, or on an item without difficulty.
+        difficulty_models: Models that the difficulties come from; 0 if none were used.
+    """
+
+    win_rate: float
+    ci95: tuple[float, float] | None
+    slope: float
+    weight: float
+    quality: float
+    items: int
+    left_out: int
+    difficulty_models: int
+
+
+def estimate_difficulty(models: Mapping[str, Sequence[Verdict]]) -> Difficulty | None:
+    """Fit every item's difficulty jointly over models, in one language.
+
+    Alternates between each model's (slope, weight, quality) and the difficulties, which are standardised: the scale
+    that they share with the weights is free.
+
+    Args:
+        models: Verdicts by model; the items may differ.
+
+    Returns:
+        None with fewer than two models: one model's wins can't be told from its items' difficulty.
+    """
+    usable = {name: rows for name, rows in models.items() if any(_usable(v) for v in rows)}
+    languages = {v.language for rows in usable.values() for v in rows}
+    if len(languages) > 1:
+        raise ValueError(f"difficulty is estimated for one language at a time, got {sorted(languages)}")
+    if len(usable) < 2:
+        return None
+    names = list(dict.fromkeys(v.item for rows in usable.values() for v in rows if _usable(v)))
+    columns = {item: column for column, item in enumerate(names)}
+    wins, length, known = (np.zeros((len(usable), len(names))) for _ in range(3))
+    for row, verdicts in enumerate(usable.values()):
+        kept = [v for v in verdicts if _usable(v)]
+        places = [columns[v.item] for v in kept]
+        wins[row, places], length[row, places], known[row, places] = _labels(kept), _length_term(kept), 1.0
+    easy = _standardised((wins * known).sum(axis=0) / known.sum(axis=0))
+    terms = np.zeros((len(usable), 3))
+    ridge = np.array([_RIDGE, _WEIGHT_RIDGE, _RIDGE])
+    for _ in range(_JOINT_ITERATIONS):
+        centre = np.array([0.0, max(_LEAST_WEIGHT, float(np.median(terms[:, 1]))), 0.0])
+        for row in range(len(usable)):
+            features = np.column_stack([length[row], easy, np.ones(len(names))])
+            terms[row] = _fit(
+                features, wins[row], known[row][None], terms[row], iterations=3, ridge=ridge, centre=centre
+            )[0]
+        weight = terms[:, 1:2]
+        chance = _logistic(terms[:, :1] * length + weight * easy + terms[:, 2:])
+        gradient = (known * (wins - chance) * weight).sum(axis=0) - _DIFFICULTY_RIDGE * easy
+        curvature = (known * chance * (1 - chance) * weight**2).sum(axis=0) + _DIFFICULTY_RIDGE
+        easy = _standardised(easy + np.clip(gradient / curvature, -_MAX_STEP, _MAX_STEP))
+    slope, middle, _ = np.median(terms, axis=0)
+    return Difficulty(dict(zip(names, easy.tolist(), strict=True)), float(slope), float(middle), len(usable))
+
+
+def length_controlled(
+    verdicts: Sequence[Verdict], difficulty: Difficulty | None, resamples: int = 0, seed: int = 0
+) -> LengthControlled:
+    """The length-controlled win rate of one model in one language.
+
+    Args:
+        verdicts: Of the model, one language.
+        difficulty: Of that language's items. None leaves the term and the gamed rows out: the fit is then a plain
+            logistic regression on length, and says so with ``difficulty_models`` 0.
+        resamples: Of the interval; 0 for none.
+        seed: Of the resamples.
+
+    Raises:
+        ValueError: No verdict can be fitted.
+    """
+    kept = [v for v in verdicts if _usable(v) and (difficulty is None or v.item in difficulty.items)]
+    if not kept:
+        raise ValueError("no verdict with a preference, both lengths and a known item")
+    easy = np.array([difficulty.items[v.item] if difficulty else 0.0 for v in kept])
+    features = np.column_stack([_length_term(kept), easy, np.ones(len(kept))])
+    labels, weights = _labels(kept), np.ones(len(kept))
+    if difficulty is not None:
+        gamed, gamed_labels = _gamed(difficulty)
+        features = np.concatenate([features, gamed])
+        labels = np.concatenate([labels, gamed_labels])
+        weights = np.concatenate([weights, np.full(len(gamed), _GAMED_WEIGHT)])
+    terms = _fit(features, labels, weights[None], np.zeros(3))[0]
+    # Failed verdicts have items too: the prediction is over every item that was asked, as in the original.
+    asked = np.array([difficulty.items[v.item] for v in verdicts if v.item in difficulty.items] if difficulty else easy)
+    interval = None
+    if resamples:
+        interval = _interval(features, labels, weights, easy, terms, resamples, seed)
+    return LengthControlled(
+        win_rate=100 * float(_logistic(terms[1] * asked + terms[2]).mean()),
+        ci95=interval,
+        slope=float(terms[0]),
+        weight=float(terms[1]),
+        quality=float(terms[2]),
+        items=len(kept),
+        left_out=len(verdicts) - len(kept),
+        difficulty_models=difficulty.models if difficulty else 0,
+    )
+
+
+def _interval(
+    features: Array, labels: Array, weights: Array, easy: Array, start: Array, resamples: int, seed: int
+) -> tuple[float, float]:
+    rng = np.random.default_rng(stable_seed("length_controlled", seed))
+    items = len(easy)
+    rates: list[Array] = []
+    for first in range(0, resamples, _BLOCK):
+        count = min(_BLOCK, resamples - first)
+        times = rng.multinomial(items, np.full(items, 1 / items), size=count).astype(np.float64)
+        drawn = np.tile(weights, (count, 1))
+        drawn[:, :items] = times
+        terms = _fit(features, labels, drawn, start, iterations=8)
+        predicted = _logistic(terms[:, 1:2] * easy + terms[:, 2:])
+        rates.append(100 * (predicted * times).sum(axis=1) / items)
+    low, high = np.quantile(np.concatenate(rates), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _gamed(difficulty: Difficulty) -> tuple[Array, Array]:
+    """Rows of an equal model (no quality term) with shorter and with longer answers than the baseline."""
+    easy = np.array(list(difficulty.items.values()))
+    rows = [np.column_stack([np.full(len(easy), t), easy, np.zeros(len(easy))]) for t in _GAMED_TANH]
+    features = np.concatenate(rows)
+    return features, _logistic(features @ np.array([difficulty.slope, _GAMED_DIFFICULTY * difficulty.weight, 0.0]))
+
+
+def _fit(
+    features: Array,
+    labels: Array,
+    weights: Array,
+    start: Array,
+    iterations: int = 50,
+    ridge: Array | float = _RIDGE,
+    centre: Array | float = 0.0,
+) -> Array:
+    """Ridge logistic regression on soft labels by Newton's method, one fit for each row of ``weights``.
+
+    Args:
+        features: (rows, terms).
+        labels: (rows,), 0 to 1.
+        weights: (fits, rows).
+        start: (terms,).
+        iterations: At most.
+        ridge: Of each term.
+        centre: What the ridge pulls each term to.
+
+    Returns:
+        (fits, terms).
+    """
+    terms = np.tile(start, (len(weights), 1))
+    penalty = np.diag(np.broadcast_to(ridge, features.shape[1]))
+    outer = np.einsum("ri,rj->rij", features, features).reshape(len(features), -1)
+    for _ in range(iterations):
+        chance = _logistic(terms @ features.T)
+        gradient = (weights * (labels - chance)) @ features - (terms - centre) @ penalty
+        hessian = ((weights * chance * (1 - chance)) @ outer).reshape(-1, *penalty.shape) + penalty
+        step = np.clip(np.linalg.solve(hessian, gradient[..., None])[..., 0], -_MAX_STEP, _MAX_STEP)
+        terms = terms + step
+        if np.abs(step).max() < 1e-8:
+            break
+    return terms
+
+
+def _usable(verdict: Verdict) -> bool:
+    return None not in (verdict.preference, verdict.baseline_chars, verdict.model_chars)
+
+
+def _labels(verdicts: Sequence[Verdict]) -> Array:
+    return np.array([v.preference for v in verdicts], dtype=np.float64) - BASELINE
+
+
+def _length_term(verdicts: Sequence[Verdict]) -> Array:
+    """tanh of the length difference in its own standard deviations; 0 if the difference never varies."""
+    difference = np.array([(v.baseline_chars or 0) - (v.model_chars or 0) for v in verdicts], dtype=np.float64)
+    spread = difference.std(ddof=1) if len(difference) > 1 else 0.0
+    return np.tanh(difference / spread) if spread else np.zeros(len(difference))
+
+
+def _standardised(values: Array) -> Array:
+    spread = values.std()
+    return (values - values.mean()) / spread if spread else np.zeros(len(values))
+
+
+def _logistic(values: Array) -> Array:
+    return 1 / (1 + np.exp(-np.clip(values, -35, 35)))
