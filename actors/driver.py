@@ -9,6 +9,7 @@ config alone, never on timing, so that a restart goes on where it was and ends w
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -22,6 +23,7 @@ from actors.pool import StopRequested, drain
 from actors.preflight import Inputs
 from actors.screen import Screen
 from actors.team import Team
+from configs.errors import UserError
 from configs.schema import Config
 from evaluation.heldout import HeldoutResult
 from learners.group import RoundResult
@@ -169,8 +171,14 @@ class Driver:
                 self._inputs.anchors,
                 self._inputs.untranslated,
             )
-            self._team.store("put_pairs", action.round, mined.pairs)
             counts = round_counts(candidates, scores, mined)
+            if counts["pairs"] == 0:
+                raise UserError(
+                    f"round {action.round}: {counts['candidates']} candidates gave no pair (refused: "
+                    f"{json.dumps(counts['refused'])}; gates: {json.dumps(counts['gates'])}); more samples or a higher "
+                    "temperature give more different answers, gates.* says what is refused"
+                )
+            self._team.store("put_pairs", action.round, mined.pairs)
             self._team.store("set_round_state", action.round, action.then, {"counts": counts})
 
     # --- learner track --------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from collections.abc import Callable
@@ -28,6 +29,7 @@ class Inputs:
     untranslated: frozenset[str]  # ids of prompts about translation
     names: dict[str, str]  # language code -> English name
     fits: Callable[[str], bool]  # whether a translation's user turn leaves room for the translation
+    left_out: int  # train ids that prompts.skip_longer_than left out
 
 
 def check_inputs(config: Config) -> Inputs:
@@ -50,10 +52,15 @@ def check_inputs(config: Config) -> Inputs:
     # The longest form that a prompt takes: as sampled, or as the cross-lingual reward prompt.
     longest_name = max(names.values(), key=len)
 
+    @functools.cache
     def count(text: str) -> int:
         asked = crosslingual_instruction(text, longest_name) if config.reward.kind == "implicit" else text
         return len(encoder.prompt_ids(asked))
 
+    left_out = len(prompts.ids)
+    prompts = _without_long(prompts, config, count)
+    left_out -= len(prompts.ids)
+    heldout = None if heldout is None else _without_long(heldout, config, count)
     for split in (prompts, heldout):
         if split is not None:
             check_lengths(split, count, config.model.max_length, config.rollout.max_new_tokens)
@@ -64,7 +71,23 @@ def check_inputs(config: Config) -> Inputs:
     def fits(instruction: str) -> bool:
         return len(encoder.prompt_ids(instruction, prime=TRANSLATION_PRIME)) <= room
 
-    return Inputs(prompts, heldout, anchors, load_untranslated(config), names, fits)
+    return Inputs(prompts, heldout, anchors, load_untranslated(config), names, fits, left_out)
+
+
+def _without_long(prompts: PromptSet, config: Config, count: Callable[[str], int]) -> PromptSet:
+    limit = config.prompts.skip_longer_than
+    if limit is None:
+        return prompts
+    kept = [
+        prompt_id
+        for prompt_id in prompts.ids
+        if all(count(prompts.get(prompt_id, code).text) <= limit for code in prompts.languages)
+    ]
+    if not kept:
+        raise UserError(
+            f"prompts.skip_longer_than: {limit} tokens leaves none of the {len(prompts.ids)} prompts; raise it"
+        )
+    return prompts.only(kept)
 
 
 def check_disk(config: Config) -> None:

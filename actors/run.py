@@ -34,7 +34,9 @@ def run_training(config: Config, resume: bool) -> bool:
     folder = open_run_folder(config, resume)
     metrics = MetricsLog(folder.path)
     flag = StopFlag()
-    screen.say(f"{folder.path}: {len(inputs.prompts.ids)} prompts in {', '.join(config.languages.codes)}")
+    skipped = f", {inputs.left_out} longer ones left out" if inputs.left_out else ""
+    codes = ", ".join(config.languages.codes)
+    screen.say(f"{folder.path}: {len(inputs.prompts.ids)} prompts in {codes}{skipped}")
     try:
         with start_team(config, inputs.prompts, folder, flag) as team:
             screen.say(f"rollout, reward and learner actors are up, weights v{team.version}")

@@ -58,6 +58,12 @@ class PromptsConfig(Section):
     text_field: str = Field("prompt", description="Field that holds the instruction.")
     answer_field: str | None = Field("answer", description="Field with the gold answer, where there is one.")
     limit: int | None = Field(None, ge=1, description="Use only the first so many train prompts.")
+    skip_longer_than: int | None = Field(
+        None,
+        ge=1,
+        description="Leave out ids whose prompt has more tokens than this in any language; how many is shown. "
+        "By default a prompt that does not fit is an error.",
+    )
     heldout_limit: int | None = Field(None, ge=1, description="Use only the first so many held-out prompts.")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from configs.errors import UserError
@@ -39,6 +39,16 @@ class PromptSet:
     def location(self, prompt_id: str, language: str) -> str:
         """``file:line`` of a prompt, for messages."""
         return f"{self.paths[language]}:{self.lines[prompt_id, language]}"
+
+    def only(self, ids: Sequence[str]) -> PromptSet:
+        """The same prompts with no other ids than these, in their order."""
+        kept = set(ids)
+        return replace(
+            self,
+            ids=tuple(ids),
+            rows={key: row for key, row in self.rows.items() if key[0] in kept},
+            lines={key: line for key, line in self.lines.items() if key[0] in kept},
+        )
 
     @property
     def has_answers(self) -> bool:

@@ -65,6 +65,19 @@ def test_prompt_longer_than_the_context(tmp_path: Path) -> None:
     assert "set model.max_length to at least" in message
 
 
+def test_long_prompts_can_be_left_out_in_all_languages(tmp_path: Path) -> None:
+    for code in ("en", "es", "sw"):
+        rows = [f'{{"id": {i}, "prompt": "Say{" word" * (300 if (i, code) == (2, "es") else 3)}"}}' for i in range(4)]
+        (tmp_path / f"{code}.jsonl").write_text("\n".join(rows) + "\n")
+    overrides = [f"prompts.train={tmp_path}/{{lang}}.jsonl", "prompts.heldout=null", "prompts.skip_longer_than=100"]
+    inputs = check_inputs(small_config(tmp_path, *overrides))
+    assert inputs.prompts.ids == ("0", "1", "3")
+    assert inputs.left_out == 1
+    assert "leaves none of the 4 prompts" in refused(
+        small_config(tmp_path, *overrides[:2], "prompts.skip_longer_than=1")
+    )
+
+
 def test_reference_with_another_tokenizer(tmp_path: Path) -> None:
     folder = tmp_path / "reference"
     shutil.copytree(POLICY, folder)
