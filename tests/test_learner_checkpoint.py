@@ -117,7 +117,7 @@ with single_process():
 """
 
 
-@pytest.mark.parametrize("limit,stopped_in", [(30_000, "trainer"), (0, "trainer"), (1 << 30, None)])
+@pytest.mark.parametrize(("limit", "stopped_in"), [(30_000, "trainer"), (0, "trainer"), (1 << 30, None)])
 def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path, limit: int, stopped_in: str | None) -> None:
     start = make_folder(tmp_path / "start")
     run = tmp_path / "run"
@@ -133,7 +133,8 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path, limit: int, stop
     if stopped_in is None:
         assert latest_checkpoint(run) == checkpoint_folder(run, 2)
         return
-    assert "round-0002: the disk is full" in done.stdout and "last complete checkpoint is untouched" in done.stdout
+    assert "round-0002: the disk is full" in done.stdout
+    assert "last complete checkpoint is untouched" in done.stdout
     assert os.listdir(run / "checkpoints") == ["round-0001"]
     assert (run / "policy").resolve() == checkpoint_folder(run, 1)
 

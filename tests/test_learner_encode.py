@@ -31,7 +31,8 @@ def test_prompt_and_completion(folder: Path) -> None:
     assert (ids[0], ids[-2:], len(ids)) == (user, [end, assistant], 5)
     assert encoder.end_of_turn_id == end
     completion = encoder.completion_ids("ja, ñ")
-    assert completion[-1] == end and completion.count(end) == 1
+    assert completion[-1] == end
+    assert completion.count(end) == 1
     assert encoder.decode(completion) == "ja, ñ"
     assert encoder.prompt_ids("hi", prime="<x>")[:-3] == ids
 
@@ -50,7 +51,7 @@ def test_a_completion_cannot_spell_a_special_token(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "template,eos,expected",
+    ("template", "eos", "expected"),
     [
         (TEMPLATE, [2, 5], 5),  # of several, the one that the template puts
         (TEMPLATE, 2, 5),  # the template's special token, though generation stops at another

@@ -113,7 +113,7 @@ def test_rows_are_short_whatever_the_budget() -> None:
     assert len(batches) == 2
 
 
-@pytest.mark.parametrize("prompt,completions", [((), ((1,),)), ((1,), ()), ((1,), ((1,), ()))])
+@pytest.mark.parametrize(("prompt", "completions"), [((), ((1,),)), ((1,), ()), ((1,), ((1,), ()))])
 def test_empty_parts_are_refused(prompt: tuple[int, ...], completions: tuple[tuple[int, ...], ...]) -> None:
     with pytest.raises(ValueError, match="at least one token"):
         Segment(prompt, completions)

@@ -60,7 +60,8 @@ def test_first_loss_is_ln_2_and_training_learns(folder: Path, tmp_path: Path) ->
     steps = train_offline(folder, make_pairs(6), tmp_path / "out", learner, ModelConfig(policy=folder), 0)
     assert steps[0].values["preference_loss"] == pytest.approx(math.log(2), abs=1e-6)
     assert steps[0].values["reward_accuracy"] == 0.5
-    assert steps[-1].values["preference_loss"] < 0.5 and steps[-1].values["reward_accuracy"] > 0.9
+    assert steps[-1].values["preference_loss"] < 0.5
+    assert steps[-1].values["reward_accuracy"] > 0.9
     assert [step.learning_rate for step in steps[:4]] == pytest.approx([1e-3 / 3, 2e-3 / 3, 1e-3, 1e-3])
     assert steps[0].languages.keys() == {"es", "sw"}
     assert sum(one["pairs"] for one in steps[0].languages.values()) == 6
@@ -160,7 +161,7 @@ def test_bad_pairs_are_the_users(folder: Path, tmp_path: Path) -> None:
         session.close()
 
 
-@pytest.mark.parametrize("kind,dtype", [("gemma3", "float32"), ("qwen3", "bfloat16")])
+@pytest.mark.parametrize(("kind", "dtype"), [("gemma3", "float32"), ("qwen3", "bfloat16")])
 def test_other_models_train_and_their_probe_is_what_transformers_computes(
     tmp_path: Path, kind: str, dtype: str
 ) -> None:
