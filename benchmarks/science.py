@@ -80,8 +80,8 @@ def render(folder: Path) -> str:
         "",
         "## Change of sampled accuracy, mean over seeds, points",
         "",
-        "| | mean of the others | " + " | ".join(codes) + " | greedy, mean of the others | right language |",
-        "|---|---|" + "---|" * (len(codes) + 2),
+        "| | seeds | mean of the others | " + " | ".join(codes) + " | greedy, mean of the others | right language |",
+        "|---|---|---|" + "---|" * (len(codes) + 2),
     ]
     for variant in VARIANTS:
         rows = [loaded[variant.name, seed] for seed in SEEDS if (variant.name, seed) in loaded]
@@ -106,7 +106,7 @@ def _mean_row(variant: Variant, rows: list[dict[str, Any]], codes: list[str]) ->
 
     others = codes[1:]
     overall = [100 * (r["non_english_mean"]["end"] - r["non_english_mean"]["start"]) for r in rows]
-    cells = [f"**{statistics.mean(overall):+.1f}** ({min(overall):+.1f} to {max(overall):+.1f})"]
+    cells = [str(len(rows)), f"**{statistics.mean(overall):+.1f}** ({min(overall):+.1f} to {max(overall):+.1f})"]
     cells += [f"{statistics.mean(change(r, c, 'accuracy_sampled') for r in rows):+.1f}" for c in codes]
     for key in ("accuracy_greedy", "right_language"):
         cells.append(f"{statistics.mean(change(r, c, key) for r in rows for c in others):+.1f}")
