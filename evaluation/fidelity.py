@@ -1,0 +1,167 @@
+"""Language fidelity: is an answer, and each of its lines, in the language that was asked for?"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from rollout.detect import LanguageDetector
+
+UNSURE = "unsure"
+_FENCE = re.compile(r"^\s*(```|~~~)")
+_CODE = re.compile(r"`[^`]*`|https?://\S+|\$\$?[^$\n]+\$\$?|\\\[.*?\\\]|\\\(.*?\\\)")
+# Scripts that one language mixes as a matter of course count as one (first words of Unicode character names).
+_ONE_SCRIPT = {
+    "HIRAGANA": "CJK",
+    "KATAKANA": "CJK",
+    "KATAKANA-HIRAGANA": "CJK",
+    "HALFWIDTH": "CJK",
+    "FULLWIDTH": "LATIN",
+}
+_CONFUSED_SHARE = 0.1  # of the letters; less is a name or a term
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerFidelity:
+    """One answer.
+
+    Attributes:
+        language: Asked for.
+        detected: Of the whole answer; None if unsure.
+        lines: Detected language of each line that has letters outside code; None if unsure.
+        scripts: Letters by script, of the text outside code.
+    """
+
+    language: str
+    detected: str | None
+    lines: tuple[str | None, ...]
+    scripts: dict[str, int]
+
+    @property
+    def wrong_lines(self) -> int:
+        """Lines that are surely in another language."""
+        return sum(line is not None and line != self.language for line in self.lines)
+
+    @property
+    def switches(self) -> bool:
+        """Whether two lines are surely in different languages."""
+        return len({line for line in self.lines if line is not None}) > 1
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageFidelity:
+    """All answers in one language; shares are None where nothing was decided.
+
+    Attributes:
+        answers: How many.
+        unsure: Answers whose language was not decided; in no share of answers.
+        empty: Answers without a letter outside code; counted as unsure too.
+        right: Share of the decided answers that are in the language.
+        lines: Lines with letters outside code.
+        unsure_lines: Lines that were not decided.
+        right_lines: Share of the decided lines that are in the language.
+        switching: Share of the answers with at least two decided lines in which two are in different languages.
+        script_confusion: Share of the answers with letters in which more than a tenth of them are in a script other
+            than the language's usual one, which is the most frequent one over all its right answers.
+    """
+
+    answers: int
+    unsure: int
+    empty: int
+    right: float | None
+    lines: int
+    unsure_lines: int
+    right_lines: float | None
+    switching: float | None
+    script_confusion: float | None
+
+
+def prose(text: str) -> list[str]:
+    """The lines of a text that hold letters, without fenced code, inline code, formulas and addresses."""
+    lines: list[str] = []
+    fence: str | None = None
+    for line in text.splitlines():
+        mark = _FENCE.match(line)
+        if mark:
+            fence = mark[1] if fence is None else None if fence == mark[1] else fence
+            continue
+        if fence is None:
+            kept = _CODE.sub(" ", line).strip()
+            if any(char.isalpha() for char in kept):
+                lines.append(kept)
+    return lines
+
+
+def scripts(text: str) -> dict[str, int]:
+    """Letters by script, by the first word of their Unicode names; Japanese and Chinese scripts count as one."""
+    names = (unicodedata.name(char, "?").split(" ", 1)[0] for char in text if char.isalpha())
+    return dict(Counter(_ONE_SCRIPT.get(name, name) for name in names))
+
+
+def answer_fidelity(text: str, language: str, detector: LanguageDetector) -> AnswerFidelity:
+    """Detect an answer as a whole and line by line; code, formulas and addresses have no language."""
+    lines = prose(text)
+    whole = "\n".join(lines)
+    return AnswerFidelity(
+        language=language,
+        detected=detector.detect(whole, language),
+        lines=tuple(detector.detect(line, language) for line in lines),
+        scripts=scripts(whole),
+    )
+
+
+def language_fidelity(answers: Sequence[AnswerFidelity]) -> dict[str, LanguageFidelity]:
+    """Figures by language asked for."""
+    groups: dict[str, list[AnswerFidelity]] = {}
+    for answer in answers:
+        groups.setdefault(answer.language, []).append(answer)
+    return {code: _language(code, rows) for code, rows in sorted(groups.items())}
+
+
+def _language(code: str, rows: Sequence[AnswerFidelity]) -> LanguageFidelity:
+    decided = [row for row in rows if row.detected is not None]
+    lines = [line for row in rows for line in row.lines]
+    known = [line for line in lines if line is not None]
+    several = [row for row in rows if sum(line is not None for line in row.lines) > 1]
+    lettered = [row for row in rows if row.scripts]
+    usual = _usual_script([row for row in lettered if row.detected == code] or lettered)
+    return LanguageFidelity(
+        answers=len(rows),
+        unsure=len(rows) - len(decided),
+        empty=len(rows) - len(lettered),
+        right=_share(row.detected == code for row in decided),
+        lines=len(lines),
+        unsure_lines=len(lines) - len(known),
+        right_lines=_share(line == code for line in known),
+        switching=_share(row.switches for row in several),
+        script_confusion=_share(
+            1 - row.scripts.get(usual, 0) / sum(row.scripts.values()) > _CONFUSED_SHARE for row in lettered
+        ),
+    )
+
+
+def _usual_script(rows: Sequence[AnswerFidelity]) -> str:
+    total: Counter[str] = Counter()
+    for row in rows:
+        total.update(row.scripts)
+    return min(total, key=lambda name: (-total[name], name)) if total else ""
+
+
+def _share(values: Iterable[bool]) -> float | None:
+    seen = list(values)
+    return sum(seen) / len(seen) if seen else None
+
+
+def confusion(pairs: Iterable[tuple[str, str | None]]) -> dict[str, dict[str, int]]:
+    """Language asked for -> language detected ("unsure" where it was not decided) -> answers.
+
+    Args:
+        pairs: (asked, detected) of each answer.
+    """
+    table: dict[str, Counter[str]] = {}
+    for asked, detected in pairs:
+        table.setdefault(asked, Counter())[detected or UNSURE] += 1
+    return {asked: dict(sorted(row.items())) for asked, row in sorted(table.items())}
