@@ -1,0 +1,232 @@
+"""What a report shows, read from a run folder: its config, summary, metrics and journal."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from configs.errors import UserError
+from evaluation.fidelity import confusion
+from rollout.jsonl import read_rows
+from rollout.records import CandidateKey, Pair
+from rollout.store import Store
+
+_MAX_PAIRS = 360  # in the browser of pairs, spread evenly over rounds and languages
+_MAX_TEXT = 3000  # characters of a prompt or answer that is shown
+_KEY = ("round", "prompt_id", "language", "source", "origin", "sample")
+
+
+@dataclass(frozen=True, slots=True)
+class ShownCandidate:
+    """A candidate of a pair's prompt as the browser shows it; ``score`` is None if it was not scored."""
+
+    text: str
+    gate: str
+    detected: str | None
+    score: float | None
+    source: str
+    sample: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShownPair:
+    """A pair with all candidates of its prompt, best score first."""
+
+    pair: Pair
+    candidates: tuple[ShownCandidate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RunData:
+    """One run.
+
+    Attributes:
+        name: Of the run.
+        path: Its folder.
+        config: Resolved config, as plain data; empty if the folder has none.
+        summary: Content of ``summary.json``; empty for a run that is not finished.
+        metrics: Rows of ``metrics.jsonl``, by round.
+        evaluations: By the round whose weights answered (0: the start).
+        gates: Round -> language -> gate -> candidates, over all sources.
+        confusion: Round -> asked -> detected language (or "unsure") -> sampled answers.
+        pairs: A selection for the browser.
+        pair_count: Mined and anchor pairs in the journal.
+    """
+
+    name: str
+    path: Path
+    config: dict[str, Any] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[int, dict[str, Any]] = field(default_factory=dict)
+    evaluations: dict[int, dict[str, Any]] = field(default_factory=dict)
+    gates: dict[int, dict[str, dict[str, int]]] = field(default_factory=dict)
+    confusion: dict[int, dict[str, dict[str, int]]] = field(default_factory=dict)
+    pairs: tuple[ShownPair, ...] = ()
+    pair_count: int = 0
+
+    @property
+    def dominant(self) -> str | None:
+        """The dominant language, where the config names one."""
+        value = lookup(self.config, "languages", "dominant")
+        return value if isinstance(value, str) else None
+
+    @property
+    def languages(self) -> list[str]:
+        """The evaluated languages, the dominant one first."""
+        codes = set(lookup(self.summary, "languages") or {})
+        for evaluation in self.evaluations.values():
+            codes |= set(lookup(evaluation, "languages") or {})
+        for by_language in self.gates.values():
+            codes |= set(by_language)
+        return sorted(codes, key=lambda code: (code != self.dominant, code))
+
+    @property
+    def trained_languages(self) -> list[str]:
+        """Languages that a mined pair was in."""
+        codes: set[str] = set()
+        for row in self.metrics.values():
+            counts = lookup(row, "counts", "pairs_by_language") or {}
+            codes |= {code for code, count in counts.items() if count}
+        return sorted(codes)
+
+
+def lookup(data: Any, *path: str) -> Any:
+    """The value at a path of nested mappings, or None."""
+    for key in path:
+        if not isinstance(data, Mapping) or key not in data:
+            return None
+        data = data[key]
+    return data
+
+
+def number(data: Any, *path: str) -> float | None:
+    """The finite number at a path, or None."""
+    value = lookup(data, *path)
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value or abs(value) == float("inf"):
+        return None
+    return float(value)
+
+
+def read_run(path: Path) -> RunData:
+    """Read a run folder, finished or not, beside its writer if there is one.
+
+    Raises:
+        UserError: No such folder, no journal in it, or a file in it is damaged; names the file (and line).
+    """
+    if not path.is_dir():
+        raise UserError(f"{path}: no such folder; name a run folder such as runs/demo")
+    if not (path / "store.sqlite").is_file():
+        raise UserError(f"{path}: no store.sqlite in it; name a run folder such as runs/demo")
+    with Store.read(path / "store.sqlite") as store:
+        gates, asked = _candidates(store)
+        pairs = [pair for round in sorted(store.round_states()) for pair in store.pairs(round)]
+        return RunData(
+            name=store.meta().get("run_name") or path.resolve().name,
+            path=path,
+            config=_config(path / "config.yaml"),
+            summary=_summary(path / "summary.json"),
+            metrics=_metrics(path / "metrics.jsonl"),
+            evaluations=store.evaluations(),
+            gates=gates,
+            confusion=asked,
+            pairs=_shown(store, _selection(pairs)),
+            pair_count=len(pairs),
+        )
+
+
+def _candidates(store: Store) -> tuple[dict[int, dict[str, dict[str, int]]], dict[int, dict[str, dict[str, int]]]]:
+    gates: Counter[tuple[int, str, str]] = Counter()
+    detected: dict[int, list[tuple[str, str | None]]] = {}
+    for row in store.table("candidates", (*_KEY, "gate", "detected_language")):
+        round, _, language, source, _, _, gate, found = row
+        gates[round, language, gate] += 1
+        if source == "policy":
+            detected.setdefault(round, []).append((language, found))
+    out: dict[int, dict[str, dict[str, int]]] = {}
+    for (round, language, gate), count in sorted(gates.items()):
+        out.setdefault(round, {}).setdefault(language, {})[gate] = count
+    return out, {round: confusion(answers) for round, answers in sorted(detected.items())}
+
+
+def _selection(pairs: list[Pair]) -> list[Pair]:
+    """At most ``_MAX_PAIRS``: from each round and language the same number, evenly over the sorted ids."""
+    groups: dict[tuple[int, str, str], list[Pair]] = {}
+    for pair in pairs:
+        groups.setdefault((pair.round, pair.language, pair.source), []).append(pair)
+    if not groups:
+        return []
+    share = max(1, _MAX_PAIRS // len(groups))
+    chosen: list[Pair] = []
+    for group in groups.values():
+        step = max(1.0, len(group) / share)
+        chosen += [group[int(place * step)] for place in range(min(share, len(group)))]
+    return chosen[:_MAX_PAIRS]
+
+
+def _shown(store: Store, pairs: list[Pair]) -> tuple[ShownPair, ...]:
+    wanted = {(pair.round, pair.prompt_id, pair.language) for pair in pairs if pair.source == "mined"}
+    rounds = sorted({round for round, _, _ in wanted})
+    scores: dict[CandidateKey, float] = {s.key: s.reward for round in rounds for s in store.scores(round)}
+    candidates: dict[tuple[int, str, str], list[ShownCandidate]] = {}
+    for row in store.table("candidates", (*_KEY, "text", "gate", "detected_language")):
+        key = CandidateKey(*row[:6])
+        place = (key.round, key.prompt_id, key.language)
+        if place in wanted:
+            shown = ShownCandidate(row[6][:_MAX_TEXT], row[7], row[8], scores.get(key), key.source, key.sample)
+            candidates.setdefault(place, []).append(shown)
+    return tuple(
+        ShownPair(
+            pair,
+            tuple(
+                sorted(
+                    candidates.get((pair.round, pair.prompt_id, pair.language), ()) if pair.source == "mined" else (),
+                    key=lambda c: (c.score is None, -(c.score or 0.0), c.source, c.sample),
+                )
+            ),
+        )
+        for pair in pairs
+    )
+
+
+def _summary(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}:{error.lineno}: not valid JSON ({error.msg}); restore or remove the file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); restore or remove the file") from None
+    if not isinstance(data, dict):
+        raise UserError(f"{path}:1: {type(data).__name__} instead of an object; restore or remove the file")
+    return data
+
+
+def _metrics(path: Path) -> dict[int, dict[str, Any]]:
+    if not path.exists() or path.stat().st_size == 0:
+        return {}
+    rows: dict[int, dict[str, Any]] = {}
+    for line, row in read_rows(path, "metrics of the run"):
+        round = row.get("round")
+        if not isinstance(round, int) or isinstance(round, bool):
+            raise UserError(f"{path}:{line}: 'round' is missing or no integer; remove the line")
+        rows[round] = row
+    return dict(sorted(rows.items()))
+
+
+def _config(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise UserError(f"{where}: cannot be read as YAML; restore or remove the file") from None
+    return data if isinstance(data, dict) else {}

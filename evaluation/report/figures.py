@@ -1,0 +1,182 @@
+"""The report's figures as plain values, in per cent where they are shares: what the HTML and the Markdown share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from evaluation.report.data import RunData, lookup, number
+
+GATES = ("ok", "duplicate", "language", "truncated", "empty", "translation_failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Uplift:
+    """Sampled accuracy of one language before and after, per cent; ``low`` and ``high`` bound the difference."""
+
+    language: str
+    start: float
+    end: float
+    low: float | None
+    high: float | None
+    greedy: tuple[float | None, float | None]
+    right_language: tuple[float | None, float | None]
+    length: tuple[float | None, float | None]
+
+    @property
+    def delta(self) -> float:
+        """Points."""
+        return self.end - self.start
+
+
+def percent(value: float | None) -> float | None:
+    """A share in per cent."""
+    return None if value is None else 100 * value
+
+
+def uplifts(run: RunData) -> list[Uplift]:
+    """By language, the dominant one first; languages without an accuracy are left out."""
+    out: list[Uplift] = []
+    for code in run.languages:
+        entry = lookup(run.summary, "languages", code)
+        start, end = (percent(number(entry, when, "accuracy_sampled")) for when in ("start", "end"))
+        if start is None or end is None:
+            continue
+        low, high = _bounds(lookup(entry, "delta_ci95"))
+
+        def both(name: str, entry: object = entry) -> tuple[float | None, float | None]:
+            return number(entry, "start", name), number(entry, "end", name)
+
+        greedy, right = both("accuracy_greedy"), both("right_language")
+        out.append(
+            Uplift(
+                code,
+                start,
+                end,
+                low,
+                high,
+                (percent(greedy[0]), percent(greedy[1])),
+                (percent(right[0]), percent(right[1])),
+                both("mean_length"),
+            )
+        )
+    return out
+
+
+def others_uplift(run: RunData) -> Uplift | None:
+    """The mean over all languages but the dominant one."""
+    entry = lookup(run.summary, "non_english_mean")
+    start, end = percent(number(entry, "start")), percent(number(entry, "end"))
+    if start is None or end is None:
+        return None
+    low, high = _bounds(lookup(entry, "delta_ci95"))
+    none = (None, None)
+    return Uplift("mean of the others", start, end, low, high, none, none, none)
+
+
+def _bounds(interval: object) -> tuple[float | None, float | None]:
+    if not isinstance(interval, list) or len(interval) != 2:
+        return None, None
+    low, high = (number({"bound": bound}, "bound") for bound in interval)
+    return percent(low), percent(high)
+
+
+def evaluation_curves(run: RunData, name: str) -> dict[str, dict[int, float]]:
+    """Language -> round -> a share of the held-out evaluation, per cent."""
+    out: dict[str, dict[int, float]] = {}
+    for code in run.languages:
+        for round, evaluation in sorted(run.evaluations.items()):
+            value = percent(number(evaluation, "languages", code, name))
+            if value is not None:
+                out.setdefault(code, {})[round] = value
+    return out
+
+
+def others_curve(run: RunData) -> dict[int, float]:
+    """Round -> mean sampled accuracy of all languages but the dominant one, per cent."""
+    curves = [points for code, points in evaluation_curves(run, "accuracy_sampled").items() if code != run.dominant]
+    rounds = sorted({round for points in curves for round in points})
+    complete = [round for round in rounds if all(round in points for points in curves)]
+    return {round: sum(points[round] for points in curves) / len(curves) for round in complete}
+
+
+def learner_curves(run: RunData, name: str, scale: float = 1.0) -> dict[str, dict[int, float]]:
+    """Language -> round -> a mean of the learner over the round's last pass."""
+    out: dict[str, dict[int, float]] = {}
+    codes = {code for row in run.metrics.values() for code in lookup(row, "learner", "languages") or {}}
+    for code in sorted(codes, key=lambda code: (code != run.dominant, code)):
+        for round, row in run.metrics.items():
+            value = number(row, "learner", "languages", code, name)
+            if value is not None:
+                out.setdefault(code, {})[round] = scale * value
+    return out
+
+
+def gate_totals(run: RunData) -> dict[str, dict[str, float]]:
+    """Language -> gate -> candidates over all rounds."""
+    out: dict[str, dict[str, float]] = {}
+    for by_language in run.gates.values():
+        for code, gates in by_language.items():
+            row = out.setdefault(code, {})
+            for gate, count in gates.items():
+                row[gate] = row.get(gate, 0.0) + count
+    return {code: out[code] for code in run.languages if code in out}
+
+
+def pair_lengths(run: RunData) -> dict[str, dict[str, float]]:
+    """Language -> "chosen" or "rejected" -> mean characters, over the pairs of all rounds."""
+    sums: dict[str, dict[str, float]] = {}
+    weights: dict[str, float] = {}
+    for row in run.metrics.values():
+        for code in lookup(row, "counts", "pair_lengths") or {}:
+            lengths = [
+                number(row, "counts", "pair_lengths", code, f"{side}_characters") for side in ("chosen", "rejected")
+            ]
+            pairs = number(row, "counts", "pairs_by_language", code)
+            if pairs is None or lengths[0] is None or lengths[1] is None:
+                continue
+            weights[code] = weights.get(code, 0.0) + pairs
+            row_sums = sums.setdefault(code, {"chosen": 0.0, "rejected": 0.0})
+            row_sums["chosen"] += pairs * lengths[0]
+            row_sums["rejected"] += pairs * lengths[1]
+    return {
+        code: {side: total / weights[code] for side, total in sides.items()}
+        for code, sides in sorted(sums.items())
+        if weights[code]
+    }
+
+
+def stage_seconds(run: RunData) -> tuple[dict[str, dict[str, float]], list[str]]:
+    """(round -> stage -> seconds, stages by their total). Stages overlap: they add up to more than the wall."""
+    rows: dict[str, dict[str, float]] = {}
+    totals: dict[str, float] = {}
+    for round, row in run.metrics.items():
+        stages = lookup(row, "seconds", "stages") or {}
+        times = {stage: number(stages, stage) for stage in stages}
+        known = {stage: seconds for stage, seconds in times.items() if seconds is not None}
+        wall = number(row, "seconds", "wall")
+        label = f"round {round}" + (f" ({wall:.0f} s)" if wall is not None else "")
+        rows[label] = known
+        for stage, seconds in known.items():
+            totals[stage] = totals.get(stage, 0.0) + seconds
+    return rows, sorted(totals, key=lambda stage: -totals[stage])
+
+
+def confusion_totals(run: RunData) -> tuple[dict[str, dict[str, int]], list[str]]:
+    """(asked -> detected -> sampled answers of all rounds, columns in order)."""
+    out: dict[str, dict[str, int]] = {}
+    for table in run.confusion.values():
+        for asked, row in table.items():
+            for detected, count in row.items():
+                out.setdefault(asked, {})[detected] = out.get(asked, {}).get(detected, 0) + count
+    rows = {code: out[code] for code in run.languages if code in out}
+    extra = {detected for row in rows.values() for detected in row} - set(run.languages)
+    last = [name for name in ("und", "unsure") if name in extra]
+    return rows, [*run.languages, *sorted(extra - set(last)), *last]
+
+
+def transfer(runs: Sequence[RunData]) -> tuple[list[tuple[RunData, dict[str, Uplift]]], list[str]]:
+    """(each run with its uplift by evaluated language, all evaluated languages): what training on some does to all."""
+    rows = [(run, {uplift.language: uplift for uplift in uplifts(run)}) for run in runs]
+    columns = list(dict.fromkeys(code for run in runs for code in run.languages))
+    return [row for row in rows if row[1]], [code for code in columns if any(code in found for _, found in rows)]

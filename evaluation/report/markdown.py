@@ -1,0 +1,57 @@
+"""The report's tables as Markdown, for a terminal or a pull request."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from evaluation.report import figures
+from evaluation.report.data import RunData
+from evaluation.report.markup import visible
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~!])")
+
+
+def render_markdown(run: RunData, compare: Sequence[RunData] = ()) -> str:
+    """Uplift (of every run), gates, lengths, languages and seconds."""
+    parts = [f"# {plain(run.name)}"]
+    if not run.summary:
+        parts.append("Not finished: there is no summary yet.")
+    for other in (run, *compare):
+        rows = [*figures.uplifts(other), *filter(None, [figures.others_uplift(other)])]
+        if rows:
+            title = "Accuracy before and after, %" + (f": {plain(other.name)}" if compare else "")
+            cells = [[u.language, f"{u.start:.1f}", f"{u.end:.1f}", f"{u.delta:+.1f}", _bounds(u)] for u in rows]
+            parts += [f"## {title}", _table(["language", "start", "end", "points", "95 %"], cells)]
+    totals = figures.gate_totals(run)
+    if totals:
+        gates = [gate for gate in figures.GATES if any(gate in row for row in totals.values())]
+        cells = [[code, *(f"{row.get(gate, 0):.0f}" for gate in gates)] for code, row in totals.items()]
+        parts += ["## Gates, candidates", _table(["language", *gates], cells)]
+    lengths = figures.pair_lengths(run)
+    if lengths:
+        cells = [[code, f"{row['chosen']:.1f}", f"{row['rejected']:.1f}"] for code, row in lengths.items()]
+        parts += ["## Length of pairs, characters", _table(["language", "chosen", "rejected"], cells)]
+    confusion, columns = figures.confusion_totals(run)
+    if confusion:
+        cells = [[code, *(str(row.get(name, 0)) for name in columns)] for code, row in confusion.items()]
+        parts += ["## Language asked and answered", _table(["asked", *columns], cells)]
+    seconds, stages = figures.stage_seconds(run)
+    if stages:
+        cells = [[label, *(f"{row.get(stage, 0.0):.1f}" for stage in stages)] for label, row in seconds.items()]
+        parts += ["## Seconds by stage", _table(["round (wall)", *stages], cells)]
+    return "\n\n".join(parts) + "\n"
+
+
+def plain(text: str) -> str:
+    """Text that Markdown shows as it is, on one line."""
+    return _SPECIAL.sub(r"\\\1", " ".join(visible(text).split()))
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [heads, ["---", *("---:" for _ in heads[1:])], *([plain(row[0]), *row[1:]] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _bounds(uplift: figures.Uplift) -> str:
+    return "" if uplift.low is None or uplift.high is None else f"{uplift.low:+.1f} to {uplift.high:+.1f}"
