@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from evaluation.report.markup import Markup, el
 
-WIDTH = 640
+WIDTH = 540
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 74, 14, 34
 _COLOURS = 8
 _DIGIT_WIDTH = 6.4  # of a character of the labels, pixels
@@ -41,12 +41,15 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     return [round(place * step, 10) for place in range(first, last + 1)]
 
 
-def lines(series: Mapping[str, Mapping[int, float]], unit: str, x_label: str = "round") -> Markup:
+def lines(
+    series: Mapping[str, Mapping[int, float]], unit: str, order: Sequence[str] = (), x_label: str = "round"
+) -> Markup:
     """One line a series over whole numbers, labelled at its end.
 
     Args:
         series: Name -> x -> y; empty ones are left out.
         unit: Behind the values in the labels, such as " %".
+        order: Names in the order of their colours, so that a name keeps its colour over several charts.
         x_label: Under the axis.
     """
     kept = {name: points for name, points in series.items() if points}
@@ -69,7 +72,9 @@ def lines(series: Mapping[str, Mapping[int, float]], unit: str, x_label: str = "
     parts += [_text(place_x(x), height - _BOTTOM + 16, str(x), "middle") for x in shown]
     parts.append(_text((_LEFT + WIDTH - _RIGHT) / 2, height - 4, x_label, "middle"))
     ends = _spread({name: place_y(points[max(points)]) for name, points in kept.items()}, 13, height - _BOTTOM)
-    for index, (name, points) in enumerate(kept.items()):
+    names = list(dict.fromkeys([*order, *kept]))
+    for name, points in kept.items():
+        index = names.index(name)
         stroke = colour(index)
         path = " ".join(f"{place_x(x):.1f},{place_y(y):.1f}" for x, y in sorted(points.items()))
         dash = "5 3" if index >= _COLOURS else None

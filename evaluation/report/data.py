@@ -166,7 +166,8 @@ def _selection(pairs: list[Pair]) -> list[Pair]:
     for group in groups.values():
         step = max(1.0, len(group) / share)
         chosen += [group[int(place * step)] for place in range(min(share, len(group)))]
-    return chosen[:_MAX_PAIRS]
+    # Mined ones first, those of one prompt in several languages beside each other.
+    return sorted(chosen[:_MAX_PAIRS], key=lambda pair: (pair.source != "mined", pair.round, pair.prompt_id))
 
 
 def _shown(store: Store, pairs: list[Pair]) -> tuple[ShownPair, ...]:

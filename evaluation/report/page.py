@@ -132,14 +132,14 @@ def _uplift(runs: Sequence[RunData]) -> Markup:
 
 def _curves(runs: Sequence[RunData]) -> Markup:
     run = runs[0]
-    parts: list[object] = [charts.lines(figures.evaluation_curves(run, "accuracy_sampled"), " %")]
+    parts: list[object] = [charts.lines(figures.evaluation_curves(run, "accuracy_sampled"), " %", run.languages)]
     if len(runs) > 1:
         means = {f"{k + 1}": figures.others_curve(other) for k, other in enumerate(runs)}
         parts += [el("h3", "Mean of all languages but the dominant one, by run")]
         parts += [charts.legend([f"{k + 1}: {other.name}" for k, other in enumerate(runs)]), charts.lines(means, " %")]
     parts += [
         el("h3", "Answers in the right language"),
-        charts.lines(figures.evaluation_curves(run, "right_language"), " %"),
+        charts.lines(figures.evaluation_curves(run, "right_language"), " %", run.languages),
     ]
     note = "Held-out prompts, sampled answers, per cent; round 0 is the start."
     return _section("Accuracy over rounds", note, *parts)
@@ -158,10 +158,10 @@ def _rewards(run: RunData) -> Markup:
         "Reward margins",
         "Score of the chosen answer less the rejected one, mean over the mined pairs of a round, in the unit of the "
         "reward (implicit rewards: nats).",
-        charts.lines(mined, ""),
+        charts.lines(mined, "", run.languages),
         el("h3", "The learner's margin"),
         el("p", "beta times the difference of log-ratios, mean over the round's last pass.", class_="note"),
-        charts.lines(figures.learner_curves(run, "reward_margin"), ""),
+        charts.lines(figures.learner_curves(run, "reward_margin"), "", run.languages),
     )
 
 
@@ -170,7 +170,7 @@ def _accuracy(run: RunData) -> Markup:
         "Preference accuracy in training",
         "Share of the pairs that the policy ranks right against the loss reference, per cent, mean over the round's "
         "last pass.",
-        charts.lines(figures.learner_curves(run, "reward_accuracy", 100.0), " %"),
+        charts.lines(figures.learner_curves(run, "reward_accuracy", 100.0), " %", run.languages),
     )
 
 
