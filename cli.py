@@ -78,6 +78,34 @@ def export(
             print(written)
 
 
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="A run folder, finished or not.")],
+    compare: Annotated[list[Path] | None, typer.Option(help="Another run to show beside it; may be repeated.")] = None,
+    format: Annotated[str, typer.Option(help="html: one file that needs nothing else. md: printed.")] = "html",
+    out: Annotated[Path | None, typer.Option(help="HTML file to write; default RUN/report.html.")] = None,
+) -> None:
+    """Show what a run did: uplift by language, curves, gates, lengths, time, and its pairs."""
+    from evaluation.report import render_report, write_report
+
+    if format == "html":
+        print(write_report(run, compare or [], out))
+    else:
+        print(render_report(run, compare or [], format), end="")
+
+
+@app.command("win-rate")
+def win_rate(
+    annotations: Annotated[list[Path], typer.Argument(help="CSV files, one a model, with a judge's preferences.")],
+    others: Annotated[Path | None, typer.Option(help="Folder of other models' files, for item difficulty.")] = None,
+    language: Annotated[str, typer.Option(help="BCP-47 code of the prompts.")] = "en",
+) -> None:
+    """Win rates and length-controlled win rates of a judge's preferences, with intervals."""
+    from evaluation.annotations import annotation_table, render_table
+
+    print(render_table(annotation_table(annotations, others, language)))
+
+
 @app.command("config-reference")
 def config_reference(
     out: Annotated[Path, typer.Option(help="Folder for config.md and config.schema.json.")] = Path("docs"),

@@ -31,7 +31,7 @@ button{cursor:pointer;white-space:nowrap}
 section{min-width:0}
 .chart,.scroll{overflow-x:auto}
 svg{display:block;width:100%;min-width:440px;height:auto}
-.wide svg{max-width:820px}
+.wide svg{max-width:660px}
 svg text{fill:var(--ink2);font-size:12px;font-family:inherit}
 svg text.value{fill:var(--ink);font-weight:600}
 .legend{margin:2px 0 6px;font-size:13px;color:var(--ink2)}

@@ -1,0 +1,78 @@
+"""A folder of annotation files, one model each, as a table of win rates and length-controlled win rates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from configs.errors import UserError
+from evaluation.length_controlled import Difficulty, LengthControlled, estimate_difficulty, length_controlled
+from evaluation.winrate import Verdict, WinRate, read_annotations, win_rate
+
+
+def annotation_table(
+    models: Sequence[Path], others: Path | None, language: str, resamples: int = 1000
+) -> list[tuple[str, WinRate, LengthControlled | None]]:
+    """Win rate and length-controlled win rate of each model.
+
+    Args:
+        models: CSV files (item, preference, baseline_chars, model_chars), one a model, judged against one baseline.
+        others: Folder of further such files, used for the items' difficulty only. A model is never used for its own.
+        language: Of all files.
+        resamples: Of the intervals.
+
+    Returns:
+        (name, win rate, length-controlled win rate or None where no verdict has both lengths), in the given order.
+
+    Raises:
+        UserError: A file is bad, or two have one name.
+    """
+    if len({path.stem for path in models}) != len(models):
+        raise UserError("two annotation files have the same name; a file's name is its model's")
+    verdicts = {path.stem: read_annotations(path, language) for path in models}
+    pool = dict(verdicts)
+    if others is not None:
+        if not others.is_dir():
+            raise UserError(f"{others}: no such folder; name one with annotation files of other models")
+        for path in sorted(others.glob("*.csv")):
+            if path.stem not in pool:
+                pool[path.stem] = read_annotations(path, language)
+    rows: list[tuple[str, WinRate, LengthControlled | None]] = []
+    for name, own in verdicts.items():
+        difficulty = estimate_difficulty({other: rows for other, rows in pool.items() if other != name})
+        rows.append((name, win_rate(own, resamples), _controlled(own, difficulty, resamples)))
+    return rows
+
+
+def _controlled(own: Sequence[Verdict], difficulty: Difficulty | None, resamples: int) -> LengthControlled | None:
+    lengths = [v for v in own if None not in (v.preference, v.baseline_chars, v.model_chars)]
+    known: Mapping[str, float] = difficulty.items if difficulty else {v.item: 0.0 for v in lengths}
+    if not any(v.item in known for v in lengths):
+        return None
+    return length_controlled(own, difficulty, resamples)
+
+
+def render_table(rows: Sequence[tuple[str, WinRate, LengthControlled | None]]) -> str:
+    """The table as Markdown, with the counts beside every figure."""
+    heads = "model | win rate, % | 95 % | LC, % | 95 % | items | ties | inconsistent | failed | difficulty from"
+    lines = [f"| {heads} |", "| --- |" + " ---: |" * 9]
+    for name, rate, controlled in rows:
+        cells = [
+            name.replace("|", r"\|"),
+            _figure(rate.win_rate),
+            _interval(rate.ci95),
+            _figure(controlled.win_rate if controlled else None),
+            _interval(controlled.ci95 if controlled else None),
+            *(str(count) for count in (rate.items, rate.ties, rate.inconsistent, rate.failed)),
+            f"{controlled.difficulty_models} models" if controlled else "–",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def _interval(bounds: tuple[float, float] | None) -> str:
+    return "–" if bounds is None else f"{bounds[0]:.1f} to {bounds[1]:.1f}"
