@@ -53,6 +53,7 @@ th:first-child,td:first-child{text-align:left}
 .chosen{border-left-color:var(--good)}.rejected{border-left-color:var(--bad)}
 .side small,.pair>small,summary{color:var(--ink2);font-size:12.5px}
 summary{cursor:pointer;padding:6px 0}
+.candidates th{text-align:start}
 .candidates td{white-space:normal;text-align:start;vertical-align:top;unicode-bidi:isolate}
 @media (max-width:760px){.grid,.sides{grid-template-columns:minmax(0,1fr)}h1{font-size:21px}.tile b{font-size:20px}}
 """
