@@ -18,6 +18,7 @@ from actors.team import Team, start_team
 from configs.errors import UserError
 from configs.schema import Config
 from evaluation.heldout import HeldoutResult
+from evaluation.report import write_report
 from evaluation.summary import build_summary
 from learners.errors import LearnerFailed, LearnerTimeout
 
@@ -66,5 +67,6 @@ def _summarise(
     else:  # no held-out prompts
         summary = {"rounds": rounds, "weight_version": rounds, "wall_seconds": seconds}
     path = folder.write_summary(summary)
+    report = write_report(folder.path)
     policy = folder.path / "policy" if rounds else config.model.policy
-    screen.say(f"summary: {path}   model: {policy}   took {seconds:.0f}s")
+    screen.say(f"took {seconds:.0f}s   summary: {path}   report: {report}   model: {policy}")

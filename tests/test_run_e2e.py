@@ -39,6 +39,7 @@ def test_run_leaves_what_it_promises(straight: Path) -> None:
     assert set(found["non_english_mean"]) == {"start", "end", "delta_ci95"}
     assert (run / "policy" / "model.safetensors").is_file()
     assert (run / "config.yaml").is_file()
+    assert (run / "report.html").stat().st_size > 10_000
     assert list((run / "tensorboard").glob("events*"))
 
 
