@@ -205,6 +205,10 @@ def test_probe_refuses_nan() -> None:
     with pytest.raises(SyncError, match="probe"):
         check_probe(manifest, [-1.2], "bfloat16")
     assert check_probe(manifest, [-1.1], "bfloat16") == pytest.approx(0.1)
+    unlikely = WeightsManifest(1, "0", (), (), (), (1, 2), (-20.0,))
+    assert check_probe(unlikely, [-20.5], "bfloat16") == pytest.approx(0.5)
+    with pytest.raises(SyncError, match="probe"):
+        check_probe(unlikely, [-21.5], "bfloat16")
 
 
 def test_version_check(monkeypatch) -> None:
