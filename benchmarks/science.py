@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 SEEDS = (0, 1, 2)
+DOMINANT = "en"  # of the embedded world
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def run(variant: Variant, seed: int, folder: Path) -> None:
 def render(folder: Path) -> str:
     """The page: means over seeds, then every run with its interval."""
     loaded = {(v.name, s): summary for v in VARIANTS for s in SEEDS if (summary := _summary(folder, v.name, s))}
-    codes = list(next(iter(loaded.values()))["languages"])
+    codes = sorted(next(iter(loaded.values()))["languages"], key=lambda code: (code != DOMINANT, code))
     lines = [
         "# Does it work?",
         "",
@@ -104,7 +105,7 @@ def _mean_row(variant: Variant, rows: list[dict[str, Any]], codes: list[str]) ->
         language = row["languages"][code]
         return 100 * (language["end"][key] - language["start"][key])
 
-    others = codes[1:]
+    others = [code for code in codes if code != DOMINANT]
     overall = [100 * (r["non_english_mean"]["end"] - r["non_english_mean"]["start"]) for r in rows]
     cells = [str(len(rows)), f"**{statistics.mean(overall):+.1f}** ({min(overall):+.1f} to {max(overall):+.1f})"]
     cells += [f"{statistics.mean(change(r, c, 'accuracy_sampled') for r in rows):+.1f}" for c in codes]

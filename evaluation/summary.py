@@ -38,7 +38,7 @@ def build_summary(
     languages: dict[str, Any] = {}
     before: dict[str, NDArray[np.float64]] = {}
     after: dict[str, NDArray[np.float64]] = {}
-    for code in start.languages:
+    for code in (code for code in config.languages.codes if code in start.languages):
         one, two = start.languages[code], end.languages[code]
         if [row.id for row in one.prompts] != [row.id for row in two.prompts]:
             raise ValueError(f"language {code}: start and end answered different prompts")
