@@ -21,8 +21,8 @@ _FLOAT32_MAX = 1e-3
 # In bfloat16 single tokens differ by up to 0.1, and by more where a model is very sure, so the mean counts: 0.002 to
 # 0.012 between right engines (measured). It finds a gross mistake only; small ones are the checksum's business.
 _BFLOAT16_MEAN = 0.15
-# bfloat16 errors grow with the size of a logit: on the probe's random tokens, about 20 nats each for a vocabulary of 262k,
-# a right update of Gemma 3 270M differed by 0.30 a token (measured).
+# bfloat16 errors grow with the size of a logit: on the probe's random tokens, about 20 nats each for a vocabulary of
+# 262k, a right update of Gemma 3 270M differed by 0.30 a token (measured).
 _BFLOAT16_SHARE = 0.05
 
 _TIED_HEAD = "lm_head.weight"
