@@ -21,7 +21,7 @@ _SHOWN = 5  # differing fields that a message lists
 
 @dataclass
 class RunFolder:
-    """Paths of a run (design: "files a run leaves") and the lock that keeps a second driver out."""
+    """Paths of a run (docs/architecture.md, "what a run leaves") and the lock that keeps a second driver out."""
 
     path: Path
     _lock: TextIO
