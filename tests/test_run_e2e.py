@@ -15,7 +15,7 @@ from run_kit import arguments, checksum, journal, summary, train
 
 from rollout.state import reached as at_least
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
