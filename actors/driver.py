@@ -213,7 +213,7 @@ class Driver:
         if publishes(self._config.schedule, round):
             with clock.stage("sync", worker=True):
                 result = self._trained(round)
-                reports = self._team.publish(result.manifest, result.weights)
+                reports = self._team.publish(result.manifest)
         self._done(action)
         self._write_row(round, reports)
         every = self._config.evaluation.every
@@ -247,7 +247,7 @@ class Driver:
             return
         if self._team.version != version:  # e.g. the last round did not publish (sync_every > 1)
             result = self._trained(version)
-            self._team.publish(result.manifest, result.weights)
+            self._team.publish(result.manifest)
         with self._screen.stage(f"evaluating v{version}") as progress:
             found: HeldoutResult = evaluate(
                 self._config, heldout, version, self._team.rollouts, self._should_stop, progress

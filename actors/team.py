@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -115,12 +115,15 @@ class Team:
 
         return self._learner_thread.submit(work)
 
-    def publish(self, manifest: WeightsManifest, weights: Sequence[Any]) -> list[Any]:
-        """Weights into every rollout and reward actor, verified by each; returns their reports."""
+    def publish(self, manifest: WeightsManifest) -> list[Any]:
+        """The last trained weights into every rollout and reward actor, verified by each; returns their reports."""
+        # The rank that published them owns the object: the group re-reads the checkpoint if it died meanwhile.
+        timeout = self.config.cluster.sync_timeout_s
+        weights = self._learner_thread.submit(self._learner.weights, timeout).result()
         handles = [*self.rollouts.handles, *self.rewards.handles]
         self.version = manifest.version
         return call(
-            [handle.sync.remote(manifest, list(weights)) for handle in handles],
+            [handle.sync.remote(manifest, weights) for handle in handles],
             self.config.cluster.sync_timeout_s,
             f"weights v{manifest.version} to reach {len(handles)} actors (cluster.sync_timeout_s)",
         )
