@@ -232,7 +232,8 @@ class LearnerGroup:
         what = f"the learner's {kind} of round {round_number} ({len(pairs)} pairs)"
         number = self._ask(self._mailbox.post.remote(kind, round_number, list(pairs)), what)
         while True:
-            outcome: Outcome | None = self._ask(self._mailbox.outcome.remote(number, _POLL_S), what)
+            wait = min(_POLL_S, max(deadline - time.monotonic(), 0.0))
+            outcome: Outcome | None = self._ask(self._mailbox.outcome.remote(number, wait), what)
             if outcome is not None:
                 if outcome.error is not None:
                     raise outcome.error
