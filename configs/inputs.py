@@ -1,0 +1,102 @@
+"""What goes into a run: models, languages, prompts, anchors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from configs.base import LanguageCode, Section
+
+
+class RunConfig(Section):
+    """What the run is called and where its results land."""
+
+    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Folder name below `dir`.")
+    dir: Path = Field(Path("runs"), description="Where run folders are created.")
+    seed: int = Field(0, ge=0, lt=2**31, description="Seeds sampling, shuffling and the learner.")
+    min_free_disk_gb: float = Field(
+        0.5, ge=0, description="Refuse to start, or to write a checkpoint, with less than this much disk left."
+    )
+
+
+class ModelConfig(Section):
+    """The starting policy and the reference that the implicit reward is measured against."""
+
+    policy: Path = Field(..., description="Hugging Face folder of the starting policy (with a chat template).")
+    reference: Path | None = Field(
+        None,
+        description="Hugging Face folder of the reward reference: the model the policy was aligned from. "
+        "Needed by `reward.kind: implicit`.",
+    )
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="Weights and arithmetic, all actors.")
+    max_length: int = Field(512, ge=8, description="Longest prompt plus completion, in tokens.")
+    add_bos: bool = Field(
+        False,
+        description="Put the tokenizer's BOS in front when the chat template does not. Exactly one BOS is used "
+        "in sampling, scoring and training alike.",
+    )
+
+
+class PromptsConfig(Section):
+    """Parallel prompts: one JSON-lines file a language, joined by id."""
+
+    train: str = Field(..., description="Path with `{lang}`, e.g. `worlds/default/prompts/train/{lang}.jsonl`.")
+    heldout: str | None = Field(None, description="Same form; evaluated before and after, never trained on.")
+    id_field: str = Field("id", description="Field that joins the languages.")
+    text_field: str = Field("prompt", description="Field that holds the instruction.")
+    answer_field: str | None = Field("answer", description="Field with the gold answer, where there is one.")
+    limit: int | None = Field(None, ge=1, description="Use only the first so many train prompts.")
+    skip_longer_than: int | None = Field(
+        None,
+        ge=1,
+        description="Leave out ids whose prompt has more tokens than this in any language; how many is shown. "
+        "By default a prompt that does not fit is an error.",
+    )
+    heldout_limit: int | None = Field(None, ge=1, description="Use only the first so many held-out prompts.")
+
+
+class LanguagesConfig(Section):
+    """Which languages take part, and with which share."""
+
+    dominant: LanguageCode = Field("en", description="The stronger language that teaches the others.")
+    codes: list[LanguageCode] = Field(..., min_length=1, description="All languages, BCP-47.")
+    names: dict[LanguageCode, str] = Field(
+        default_factory=dict, description="English names used in prompts; known codes have a default."
+    )
+    shares: dict[LanguageCode, Annotated[float, Field(ge=0, le=1)]] = Field(
+        default_factory=dict,
+        description="Share of a language's mined pairs that is trained on, 0 to 1; unnamed languages have 1. "
+        "0 also skips sampling where no other language needs it.",
+    )
+
+    @model_validator(mode="after")
+    def _codes_agree(self) -> LanguagesConfig:
+        if len(set(self.codes)) != len(self.codes):
+            raise ValueError("codes: a language is named twice; name each once")
+        if self.dominant not in self.codes:
+            raise ValueError(f"dominant: '{self.dominant}' is not in codes; add it or choose another")
+        for field, mapping in (("names", self.names), ("shares", self.shares)):
+            for code in mapping:
+                if code not in self.codes:
+                    raise ValueError(f"{field}.{code}: not in codes; add it there or remove it here")
+        if all(self.share(code) == 0 for code in self.codes):
+            raise ValueError("shares: every language has share 0; leave at least one above 0")
+        return self
+
+    def share(self, code: str) -> float:
+        """Share of the mined pairs of ``code`` that is trained on."""
+        return self.shares.get(code, 1.0)
+
+    @property
+    def others(self) -> list[str]:
+        """All languages but the dominant one."""
+        return [code for code in self.codes if code != self.dominant]
+
+
+class AnchorConfig(Section):
+    """Preference pairs replayed beside the new ones, so that the dominant language does not sink."""
+
+    path: Path | None = Field(None, description="JSON lines: id, language, prompt, chosen, rejected.")
+    pairs_per_round: int = Field(0, ge=0, description="How many are drawn (seeded, without replacement) a round.")

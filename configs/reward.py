@@ -1,0 +1,72 @@
+"""What candidates are worth, and how they become pairs."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from configs.base import Section
+
+
+class LengthControlConfig(Section):
+    """Subtract alpha times length from the reward so that chosen and rejected are equally long."""
+
+    enabled: bool = Field(True, description="Fit one alpha a language and round (ICR, section on length).")
+    unit: Literal["characters", "tokens"] = Field("characters", description="What length is counted in.")
+    alpha_min: float = Field(
+        0.0, description="Lower end of the grid; below 0 a bias towards short answers can be undone too."
+    )
+    alpha_max: float = Field(0.999, description="Upper end of the grid, inclusive.")
+    alpha_step: float = Field(0.001, gt=0, description="Step of the grid.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> LengthControlConfig:
+        if self.alpha_min > self.alpha_max:
+            raise ValueError("alpha_min: above alpha_max; swap them")
+        return self
+
+
+class RewardConfig(Section):
+    """What a candidate is worth (second axis of a method)."""
+
+    kind: Literal["implicit", "cross_language", "verifier"] = Field(
+        "implicit",
+        description="`implicit`: log-ratio of policy and reference (ICR). `cross_language`: the stronger "
+        "language's answer, translated, beats the native one (LIDR). `verifier`: 1 where the gold answer is met.",
+    )
+    prompt: Literal["crosslingual", "native", "translated"] = Field(
+        "crosslingual",
+        description="Prompt side of the implicit reward: English instruction that asks for the language (R_c), "
+        "the native one (R_m), or English on both sides after self-translation (R_t).",
+    )
+    policy: Literal["current", "initial"] = Field(
+        "current", description="Numerator of the log-ratio: the policy of the round, or the one of the start."
+    )
+    reference: Literal["initial", "previous_round"] = Field(
+        "initial",
+        description="Denominator: `model.reference` in every round, or the policy one round back "
+        "(`model.reference` in the first).",
+    )
+    length_control: LengthControlConfig = LengthControlConfig()
+    upper_bound: float | None = Field(
+        None, description="Candidates at or above this reward cannot be chosen (ICR, second iteration)."
+    )
+    shuffle: bool = Field(
+        False, description="Control: permute the scores within each prompt, so that they carry nothing."
+    )
+    actors: int = Field(1, ge=1, description="Number of reward actors.")
+    cpus_per_actor: float = Field(1.0, gt=0, description="CPUs that Ray reserves for a reward actor.")
+    gpus_per_actor: float = Field(0.0, ge=0, description="GPUs that Ray reserves for a reward actor.")
+    tokens_per_micro_batch: int = Field(4096, ge=1, description="Tokens scored in one forward pass.")
+
+
+class PairsConfig(Section):
+    """How scored candidates become preference pairs."""
+
+    miner: Literal["best_worst"] = Field(
+        "best_worst", description="`best_worst`: highest against lowest reward of a prompt and language."
+    )
+    min_margin: float = Field(
+        0.0, ge=0, description="Smallest reward difference of a pair; equal scores never make one."
+    )

@@ -1,0 +1,54 @@
+"""How many rounds, evaluated how, on which cluster."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from configs.base import Section
+
+
+class ScheduleConfig(Section):
+    """How many rounds, and how far sampling may run behind learning."""
+
+    rounds: int = Field(2, ge=0, description="Rounds to run; 0 only evaluates.")
+    sync_every: int = Field(1, ge=1, description="Publish weights to the rollouts every so many rounds.")
+    max_staleness: int = Field(
+        0,
+        ge=0,
+        description="Rounds that a sample's weights may be older than the learner's. 0 is strictly on-policy; "
+        "1 lets the next round's sampling overlap training.",
+    )
+
+    @model_validator(mode="after")
+    def _reachable(self) -> ScheduleConfig:
+        if self.max_staleness < self.sync_every - 1:
+            raise ValueError(
+                f"max_staleness: {self.max_staleness} cannot hold with sync_every {self.sync_every}; "
+                f"set max_staleness to at least {self.sync_every - 1} or sync_every to {self.max_staleness + 1}"
+            )
+        return self
+
+
+class EvaluationConfig(Section):
+    """Accuracy and language fidelity on the held-out prompts, before and after."""
+
+    samples_per_prompt: int = Field(8, ge=1, description="Samples a prompt for the sampled accuracy.")
+    temperature: float = Field(1.0, gt=0, description="Temperature of the sampled accuracy.")
+    every: int = Field(0, ge=0, description="Also evaluate after every so many rounds; 0 only start and end.")
+    bootstrap_samples: int = Field(2000, ge=100, description="Resamples of the paired bootstrap.")
+
+
+class ClusterConfig(Section):
+    """Ray: which cluster, and how long a remote call may take before it counts as failed."""
+
+    address: str | None = Field(
+        None, description="Address of a running cluster (`auto` inside a job); none starts a local one."
+    )
+    num_cpus: float | None = Field(
+        None, gt=0, description="CPUs of the local cluster; default is what the machine has."
+    )
+    start_timeout_s: float = Field(300, gt=0, description="Start of any actor or of the learner group.")
+    call_timeout_s: float = Field(600, gt=0, description="One generation or scoring call.")
+    train_timeout_s: float = Field(3600, gt=0, description="Training of one round.")
+    sync_timeout_s: float = Field(120, gt=0, description="Weights into every engine.")
+    max_actor_restarts: int = Field(2, ge=0, description="Restarts of a dead rollout or reward actor.")

@@ -1,0 +1,61 @@
+"""How candidates come to be, and what they must pass."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from configs.base import Section
+
+
+class RolloutConfig(Section):
+    """How candidates are sampled."""
+
+    actors: int = Field(1, ge=1, description="Number of vLLM rollout actors.")
+    cpus_per_actor: float = Field(1.0, gt=0, description="CPUs that Ray reserves for an actor.")
+    gpus_per_actor: float = Field(0.0, ge=0, description="GPUs that Ray reserves for an actor.")
+    tensor_parallel: int = Field(1, ge=1, description="GPUs that one engine is split over.")
+    prompts_per_round: int = Field(256, ge=1, description="Prompts (ids) of a round; each in every language.")
+    samples_per_prompt: int = Field(8, ge=1, description="Candidates a prompt and language.")
+    temperature: float = Field(1.0, ge=0, description="Sampling temperature; 0 is greedy.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Nucleus sampling mass.")
+    top_k: int = Field(-1, ge=-1, description="Sample among the k likeliest tokens; -1 is all.")
+    max_new_tokens: int = Field(256, ge=1, description="Longest completion, in tokens, end of turn included.")
+    chunk_prompts: int = Field(
+        32, ge=1, description="Prompts that one call to an actor holds: the unit of streaming and of resume."
+    )
+    kv_cache_gb: float = Field(0.25, gt=0, description="Key-value cache of an engine, GiB.")
+    max_num_seqs: int = Field(256, ge=1, description="Sequences that an engine decodes at once.")
+
+
+class CandidatesConfig(Section):
+    """Where candidates come from (first axis of a method)."""
+
+    source: Literal["policy", "self_translation"] = Field(
+        "policy",
+        description="`policy`: n samples a prompt and language. `self_translation`: the policy's answers in each "
+        "language, and the same answers translated by the policy itself (LIDR).",
+    )
+    translation_max_new_tokens: int = Field(256, ge=1, description="Longest self-translation, in tokens.")
+    both_directions: bool = Field(
+        True, description="Also translate into the dominant language, so that it gets pairs of its own."
+    )
+    untranslated_ids: Path | None = Field(
+        None,
+        description="JSON lines with the ids of prompts that are themselves about translation: there the dominant "
+        "language's answer is chosen as it is (LIDR).",
+    )
+
+
+class GatesConfig(Section):
+    """What a candidate must pass before it can enter a pair; each refusal is counted by language."""
+
+    language: bool = Field(True, description="Refuse answers that are detected to be in another language.")
+    language_min_chars: int = Field(
+        8, ge=0, description="Below this length detection is unsure and the gate lets the answer pass."
+    )
+    truncated: bool = Field(True, description="Refuse answers that hit the token limit.")
+    empty: bool = Field(True, description="Refuse answers without any text.")
+    duplicates: bool = Field(True, description="Keep one of several equal answers to a prompt.")
