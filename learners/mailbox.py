@@ -43,7 +43,7 @@ class Mailbox:
     def __init__(self) -> None:
         self._changed = asyncio.Condition()
         self._command: Command | None = None
-        self._payload: Any = None
+        self._payloads: dict[int, Any] = {}
         self._outcomes: dict[int, Outcome] = {}
         self._closed = False
         self._ranks: dict[int, tuple[str, int]] = {}
@@ -53,23 +53,28 @@ class Mailbox:
     async def post(self, kind: CommandKind, round_number: int, payload: Any) -> int:
         """Put a command in hand; outcomes of earlier ones are let go. Returns its number."""
         number = (self._command.number if self._command else 0) + 1
-        self._command, self._payload = Command(number, kind, round_number), payload
+        self._command = Command(number, kind, round_number)
+        self._payloads[number] = payload
         self._outcomes.clear()
         await self._notify()
         return number
 
     async def next(self, wait_s: float) -> Command | Literal["idle", "closed"]:
-        """The command in hand that has no outcome yet; ``idle`` after ``wait_s`` seconds without one."""
+        """The command in hand that has no outcome yet; ``idle`` after ``wait_s`` seconds without one.
+
+        Whoever asks has left earlier commands behind: what was posted with them is let go. Not sooner, because a
+        command that the driver gave up may still be on its way to some rank when the next one is posted.
+        """
         await self._wait_for(lambda: self._closed or self._pending() is not None, wait_s)
         if self._closed:
             return "closed"
+        if self._command is not None:
+            self._payloads = {self._command.number: self._payloads[self._command.number]}
         return self._pending() or "idle"
 
     async def payload(self, number: int) -> Any:
         """What was posted with a command."""
-        if self._command is None or self._command.number != number:
-            raise KeyError(f"command {number} is not in hand")
-        return self._payload
+        return self._payloads[number]
 
     async def finish(self, number: int, outcome: Outcome) -> None:
         """Record what came of a command; the first outcome counts."""

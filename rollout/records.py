@@ -85,3 +85,27 @@ class Pair:
     rejected_key: CandidateKey | None = None
     reference_chosen: float | None = None
     reference_rejected: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SampleGroup:
+    """All usable answers to one prompt with their rewards: what RLOO trains on, where the DPO family takes a ``Pair``.
+
+    ``completions``, ``rewards``, ``keys`` and ``reference`` go together, one entry an answer, at least two.
+    ``reference`` holds summed log-probabilities (nats, end-of-turn included) under the loss reference; None until the
+    learner has computed them.
+    """
+
+    id: str  # unique in a run, e.g. "r0001/es/p17"
+    round: int
+    prompt_id: str
+    language: str
+    prompt: str
+    completions: tuple[str, ...]
+    rewards: tuple[float, ...]
+    weight_version: int
+    keys: tuple[CandidateKey, ...] = ()
+    reference: tuple[float, ...] | None = None
+
+
+Example = Pair | SampleGroup  # what the learner takes
