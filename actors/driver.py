@@ -27,8 +27,10 @@ from configs.errors import UserError
 from configs.schema import Config
 from evaluation.heldout import HeldoutResult
 from learners.group import RoundResult
+from rollout.groups import mine_groups
 from rollout.next import next_actions
-from rollout.pairs import mine_pairs
+from rollout.pairs import MinedPairs, mine_pairs
+from rollout.records import Candidate, Score
 from rollout.staleness import publishes, sample_version, staleness
 from rollout.state import Action
 
@@ -162,24 +164,25 @@ class Driver:
         with clock.stage("pair"):
             candidates = self._team.store("candidates", action.round)
             scores = self._team.store("scores", action.round)
-            mined = mine_pairs(
-                self._config,
-                self._inputs.prompts,
-                action.round,
-                candidates,
-                scores,
-                self._inputs.anchors,
-                self._inputs.untranslated,
-            )
+            mined = self._mine(action.round, candidates, scores)
             counts = round_counts(candidates, scores, mined)
-            if counts["pairs"] == 0:
+            if counts["pairs"] + counts["groups"] == 0:
                 raise UserError(
-                    f"round {action.round}: {counts['candidates']} candidates gave no pair (refused: "
+                    f"round {action.round}: {counts['candidates']} candidates gave nothing to train on (refused: "
                     f"{json.dumps(counts['refused'])}; gates: {json.dumps(counts['gates'])}); more samples or a higher "
                     "temperature give more different answers, gates.* says what is refused"
                 )
-            self._team.store("put_pairs", action.round, mined.pairs)
+            if mined.groups:
+                self._team.store("put_groups", action.round, mined.groups)
+            else:
+                self._team.store("put_pairs", action.round, mined.pairs)
             self._team.store("set_round_state", action.round, action.then, {"counts": counts})
+
+    def _mine(self, round: int, candidates: list[Candidate], scores: list[Score]) -> MinedPairs:
+        inputs = self._inputs
+        if self._config.learner.objective == "rloo":
+            return mine_groups(self._config, inputs.prompts, round, candidates, scores)
+        return mine_pairs(self._config, inputs.prompts, round, candidates, scores, inputs.anchors, inputs.untranslated)
 
     # --- learner track --------------------------------------------------------------------------------------------
 

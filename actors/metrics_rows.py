@@ -8,6 +8,7 @@ from typing import Any
 
 from learners.metrics import RoundMetrics, StepMetrics
 from rollout.gates import gate_counts
+from rollout.groups import groups_by_language
 from rollout.pairs import MinedPairs
 from rollout.plan import translation_counts
 from rollout.records import Candidate, Score
@@ -32,6 +33,8 @@ def round_counts(candidates: Sequence[Candidate], scores: Sequence[Score], mined
         "pairs": sum(pair.source == "mined" for pair in mined.pairs),
         "anchors": sum(pair.source == "anchor" for pair in mined.pairs),
         "pairs_by_language": dict(sorted(Counter(p.language for p in mined.pairs if p.source == "mined").items())),
+        "groups": len(mined.groups),
+        "groups_by_language": groups_by_language(mined.groups),
         "refused": mined.counters,
         "pair_lengths": mined.lengths,
         "alpha": {code: fit.alpha for code, fit in mined.alphas.items()},

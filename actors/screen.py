@@ -85,9 +85,11 @@ class Screen:
         """One line a round, from its ``metrics.jsonl`` row."""
         counts, learner, seconds = row["counts"], row["learner"], row["seconds"]
         gated = counts["candidates"] - counts["passed_gates"]
+        pairs = f"{counts['pairs']} pairs + {counts['anchors']} anchors"
+        trained = f"{counts['groups']} sample groups" if counts["groups"] else pairs
         self.say(
             f"[bold]round {row['round']}[/bold]  {counts['candidates']} candidates ({gated} gated)  "
-            f"{counts['pairs']} pairs + {counts['anchors']} anchors  "
+            f"{trained}  "
             f"loss {learner['first_loss']:.3f} > {learner['last_loss']:.3f}  "
             f"reward accuracy {learner['reward_accuracy']:.2f}  "
             f"weights v{row['weight_version']}  {seconds['wall']:.0f}s"

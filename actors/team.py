@@ -96,8 +96,8 @@ class Team:
         )
         return check_states({number: state for number, (state, _) in found.items()}, self.config.schedule.rounds)
 
-    def reference(self, round: int) -> Future[dict[str, tuple[float, float]]]:
-        """Start computing the reference log-probabilities of a round's pairs."""
+    def reference(self, round: int) -> Future[dict[str, tuple[float, ...]]]:
+        """Start computing the reference log-probabilities of a round's pairs or sample groups."""
         return self._learn(self._learner.reference, round)
 
     def train(self, round: int) -> Future[RoundResult]:
@@ -105,13 +105,13 @@ class Team:
         return self._learn(self._learner.train, round)
 
     def _learn(self, method: Callable[..., T], round: int) -> Future[T]:
-        pairs = self.store("pairs", round)
+        examples = self.store("examples", round)
         started = self._learner_started
 
         def work() -> T:
             if started is not None:
                 started.result()  # its error, if it could not start
-            return method(round, pairs, self.config.cluster.train_timeout_s)
+            return method(round, examples, self.config.cluster.train_timeout_s)
 
         return self._learner_thread.submit(work)
 

@@ -15,7 +15,7 @@ class LearnerConfig(Section):
     workers: int = Field(1, ge=1, description="Data-parallel ranks of the learner group.")
     cpus_per_worker: float = Field(1.0, gt=0, description="CPUs that Ray reserves for a rank.")
     gpus_per_worker: float = Field(0.0, ge=0, description="GPUs that Ray reserves for a rank.")
-    objective: Literal["sigmoid", "ipo"] = Field(
+    objective: Literal["sigmoid", "ipo", "rloo"] = Field(
         "sigmoid", description="Preference loss: DPO (arXiv 2305.18290) or IPO (arXiv 2310.12036)."
     )
     beta: float = Field(0.1, gt=0, description="Inverse temperature of the preference loss.")

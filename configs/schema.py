@@ -83,6 +83,7 @@ class Config(Section):
             )
         if self.anchor.pairs_per_round and self.anchor.path is None:
             raise ValueError("anchor.path: pairs_per_round is above 0 but no file is named")
+        self._check_rloo()
         # A resume restarts the rollouts from the version that they sampled with, and `previous_round` from the one
         # published before that: those checkpoints must still be there.
         back = self.schedule.sync_every if self.reward.reference == "previous_round" else 0
@@ -98,3 +99,19 @@ class Config(Section):
             if text is not None and "{lang}" not in text:
                 raise ValueError(f"prompts.{field}: '{text}' has no {{lang}}; put it where the code goes")
         return self
+
+    def _check_rloo(self) -> None:
+        """RLOO takes every scored answer of a prompt, where the other objectives take pairs."""
+        if self.learner.objective != "rloo":
+            return
+        for field, is_set, why in (
+            ("candidates.source", self.candidates.source != "policy", "needs answers with rewards of their own"),
+            (
+                "anchor.pairs_per_round",
+                self.anchor.pairs_per_round > 0,
+                "cannot train on preference pairs; set it to 0",
+            ),
+            ("reward.upper_bound", self.reward.upper_bound is not None, "uses every reward; remove it"),
+        ):
+            if is_set:
+                raise ValueError(f"{field}: learner.objective rloo {why}")

@@ -32,7 +32,7 @@ from learners.metrics import RoundMetrics
 from learners.session import References
 from learners.snapshot import Snapshot
 from learners.weights import WeightsManifest, checksum, to_numpy
-from rollout.records import Pair
+from rollout.records import Example
 
 logger = logging.getLogger(__name__)
 
@@ -113,13 +113,13 @@ class LearnerGroup:
                 return
             self._check(deadline, timeout, what)
 
-    def reference(self, round_number: int, pairs: Sequence[Pair], timeout: float) -> dict[str, tuple[float, float]]:
+    def reference(self, round_number: int, pairs: Sequence[Example], timeout: float) -> dict[str, tuple[float, ...]]:
         """Summed log-probabilities (chosen, rejected) of every pair under the loss reference, by pair id."""
         found: References
         found, _ = self._command("reference", round_number, pairs, timeout)
         return found
 
-    def train(self, round_number: int, pairs: Sequence[Pair], timeout: float) -> RoundResult:
+    def train(self, round_number: int, pairs: Sequence[Example], timeout: float) -> RoundResult:
         """Train a round and publish its weights; a round that was trained before is published again.
 
         Raises:
@@ -224,7 +224,7 @@ class LearnerGroup:
         return found
 
     def _command(
-        self, kind: CommandKind, round_number: int, pairs: Sequence[Pair], timeout: float
+        self, kind: CommandKind, round_number: int, pairs: Sequence[Example], timeout: float
     ) -> tuple[Any, tuple[Any, ...]]:
         if self._mailbox is None:
             raise LearnerFailed(f"{kind} of round {round_number}: the learner group is not running")

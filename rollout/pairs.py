@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeGuard
+from typing import TypeGuard, TypeVar
 
 import numpy as np
 
@@ -14,31 +14,44 @@ from rollout.cursor import round_prompt_ids
 from rollout.length_control import Fit, Group, as_arrays, choose, fit
 from rollout.plan import answer_languages
 from rollout.prompts import PromptSet
-from rollout.records import Candidate, CandidateKey, Pair, Score
+from rollout.records import Candidate, CandidateKey, Example, Pair, SampleGroup, Score
 from rollout.rewards import shuffle_scores
 from rollout.seeds import stable_seed
+
+E = TypeVar("E", bound=Example)
 
 
 @dataclass(frozen=True)
 class MinedPairs:
-    """The pairs of a round and how they came about.
+    """The pairs (or, for RLOO, sample groups) of a round and how they came about.
 
     Attributes:
         pairs: Sorted by id; mined ones and anchors.
-        counters: language -> reason -> count; "pairs" are those kept, every other name is a refusal.
+        counters: language -> reason -> count; "pairs" and "groups" are those kept, every other name is a refusal.
         alphas: language -> length control (implicit reward only).
         lengths: language -> means over the kept mined pairs: "chosen_characters", "rejected_characters",
-            "chosen_tokens", "rejected_tokens" (end of turn included), "margin" (chosen less rejected score).
+            "chosen_tokens", "rejected_tokens" (end of turn included), "margin" (chosen less rejected score). Over
+            sample groups: "answers" a group, "characters" and "tokens" an answer.
+        groups: Sorted by id.
     """
 
     pairs: tuple[Pair, ...]
     counters: dict[str, dict[str, int]]
     alphas: dict[str, Fit] = field(default_factory=dict)
     lengths: dict[str, dict[str, float]] = field(default_factory=dict)
+    groups: tuple[SampleGroup, ...] = ()
+
+    @property
+    def examples(self) -> tuple[Example, ...]:
+        """What is trained on: one of the two kinds."""
+        return self.groups or self.pairs
 
 
-class _Counters(dict[str, dict[str, int]]):
+class Counters(dict[str, dict[str, int]]):
+    """language -> reason -> count."""
+
     def add(self, language: str, reason: str, count: int = 1) -> None:
+        """Count; nothing is noted for 0."""
         if count:
             of_language = self.setdefault(language, {})
             of_language[reason] = of_language.get(reason, 0) + count
@@ -65,7 +78,7 @@ def mine_pairs(
         untranslated: Ids of prompts about translation (``cross_language`` only).
     """
     ids = round_prompt_ids(prompts.ids, round, config.rollout.prompts_per_round, config.run.seed)
-    counters = _Counters()
+    counters = Counters()
     alphas: dict[str, Fit] = {}
     mined: list[Pair] = []
     by_key = {c.key: c for c in candidates}
@@ -80,7 +93,7 @@ def mine_pairs(
             found, alpha = _best_worst(config, prompts, ids, language, by_key, values, counters)
             if alpha is not None:
                 alphas[language] = alpha
-        kept = _share(config, round, language, found)
+        kept = in_share(config, round, language, found)
         counters.add(language, "share", len(found) - len(kept))
         counters.add(language, "pairs", len(kept))
         mined += kept
@@ -98,12 +111,40 @@ def _best_worst(
     language: str,
     by_key: dict[CandidateKey, Candidate],
     values: dict[CandidateKey, float],
-    counters: _Counters,
+    counters: Counters,
 ) -> tuple[list[Pair], Fit | None]:
     """Highest against lowest reward of each prompt (ICR, arXiv 2503.04647), gated and deduplicated.
 
     The released code lets truncated candidates compete, and falls back to the first one where all are above the bound.
     """
+    usable = distinct_answers(ids, language, by_key, values, counters)
+    alpha = fit_length(config, usable, values)
+    if not usable:
+        return [], alpha
+    groups = _scored(config, usable, values)
+    bound = config.reward.upper_bound
+    rewards, lengths = as_arrays(groups)
+    adjusted = rewards - (alpha.alpha if alpha else 0.0) * lengths
+    best, worst, paired = choose(adjusted, bound)
+    pairs: list[Pair] = []
+    for row, group in enumerate(usable):
+        high, low = float(adjusted[row, best[row]]), float(adjusted[row, worst[row]])
+        if not paired[row] or high - low < config.pairs.min_margin:
+            barred = bound is not None and bool(np.nanmax(adjusted[row]) >= bound)
+            counters.add(language, "above_bound" if barred else "no_margin")
+            continue
+        pairs.append(_pair(prompts, language, group[int(best[row])], group[int(worst[row])], high, low))
+    return pairs, alpha
+
+
+def distinct_answers(
+    ids: Sequence[str],
+    language: str,
+    by_key: dict[CandidateKey, Candidate],
+    values: dict[CandidateKey, float],
+    counters: Counters,
+) -> list[list[Candidate]]:
+    """Scored answers of each prompt that differ, at least two, by sample; prompts that lack them are counted."""
     grouped: dict[str, list[Candidate]] = {}
     for key in sorted(k for k in values if k.language == language and k.source == "policy"):
         if by_key[key].gate == "ok":
@@ -120,28 +161,20 @@ def _best_worst(
             counters.add(language, "equal_text")
         else:
             usable.append(distinct)
+    return usable
+
+
+def fit_length(config: Config, usable: Sequence[list[Candidate]], values: dict[CandidateKey, float]) -> Fit | None:
+    """The length control of a language's round; None where there is none (it is the implicit reward's)."""
     control = config.reward.length_control
-    groups = [
-        Group(tuple(values[c.key] for c in group), tuple(_length(c, control.unit) for c in group)) for group in usable
-    ]
-    bound = config.reward.upper_bound
-    alpha: Fit | None = None
-    if config.reward.kind == "implicit" and control.enabled:
-        alpha = fit(groups, control, bound)
-    if not groups:
-        return [], alpha
-    rewards, lengths = as_arrays(groups)
-    adjusted = rewards - (alpha.alpha if alpha else 0.0) * lengths
-    best, worst, paired = choose(adjusted, bound)
-    pairs: list[Pair] = []
-    for row, group in enumerate(usable):
-        high, low = float(adjusted[row, best[row]]), float(adjusted[row, worst[row]])
-        if not paired[row] or high - low < config.pairs.min_margin:
-            barred = bound is not None and bool(np.nanmax(adjusted[row]) >= bound)
-            counters.add(language, "above_bound" if barred else "no_margin")
-            continue
-        pairs.append(_pair(prompts, language, group[int(best[row])], group[int(worst[row])], high, low))
-    return pairs, alpha
+    if config.reward.kind != "implicit" or not control.enabled:
+        return None
+    return fit(_scored(config, usable, values), control, config.reward.upper_bound)
+
+
+def _scored(config: Config, usable: Sequence[list[Candidate]], values: dict[CandidateKey, float]) -> list[Group]:
+    unit = config.reward.length_control.unit
+    return [Group(tuple(values[c.key] for c in group), tuple(length_of(c, unit) for c in group)) for group in usable]
 
 
 def _cross_language(
@@ -152,7 +185,7 @@ def _cross_language(
     language: str,
     by_key: dict[CandidateKey, Candidate],
     untranslated: frozenset[str],
-    counters: _Counters,
+    counters: Counters,
 ) -> list[Pair]:
     """The stronger language's answer against the weaker one's (LIDR, arXiv 2410.08964).
 
@@ -223,14 +256,15 @@ def _pair(
     )
 
 
-def _length(candidate: Candidate, unit: str) -> int:
+def length_of(candidate: Candidate, unit: str) -> int:
+    """Characters or tokens of an answer (``reward.length_control.unit``)."""
     return len(candidate.text) if unit == "characters" else len(candidate.token_ids)
 
 
-def _share(config: Config, round: int, language: str, pairs: list[Pair]) -> list[Pair]:
-    """A seeded subset of ``share * len(pairs)`` pairs, rounded half up; a larger share is a superset."""
-    count = int(config.languages.share(language) * len(pairs) + 0.5)
-    return sorted(pairs, key=lambda pair: stable_seed("share", config.run.seed, round, language, pair.id))[:count]
+def in_share(config: Config, round: int, language: str, examples: Sequence[E]) -> list[E]:
+    """A seeded subset of ``share * len(examples)``, rounded half up; a larger share is a superset."""
+    count = int(config.languages.share(language) * len(examples) + 0.5)
+    return sorted(examples, key=lambda one: stable_seed("share", config.run.seed, round, language, one.id))[:count]
 
 
 def _lengths(pairs: Sequence[Pair], by_key: dict[CandidateKey, Candidate]) -> dict[str, dict[str, float]]:

@@ -17,16 +17,19 @@ from types import TracebackType
 from typing import Any, Self
 
 from configs.errors import UserError
-from rollout.records import Candidate, Pair, Score
+from rollout.records import Candidate, Example, Pair, SampleGroup, Score
 from rollout.store_open import check_version, claim, connect, explained, prepare
 from rollout.store_schema import (
     CANDIDATE_COLUMNS,
+    GROUP_COLUMNS,
     KEY_COLUMNS,
     PAIR_COLUMNS,
     SCORE_COLUMNS,
     candidate_of,
     candidate_row,
     dump,
+    group_of,
+    group_row,
     key_row,
     pair_of,
     pair_row,
@@ -187,55 +190,56 @@ class Store:
         Raises:
             StoreConflict: They were there and differ.
         """
-        if any(pair.round != round for pair in pairs):
-            raise ValueError(f"a pair is not of round {round}")
-        rows = [pair_row(pair) for pair in pairs]
-        with self._transaction():
-            if self._is_done(round, "pair", "all"):
-                old = self._rows("pairs", PAIR_COLUMNS, "round = ?", (round,))
-                self._same(f"pairs of round {round}", [r[:-2] for r in old], [r[:-2] for r in rows])
-                return False
-            self._insert(f"pairs of round {round}", "pairs", PAIR_COLUMNS, rows)
-            self._mark_done(round, "pair", "all", len(rows))
-        return True
+        return self._put_examples(round, "pairs", PAIR_COLUMNS, [pair_row(pair) for pair in pairs], pairs, 2)
+
+    def put_groups(self, round: int, groups: Sequence[SampleGroup]) -> bool:
+        """Write all sample groups of a round at once; otherwise as :meth:`put_pairs`."""
+        return self._put_examples(round, "groups", GROUP_COLUMNS, [group_row(group) for group in groups], groups, 1)
 
     def pairs(self, round: int) -> list[Pair]:
         """Pairs of a round, sorted by id."""
         return [pair_of(row) for row in self._rows("pairs", PAIR_COLUMNS, "round = ?", (round,))]
 
-    def put_reference_logprobs(self, round: int, logprobs: Mapping[str, tuple[float, float]]) -> bool:
-        """Set the reference log-probabilities (chosen, rejected), nats, of pairs of a round by pair id.
+    def groups(self, round: int) -> list[SampleGroup]:
+        """Sample groups of a round, sorted by id."""
+        return [group_of(row) for row in self._rows("groups", GROUP_COLUMNS, "round = ?", (round,))]
+
+    def examples(self, round: int) -> list[Example]:
+        """What a round trains on: its pairs or its sample groups, sorted by id."""
+        return [*self.pairs(round), *self.groups(round)]
+
+    def put_reference_logprobs(self, round: int, logprobs: Mapping[str, tuple[float, ...]]) -> bool:
+        """Set the reference log-probabilities (nats) of a round's pairs (chosen, rejected) or groups by id.
 
         Returns:
             False if all were already set to these values.
 
         Raises:
-            StoreConflict: One is set to another value, or its pair is not in the round.
+            StoreConflict: One is set to another value, or its pair or group is not in the round.
         """
+        known = {one.id: one for one in self.examples(round)}
         changed = 0
         with self._transaction():
-            for pair_id, values in logprobs.items():
+            for name, values in logprobs.items():
                 if any(value != value for value in values):
-                    raise ValueError(f"pair {pair_id}: a reference log-probability is NaN")
-                found = self._query(
-                    "SELECT reference_chosen, reference_rejected FROM pairs WHERE id = ? AND round = ?",
-                    (pair_id, round),
-                )
-                if not found:
-                    raise StoreConflict(f"pair {pair_id}: not among the pairs of round {round}")
-                if found[0] == tuple(values):
+                    raise ValueError(f"{name}: a reference log-probability is NaN")
+                if name not in known:
+                    raise StoreConflict(f"{name}: not among the pairs of round {round}")
+                one = known[name]
+                pair = isinstance(one, Pair)
+                old = one.reference if isinstance(one, SampleGroup) else (one.reference_chosen, one.reference_rejected)
+                if old == tuple(values):
                     continue
-                if found[0] != (None, None):
-                    raise StoreConflict(f"pair {pair_id}: reference log-probabilities {found[0]}, now {values}")
-                self._db.execute(
-                    "UPDATE pairs SET reference_chosen = ?, reference_rejected = ? WHERE id = ?",
-                    (*values, pair_id),
-                )
+                if old not in (None, (None, None)):
+                    raise StoreConflict(f"{name}: reference log-probabilities {old}, now {values}")
+                columns = "reference_chosen = ?, reference_rejected = ?" if pair else "reference = ?"
+                written = values if pair else (dump(values),)
+                self._db.execute(f"UPDATE {'pairs' if pair else 'groups'} SET {columns} WHERE id = ?", (*written, name))
                 changed += 1
         return changed > 0
 
     def mark_consumed(self, round: int, version: int) -> int:
-        """Record that the pairs of a round were trained on, by the step that made weight version ``version``.
+        """Record that a round's pairs or groups were trained on, by the step that made weight version ``version``.
 
         Returns:
             How many were marked now; 0 if all were already, with this version.
@@ -243,17 +247,20 @@ class Store:
         Raises:
             StoreConflict: One was consumed by another version: it would be trained on twice.
         """
+        marked = 0
         with self._transaction():
-            other = self._query(
-                "SELECT id, consumed_version FROM pairs WHERE round = ? AND consumed_version != ? LIMIT 1",
-                (round, version),
-            )
-            if other:
-                raise StoreConflict(f"pair {other[0][0]}: consumed by version {other[0][1]}, now by {version}")
-            return self._db.execute(
-                "UPDATE pairs SET consumed_version = ? WHERE round = ? AND consumed_version IS NULL",
-                (version, round),
-            ).rowcount
+            for table in ("pairs", "groups"):
+                other = self._query(
+                    f"SELECT id, consumed_version FROM {table} WHERE round = ? AND consumed_version != ? LIMIT 1",
+                    (round, version),
+                )
+                if other:
+                    raise StoreConflict(f"{other[0][0]}: consumed by version {other[0][1]}, now by {version}")
+                marked += self._db.execute(
+                    f"UPDATE {table} SET consumed_version = ? WHERE round = ? AND consumed_version IS NULL",
+                    (version, round),
+                ).rowcount
+        return marked
 
     def round_state(self, round: int) -> tuple[str, dict[str, Any]] | None:
         """(state, data) of a round; None if it was never begun."""
@@ -292,15 +299,37 @@ class Store:
         return dict(self._query("SELECT key, value FROM meta", ()))
 
     def counts(self) -> dict[str, int]:
-        """Rows by table, and "consumed" pairs."""
-        tables = ("candidates", "scores", "pairs", "chunks", "rounds", "evaluations")
+        """Rows by table, and "consumed" pairs and groups."""
+        tables = ("candidates", "scores", "pairs", "groups", "chunks", "rounds", "evaluations")
         out = {table: int(self._query(f"SELECT COUNT(*) FROM {table}", ())[0][0]) for table in tables}
-        out["consumed"] = int(self._query("SELECT COUNT(consumed_version) FROM pairs", ())[0][0])
+        consumed = "SELECT COUNT(consumed_version) FROM"
+        out["consumed"] = sum(int(self._query(f"{consumed} {table}", ())[0][0]) for table in ("pairs", "groups"))
         return out
 
     def table(self, name: str, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
         """All rows of a table in key order, streamed (for exports)."""
         yield from self._db.execute(f"SELECT {', '.join(columns)} FROM {name} ORDER BY 1, 2, 3, 4, 5, 6")
+
+    def _put_examples(
+        self,
+        round: int,
+        table: str,
+        columns: Sequence[str],
+        rows: Sequence[tuple[Any, ...]],
+        examples: Sequence[Example],
+        references: int,
+    ) -> bool:
+        """``references``: how many columns at the end are written later and do not count in a comparison."""
+        if any(one.round != round for one in examples):
+            raise ValueError(f"one of the {table} is not of round {round}")
+        with self._transaction():
+            if self._is_done(round, "pair", "all"):
+                old = self._rows(table, columns, "round = ?", (round,))
+                self._same(f"{table} of round {round}", [r[:-references] for r in old], [r[:-references] for r in rows])
+                return False
+            self._insert(f"{table} of round {round}", table, columns, rows)
+            self._mark_done(round, "pair", "all", len(rows))
+        return True
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -323,7 +352,7 @@ class Store:
             return self._db.execute(sql, values).fetchall()
 
     def _rows(self, table: str, columns: Sequence[str], where: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-        order = "id" if table == "pairs" else ", ".join(KEY_COLUMNS)
+        order = "id" if table in ("pairs", "groups") else ", ".join(KEY_COLUMNS)
         return self._query(f"SELECT {', '.join(columns)} FROM {table} WHERE {where} ORDER BY {order}", values)
 
     def _insert(self, what: str, table: str, columns: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> None:

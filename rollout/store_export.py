@@ -8,16 +8,17 @@ from pathlib import Path
 import numpy as np
 
 from rollout.store import Store
-from rollout.store_schema import CANDIDATE_COLUMNS, PAIR_COLUMNS, SCORE_COLUMNS
+from rollout.store_schema import CANDIDATE_COLUMNS, GROUP_COLUMNS, PAIR_COLUMNS, SCORE_COLUMNS
 
 _BATCH = 10_000
 
 
 def export_parquet(store: Store, folder: Path) -> dict[str, Path]:
-    """Write ``candidates.parquet``, ``scores.parquet`` and ``pairs.parquet``; files that are there are replaced.
+    """Write ``candidates``, ``scores``, ``pairs`` and ``groups`` (``.parquet``); files that are there are replaced.
 
     Returns:
-        Table -> file. Token ids are lists of uint32; keys of a pair and parts of a score are JSON texts.
+        Table -> file. Token ids are lists of uint32; keys of a pair, parts of a score and the lists of a group are JSON
+        texts.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -38,6 +39,7 @@ def export_parquet(store: Store, folder: Path) -> dict[str, Path]:
         "candidates": CANDIDATE_COLUMNS,
         "scores": SCORE_COLUMNS,
         "pairs": (*PAIR_COLUMNS, "consumed_version"),
+        "groups": (*GROUP_COLUMNS, "consumed_version"),
     }
     folder.mkdir(parents=True, exist_ok=True)
     written: dict[str, Path] = {}

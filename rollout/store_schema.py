@@ -8,7 +8,7 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
-from rollout.records import Candidate, CandidateKey, Pair, Score
+from rollout.records import Candidate, CandidateKey, Pair, SampleGroup, Score
 
 SCHEMA_VERSION = 1
 
@@ -42,6 +42,18 @@ PAIR_COLUMNS = (
     "reference_chosen",
     "reference_rejected",
 )
+GROUP_COLUMNS = (
+    "id",
+    "round",
+    "prompt_id",
+    "language",
+    "prompt",
+    "completions",
+    "rewards",
+    "weight_version",
+    "keys",
+    "reference",
+)
 
 _KEY = """round INTEGER NOT NULL, prompt_id TEXT NOT NULL, language TEXT NOT NULL, source TEXT NOT NULL,
     origin TEXT NOT NULL, sample INTEGER NOT NULL"""
@@ -64,6 +76,10 @@ CREATE TABLE pairs (id TEXT PRIMARY KEY, round INTEGER NOT NULL, prompt_id TEXT 
 CREATE INDEX pairs_round ON pairs (round);
 CREATE TABLE rounds (round INTEGER PRIMARY KEY, state TEXT NOT NULL, data TEXT NOT NULL);
 CREATE TABLE evaluations (round INTEGER PRIMARY KEY, data TEXT NOT NULL);
+CREATE TABLE groups (id TEXT PRIMARY KEY, round INTEGER NOT NULL, prompt_id TEXT NOT NULL, language TEXT NOT NULL,
+    prompt TEXT NOT NULL, completions TEXT NOT NULL, rewards TEXT NOT NULL, weight_version INTEGER NOT NULL,
+    keys TEXT NOT NULL, reference TEXT, consumed_version INTEGER) WITHOUT ROWID;
+CREATE INDEX groups_round ON groups (round);
 """
 
 
@@ -118,6 +134,29 @@ def pair_of(row: Sequence[Any]) -> Pair:
         if fields[name] is not None:
             fields[name] = CandidateKey(*json.loads(fields[name]))
     return Pair(**fields)
+
+
+def group_row(group: SampleGroup) -> tuple[Any, ...]:
+    """A row of ``groups``; completions, rewards, keys and reference are JSON lists."""
+    if not all(math.isfinite(reward) for reward in group.rewards):
+        raise ValueError(f"group {group.id}: a reward is not finite")
+    values = {column: getattr(group, column) for column in GROUP_COLUMNS}
+    values["completions"] = dump(group.completions)
+    values["rewards"] = dump(group.rewards)
+    values["keys"] = dump([key_row(key) for key in group.keys])
+    values["reference"] = None if group.reference is None else dump(group.reference)
+    return tuple(values.values())
+
+
+def group_of(row: Sequence[Any]) -> SampleGroup:
+    """The group of a row of ``GROUP_COLUMNS``."""
+    fields = dict(zip(GROUP_COLUMNS, row, strict=True))
+    for name in ("completions", "rewards"):
+        fields[name] = tuple(json.loads(fields[name]))
+    fields["keys"] = tuple(CandidateKey(*key) for key in json.loads(fields["keys"]))
+    if fields["reference"] is not None:
+        fields["reference"] = tuple(json.loads(fields["reference"]))
+    return SampleGroup(**fields)
 
 
 def key_row(key: CandidateKey) -> tuple[int, str, str, str, str, int]:

@@ -1,0 +1,119 @@
+"""From scored candidates to sample groups: all usable answers of a prompt with their rewards, for RLOO."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from configs.schema import Config
+from rollout.cursor import round_prompt_ids
+from rollout.length_control import Fit
+from rollout.pairs import Counters, MinedPairs, distinct_answers, fit_length, in_share, length_of
+from rollout.plan import answer_languages
+from rollout.prompts import PromptSet
+from rollout.records import Candidate, CandidateKey, SampleGroup, Score
+from rollout.rewards import shuffle_scores
+
+
+def mine_groups(
+    config: Config,
+    prompts: PromptSet,
+    round: int,
+    candidates: Sequence[Candidate],
+    scores: Sequence[Score],
+) -> MinedPairs:
+    """All sample groups of a round (Ahmadian et al. 2024, arXiv 2402.14740).
+
+    A duplicate stays in its group, with the reward of its equal: RLOO's baseline is a mean over draws from the
+    policy, and dropping repeated draws would bias it. Answers that another gate refused are left out (and counted by
+    the gates). A group whose rewards differ by less than ``pairs.min_margin``, or not at all, is left out and counted.
+
+    Args:
+        config: The run.
+        prompts: Training prompts.
+        round: From 1.
+        candidates: All of the round, judged by the gates, in any order.
+        scores: Rewards of the gate-ok ones, in any order.
+    """
+    ids = round_prompt_ids(prompts.ids, round, config.rollout.prompts_per_round, config.run.seed)
+    counters = Counters()
+    alphas: dict[str, Fit] = {}
+    kept: list[SampleGroup] = []
+    by_key = {candidate.key: candidate for candidate in candidates}
+    rewards = shuffle_scores(scores, config.run.seed) if config.reward.shuffle else scores
+    values = {score.key: score.reward for score in rewards}
+    drawn = _draws(candidates)
+    for language in answer_languages(config):
+        if config.languages.share(language) == 0:
+            continue
+        usable = distinct_answers(ids, language, by_key, values, counters)
+        alpha = fit_length(config, usable, values)
+        if alpha is not None:
+            alphas[language] = alpha
+        found: list[SampleGroup] = []
+        for distinct in usable:
+            group = _group(config, prompts, distinct, drawn, values, alpha.alpha if alpha else 0.0)
+            spread = max(group.rewards) - min(group.rewards)
+            if spread == 0 or spread < config.pairs.min_margin:
+                counters.add(language, "no_margin")
+            else:
+                found.append(group)
+        chosen = in_share(config, round, language, found)
+        counters.add(language, "share", len(found) - len(chosen))
+        counters.add(language, "groups", len(chosen))
+        kept += chosen
+    groups = tuple(sorted(kept, key=lambda group: group.id))
+    return MinedPairs((), dict(counters), alphas, _lengths(groups, by_key), groups)
+
+
+def groups_by_language(groups: Sequence[SampleGroup]) -> dict[str, int]:
+    """Number of groups of each language."""
+    return dict(sorted(Counter(group.language for group in groups).items()))
+
+
+def _draws(candidates: Sequence[Candidate]) -> dict[tuple[str, str, str], list[Candidate]]:
+    """(prompt, language, text) -> every sampled answer with that text that passed or is a duplicate, by sample."""
+    found: dict[tuple[str, str, str], list[Candidate]] = {}
+    for candidate in sorted(candidates, key=lambda candidate: candidate.key):
+        if candidate.key.source == "policy" and candidate.gate in ("ok", "duplicate"):
+            found.setdefault((candidate.key.prompt_id, candidate.key.language, candidate.text), []).append(candidate)
+    return found
+
+
+def _group(
+    config: Config,
+    prompts: PromptSet,
+    distinct: Sequence[Candidate],
+    drawn: dict[tuple[str, str, str], list[Candidate]],
+    values: dict[CandidateKey, float],
+    alpha: float,
+) -> SampleGroup:
+    first = distinct[0].key
+    members: list[tuple[Candidate, float]] = []
+    for answer in distinct:
+        reward = values[answer.key] - alpha * length_of(answer, config.reward.length_control.unit)
+        members += [(copy, reward) for copy in drawn[first.prompt_id, first.language, answer.text]]
+    members.sort(key=lambda member: member[0].key)
+    return SampleGroup(
+        id=f"r{first.round:04d}/{first.language}/{first.prompt_id}",
+        round=first.round,
+        prompt_id=first.prompt_id,
+        language=first.language,
+        prompt=prompts.get(first.prompt_id, first.language).text,
+        completions=tuple(candidate.text for candidate, _ in members),
+        rewards=tuple(reward for _, reward in members),
+        weight_version=min(candidate.weight_version for candidate, _ in members),
+        keys=tuple(candidate.key for candidate, _ in members),
+    )
+
+
+def _lengths(groups: Sequence[SampleGroup], by_key: dict[CandidateKey, Candidate]) -> dict[str, dict[str, float]]:
+    out: dict[str, dict[str, float]] = {}
+    for language in sorted({group.language for group in groups}):
+        answers = [by_key[key] for group in groups if group.language == language for key in group.keys]
+        out[language] = {
+            "answers": len(answers) / sum(group.language == language for group in groups),
+            "characters": sum(len(answer.text) for answer in answers) / len(answers),
+            "tokens": sum(len(answer.token_ids) for answer in answers) / len(answers),
+        }
+    return out
