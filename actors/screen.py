@@ -85,11 +85,16 @@ class Screen:
         """One line a round, from its ``metrics.jsonl`` row."""
         counts, learner, seconds = row["counts"], row["learner"], row["seconds"]
         gated = counts["candidates"] - counts["passed_gates"]
+        rewards = (
+            f"reward accuracy {learner['reward_accuracy']:.2f}"
+            if "reward_accuracy" in learner
+            else f"reward {learner['reward_mean']:.3f}"
+        )
         self.say(
             f"[bold]round {row['round']}[/bold]  {counts['candidates']} candidates ({gated} gated)  "
             f"{counts['pairs']} pairs + {counts['anchors']} anchors  "
             f"loss {learner['first_loss']:.3f} > {learner['last_loss']:.3f}  "
-            f"reward accuracy {learner['reward_accuracy']:.2f}  "
+            f"{rewards}  "
             f"weights v{row['weight_version']}  {seconds['wall']:.0f}s"
         )
 

@@ -96,7 +96,7 @@ class Team:
         )
         return check_states({number: state for number, (state, _) in found.items()}, self.config.schedule.rounds)
 
-    def reference(self, round: int) -> Future[dict[str, tuple[float, float]]]:
+    def reference(self, round: int) -> Future[dict[str, tuple[float, ...]]]:
         """Start computing the reference log-probabilities of a round's pairs."""
         return self._learn(self._learner.reference, round)
 
