@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from learners.metrics import RoundMetrics, StepMetrics
+from learners.metrics import COUNTS, RoundMetrics, StepMetrics, weight
 from rollout.gates import gate_counts
 from rollout.groups import groups_by_language
 from rollout.pairs import MinedPairs
@@ -48,6 +48,20 @@ def _reward_means(scores: Sequence[Score]) -> dict[str, float]:
     return {code: sum(values) / len(values) for code, values in sorted(sums.items())}
 
 
+# Of the figures of a step, those that a round's row holds under these names, where the objective has them.
+_FIRST = {"first_loss": "loss", "first_preference_loss": "preference_loss"}
+_OVER_THE_LAST_PASS = (
+    "reward_accuracy",
+    "reward_margin",
+    "kl_reference",
+    "reward_mean",
+    "reward_std",
+    "advantage_abs",
+    "ratio",
+    "clip_fraction",
+)
+
+
 def learner_figures(metrics: RoundMetrics) -> dict[str, Any]:
     """Training of a round: first and last step, means by language over the last pass, and every step in short."""
     first, last = metrics.steps[0], metrics.steps[-1]
@@ -56,11 +70,9 @@ def learner_figures(metrics: RoundMetrics) -> dict[str, Any]:
         "steps": len(metrics.steps),
         "pairs": metrics.pairs,
         "seconds": metrics.seconds,
-        "first_loss": first.values["loss"],
+        **{name: first.values[figure] for name, figure in _FIRST.items() if figure in first.values},
         "last_loss": last.values["loss"],
-        "first_preference_loss": first.values["preference_loss"],
-        "reward_accuracy": _mean_over(final, "reward_accuracy"),
-        "reward_margin": _mean_over(final, "reward_margin"),
+        **{name: _mean_over(final, name) for name in _OVER_THE_LAST_PASS if name in last.values},
         "tokens_per_second": sum(step.tokens for step in metrics.steps) / metrics.seconds,
         "padding_saved": sum(step.padding_saved for step in metrics.steps) / len(metrics.steps),
         "grad_norm_max": max(step.grad_norm for step in metrics.steps),
@@ -73,8 +85,7 @@ def learner_figures(metrics: RoundMetrics) -> dict[str, Any]:
 
 
 def _mean_over(steps: Sequence[StepMetrics], name: str) -> float:
-    pairs = sum(step.values["pairs"] for step in steps)
-    return sum(step.values[name] * step.values["pairs"] for step in steps) / pairs
+    return sum(step.values[name] * weight(step.values) for step in steps) / sum(weight(step.values) for step in steps)
 
 
 def _by_language(steps: Sequence[StepMetrics]) -> dict[str, dict[str, float]]:
@@ -82,6 +93,11 @@ def _by_language(steps: Sequence[StepMetrics]) -> dict[str, dict[str, float]]:
     out: dict[str, dict[str, float]] = {}
     for code in codes:
         rows = [step.languages[code] for step in steps if code in step.languages]
-        pairs = sum(row["pairs"] for row in rows)
-        out[code] = {name: sum(row[name] * row["pairs"] for row in rows) / pairs for name in rows[0]} | {"pairs": pairs}
+        weights = sum(weight(row) for row in rows)
+        out[code] = {
+            name: sum(row[name] for row in rows)
+            if name in COUNTS
+            else sum(row[name] * weight(row) for row in rows) / weights
+            for name in rows[0]
+        }
     return out

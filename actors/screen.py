@@ -87,11 +87,16 @@ class Screen:
         gated = counts["candidates"] - counts["passed_gates"]
         pairs = f"{counts['pairs']} pairs + {counts['anchors']} anchors"
         trained = f"{counts['groups']} sample groups" if counts["groups"] else pairs
+        rewards = (
+            f"reward accuracy {learner['reward_accuracy']:.2f}"
+            if "reward_accuracy" in learner
+            else f"reward {learner['reward_mean']:.3f}"
+        )
         self.say(
             f"[bold]round {row['round']}[/bold]  {counts['candidates']} candidates ({gated} gated)  "
             f"{trained}  "
             f"loss {learner['first_loss']:.3f} > {learner['last_loss']:.3f}  "
-            f"reward accuracy {learner['reward_accuracy']:.2f}  "
+            f"{rewards}  "
             f"weights v{row['weight_version']}  {seconds['wall']:.0f}s"
         )
 

@@ -2,11 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field, model_validator
 
 from configs.base import Section
+
+Objective = Literal[
+    "sigmoid",
+    "robust",
+    "ipo",
+    "ipo_mean",
+    "hinge",
+    "simpo",
+    "cpo",
+    "kto",
+    "dpop",
+    "apo_zero",
+    "apo_down",
+    "rloo",
+]
+OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
+
+_PAIRS = tuple(name for name in OBJECTIVES if name != "rloo")
+# Fields that only some objectives use.
+_USED_BY: dict[str, tuple[Objective, ...]] = {
+    "beta": _PAIRS,
+    "nll_weight": _PAIRS,
+    "reference": tuple(name for name in OBJECTIVES if name not in ("simpo", "cpo")),
+    "label_smoothing": ("sigmoid", "robust", "simpo", "cpo"),
+    "simpo_gamma": ("simpo",),
+    "dpop_lambda": ("dpop",),
+    "kto_desirable_weight": ("kto",),
+    "kto_undesirable_weight": ("kto",),
+    "rloo_kl_weight": ("rloo",),
+    "rloo_clip": ("rloo",),
+}
 
 
 class LearnerConfig(Section):
@@ -15,21 +46,35 @@ class LearnerConfig(Section):
     workers: int = Field(1, ge=1, description="Data-parallel ranks of the learner group.")
     cpus_per_worker: float = Field(1.0, gt=0, description="CPUs that Ray reserves for a rank.")
     gpus_per_worker: float = Field(0.0, ge=0, description="GPUs that Ray reserves for a rank.")
-    objective: Literal["sigmoid", "ipo", "rloo"] = Field(
-        "sigmoid", description="Preference loss: DPO (arXiv 2305.18290) or IPO (arXiv 2310.12036)."
+    objective: Objective = Field(
+        "sigmoid",
+        description="Loss. On pairs: DPO (`sigmoid`, arXiv 2305.18290), `robust` (2403.00409), `ipo` (2310.12036) "
+        "and `ipo_mean` (length-normalised), `hinge` (2309.06657), `simpo` (2405.14734), `cpo` (2401.08417), `kto` "
+        "(2402.01306), `dpop` (2402.13228), `apo_zero` and `apo_down` (2408.06266). On groups: `rloo` (2402.14740).",
     )
-    beta: float = Field(0.1, gt=0, description="Inverse temperature of the preference loss.")
-    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="Conservative DPO (sigmoid only).")
-    nll_weight: float = Field(1.0, ge=0, description="Weight of the per-token mean NLL of the chosen answer.")
+    beta: float = Field(0.1, gt=0, description="Inverse temperature of the preference loss (`simpo`: 2 to 10).")
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=0.5, description="Share of flipped preferences assumed: conservative DPO, robust; `simpo`, `cpo`."
+    )
+    nll_weight: float = Field(
+        1.0, ge=0, description="Weight of the per-token mean NLL of the chosen answer (all but `rloo`)."
+    )
+    simpo_gamma: float = Field(0.5, ge=0, description="Target margin of the rewards (`simpo`).")
+    dpop_lambda: float = Field(50.0, ge=0, description="Penalty on a chosen answer below its reference (`dpop`).")
+    kto_desirable_weight: float = Field(1.0, gt=0, description="Weight of chosen answers (`kto`).")
+    kto_undesirable_weight: float = Field(1.0, gt=0, description="Weight of rejected answers (`kto`).")
+    rloo_kl_weight: float = Field(0.05, ge=0, description="Weight of the log-ratio to the reference in the reward.")
+    rloo_clip: float = Field(0.2, gt=0, lt=1, description="Clip range of the ratio to the round's start (`rloo`).")
     reference: Literal["previous_round", "initial"] = Field(
-        "previous_round", description="Reference of the loss: the policy the round began with, or the start."
+        "previous_round",
+        description="Reference of the loss: the policy the round began with, or the start (not `simpo`, `cpo`).",
     )
     learning_rate: float = Field(1e-5, gt=0, description="Peak learning rate of AdamW.")
     warmup_steps: int = Field(0, ge=0, description="Linear warm-up, in optimiser steps; constant afterwards.")
     weight_decay: float = Field(0.0, ge=0, description="AdamW weight decay.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradient clipping.")
     epochs: int = Field(1, ge=1, description="Passes over the round's pairs.")
-    pairs_per_step: int = Field(32, ge=1, description="Pairs of one optimiser step, all ranks together.")
+    pairs_per_step: int = Field(32, ge=1, description="Pairs (`rloo`: groups) of one optimiser step, all ranks.")
     tokens_per_micro_batch: int = Field(4096, ge=1, description="Token budget of one packed forward pass.")
     logprob_chunk: int = Field(1024, ge=1, description="Completion positions whose logits are held at once.")
     zero_stage: Literal[0, 1, 2, 3] = Field(1, description="DeepSpeed ZeRO stage.")
@@ -41,8 +86,12 @@ class LearnerConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> LearnerConfig:
-        if self.label_smoothing and self.objective != "sigmoid":
-            raise ValueError("label_smoothing: only for objective sigmoid; set it to 0")
+        for name, users in _USED_BY.items():
+            default = type(self).model_fields[name].default
+            if self.objective not in users and getattr(self, name) not in (default, 0.0):
+                raise ValueError(
+                    f"{name}: not used by objective {self.objective}; remove it (it is for {', '.join(users)})"
+                )
         if self.pairs_per_step < self.workers:
             raise ValueError(
                 f"pairs_per_step: {self.pairs_per_step} is fewer than the {self.workers} workers; raise it"

@@ -29,7 +29,7 @@ from learners.entry import LoopConfig, train_loop
 from learners.errors import LearnerFailed, LearnerTimeout
 from learners.mailbox import CommandKind, Mailbox, Outcome
 from learners.metrics import RoundMetrics
-from learners.session import References
+from learners.micro import References
 from learners.snapshot import Snapshot
 from learners.weights import WeightsManifest, checksum, to_numpy
 from rollout.records import Example
@@ -113,8 +113,11 @@ class LearnerGroup:
                 return
             self._check(deadline, timeout, what)
 
-    def reference(self, round_number: int, pairs: Sequence[Example], timeout: float) -> dict[str, tuple[float, ...]]:
-        """Summed log-probabilities (chosen, rejected) of every pair under the loss reference, by pair id."""
+    def reference(self, round_number: int, pairs: Sequence[Example], timeout: float) -> References:
+        """Summed log-probabilities of every example's answers under the loss reference, by id.
+
+        A pair's are (chosen, rejected); empty for an objective without a reference.
+        """
         found: References
         found, _ = self._command("reference", round_number, pairs, timeout)
         return found
@@ -123,7 +126,7 @@ class LearnerGroup:
         """Train a round and publish its weights; a round that was trained before is published again.
 
         Raises:
-            UserError: Bad pairs, a full disk, or (``NumericError``) a loss that is not finite. The group is
+            UserError: Bad examples, a full disk, or (``NumericError``) a loss that is not finite. The group is
             of no
                 further use; the last checkpoint is untouched.
             LearnerTimeout: It took longer than ``timeout`` seconds.

@@ -10,11 +10,11 @@ from learners.checkpoint import write_model_folder
 from learners.distributed import single_process
 from learners.metrics import StepMetrics
 from learners.session import LearnerSession
-from rollout.records import Pair
+from rollout.records import Example
 
 
 def train_offline(
-    policy: Path, pairs: Sequence[Pair], out: Path, learner: LearnerConfig, model: ModelConfig, seed: int
+    policy: Path, pairs: Sequence[Example], out: Path, learner: LearnerConfig, model: ModelConfig, seed: int
 ) -> list[StepMetrics]:
     """Train ``policy`` on fixed pairs and write the result as a Hugging Face folder.
 
@@ -24,7 +24,7 @@ def train_offline(
 
     Args:
         policy: Folder to begin with.
-        pairs: Preference pairs; their ids must be unique.
+        pairs: Preference pairs, or groups for ``rloo``; their ids must be unique.
         out: Folder to write; it must not exist, and appears only when it is complete.
         learner: Objective and optimiser.
         model: Number format and longest sequence.

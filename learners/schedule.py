@@ -1,4 +1,7 @@
-"""Which pairs make which step, and which rank and micro-batch each falls to. Pure, the same on every rank."""
+"""Which examples make which step, and which rank and micro-batch each falls to. Pure, the same on every rank.
+
+An example is a pair or, for RLOO, a group: one prompt with two or more answers, which is one packed segment.
+"""
 
 from __future__ import annotations
 
@@ -8,56 +11,124 @@ from dataclasses import dataclass
 
 from configs.errors import UserError
 from learners.encode import ChatEncoder
+from learners.objectives.registry import GROUP_OBJECTIVE
 from learners.packing import Segment
-from rollout.records import Pair
+from rollout.records import Example, Pair, SampleGroup
 
 
 @dataclass(frozen=True, slots=True)
-class EncodedPair:
-    """A pair and its tokens."""
+class EncodedExample:
+    """An example and its tokens; the completions of a pair are (chosen, rejected)."""
 
-    pair: Pair
-    segment: Segment  # completions are (chosen, rejected)
+    example: Example
+    segment: Segment
+
+    @property
+    def id(self) -> str:
+        """Id of the pair or group."""
+        return self.example.id
+
+    @property
+    def units(self) -> int:
+        """What it counts for in the mean that a step's loss is: 1 for a pair, the number of answers for a group."""
+        return 1 if isinstance(self.example, Pair) else len(self.segment.completions)
 
 
-def encode_pairs(encoder: ChatEncoder, pairs: Sequence[Pair], max_length: int) -> list[EncodedPair]:
-    """Tokens of each pair, sorted by pair id, so that nothing depends on the order of arrival.
+def encode_examples(
+    encoder: ChatEncoder, examples: Sequence[Example], max_length: int, objective: str
+) -> list[EncodedExample]:
+    """Tokens of each example, sorted by id, so that nothing depends on the order of arrival.
 
     Raises:
-        UserError: Two pairs share an id, or a pair is longer than ``max_length`` tokens.
+        UserError: The objective takes the other kind of example, two examples share an id, one is longer than
+            ``max_length`` tokens, or a group is not whole.
     """
-    encoded: list[EncodedPair] = []
-    for pair in sorted(pairs, key=lambda pair: pair.id):
-        if encoded and encoded[-1].pair.id == pair.id:
-            raise UserError(f"pair {pair.id}: is there twice; pair ids must be unique")
-        prompt = tuple(encoder.prompt_ids(pair.prompt))
-        chosen = tuple(encoder.completion_ids(pair.chosen))
-        rejected = tuple(encoder.completion_ids(pair.rejected))
-        segment = Segment(prompt, (chosen, rejected))
+    encoded: list[EncodedExample] = []
+    for example in sorted(examples, key=lambda example: example.id):
+        _check_kind(example, objective)
+        if encoded and encoded[-1].id == example.id:
+            raise UserError(f"{_name(example)}: is there twice; ids must be unique")
+        prompt = tuple(encoder.prompt_ids(example.prompt))
+        segment = Segment(prompt, tuple(tuple(encoder.completion_ids(text)) for text in _answers(example)))
         if segment.longest > max_length:
             raise UserError(
-                f"pair {pair.id}: prompt and answer are {segment.longest} tokens, more than model.max_length "
-                f"{max_length}; raise it or leave the pair out"
+                f"{_name(example)}: prompt and answer are {segment.longest} tokens, more than model.max_length "
+                f"{max_length}; raise it or leave it out"
             )
-        encoded.append(EncodedPair(pair, segment))
+        encoded.append(EncodedExample(example, segment))
     return encoded
 
 
+def _check_kind(example: Example, objective: str) -> None:
+    if isinstance(example, Pair):
+        if objective == GROUP_OBJECTIVE:
+            raise UserError(
+                f"{_name(example)}: learner.objective {objective} trains on groups of scored answers; leave pairs "
+                "(anchors too) out, or choose another objective"
+            )
+        return
+    if objective != GROUP_OBJECTIVE:
+        raise UserError(
+            f"{_name(example)}: learner.objective {objective} trains on pairs; set it to {GROUP_OBJECTIVE} to train on "
+            "groups"
+        )
+    answers, rewards, reference = len(example.completions), len(example.rewards), example.reference
+    if answers < 2 or rewards != answers or (reference is not None and len(reference) != answers):
+        raise UserError(
+            f"{_name(example)}: has {answers} answers, {rewards} rewards and "
+            f"{'no' if reference is None else len(reference)} reference log-probabilities; it needs at least 2 answers "
+            "and one reward for each"
+        )
+
+
+def _name(example: Example) -> str:
+    return f"{'pair' if isinstance(example, Pair) else 'group'} {example.id}"
+
+
+def _answers(example: Example) -> tuple[str, ...]:
+    return (example.chosen, example.rejected) if isinstance(example, Pair) else example.completions
+
+
+def stored_reference(example: Example) -> tuple[float, ...] | None:
+    """The reference log-probabilities that an example brings along, one an answer; None if it has not got all."""
+    if isinstance(example, SampleGroup):
+        return example.reference
+    good, bad = example.reference_chosen, example.reference_rejected
+    return None if good is None or bad is None else (good, bad)
+
+
+def mismatched(step: Sequence[EncodedExample], max_length: int) -> list[EncodedExample]:
+    """Each pair's prompt with the answers of the step's next pair in order of ids, the last with the first's.
+
+    What KTO's ``z0`` is estimated from (arXiv 2402.01306, section 4.2): answers y' of other prompts x. Answers that no
+    longer fit behind the other prompt are cut to ``max_length``. A step of one pair has no other prompt: none.
+    """
+    if len(step) < 2:
+        return []
+    ordered = sorted(step, key=lambda one: one.id)
+    found = []
+    for one, other in zip(ordered, [*ordered[1:], ordered[0]], strict=True):
+        room = max_length - len(one.segment.prompt_ids)
+        answers = tuple(answer[:room] for answer in other.segment.completions)
+        found.append(EncodedExample(one.example, Segment(one.segment.prompt_ids, answers)))
+    return found
+
+
 def steps_of_epoch(
-    pairs: Sequence[EncodedPair], pairs_per_step: int, seed: int, round_number: int, epoch: int
-) -> list[list[EncodedPair]]:
-    """Split a round's pairs (sorted by id) into steps, in an order fixed by run seed, round and epoch."""
-    order = list(pairs)
+    examples: Sequence[EncodedExample], per_step: int, seed: int, round_number: int, epoch: int
+) -> list[list[EncodedExample]]:
+    """Split a round's examples (sorted by id) into steps, in an order fixed by run seed, round and epoch."""
+    order = list(examples)
     random.Random(f"{seed}/{round_number}/{epoch}").shuffle(order)
-    return [order[start : start + pairs_per_step] for start in range(0, len(order), pairs_per_step)]
+    return [order[start : start + per_step] for start in range(0, len(order), per_step)]
 
 
-def split_over_ranks(pairs: Sequence[EncodedPair], world_size: int) -> list[list[EncodedPair]]:
+def split_over_ranks(examples: Sequence[EncodedExample], world_size: int) -> list[list[EncodedExample]]:
     """Balance tokens over ranks: longest first, each to the rank with the fewest tokens so far."""
-    shares: list[list[EncodedPair]] = [[] for _ in range(world_size)]
+    shares: list[list[EncodedExample]] = [[] for _ in range(world_size)]
     loads = [0] * world_size
-    for pair in sorted(pairs, key=lambda pair: (-pair.segment.tokens, pair.pair.id)):
+    for one in sorted(examples, key=lambda one: (-one.segment.tokens, one.id)):
         rank = min(range(world_size), key=lambda rank: (loads[rank], rank))
-        shares[rank].append(pair)
-        loads[rank] += pair.segment.tokens
+        shares[rank].append(one)
+        loads[rank] += one.segment.tokens
     return shares

@@ -1,15 +1,15 @@
-"""One rank of the learner: a DeepSpeed engine that trains rounds of preference pairs.
+"""One rank of the learner: a DeepSpeed engine that trains rounds of preference pairs, or of groups for RLOO.
 
-The loss of a step is the mean over the step's pairs, all ranks together. How the pairs are split over ranks
+The loss of a step is the mean over the step's pairs (RLOO: answers), all ranks together. How they are split over ranks
 and packed into micro-batches changes the time a step takes and nothing else (beyond float rounding).
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -17,37 +17,21 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from configs.schema import LearnerConfig, ModelConfig
-from learners import distributed
+from learners import distributed, terms
 from learners.encode import ChatEncoder
 from learners.engine import Engine, load_model, zero_stage
 from learners.errors import NumericError
 from learners.logprobs import LogprobModel
-from learners.losses import OBJECTIVES, ObjectiveSettings, PairLogprobs, implicit_rewards, mean_nll
-from learners.metrics import PairStats, RoundMetrics, StepMetrics, by_language, summarise
-from learners.packing import PackedBatch, pack
-from learners.schedule import EncodedPair, encode_pairs, split_over_ranks, steps_of_epoch
+from learners.metrics import ExampleStats, RoundMetrics, StepMetrics, by_language, summarise
+from learners.micro import References, micro_batches, score
+from learners.objectives.inputs import ObjectiveSettings
+from learners.objectives.registry import GROUP_OBJECTIVE, PAIR_OBJECTIVES, needs_reference
+from learners.packing import PackedBatch
+from learners.schedule import EncodedExample, encode_examples, mismatched, steps_of_epoch, stored_reference
 from learners.weights import WeightsManifest, gather_weights, make_manifest
-from rollout.records import Pair
+from rollout.records import Example
 
 logger = logging.getLogger(__name__)
-
-References = dict[str, tuple[float, float]]
-
-
-@dataclass(frozen=True, slots=True)
-class MicroBatch:
-    """A packed batch and the pairs in it; without pairs it only keeps this rank in step with the others."""
-
-    batch: PackedBatch
-    pairs: tuple[EncodedPair, ...]
-
-    def sums(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Summed log-probabilities of chosen and rejected, ``[P]`` each, in the order of ``pairs``."""
-        found: dict[tuple[int, int], Tensor] = {}
-        for span in self.batch.spans:
-            found[span.segment, span.completion] = values[span.start : span.stop].sum()
-        numbers = range(len(self.pairs))
-        return torch.stack([found[n, 0] for n in numbers]), torch.stack([found[n, 1] for n in numbers])
 
 
 class LearnerSession:
@@ -56,7 +40,7 @@ class LearnerSession:
     Args:
         learner: The objective and how it is optimised.
         model: ``policy`` is the starting policy (the ``initial`` reference), ``dtype``, ``max_length``.
-        seed: Run seed; orders pairs.
+        seed: Run seed; orders examples.
         start: Folder whose weights training begins with: ``model.policy``, or a checkpoint.
     """
 
@@ -72,61 +56,48 @@ class LearnerSession:
         self.policy: PreTrainedModel = load_model(self.start, model.dtype, self.device)
         self.engine = Engine(LogprobModel(self.policy, learner.logprob_chunk), learner, model.dtype)
         self._frozen: LogprobModel | None = None
-        self._settings = ObjectiveSettings(learner.beta, learner.label_smoothing)
+        self._settings = ObjectiveSettings.of(learner)
+        pairs = PAIR_OBJECTIVES.get(learner.objective)  # None: RLOO
+        self._uses_divergence = pairs is not None and pairs.needs_divergence
         self.step = 0  # optimiser steps since the start of the run
         self.round = 0  # last round that was trained
 
-    def reference_logprobs(self, round_number: int, pairs: Sequence[Pair]) -> References:
-        """Summed log-probabilities of chosen and rejected under the loss reference, by pair id, on every
-        rank.
+    def reference_logprobs(self, round_number: int, examples: Sequence[Example]) -> References:
+        """Summed log-probabilities of each example's answers under the loss reference, by id, on every rank.
 
         ``previous_round`` is the current weights, so call it before the round is trained; ``initial`` is a
-        frozen copy of ``model.policy``. Given all pairs of the round, the forward passes are exactly those of
-        the round's first epoch, so that its first step starts at the reference to the last bit.
+        frozen copy of ``model.policy``. Given all examples of the round, the forward passes are exactly those of
+        the round's first epoch, so that its first step starts at the reference to the last bit. Empty for an
+        objective without a reference (``simpo``, ``cpo``).
         """
-        encoded = encode_pairs(self.encoder, pairs, self.model.max_length)
-        if not encoded:
+        if not needs_reference(self.learner.objective):
             return {}
-        scorer = self.engine if self.learner.reference == "previous_round" else self._frozen_start()
-        found: References = {}
-        with torch.no_grad():
-            for step in self._steps(encoded, round_number, 0):
-                for micro in self._micro_batches(step):
-                    values = scorer(micro.batch.to(self.device))
-                    if micro.pairs:
-                        chosen, rejected = (sums.tolist() for sums in micro.sums(values))
-                        ids = [one.pair.id for one in micro.pairs]
-                        found |= dict(zip(ids, zip(chosen, rejected, strict=True), strict=True))
-        merged: References = {}
-        for part in distributed.gather_objects(found):
-            merged |= part
-        return merged
+        return self._score(self._reference(), self._steps(self._encode(examples), round_number, 0))
 
-    def train_round(self, round_number: int, pairs: Sequence[Pair]) -> RoundMetrics:
-        """Train on a round's pairs; every rank passes all of them.
+    def train_round(self, round_number: int, examples: Sequence[Example]) -> RoundMetrics:
+        """Train on a round's pairs or groups; every rank passes all of them.
 
-        Pairs without reference log-probabilities get them first. Anchors are pairs like any other.
+        Those without reference log-probabilities get them first. Anchors are pairs like any other.
 
         Raises:
+            UserError: The examples are not of the kind that the objective takes, or cannot be used.
             NumericError: A loss or gradient is not finite. The weights are those before the step; the session
                 holds half a step's gradients and must not be trained further.
         """
         started = time.perf_counter()
-        encoded = encode_pairs(self.encoder, pairs, self.model.max_length)
-        missing = [
-            one.pair for one in encoded if one.pair.reference_chosen is None or one.pair.reference_rejected is None
-        ]
-        references = self.reference_logprobs(round_number, missing)
-        for one in encoded:
-            good, bad = one.pair.reference_chosen, one.pair.reference_rejected
-            if good is not None and bad is not None:
-                references[one.pair.id] = (good, bad)
-        steps = []
-        for epoch in range(self.learner.epochs):
-            for step in self._steps(encoded, round_number, epoch):
-                steps.append(self._train_step(round_number, epoch, step, references))
+        encoded = self._encode(examples)
+        references = self._references(round_number, encoded)
+        old = self._old(round_number, encoded, references)
+        epochs = [self._steps(encoded, round_number, epoch) for epoch in range(self.learner.epochs)]
+        # Before the first step: the reference may be the weights that it changes.
+        apart = [[self._mismatched_reference(step) for step in steps] for steps in epochs]
+        metrics = []
+        for epoch, steps in enumerate(epochs):
+            for step, other in zip(steps, apart[epoch], strict=True):
+                known = terms.Known(references, old, self._divergence(step, other))
+                metrics.append(self._train_step(round_number, epoch, step, known))
         self.round = round_number
-        return RoundMetrics(round_number, len(encoded), time.perf_counter() - started, steps)
+        return RoundMetrics(round_number, len(encoded), time.perf_counter() - started, metrics)
 
     def full_weights(self) -> dict[str, Tensor]:
         """Full weights by name on rank 0, empty elsewhere; called by every rank."""
@@ -141,50 +112,79 @@ class LearnerSession:
         """Release the engine."""
         self.engine.close()
 
-    def _frozen_start(self) -> LogprobModel:
+    def _encode(self, examples: Sequence[Example]) -> list[EncodedExample]:
+        return encode_examples(self.encoder, examples, self.model.max_length, self.learner.objective)
+
+    def _steps(self, examples: Sequence[EncodedExample], round_number: int, epoch: int) -> list[list[EncodedExample]]:
+        return steps_of_epoch(examples, self.learner.pairs_per_step, self.seed, round_number, epoch)
+
+    def _score(self, scorer: Callable[[PackedBatch], Tensor], steps: Sequence[Sequence[EncodedExample]]) -> References:
+        return score(scorer, steps, self.learner.tokens_per_micro_batch, self.device)
+
+    def _reference(self) -> Callable[[PackedBatch], Tensor]:
+        """What computes the loss reference's log-probabilities; for ``previous_round`` only before the first step."""
+        if self.learner.reference == "previous_round":
+            return self.engine
         if self._frozen is None:
             policy = load_model(self.model.policy, self.model.dtype, self.device)
             self._frozen = LogprobModel(policy.requires_grad_(False), self.learner.logprob_chunk)
         return self._frozen
 
-    def _steps(self, pairs: Sequence[EncodedPair], round_number: int, epoch: int) -> list[list[EncodedPair]]:
-        return steps_of_epoch(pairs, self.learner.pairs_per_step, self.seed, round_number, epoch)
+    def _references(self, round_number: int, encoded: Sequence[EncodedExample]) -> References:
+        """Those that the examples bring along, and the others computed."""
+        if not needs_reference(self.learner.objective):
+            return {}
+        stored = {one.id: stored_reference(one.example) for one in encoded}
+        missing = [one for one in encoded if stored[one.id] is None]
+        computed = self._score(self._reference(), self._steps(missing, round_number, 0))
+        return computed | {name: values for name, values in stored.items() if values is not None}
 
-    def _micro_batches(self, pairs: Sequence[EncodedPair]) -> list[MicroBatch]:
-        """This rank's share, as many micro-batches as the rank with the most: the others' are filled up.
+    def _old(self, round_number: int, encoded: Sequence[EncodedExample], references: References) -> References:
+        """RLOO's ``pi_old``: the policy that the round begins with."""
+        if self.learner.objective != GROUP_OBJECTIVE or self.learner.reference == "previous_round":
+            return references
+        return self._score(self.engine, self._steps(encoded, round_number, 0))
 
-        ZeRO gathers and reduces in every pass, so a rank that ran fewer would leave the others waiting.
-        """
-        budget = self.learner.tokens_per_micro_batch
-        mine = split_over_ranks(pairs, self.world_size)[self.rank]
-        micros = []
-        for batch in pack([one.segment for one in mine], budget):
-            members = sorted({span.segment for span in batch.spans})
-            micros.append(MicroBatch(batch.renumbered(members), tuple(mine[index] for index in members)))
-        longest = max(distributed.gather_objects(len(micros)))
-        if len(micros) < longest:
-            shortest = min(pairs, key=lambda one: (one.segment.tokens, one.pair.id))
-            filler = MicroBatch(pack([shortest.segment], budget)[0], ())
-            micros += [filler] * (longest - len(micros))
-        return micros
+    def _mismatched_reference(self, step: Sequence[EncodedExample]) -> References:
+        """The reference's part of KTO's ``z0`` in a step; empty for other objectives and for a step of one pair."""
+        if not self._uses_divergence:
+            return {}
+        others = mismatched(step, self.model.max_length)
+        return self._score(self._reference(), [others] if others else [])
+
+    def _divergence(self, step: Sequence[EncodedExample], reference: References) -> float:
+        """KTO's ``z0``, nats: how much more the policy likes answers of other prompts than the reference does."""
+        if not reference:
+            return 0.0
+        policy = self._score(self.engine, [mismatched(step, self.model.max_length)])
+        ratios = [
+            ours - theirs
+            for name, values in policy.items()
+            for ours, theirs in zip(values, reference[name], strict=True)
+        ]
+        # max() would drop a NaN, which must stop the step.
+        mean = math.fsum(ratios) / len(ratios)
+        return mean if math.isnan(mean) else max(0.0, mean)
 
     def _train_step(
-        self, round_number: int, epoch: int, pairs: Sequence[EncodedPair], references: References
+        self, round_number: int, epoch: int, examples: Sequence[EncodedExample], known: terms.Known
     ) -> StepMetrics:
         started = time.perf_counter()
-        micros = self._micro_batches(pairs)
-        mine: list[PairStats] = []
+        micros = micro_batches(examples, self.learner.tokens_per_micro_batch)
+        units = sum(one.units for one in examples)
+        mine: list[ExampleStats] = []
         for micro in micros:
             values = self.engine(micro.batch.to(self.device))
-            if micro.pairs:
-                losses, stats = self._pair_losses(micro, values, references)
+            if micro.examples:
+                total, stats = terms.losses(
+                    micro, values, known, self.learner.objective, self._settings, self.learner.nll_weight
+                )
                 mine += stats
-                # DeepSpeed averages gradients over ranks: undo that, so that the step's loss is the mean of
-                # pairs.
-                self.engine.backward(losses.sum() * (self.world_size / len(pairs)))
+                # DeepSpeed averages gradients over ranks: undo that, so that the step's loss is the mean of all.
+                self.engine.backward(total * (self.world_size / units))
             else:
                 self.engine.backward(values.sum() * 0.0)
-        used = sum(micro.batch.tokens for micro in micros if micro.pairs)
+        used = sum(micro.batch.tokens for micro in micros if micro.examples)
         gathered = distributed.gather_objects((mine, used))
         stats = sorted((one for part, _ in gathered for one in part), key=lambda one: one.id)
         tokens = sum(part for _, part in gathered)
@@ -194,46 +194,35 @@ class LearnerSession:
         except FloatingPointError:
             raise self._numeric_error("gradient", round_number, [one.id for one in stats]) from None
         self.step += 1
-        padded = 2 * len(pairs) * max(one.segment.longest for one in pairs)
+        seconds = time.perf_counter() - started
+        padded = sum(one.answers for one in stats) * max(one.segment.longest for one in examples)
+        figures = summarise(stats, seconds)
+        if self._uses_divergence:
+            figures["divergence"] = known.divergence
         return StepMetrics(
             round=round_number,
             epoch=epoch,
             step=self.step,
-            values=summarise(stats),
-            languages=by_language(stats),
+            values=figures,
+            languages=by_language(stats, seconds),
             grad_norm=norm,
             learning_rate=rate,
             tokens=tokens,
             padding_saved=1 - tokens / padded,
             micro_batches=len(micros),
-            seconds=time.perf_counter() - started,
+            seconds=seconds,
         )
 
-    def _pair_losses(self, micro: MicroBatch, values: Tensor, references: References) -> tuple[Tensor, list[PairStats]]:
-        chosen, rejected = micro.sums(values)
-        known = torch.tensor([references[one.pair.id] for one in micro.pairs], device=values.device)
-        logprobs = PairLogprobs(chosen, rejected, known[:, 0], known[:, 1])
-        lengths = torch.tensor([[len(ids) for ids in one.segment.completions] for one in micro.pairs])
-        preference = OBJECTIVES[self.learner.objective](logprobs, self._settings)
-        nll = mean_nll(chosen, lengths[:, 0].to(values.device))
-        losses = preference + self.learner.nll_weight * nll
-        rewards = implicit_rewards(logprobs, self.learner.beta)
-        columns = torch.stack([losses, preference, nll, chosen, rejected, *rewards]).detach().T.tolist()
-        stats = [
-            PairStats(one.pair.id, one.pair.language, *row, *size)
-            for one, row, size in zip(micro.pairs, columns, lengths.tolist(), strict=True)
-        ]
-        return losses, stats
-
-    def _refuse_unless_finite(self, stats: Sequence[PairStats], round_number: int) -> None:
+    def _refuse_unless_finite(self, stats: Sequence[ExampleStats], round_number: int) -> None:
         bad = [one.id for one in stats if not one.finite]
         if bad:
             raise self._numeric_error("loss", round_number, bad)
 
     def _numeric_error(self, what: str, round_number: int, ids: Sequence[str]) -> NumericError:
         named = ", ".join(ids[:16]) + (f" and {len(ids) - 16} more" if len(ids) > 16 else "")
+        kind = "groups" if self.learner.objective == GROUP_OBJECTIVE else "pairs"
         return NumericError(
             f"round {round_number}, optimiser step {self.step + 1}: the {what} is not finite; "
-            f"pairs: {named}. The step was not applied and the last checkpoint stays; lower "
-            "learner.learning_rate, or remove the pairs"
+            f"{kind}: {named}. The step was not applied and the last checkpoint stays; lower "
+            f"learner.learning_rate, or remove the {kind}"
         )

@@ -1,0 +1,76 @@
+"""A step in micro-batches: packed, as many on every rank, and the log-probabilities of answers read out of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from learners import distributed
+from learners.packing import PackedBatch, pack
+from learners.schedule import EncodedExample, split_over_ranks
+
+# Summed log-probabilities (nats) of an example's answers, by its id.
+References = dict[str, tuple[float, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatch:
+    """A packed batch and the examples in it; without examples it only keeps this rank in step with the others."""
+
+    batch: PackedBatch
+    examples: tuple[EncodedExample, ...]
+
+    def sums(self, values: Tensor) -> list[Tensor]:
+        """Summed log-probabilities of each example's answers, ``[k]`` each, in the order of ``examples``."""
+        found: list[list[Tensor]] = [[] for _ in self.examples]
+        for span in sorted(self.batch.spans, key=lambda span: (span.segment, span.completion)):
+            found[span.segment].append(values[span.start : span.stop].sum())
+        return [torch.stack(sums) for sums in found]
+
+
+def micro_batches(examples: Sequence[EncodedExample], budget: int) -> list[MicroBatch]:
+    """This rank's share of a step, as many micro-batches as the rank with the most: the others' are filled up.
+
+    ZeRO gathers and reduces in every pass, so a rank that ran fewer would leave the others waiting. Called by every
+    rank with the same examples, at least one.
+    """
+    rank, world_size = distributed.world()
+    mine = split_over_ranks(examples, world_size)[rank]
+    micros = []
+    for batch in pack([one.segment for one in mine], budget):
+        members = sorted({span.segment for span in batch.spans})
+        micros.append(MicroBatch(batch.renumbered(members), tuple(mine[index] for index in members)))
+    longest = max(distributed.gather_objects(len(micros)))
+    if len(micros) < longest:
+        shortest = min(examples, key=lambda one: (one.segment.tokens, one.id))
+        filler = MicroBatch(pack([shortest.segment], budget)[0], ())
+        micros += [filler] * (longest - len(micros))
+    return micros
+
+
+@torch.no_grad()
+def score(
+    scorer: Callable[[PackedBatch], Tensor],
+    steps: Sequence[Sequence[EncodedExample]],
+    budget: int,
+    device: torch.device,
+) -> References:
+    """Summed log-probabilities of the answers of all examples of some steps, by id, on every rank.
+
+    Given a step, the forward passes are exactly those that train it, so that the same weights give the same numbers to
+    the last bit.
+    """
+    found: References = {}
+    for step in steps:
+        for micro in micro_batches(step, budget):
+            values = scorer(micro.batch.to(device))
+            if micro.examples:
+                for one, sums in zip(micro.examples, micro.sums(values), strict=True):
+                    found[one.id] = tuple(sums.tolist())
+    merged: References = {}
+    for part in distributed.gather_objects(found):
+        merged |= part
+    return merged

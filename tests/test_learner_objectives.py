@@ -1,0 +1,112 @@
+"""Objectives against numbers worked out by hand; those that TRL has are held against it in ``test_learner_trl.py``."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import get_args
+
+import pytest
+import torch
+
+from configs.learner import OBJECTIVES, LearnerConfig, Objective
+from learners.objectives import groups, pairs
+from learners.objectives.inputs import GroupLogprobs, ObjectiveSettings, PairLogprobs
+from learners.objectives.registry import GROUP_OBJECTIVE, PAIR_OBJECTIVES, needs_reference
+
+# r_w = 1, r_l = -3, h = 4
+PAIR = PairLogprobs(*(torch.tensor([value]) for value in (-10.0, -12.0, -11.0, -9.0, 5.0, 3.0)))
+SETTINGS = ObjectiveSettings()
+
+
+def loss(name: str, pair: PairLogprobs = PAIR, **settings: float) -> float:
+    return PAIR_OBJECTIVES[name].loss(pair, replace(SETTINGS, **settings)).item()
+
+
+def logistic(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+def test_config_and_registry_know_the_same_objectives() -> None:
+    assert {*PAIR_OBJECTIVES, GROUP_OBJECTIVE} == set(OBJECTIVES) == set(get_args(Objective))
+    settings = ObjectiveSettings.of(LearnerConfig())
+    assert settings == SETTINGS  # the defaults of the config
+
+
+def test_sigmoid_is_ln_2_at_the_reference() -> None:
+    same = replace(PAIR, reference_chosen=PAIR.chosen, reference_rejected=PAIR.rejected)
+    for name in ("sigmoid", "robust", "dpop"):
+        assert loss(name, same) == pytest.approx(math.log(2)), name
+
+
+def test_sigmoid_with_and_without_smoothing() -> None:
+    good, bad = -math.log(logistic(0.4)), -math.log(logistic(-0.4))
+    assert loss("sigmoid") == pytest.approx(good, rel=1e-6)
+    assert loss("sigmoid", label_smoothing=0.1) == pytest.approx(0.9 * good + 0.1 * bad, rel=1e-6)
+    assert loss("robust", label_smoothing=0.1) == pytest.approx((0.9 * good - 0.1 * bad) / 0.8, rel=1e-6)
+
+
+def test_ipo_is_the_squared_distance_to_its_margin() -> None:
+    assert loss("ipo") == pytest.approx((4 - 5) ** 2)
+    assert loss("ipo", beta=0.125) == pytest.approx(0)
+    assert loss("ipo_mean") == pytest.approx((1 / 5 + 3 / 3 - 5) ** 2)
+
+
+def test_hinge() -> None:
+    assert loss("hinge") == pytest.approx(0.6)
+    assert loss("hinge", beta=0.3) == 0
+
+
+def test_objectives_without_a_reference_have_none() -> None:
+    bare = replace(PAIR, reference_chosen=None, reference_rejected=None)
+    assert loss("cpo", bare) == pytest.approx(-math.log(logistic(0.2)), rel=1e-6)
+    assert loss("simpo", bare, beta=2.0) == pytest.approx(-math.log(logistic(2 * (-2 + 4) - 0.5)), rel=1e-6)
+    without = {name for name in OBJECTIVES if not needs_reference(name)}
+    assert without == {"simpo", "cpo"}
+    for name in set(PAIR_OBJECTIVES) - without:
+        with pytest.raises(ValueError, match="needs reference log-probabilities"):
+            loss(name, bare)
+
+
+def test_kto_weighs_both_answers_against_the_baseline() -> None:
+    value = loss("kto", replace(PAIR, divergence=2.0), kto_desirable_weight=1.5, kto_undesirable_weight=0.5)
+    assert value == pytest.approx((1.5 * (1 - logistic(0.1 * (1 - 2))) + 0.5 * (1 - logistic(0.1 * (2 + 3)))) / 2)
+
+
+def test_dpop_punishes_a_chosen_answer_below_its_reference() -> None:
+    assert loss("dpop") == pytest.approx(loss("sigmoid"))  # r_w is above 0
+    sunk = replace(PAIR, reference_chosen=torch.tensor([-8.0]))  # r_w = -2, h = 1
+    assert loss("dpop", sunk, dpop_lambda=5.0) == pytest.approx(-math.log(logistic(0.1 * (1 - 5 * 2))), rel=1e-6)
+
+
+def test_apo() -> None:
+    assert loss("apo_zero") == pytest.approx(1 - logistic(0.1) + logistic(-0.3))
+    assert loss("apo_down") == pytest.approx(logistic(0.1) + 1 - logistic(0.4))
+
+
+def test_nll_is_a_mean_over_tokens() -> None:
+    assert pairs.mean_nll(torch.tensor([-10.0, -3.0]), torch.tensor([5, 1])).tolist() == [2.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "rewards"), [("sigmoid", (0.1, -0.3)), ("cpo", (-1.0, -1.2)), ("simpo", (-0.2, -0.4))]
+)
+def test_implicit_rewards(name: str, rewards: tuple[float, float]) -> None:
+    found = PAIR_OBJECTIVES[name].rewards(PAIR, 0.1)
+    assert tuple(one.item() for one in found) == pytest.approx(rewards)
+
+
+def test_rloo_rewards_less_the_penalty_against_the_others_mean() -> None:
+    current, old = torch.tensor([-5.0, -6.0, -7.0], requires_grad=True), torch.tensor([-5.5, -6.0, -6.5])
+    group = GroupLogprobs(current, old, torch.tensor([-4.0, -6.0, -9.0]), torch.tensor([1.0, 0.0, 2.0]))
+    settings = replace(SETTINGS, rloo_kl_weight=0.5, rloo_clip=0.2)
+    # Rewards less the penalty: 1 + 0.5, 0, 2 - 1.
+    expected = [1.5 - 0.5, 0 - 1.25, 1 - 0.75]
+    assert groups.advantages(group, settings).tolist() == pytest.approx(expected)
+    ratios = [math.exp(0.5), 1.0, math.exp(-0.5)]
+    losses = groups.rloo(group, settings)
+    assert losses.tolist() == pytest.approx([-1.2 * 1.0, 1.25, -ratios[2] * 0.25])  # the first one is clipped
+    assert groups.is_clipped(group, settings).tolist() == [True, False, False]
+    losses.sum().backward()
+    assert current.grad is not None
+    assert current.grad.tolist() == pytest.approx([0.0, 1.25, -ratios[2] * 0.25])  # nothing through the penalty
