@@ -1,13 +1,13 @@
 """Loss and all gradients against TRL's own trainers: same batch, same policy, same reference, float32.
 
 Ours come from a real round of the session (packed, prefix-shared, DeepSpeed), read off just before the optimiser's
-step; TRL's from ``compute_loss`` of a real trainer over the batch that its own data preparation makes of the same texts.
+step; TRL's from ``compute_loss`` of a real trainer over the batch that its own data preparation makes of the texts.
 
 Where TRL differs by design:
 
 * ``ipo``: TRL divides by the answers' lengths, which is ``ipo_mean`` here. The summed form of the paper is held
-  against it on answers of one length ``L``: ``(h - 1 / 2b)^2 = L^2 (h / L - 1 / 2bL)^2``, its loss at ``beta = bL`` times
-  ``L^2``.
+  against it on answers of one length ``L``: ``(h - 1 / 2b)^2 = L^2 (h / L - 1 / 2bL)^2``, its loss at ``beta = bL``
+  times ``L^2``.
 * conservative DPO: no loss type of ``DPOTrainer``; but ``2 (1 - e) sigmoid - (1 - 2e) robust`` is one.
 * the NLL term: TRL's is a mean over the tokens of the batch, ours over answers of their means over tokens. Both are
   the same in batches of one pair, whose losses are averaged.
