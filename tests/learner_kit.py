@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from configs.schema import LearnerConfig
-from rollout.records import Pair
+from rollout.records import Pair, SampleGroup
 
 SPECIALS = ["<pad>", "<s>", "</s>", "<|user|>", "<|assistant|>", "<|end|>"]
 TEMPLATE = (
@@ -106,6 +106,23 @@ def make_pairs(count: int, round_number: int = 1) -> list[Pair]:
             rejected="bad " + "y" * (1 + 3 * n % 11),
             chosen_score=1.0,
             rejected_score=0.0,
+            weight_version=0,
+        )
+        for n in range(count)
+    ]
+
+
+def make_groups(count: int, answers: int = 3, round_number: int = 1) -> list[SampleGroup]:
+    """Groups of answers of different lengths and rewards in two languages."""
+    return [
+        SampleGroup(
+            id=f"r{round_number:04d}/{'es' if n % 2 else 'sw'}/p{n}",
+            round=round_number,
+            prompt_id=f"p{n}",
+            language="es" if n % 2 else "sw",
+            prompt="question " + "abc " * (n % 4) + str(n),
+            completions=tuple(f"answer {k} " + "xyz"[k % 3] * ((5 * n + 3 * k) % 8) for k in range(answers)),
+            rewards=tuple(float((n + k) % 3) - 0.25 * k for k in range(answers)),
             weight_version=0,
         )
         for n in range(count)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -178,3 +180,26 @@ def test_a_model_with_scaled_logits_is_refused() -> None:
 
     with pytest.raises(UserError, match="not supported"):
         LogprobModel(model, 16)
+
+
+@settings(deadline=None, max_examples=12)
+@given(segments=SEGMENTS, budget=st.integers(1, 200), order=st.randoms(use_true_random=False))
+def test_packed_and_shared_equals_one_plain_row_an_answer(segments: list[Segment], budget: int, order: Random) -> None:
+    """Any lengths (one token too), any budget, any order of the segments."""
+    model = make_model("llama")
+    plain = [
+        model(input_ids=torch.tensor([prompt + answer])).logits[0].log_softmax(-1)[len(prompt) - 1 : -1]
+        for prompt, answer in [(s.prompt_ids, c) for s in segments for c in s.completions]
+    ]
+    expected = iter(plain)
+    sums = {
+        (number, k): next(expected).gather(1, torch.tensor(answer)[:, None]).sum().item()
+        for number, one in enumerate(segments)
+        for k, answer in enumerate(one.completions)
+    }
+    shuffled = list(range(len(segments)))
+    order.shuffle(shuffled)
+    found = sum_logprobs(model, [segments[number] for number in shuffled], budget, chunk=16)
+    for number, row in zip(shuffled, found, strict=True):
+        for k, value in enumerate(row):
+            assert value == pytest.approx(sums[number, k], abs=1e-4, rel=1e-5)
