@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from configs.schema import LearnerConfig, ModelConfig
-from learners import distributed
+from learners import distributed, lora
 from learners.encode import ChatEncoder
 from learners.engine import Engine, load_model, zero_stage
 from learners.errors import NumericError
@@ -26,7 +27,7 @@ from learners.losses import OBJECTIVES, ObjectiveSettings, PairLogprobs, implici
 from learners.metrics import PairStats, RoundMetrics, StepMetrics, by_language, summarise
 from learners.packing import PackedBatch, pack
 from learners.schedule import EncodedPair, encode_pairs, split_over_ranks, steps_of_epoch
-from learners.weights import WeightsManifest, gather_weights, make_manifest
+from learners.weights import WeightsManifest, gather_adapter, gather_weights, make_manifest
 from rollout.records import Pair
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,8 @@ class LearnerSession:
         learner: The objective and how it is optimised.
         model: ``policy`` is the starting policy (the ``initial`` reference), ``dtype``, ``max_length``.
         seed: Run seed; orders pairs.
-        start: Folder whose weights training begins with: ``model.policy``, or a checkpoint.
+        start: Folder whose weights training begins with: ``model.policy``, or a checkpoint. With ``learner.lora`` the
+            weights are always those of ``model.policy``, and a checkpoint gives the adapter.
     """
 
     def __init__(self, learner: LearnerConfig, model: ModelConfig, seed: int, start: Path) -> None:
@@ -69,7 +71,14 @@ class LearnerSession:
         self.device = distributed.device()
         torch.manual_seed(seed)
         self.encoder = ChatEncoder(self.start, model.add_bos)
-        self.policy: PreTrainedModel = load_model(self.start, model.dtype, self.device)
+        self.policy: PreTrainedModel = load_model(
+            model.policy if learner.lora else self.start, model.dtype, self.device
+        )
+        self.adapters: dict[str, lora.AdaptedLayer] = {}
+        if learner.lora is not None:
+            self.adapters = lora.inject(self.policy, learner.lora, seed)
+            if self.start.resolve() != model.policy.resolve():
+                lora.load_adapter(self.adapters, self.start)
         self.engine = Engine(LogprobModel(self.policy, learner.logprob_chunk), learner, model.dtype)
         self._frozen: LogprobModel | None = None
         self._settings = ObjectiveSettings(learner.beta, learner.label_smoothing)
@@ -81,15 +90,16 @@ class LearnerSession:
         rank.
 
         ``previous_round`` is the current weights, so call it before the round is trained; ``initial`` is a
-        frozen copy of ``model.policy``. Given all pairs of the round, the forward passes are exactly those of
-        the round's first epoch, so that its first step starts at the reference to the last bit.
+        frozen copy of ``model.policy``, or the policy with its adapters set aside. Given all pairs of the round,
+        the forward passes are exactly those of the round's first epoch, so that its first step starts at the
+        reference to the last bit.
         """
         encoded = encode_pairs(self.encoder, pairs, self.model.max_length)
         if not encoded:
             return {}
-        scorer = self.engine if self.learner.reference == "previous_round" else self._frozen_start()
+        scorer, adapters = self._reference_scorer()
         found: References = {}
-        with torch.no_grad():
+        with torch.no_grad(), adapters:
             for step in self._steps(encoded, round_number, 0):
                 for micro in self._micro_batches(step):
                     values = scorer(micro.batch.to(self.device))
@@ -129,17 +139,33 @@ class LearnerSession:
         return RoundMetrics(round_number, len(encoded), time.perf_counter() - started, steps)
 
     def full_weights(self) -> dict[str, Tensor]:
-        """Full weights by name on rank 0, empty elsewhere; called by every rank."""
-        return gather_weights(self.policy, partitioned=zero_stage(self.learner, self.model.dtype) == 3)
+        """Full weights by name on rank 0, adapters merged, empty elsewhere; called by every rank."""
+        return gather_weights(self.policy, self._partitioned, self.adapters)
+
+    def adapter_weights(self) -> dict[str, Tensor]:
+        """Tensors of the adapters, as peft names them, on rank 0; empty elsewhere. Called by every rank."""
+        return gather_adapter(self.adapters, self._partitioned)
+
+    @property
+    def _partitioned(self) -> bool:
+        return zero_stage(self.learner, self.model.dtype) == 3
 
     def manifest(self, version: int, weights: dict[str, Tensor]) -> WeightsManifest:
-        """Manifest of ``full_weights()``, valid on rank 0; called by every rank."""
+        """Manifest of what is published, valid on rank 0; called by every rank."""
         vocabulary = min(len(self.encoder.tokenizer), self.policy.config.vocab_size)
         return make_manifest(version, weights, self.engine, vocabulary)  # type: ignore[arg-type]
 
     def close(self) -> None:
         """Release the engine."""
         self.engine.close()
+
+    def _reference_scorer(self) -> tuple[Engine | LogprobModel, AbstractContextManager[None]]:
+        """What computes the loss reference, and within which context."""
+        if self.learner.reference == "previous_round":
+            return self.engine, nullcontext()
+        if self.adapters:
+            return self.engine, lora.set_aside(self.policy)
+        return self._frozen_start(), nullcontext()
 
     def _frozen_start(self) -> LogprobModel:
         if self._frozen is None:
