@@ -28,7 +28,7 @@ from learners.rates import rate_factor
 _LARGEST_BUCKET = 200_000_000
 
 # What errors of torch's and DeepSpeed's just-in-time builds say.
-_COMPILING = ("JIT load", "building extension", "Ninja is required", "compiler", "C++")
+_COMPILING = ("JIT load", "failed to build", "building extension", "Ninja is required")
 
 
 def load_model(folder: Path, dtype: str, device: torch.device) -> PreTrainedModel:
