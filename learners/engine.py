@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ from configs.schema import LearnerConfig
 from learners.distributed import load_deepspeed
 from learners.logprobs import LogprobModel
 from learners.rates import rate_factor
+
+logger = logging.getLogger(__name__)
 
 # DeepSpeed allocates buffers of this many elements whatever the model's size: take no more than the model
 # has.
@@ -146,6 +149,7 @@ class Engine:
         deepspeed = load_deepspeed()
         parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         total = sum(parameter.numel() for parameter in module.parameters())
+        self._falls = learner.total_steps is not None  # until it is said that the rate has reached 0
         self._has_frozen = any(not parameter.requires_grad for parameter in module.parameters())
         config = deepspeed_config(learner, dtype, total)
         groups = _groups(parameters, learner.weight_decay)
@@ -185,6 +189,9 @@ class Engine:
             FloatingPointError: The norm is not finite; the weights are as before.
         """
         rate = float(self.deepspeed.get_lr()[0])
+        if rate == 0.0 and self._falls:
+            logger.warning("learner.total_steps are done: the learning rate is 0, so nothing more is learned; raise it")
+            self._falls = False
         self.deepspeed.step()
         norm = self._clipping.norm if self._clipping else self.deepspeed.get_global_grad_norm()
         if norm is None or not math.isfinite(float(norm)) or not self.deepspeed.was_step_applied():

@@ -55,9 +55,10 @@ def test_schedules() -> None:
     assert cosine == pytest.approx([1.0, 0.5 + 0.5**1.5, 0.5, 0.5 - 0.5**1.5, 0.0, 0.0])
 
 
-def test_the_rate_falls_in_training(folder: Path, tmp_path: Path) -> None:
-    steps, _ = train(folder, tmp_path / "out", schedule="linear", warmup_steps=1, total_steps=3)
-    assert [step.learning_rate for step in steps] == pytest.approx([5e-4, 1e-3, 5e-4])
+def test_the_rate_falls_in_training(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    steps, _ = train(folder, tmp_path / "out", schedule="linear", warmup_steps=1, total_steps=3, epochs=2)
+    assert [step.learning_rate for step in steps] == pytest.approx([5e-4, 1e-3, 5e-4, 0.0, 0.0, 0.0])
+    assert caplog.text.count("total_steps are done") == 1
 
 
 def test_deepspeeds_own_adam_and_scheduler(folder: Path, tmp_path: Path) -> None:
