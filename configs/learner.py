@@ -11,7 +11,7 @@ from configs.deepspeed import deepspeed_options
 
 
 class LoraConfig(Section):
-    """Train low-rank adapters (arXiv 2106.09685), W + alpha / rank * B A. Without this section all weights are trained."""
+    """Train low-rank adapters (arXiv 2106.09685), W + alpha / rank * B A; without this section, all weights."""
 
     rank: int = Field(8, ge=1, le=512, description="Rank of B A.")
     alpha: float = Field(16.0, gt=0, description="The product is scaled by alpha / rank.")

@@ -24,7 +24,7 @@ LEARNER = {
 }
 LORA = {"lora": {"rank": 4}, "learning_rate": 3e-3}
 COSINE = {"schedule": "cosine", "total_steps": 8}
-STAGES = (0, 1, 2, 3)
+STAGES = {"float32": (0, 1, 2, 3), "bfloat16": (1, 2, 3), "lora": (1, 3)}  # in bfloat16 stage 0 is stage 1
 
 # Largest difference of a weight that float32 sums in another order make in three steps (measured: 4e-6).
 FLOAT32 = 2e-5
@@ -41,9 +41,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def two(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """All cases in one pair of processes."""
     cases = [
-        *(Case(f"float32-{stage}", {**LEARNER, "zero_stage": stage}) for stage in STAGES),
-        *(Case(f"bfloat16-{stage}", {**LEARNER, "zero_stage": stage}, "bfloat16") for stage in STAGES),
-        *(Case(f"lora-{stage}", {**LEARNER, **LORA, "zero_stage": stage}) for stage in STAGES),
+        *(Case(f"float32-{stage}", {**LEARNER, "zero_stage": stage}) for stage in STAGES["float32"]),
+        *(Case(f"bfloat16-{stage}", {**LEARNER, "zero_stage": stage}, "bfloat16") for stage in STAGES["bfloat16"]),
+        *(Case(f"lora-{stage}", {**LEARNER, **LORA, "zero_stage": stage}) for stage in STAGES["lora"]),
         Case("accumulated", {**LEARNER, "zero_stage": 2, "tokens_per_micro_batch": 1}),
         Case("recomputed", {**LEARNER, "zero_stage": 3, "activation_checkpointing": True}),
     ]
@@ -79,12 +79,12 @@ def distance(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
     return max(float((ours[name].float() - theirs[name].float()).abs().max()) for name in ours)
 
 
-@pytest.mark.parametrize("kind", ["float32", "bfloat16", "lora"])
+@pytest.mark.parametrize("kind", list(STAGES))
 def test_every_stage_on_two_ranks_is_one_rank(
     folder: Path, two: dict[str, Path], alone: dict[str, dict[str, Tensor]], kind: str
 ) -> None:
     tolerance = BFLOAT16 if kind == "bfloat16" else FLOAT32
-    for stage in STAGES:
+    for stage in STAGES[kind]:
         checkpoint = two[f"{kind}-{stage}"]
         assert distance(weights(checkpoint), alone[kind]) < tolerance, stage
         assert distance(weights(checkpoint), weights(two[f"{kind}-1"])) < tolerance, stage
