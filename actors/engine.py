@@ -7,7 +7,8 @@ import logging
 import re
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -114,6 +115,17 @@ def _lora_settings(lora: LoraConfig) -> dict[str, Any]:
     return {"enable_lora": True, "max_loras": 1, "max_lora_rank": rank}
 
 
+@contextmanager
+def _merged_is_the_cure() -> Iterator[None]:
+    """Say what to do where vLLM cannot apply adapters: to a model of this kind, or to layers of this kind."""
+    try:
+        yield
+    except ValueError as error:
+        if "lora" not in str(error).lower():
+            raise
+        raise UserError(f"learner.lora.publish: vLLM cannot apply the adapter ({error}); set it to merged") from error
+
+
 class VllmEngine:
     """A synchronous vLLM engine in this very process.
 
@@ -172,7 +184,7 @@ class VllmEngine:
         settings: dict[str, Any] = _transfer_settings() if lora is None else _lora_settings(lora)
         if not gpu:
             settings["block_size"] = _CPU_BLOCK_TOKENS
-        self._llm: Any = LLM(
+        self._llm: Any = _merged_is_the_cure()(LLM)(
             model=str(model),
             dtype=dtype,  # type: ignore[arg-type]  # checked by the config
             max_model_len=max_length,
@@ -325,12 +337,8 @@ class VllmEngine:
         # Ids are never used again: vLLM takes an id that it knows for the adapter that it knows.
         self._adapters_used += 1
         self._adapter = LoRARequest(f"v{version}-{self._adapters_used}", self._adapters_used, str(folder))
-        try:
+        with _merged_is_the_cure():
             self._llm.llm_engine.add_lora(self._adapter)
-        except ValueError as error:
-            raise UserError(
-                f"learner.lora: vLLM cannot load the adapter ({error}); set learner.lora.publish to merged"
-            ) from error
         if self._llm.llm_engine.list_loras() != {self._adapters_used}:
             raise SyncError(f"{self.health.name}: holds other adapters than that of version {version}")
         self._reset_prefix_cache()
