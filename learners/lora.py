@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -66,8 +67,10 @@ def inject(model: PreTrainedModel, lora: LoraConfig, seed: int) -> dict[str, Ada
         if isinstance(layer, LoraLayer):
             if not isinstance(layer, Linear) or layer.fan_in_fan_out:
                 raise UserError(f"learner.lora.target_modules: {name} is not a plain linear layer; name others")
-            ((adapter, a),) = layer.lora_A.items()
-            found[name] = AdaptedLayer(a.weight, layer.lora_B[adapter].weight, layer.scaling[adapter])
+            (adapter,) = layer.lora_A
+            a: Any = layer.lora_A[adapter]
+            b: Any = layer.lora_B[adapter]
+            found[name] = AdaptedLayer(a.weight, b.weight, layer.scaling[adapter])
     return found
 
 

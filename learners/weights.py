@@ -39,17 +39,22 @@ class WeightsManifest:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A tensor to gather, and the parameters that it is computed from: itself, or W, A and B of a layer."""
+    """A tensor to gather: a parameter as it is, or with the adapter of its layer added."""
 
     name: str
-    parameters: tuple[nn.Parameter, ...]
-    scale: float = 0.0
+    parameter: nn.Parameter
+    adapter: AdaptedLayer | None = None
+
+    @property
+    def parameters(self) -> tuple[nn.Parameter, ...]:
+        """All that the tensor is computed from."""
+        return (self.parameter,) if self.adapter is None else (self.parameter, self.adapter.a, self.adapter.b)
 
     def value(self) -> Tensor:
         """The tensor, contiguous on the CPU and nobody else's memory."""
-        if len(self.parameters) == 1:
-            return _on_cpu(self.parameters[0])
-        return _on_cpu(merged(*self.parameters, self.scale))
+        if self.adapter is None:
+            return _on_cpu(self.parameter)
+        return _on_cpu(merged(self.parameter, self.adapter.a, self.adapter.b, self.adapter.scale))
 
 
 def gather_weights(
@@ -72,15 +77,11 @@ def gather_weights(
     rank, _ = world()
     layers = {f"{layer}.weight": adapted for layer, adapted in (adapters or {}).items()}
     parameters = list(model.named_parameters())  # tied ones are named once
-    pieces = []
-    for given, parameter in parameters:
-        if is_adapter(given):
-            continue
-        name = base_name(given)
-        if name in layers:
-            pieces.append(Piece(name, (parameter, layers[name].a, layers[name].b), layers[name].scale))
-        else:
-            pieces.append(Piece(name, (parameter,)))
+    pieces = [
+        Piece(base_name(name), parameter, layers.get(base_name(name)))
+        for name, parameter in parameters
+        if not is_adapter(name)
+    ]
     weights = _gather(pieces, partitioned, bucket_bytes)
     if rank == 0:
         known = {id(parameter) for _, parameter in parameters}
@@ -94,7 +95,7 @@ def gather_weights(
 def gather_adapter(adapters: Mapping[str, AdaptedLayer], partitioned: bool) -> dict[str, Tensor]:
     """The adapters' tensors, by the names of peft's files, on rank 0; empty elsewhere. Called by every rank."""
     pieces = [
-        Piece(name, (parameter,))
+        Piece(name, parameter)
         for layer, adapted in adapters.items()
         for name, parameter in zip(tensor_names(layer), (adapted.a, adapted.b), strict=True)
     ]

@@ -44,7 +44,7 @@ def adapted(folder: Path, version: int, seed: int) -> Adapted:
     for name, layer in layers.items():
         tensors |= {n: p.detach().clone() for n, p in zip(lora.tensor_names(name), (layer.a, layer.b), strict=True)}
         weight = merged.get_parameter(f"{name}.weight")
-        weight.copy_(Piece(name, (weight, layer.a, layer.b), layer.scale).value())
+        weight.copy_(Piece(name, weight, layer).value())
     names = tuple(sorted(tensors))
     ids = tuple(range(7, 31))
     ((scores,),) = segment_logprobs(LogprobModel(model, 64), [Segment(ids[:1], (ids[1:],))], 64, torch.device("cpu"))
