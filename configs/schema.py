@@ -10,8 +10,9 @@ from __future__ import annotations
 from pydantic import model_validator
 
 from configs.base import LanguageCode, Section
+from configs.deepspeed import check_dtype
 from configs.inputs import AnchorConfig, LanguagesConfig, ModelConfig, PromptsConfig, RunConfig
-from configs.learner import LearnerConfig
+from configs.learner import LearnerConfig, LoraConfig
 from configs.reward import LengthControlConfig, PairsConfig, RewardConfig
 from configs.running import ClusterConfig, EvaluationConfig, ScheduleConfig
 from configs.sampling import CandidatesConfig, GatesConfig, RolloutConfig
@@ -27,6 +28,7 @@ __all__ = [
     "LanguagesConfig",
     "LearnerConfig",
     "LengthControlConfig",
+    "LoraConfig",
     "ModelConfig",
     "PairsConfig",
     "PromptsConfig",
@@ -70,6 +72,7 @@ class Config(Section):
                 "reward.policy: initial with reward.reference previous_round would compare an older policy with a "
                 "newer one; set policy to current or reference to initial"
             )
+        check_dtype(self.learner.deepspeed, self.model.dtype)
         if self.reward.kind == "verifier" and self.prompts.answer_field is None:
             raise ValueError("prompts.answer_field: reward.kind verifier needs gold answers; name their field")
         if self.candidates.source == "policy" and self.rollout.samples_per_prompt < 2:

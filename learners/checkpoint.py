@@ -1,8 +1,8 @@
 """Checkpoints: complete or not there at all.
 
 ``checkpoints/round-0001/`` is a Hugging Face folder that any tool can load (weights, config, tokenizer, chat
-template, generation config), with DeepSpeed's state in ``trainer/`` and ``state.json`` beside it. It is
-written as a hidden sibling, flushed to disk, and renamed.
+template, generation config), with DeepSpeed's state in ``trainer/``, a trained adapter in ``adapter/`` and
+``state.json`` beside it. It is written as a hidden sibling, flushed to disk, and renamed.
 """
 
 from __future__ import annotations

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +14,24 @@ from torch import nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils.logging import disable_progress_bar
 
+from configs.deepspeed import check_dtype, deepspeed_options
 from configs.errors import UserError
 from configs.schema import LearnerConfig
 from learners.distributed import load_deepspeed
+from learners.logprobs import LogprobModel
+from learners.rates import rate_factor
+
+logger = logging.getLogger(__name__)
 
 # DeepSpeed allocates buffers of this many elements whatever the model's size: take no more than the model
 # has.
 _LARGEST_BUCKET = 200_000_000
+
+# What errors of torch's and DeepSpeed's just-in-time builds say.
+_COMPILING = ("JIT load", "failed to build", "building extension", "Ninja is required")
 
 
 def load_model(folder: Path, dtype: str, device: torch.device) -> PreTrainedModel:
@@ -51,7 +63,16 @@ def load_model(folder: Path, dtype: str, device: torch.device) -> PreTrainedMode
 
 
 def deepspeed_config(learner: LearnerConfig, dtype: str, parameters: int) -> dict[str, Any]:
-    """The engine's settings: ours first, then ``learner.deepspeed``, which may not repeat our fields."""
+    """The engine's settings: ours first, then ``learner.deepspeed``, which may not contradict our fields.
+
+    Args:
+        learner: The learner's section.
+        dtype: ``float32`` or ``bfloat16``.
+        parameters: Elements of the whole model.
+
+    Raises:
+        UserError: ``learner.deepspeed`` contradicts ``dtype``.
+    """
     stage = zero_stage(learner, dtype)
     bucket = min(_LARGEST_BUCKET, parameters)
     zero: dict[str, Any] = {
@@ -62,10 +83,13 @@ def deepspeed_config(learner: LearnerConfig, dtype: str, parameters: int) -> dic
     }
     if stage == 3:
         zero["stage3_prefetch_bucket_size"] = bucket
-    given = dict(learner.deepspeed)
-    extra_zero = given.pop("zero_optimization", {})
-    if not isinstance(extra_zero, dict):
-        raise UserError("learner.deepspeed.zero_optimization: must be a mapping")
+    given = deepspeed_options(learner)
+    try:
+        check_dtype(given, dtype)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    given.pop("fp16", None)
+    bf16 = given.pop("bf16", {})
     config: dict[str, Any] = {
         # Counted in packed batches. Accumulation is ours: a step has as many backward passes as its pairs
         # need.
@@ -74,13 +98,13 @@ def deepspeed_config(learner: LearnerConfig, dtype: str, parameters: int) -> dic
         "managed_gradient_accumulation": False,
         # DeepSpeed reports no norm at stage 0: there _UnpartitionedClipping clips.
         "gradient_clipping": 0.0 if stage == 0 else learner.max_grad_norm,
-        "zero_optimization": zero | extra_zero | {"stage": stage},
+        "zero_optimization": zero | given.pop("zero_optimization", {}),
         # PyTorch's AdamW instead of DeepSpeed's own, which would have to be compiled first.
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
     }
     if dtype == "bfloat16":
-        config["bf16"] = {"enabled": True, "check_grad_overflow": True}
+        config["bf16"] = {"check_grad_overflow": True} | bf16 | {"enabled": True}
     return config | given
 
 
@@ -111,30 +135,41 @@ class Engine:
     """A DeepSpeed engine with the few calls that a session makes.
 
     Args:
-        module: The model; called with one packed batch.
+        module: The model; called with one packed batch. Parameters that need no gradient stay as they are, and are not
+            in what ``save`` writes.
         learner: Optimiser, ZeRO stage and further DeepSpeed options.
         dtype: ``float32`` or ``bfloat16``.
+
+    Raises:
+        UserError: DeepSpeed refuses its options or cannot compile an optimiser, or the model cannot recompute its
+            layers.
     """
 
-    def __init__(self, module: nn.Module, learner: LearnerConfig, dtype: str) -> None:
+    def __init__(self, module: LogprobModel, learner: LearnerConfig, dtype: str) -> None:
         deepspeed = load_deepspeed()
         parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        optimizer = AdamW(_groups(parameters, learner.weight_decay), lr=learner.learning_rate)
-        warmup = learner.warmup_steps
-        schedule = LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / (warmup + 1)))
+        total = sum(parameter.numel() for parameter in module.parameters())
+        self._falls = learner.total_steps is not None  # until it is said that the rate has reached 0
+        self._has_frozen = any(not parameter.requires_grad for parameter in module.parameters())
+        config = deepspeed_config(learner, dtype, total)
+        groups = _groups(parameters, learner.weight_decay)
+        factor = rate_factor(learner.schedule, learner.warmup_steps, learner.total_steps)
+        with _options_are_the_users(learner):
+            self.deepspeed, _, _, _ = deepspeed.initialize(
+                model=module,
+                optimizer=None if "optimizer" in config else AdamW(groups, lr=learner.learning_rate),
+                model_parameters=groups,
+                lr_scheduler=None if "scheduler" in config else lambda optimizer: LambdaLR(optimizer, factor),
+                config=config,
+                dist_init_required=False,
+            )
         self._clipping: _UnpartitionedClipping | None = None
         if zero_stage(learner, dtype) == 0:
             self._clipping = _UnpartitionedClipping(parameters, learner.max_grad_norm)
-            optimizer.register_step_pre_hook(self._clipping)
-        total = sum(parameter.numel() for parameter in parameters)
-        self.deepspeed, _, _, _ = deepspeed.initialize(
-            model=module,
-            optimizer=optimizer,
-            lr_scheduler=schedule,
-            config=deepspeed_config(learner, dtype, total),
-            dist_init_required=False,
-        )
+            self.deepspeed.basic_optimizer.register_step_pre_hook(self._clipping)
         self.deepspeed.eval()
+        if learner.activation_checkpointing:
+            _recompute_layers(module.language_model)
 
     def __call__(self, batch: Any) -> torch.Tensor:
         values: torch.Tensor = self.deepspeed(batch)
@@ -154,6 +189,9 @@ class Engine:
             FloatingPointError: The norm is not finite; the weights are as before.
         """
         rate = float(self.deepspeed.get_lr()[0])
+        if rate == 0.0 and self._falls:
+            logger.warning("learner.total_steps are done: the learning rate is 0, so nothing more is learned; raise it")
+            self._falls = False
         self.deepspeed.step()
         norm = self._clipping.norm if self._clipping else self.deepspeed.get_global_grad_norm()
         if norm is None or not math.isfinite(float(norm)) or not self.deepspeed.was_step_applied():
@@ -162,17 +200,55 @@ class Engine:
 
     def save(self, folder: Path) -> None:
         """Write weights, optimiser and schedule; called by every rank."""
-        self.deepspeed.save_checkpoint(str(folder), tag="state", save_latest=False)
+        self.deepspeed.save_checkpoint(
+            str(folder), tag="state", save_latest=False, exclude_frozen_parameters=self._has_frozen
+        )
 
     def load(self, folder: Path) -> None:
         """Read what ``save`` wrote, with the same world size and ZeRO stage; called by every rank."""
-        path, _ = self.deepspeed.load_checkpoint(str(folder), tag="state")
+        path, _ = self.deepspeed.load_checkpoint(str(folder), tag="state", load_module_strict=not self._has_frozen)
         if path is None:
             raise UserError(f"{folder}: holds no optimiser state; delete the folder to go on with a fresh optimiser")
 
     def close(self) -> None:
         """Release hooks and buffers."""
         self.deepspeed.destroy()
+
+
+@contextmanager
+def _options_are_the_users(learner: LearnerConfig) -> Iterator[None]:
+    """Say which field to change where ``learner.deepspeed`` is what DeepSpeed cannot be set up with."""
+    try:
+        yield
+    except Exception as error:
+        text = str(error)
+        if any(sign in text for sign in _COMPILING):
+            raise UserError(
+                "learner.deepspeed: needs an operation of DeepSpeed that cannot be compiled on this machine "
+                f"({text.splitlines()[0]}); install a C++ compiler and ninja, or use PyTorch's optimiser with "
+                "optimizer: {type: AdamW, params: {torch_adam: true}}"
+            ) from error
+        # Not RuntimeError: a rank that died or memory that ran out is no mistake in the options.
+        if learner.deepspeed and isinstance(error, ValueError | TypeError | AttributeError | AssertionError):
+            raise UserError(f"learner.deepspeed: refused by DeepSpeed: {text}") from error
+        raise
+
+
+def _recompute_layers(model: PreTrainedModel) -> None:
+    """Let layers keep only their inputs for the backward pass.
+
+    Transformers recomputes in training mode only, so the layers are told that they train; what is in them is not, and
+    goes on not to depend on a mode.
+    """
+    try:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    except ValueError as error:
+        raise UserError(
+            f"learner.activation_checkpointing: {type(model).__name__} cannot ({error}); set false"
+        ) from None
+    for layer in model.modules():
+        if isinstance(layer, GradientCheckpointingLayer):
+            layer.training = True
 
 
 def _groups(parameters: list[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:

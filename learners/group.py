@@ -27,6 +27,7 @@ from configs.schema import Config
 from learners.distributed import COLLECTIVE_TIMEOUT
 from learners.entry import LoopConfig, train_loop
 from learners.errors import LearnerFailed, LearnerTimeout
+from learners.lora import published_file
 from learners.mailbox import CommandKind, Mailbox, Outcome
 from learners.metrics import RoundMetrics
 from learners.micro import References
@@ -261,7 +262,7 @@ class LearnerGroup:
             raise LearnerTimeout(f"waited {timeout:g} s for {what}; raise the deadline or look at the ranks' logs")
 
     def _reload(self, lost: RoundResult) -> None:
-        tensors = load_file(lost.checkpoint / "model.safetensors")
+        tensors = load_file(published_file(lost.checkpoint, self._config.learner))
         if checksum(tensors) != lost.manifest.checksum:
             raise LearnerFailed(f"{lost.checkpoint}: its weights are not those of round {lost.round}")
         self._last = RoundResult(lost.round, lost.metrics, lost.checkpoint, lost.manifest, [ray.put(to_numpy(tensors))])

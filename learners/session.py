@@ -10,6 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from configs.schema import LearnerConfig, ModelConfig
-from learners import distributed, terms
+from learners import distributed, lora, terms
 from learners.encode import ChatEncoder
 from learners.engine import Engine, load_model, zero_stage
 from learners.errors import NumericError
@@ -28,7 +29,7 @@ from learners.objectives.inputs import ObjectiveSettings
 from learners.objectives.registry import GROUP_OBJECTIVE, PAIR_OBJECTIVES, needs_reference
 from learners.packing import PackedBatch
 from learners.schedule import EncodedExample, encode_examples, mismatched, steps_of_epoch, stored_reference
-from learners.weights import WeightsManifest, gather_weights, make_manifest
+from learners.weights import WeightsManifest, gather_adapter, gather_weights, make_manifest
 from rollout.records import Example
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,8 @@ class LearnerSession:
         learner: The objective and how it is optimised.
         model: ``policy`` is the starting policy (the ``initial`` reference), ``dtype``, ``max_length``.
         seed: Run seed; orders examples.
-        start: Folder whose weights training begins with: ``model.policy``, or a checkpoint.
+        start: Folder whose weights training begins with: ``model.policy``, or a checkpoint. With ``learner.lora`` the
+            weights are always those of ``model.policy``, and a checkpoint gives the adapter.
     """
 
     def __init__(self, learner: LearnerConfig, model: ModelConfig, seed: int, start: Path) -> None:
@@ -53,7 +55,14 @@ class LearnerSession:
         self.device = distributed.device()
         torch.manual_seed(seed)
         self.encoder = ChatEncoder(self.start, model.add_bos)
-        self.policy: PreTrainedModel = load_model(self.start, model.dtype, self.device)
+        self.policy: PreTrainedModel = load_model(
+            model.policy if learner.lora else self.start, model.dtype, self.device
+        )
+        self.adapters: dict[str, lora.AdaptedLayer] = {}
+        if learner.lora is not None:
+            self.adapters = lora.inject(self.policy, learner.lora, seed)
+            if self.start.resolve() != model.policy.resolve():
+                lora.load_adapter(self.adapters, self.start)
         self.engine = Engine(LogprobModel(self.policy, learner.logprob_chunk), learner, model.dtype)
         self._frozen: LogprobModel | None = None
         self._settings = ObjectiveSettings.of(learner)
@@ -66,13 +75,13 @@ class LearnerSession:
         """Summed log-probabilities of each example's answers under the loss reference, by id, on every rank.
 
         ``previous_round`` is the current weights, so call it before the round is trained; ``initial`` is a
-        frozen copy of ``model.policy``. Given all examples of the round, the forward passes are exactly those of
-        the round's first epoch, so that its first step starts at the reference to the last bit. Empty for an
-        objective without a reference (``simpo``, ``cpo``).
+        frozen copy of ``model.policy``, or the policy with its adapters set aside. Given all examples of the
+        round, the forward passes are exactly those of the round's first epoch, so that its first step starts at
+        the reference to the last bit. Empty for an objective without a reference (``simpo``, ``cpo``).
         """
         if not needs_reference(self.learner.objective):
             return {}
-        return self._score(self._reference(), self._steps(self._encode(examples), round_number, 0))
+        return self._score_reference(self._steps(self._encode(examples), round_number, 0))
 
     def train_round(self, round_number: int, examples: Sequence[Example]) -> RoundMetrics:
         """Train on a round's pairs or groups; every rank passes all of them.
@@ -100,11 +109,19 @@ class LearnerSession:
         return RoundMetrics(round_number, len(encoded), time.perf_counter() - started, metrics)
 
     def full_weights(self) -> dict[str, Tensor]:
-        """Full weights by name on rank 0, empty elsewhere; called by every rank."""
-        return gather_weights(self.policy, partitioned=zero_stage(self.learner, self.model.dtype) == 3)
+        """Full weights by name on rank 0, adapters merged, empty elsewhere; called by every rank."""
+        return gather_weights(self.policy, self._partitioned, self.adapters)
+
+    def adapter_weights(self) -> dict[str, Tensor]:
+        """Tensors of the adapters, as peft names them, on rank 0; empty elsewhere. Called by every rank."""
+        return gather_adapter(self.adapters, self._partitioned)
+
+    @property
+    def _partitioned(self) -> bool:
+        return zero_stage(self.learner, self.model.dtype) == 3
 
     def manifest(self, version: int, weights: dict[str, Tensor]) -> WeightsManifest:
-        """Manifest of ``full_weights()``, valid on rank 0; called by every rank."""
+        """Manifest of what is published, valid on rank 0; called by every rank."""
         vocabulary = min(len(self.encoder.tokenizer), self.policy.config.vocab_size)
         return make_manifest(version, weights, self.engine, vocabulary)  # type: ignore[arg-type]
 
@@ -121,10 +138,14 @@ class LearnerSession:
     def _score(self, scorer: Callable[[PackedBatch], Tensor], steps: Sequence[Sequence[EncodedExample]]) -> References:
         return score(scorer, steps, self.learner.tokens_per_micro_batch, self.device)
 
-    def _reference(self) -> Callable[[PackedBatch], Tensor]:
-        """What computes the loss reference's log-probabilities; for ``previous_round`` only before the first step."""
+    def _score_reference(self, steps: Sequence[Sequence[EncodedExample]]) -> References:
+        """Under the loss reference; for ``previous_round`` only before the first step."""
         if self.learner.reference == "previous_round":
-            return self.engine
+            return self._score(self.engine, steps)
+        with lora.set_aside(self.policy) if self.adapters else nullcontext():
+            return self._score(self.engine if self.adapters else self._frozen_start(), steps)
+
+    def _frozen_start(self) -> LogprobModel:
         if self._frozen is None:
             policy = load_model(self.model.policy, self.model.dtype, self.device)
             self._frozen = LogprobModel(policy.requires_grad_(False), self.learner.logprob_chunk)
@@ -136,7 +157,7 @@ class LearnerSession:
             return {}
         stored = {one.id: stored_reference(one.example) for one in encoded}
         missing = [one for one in encoded if stored[one.id] is None]
-        computed = self._score(self._reference(), self._steps(missing, round_number, 0))
+        computed = self._score_reference(self._steps(missing, round_number, 0))
         return computed | {name: values for name, values in stored.items() if values is not None}
 
     def _old(self, round_number: int, encoded: Sequence[EncodedExample], references: References) -> References:
@@ -150,7 +171,7 @@ class LearnerSession:
         if not self._uses_divergence:
             return {}
         others = mismatched(step, self.model.max_length)
-        return self._score(self._reference(), [others] if others else [])
+        return self._score_reference([others] if others else [])
 
     def _divergence(self, step: Sequence[EncodedExample], reference: References) -> float:
         """KTO's ``z0``, nats: how much more the policy likes answers of other prompts than the reference does."""

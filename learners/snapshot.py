@@ -26,6 +26,7 @@ from learners.checkpoint import (
     write_state,
 )
 from learners.engine import zero_stage
+from learners.lora import ADAPTER_FOLDER, publishes_adapter, write_adapter
 from learners.metrics import RoundMetrics, StepMetrics
 from learners.session import LearnerSession
 from learners.weights import WeightsManifest
@@ -40,7 +41,7 @@ _OPTIMISER_BYTES = 12
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a round left behind. ``weights`` are full on rank 0 and empty elsewhere."""
+    """What a round left behind. ``weights`` are what is published, on rank 0: full, or an adapter alone."""
 
     checkpoint: Path
     metrics: RoundMetrics
@@ -57,15 +58,19 @@ def save_round(session: LearnerSession, run_dir: Path, metrics: RoundMetrics, ke
         UserError: The disk is too full; on every rank, where it was seen before writing began.
     """
     weights = session.full_weights()
-    manifest = session.manifest(metrics.round, weights)
+    adapter = session.adapter_weights()
+    published = adapter if publishes_adapter(session.learner) else weights
+    manifest = session.manifest(metrics.round, published)
     folder = checkpoint_folder(run_dir, metrics.round)
     with ExitStack() as stack:
         problem: UserError | None = None
         temporary = folder
         if session.rank == 0:
             try:
-                size = sum(
-                    tensor.numel() * (2 * tensor.element_size() + _OPTIMISER_BYTES) for tensor in weights.values()
+                size = sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
+                size += sum(
+                    tensor.numel() * (tensor.element_size() + _OPTIMISER_BYTES)
+                    for tensor in (adapter or weights).values()
                 )
                 require_disk(folder, size, spare_gb)
                 shutil.rmtree(folder, ignore_errors=True)
@@ -80,13 +85,15 @@ def save_round(session: LearnerSession, run_dir: Path, metrics: RoundMetrics, ke
         if session.rank == 0:
             # Not from session.start: that may be a checkpoint which was retired since.
             fill_model_folder(temporary, weights, session.model.policy, session.model.dtype)
+            if session.learner.lora is not None:
+                write_adapter(temporary / ADAPTER_FOLDER, adapter, session.learner.lora, session.model.policy)
             (temporary / METRICS_FILE).write_text(json.dumps(metrics.as_dict()), encoding="utf-8")
             write_state(temporary, _state(session, metrics, manifest.checksum))
     if session.rank == 0:
         point_policy(run_dir, folder)
         retire_checkpoints(run_dir, keep)
     distributed.gather_objects(None)  # nobody goes on before the checkpoint is complete
-    return Snapshot(folder, metrics, weights, manifest)
+    return Snapshot(folder, metrics, published, manifest)
 
 
 def _state(session: LearnerSession, metrics: RoundMetrics, digest: str) -> CheckpointState:
@@ -127,7 +134,7 @@ def restore(session: LearnerSession, folder: Path) -> bool:
 
 def republish(session: LearnerSession, folder: Path) -> Snapshot:
     """The snapshot of a round that was complete before the process that trained it could say so."""
-    weights = session.full_weights()
+    weights = session.adapter_weights() if publishes_adapter(session.learner) else session.full_weights()
     return Snapshot(folder, read_metrics(folder), weights, session.manifest(session.round, weights))
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from learners.distributed import device, gather_objects, load_deepspeed, world
 from learners.logprobs import segment_logprobs
+from learners.lora import AdaptedLayer, base_name, is_adapter, merged, tensor_names
 from learners.packing import Segment
 
 # Gathered at once under ZeRO-3, per rank, on top of what training holds.
@@ -36,34 +37,81 @@ class WeightsManifest:
     probe_logprob: tuple[float, ...]  # nats, of probe_ids[1:], each given those before it; temperature 1
 
 
-def gather_weights(model: nn.Module, partitioned: bool, bucket_bytes: int = BUCKET_BYTES) -> dict[str, Tensor]:
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A tensor to gather: a parameter as it is, or with the adapter of its layer added."""
+
+    name: str
+    parameter: nn.Parameter
+    adapter: AdaptedLayer | None = None
+
+    @property
+    def parameters(self) -> tuple[nn.Parameter, ...]:
+        """All that the tensor is computed from."""
+        return (self.parameter,) if self.adapter is None else (self.parameter, self.adapter.a, self.adapter.b)
+
+    def value(self) -> Tensor:
+        """The tensor, contiguous on the CPU and nobody else's memory."""
+        if self.adapter is None:
+            return _on_cpu(self.parameter)
+        return _on_cpu(merged(self.parameter, self.adapter.a, self.adapter.b, self.adapter.scale))
+
+
+def gather_weights(
+    model: nn.Module,
+    partitioned: bool,
+    adapters: Mapping[str, AdaptedLayer] | None = None,
+    bucket_bytes: int = BUCKET_BYTES,
+) -> dict[str, Tensor]:
     """Full weights by name on rank 0, contiguous on the CPU; empty elsewhere. Called by every rank.
 
-    Tied weights are there once, under the name of the first (the embedding). Persistent buffers are included.
+    Tied weights are there once, under the name of the first (the embedding). Persistent buffers are included. Adapters
+    are added to their layers' weights, under the names of the model without them; what is trained is not touched.
 
     Args:
         model: The language model.
         partitioned: ZeRO-3: weights are gathered bucket by bucket.
+        adapters: The model's adapted layers, by name.
         bucket_bytes: Size of a bucket.
     """
     rank, _ = world()
+    layers = {f"{layer}.weight": adapted for layer, adapted in (adapters or {}).items()}
     parameters = list(model.named_parameters())  # tied ones are named once
-    known = {id(parameter) for _, parameter in parameters}
-    weights: dict[str, Tensor] = {}
-    if not partitioned:
-        if rank == 0:
-            weights = {name: _on_cpu(parameter) for name, parameter in parameters}
-    else:
-        deepspeed = load_deepspeed()
-        for bucket in _buckets(parameters, bucket_bytes):
-            with deepspeed.zero.GatheredParameters([parameter for _, parameter in bucket]):
-                if rank == 0:
-                    weights |= {name: _on_cpu(parameter) for name, parameter in bucket}
+    pieces = [
+        Piece(base_name(name), parameter, layers.get(base_name(name)))
+        for name, parameter in parameters
+        if not is_adapter(name)
+    ]
+    weights = _gather(pieces, partitioned, bucket_bytes)
     if rank == 0:
+        known = {id(parameter) for _, parameter in parameters}
         tied = {name for name, value in model.named_parameters(remove_duplicate=False) if id(value) in known}
         for name, buffer in model.state_dict().items():
             if name not in tied:
-                weights[name] = _on_cpu(buffer)
+                weights[base_name(name)] = _on_cpu(buffer)
+    return weights
+
+
+def gather_adapter(adapters: Mapping[str, AdaptedLayer], partitioned: bool) -> dict[str, Tensor]:
+    """The adapters' tensors, by the names of peft's files, on rank 0; empty elsewhere. Called by every rank."""
+    pieces = [
+        Piece(name, parameter)
+        for layer, adapted in adapters.items()
+        for name, parameter in zip(tensor_names(layer), (adapted.a, adapted.b), strict=True)
+    ]
+    return _gather(pieces, partitioned, BUCKET_BYTES)
+
+
+def _gather(pieces: Sequence[Piece], partitioned: bool, bucket_bytes: int) -> dict[str, Tensor]:
+    rank, _ = world()
+    if not partitioned:
+        return {piece.name: piece.value() for piece in pieces} if rank == 0 else {}
+    deepspeed = load_deepspeed()
+    weights: dict[str, Tensor] = {}
+    for bucket in _buckets(pieces, bucket_bytes):
+        with deepspeed.zero.GatheredParameters([parameter for piece in bucket for parameter in piece.parameters]):
+            if rank == 0:
+                weights |= {piece.name: piece.value() for piece in bucket}
     return weights
 
 
@@ -71,16 +119,16 @@ def _on_cpu(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
-def _buckets(parameters: Sequence[tuple[str, nn.Parameter]], bucket_bytes: int) -> list[list[tuple[str, nn.Parameter]]]:
-    buckets: list[list[tuple[str, nn.Parameter]]] = []
+def _buckets(pieces: Sequence[Piece], bucket_bytes: int) -> list[list[Piece]]:
+    buckets: list[list[Piece]] = []
     filled = 0
-    for name, parameter in parameters:
-        elements: int = parameter.ds_numel  # type: ignore[attr-defined]  # DeepSpeed: numel() of a partition is 0
-        size = elements * parameter.element_size()
+    for piece in pieces:
+        # DeepSpeed: numel() of a partition is 0
+        size = sum(one.ds_numel * one.element_size() for one in piece.parameters)  # type: ignore[attr-defined]
         if not buckets or filled + size > bucket_bytes:
             buckets.append([])
             filled = 0
-        buckets[-1].append((name, parameter))
+        buckets[-1].append(piece)
         filled += size
     return buckets
 

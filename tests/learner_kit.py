@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
@@ -23,7 +25,6 @@ from transformers import (
     Qwen3Config,
 )
 
-from configs.schema import LearnerConfig
 from rollout.records import Pair, SampleGroup
 
 SPECIALS = ["<pad>", "<s>", "</s>", "<|user|>", "<|assistant|>", "<|end|>"]
@@ -137,38 +138,49 @@ sys.path.insert(0, sys.argv[1])
 from learner_kit import make_pairs
 from configs.schema import LearnerConfig, ModelConfig
 from learners import distributed
+from learners.checkpoint import latest_checkpoint
 from learners.session import LearnerSession
-from learners.snapshot import save_round
+from learners.snapshot import restore, save_round
 job = json.loads(sys.argv[2])
 distributed.load_deepspeed()
 store = dist.FileStore(job["store"], job["ranks"])
 dist.init_process_group("gloo", store=store, rank=job["rank"], world_size=job["ranks"])
 distributed.load_deepspeed().init_distributed(dist_backend="gloo", auto_mpi_discovery=False, verbose=False)
-for stage in job["stages"]:
-    learner = LearnerConfig.model_validate({**job["learner"], "zero_stage": stage})
-    model = ModelConfig(policy=job["policy"])
-    session = LearnerSession(learner, model, 7, Path(job["policy"]))
-    for number in range(1, job["rounds"] + 1):
-        metrics = session.train_round(number, make_pairs(14, number))
-        save_round(session, Path(job["run"]) / str(stage), metrics, 2, 0)
-    session.close()
+for case in job["cases"]:
+    learner = LearnerConfig.model_validate(case["learner"])
+    model = ModelConfig(policy=job["policy"], dtype=case["dtype"])
+    run = Path(job["run"]) / case["name"]
+    for rounds in case["parts"]:
+        found = distributed.gather_objects(latest_checkpoint(run))[0]
+        session = LearnerSession(learner, model, 7, found or Path(job["policy"]))
+        if found is not None:
+            assert restore(session, found)
+        for number in rounds:
+            save_round(session, run, session.train_round(number, make_pairs(14, number)), 2, 0)
+        session.close()
 dist.barrier()
 """
 
 
-def rounds_on_ranks(
-    folder: Path, run_dir: Path, ranks: int, stages: list[int], learner: LearnerConfig, rounds: int
-) -> dict[int, Path]:
-    """Rounds on real ranks, without Ray, once for each ZeRO stage; gives each stage's last checkpoint."""
+@dataclass(frozen=True)
+class Case:
+    """Rounds to train on all ranks; each of ``parts`` is a process's life, begun from the last checkpoint."""
+
+    name: str
+    learner: dict[str, Any]
+    dtype: str = "float32"
+    parts: tuple[tuple[int, ...], ...] = ((1,),)
+
+
+def train_on_ranks(folder: Path, run_dir: Path, ranks: int, cases: list[Case]) -> dict[str, Path]:
+    """Cases one after the other on real ranks, without Ray; gives each case's last checkpoint."""
     run_dir.mkdir(parents=True, exist_ok=True)
     job = {
         "store": str(run_dir / "store"),
         "ranks": ranks,
-        "stages": stages,
+        "cases": [asdict(case) for case in cases],
         "policy": str(folder),
         "run": str(run_dir),
-        "rounds": rounds,
-        "learner": learner.model_dump(mode="json"),
     }
     here = str(Path(__file__).parent)
     launcher = {
@@ -191,4 +203,4 @@ def rounds_on_ranks(
         for rank in range(ranks)
     ]
     assert [process.wait(timeout=200) for process in started] == [0] * ranks
-    return {stage: run_dir / str(stage) / "checkpoints" / f"round-{rounds:04d}" for stage in stages}
+    return {case.name: run_dir / case.name / "checkpoints" / f"round-{case.parts[-1][-1]:04d}" for case in cases}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from configs.deepspeed import deepspeed_options
 from configs.errors import UserError
 from configs.load import load_config
 from configs.reference import render_page, write_reference
@@ -60,7 +61,49 @@ def test_override_is_typed_as_yaml() -> None:
         ("rollout.max_new_tokens=4096", "rollout.max_new_tokens: 4096 leaves no room"),
         ("rollout.samples_per_prompt=1", "rollout.samples_per_prompt: a pair needs at least 2"),
         ("schedule.sync_every=3", "schedule.max_staleness: 0 cannot hold with sync_every 3; set max_staleness to"),
-        ("learner.deepspeed={optimizer: {type: Adam}}", "learner.deepspeed.optimizer: set learner.learning_rate"),
+        ("learner.deepspeed={optimizer: {params: {lr: 1}}}", "learner.deepspeed.optimizer: needs a `type`"),
+        (
+            "learner.deepspeed={optimizer: {type: AdamW, params: {lr: 1e-3}}}",
+            "learner.deepspeed.optimizer.params.lr: 1e-3 contradicts learning_rate 3e-05; set learner.learning_rate",
+        ),
+        (
+            "learner.deepspeed={optimizer: {type: AdamW, params: {weight_decay: 0.1}}}",
+            "learner.deepspeed.optimizer.params.weight_decay: 0.1 contradicts weight_decay 0; set learner.weight_decay",
+        ),
+        (
+            "learner.deepspeed={scheduler: {type: WarmupLR, params: {warmup_max_lr: 1.0}}}",
+            "learner.deepspeed.scheduler.params.warmup_max_lr: 1.0 contradicts learning_rate 3e-05; set learner.",
+        ),
+        (
+            "learner.deepspeed={gradient_clipping: 2}",
+            "learner.deepspeed.gradient_clipping: 2 contradicts max_grad_norm",
+        ),
+        ("learner.deepspeed={train_batch_size: 8}", "learner.deepspeed.train_batch_size: 8 contradicts pairs_per_step"),
+        (
+            "learner.deepspeed={gradient_accumulation_steps: 2}",
+            "learner.deepspeed.gradient_accumulation_steps: micro-batches are packed by tokens",
+        ),
+        (
+            "learner.deepspeed={zero_optimization: {stage3_prefetch_bucket_size: 9}}",
+            "learner.deepspeed.zero_optimization.stage3_prefetch_bucket_size: has no effect at zero_stage 1; remove it",
+        ),
+        (
+            "learner.deepspeed={zero_optimization: {reduce_bucket_size: 0}}",
+            "learner.deepspeed.zero_optimization.reduce_bucket_size: 0 is not a number of elements; set a whole",
+        ),
+        (
+            "learner.deepspeed={zero_optimization: {offload_param: {device: cpu}}}",
+            "learner.deepspeed.zero_optimization.offload_param: needs zero_stage 3 or above, and it is 1; raise it",
+        ),
+        (
+            "learner.deepspeed={zero_optimization: {offload_optimizer: {device: nvme}}}",
+            "learner.deepspeed.zero_optimization.offload_optimizer.device: 'nvme' is not supported; set it to cpu",
+        ),
+        ("learner.deepspeed={fp16: {enabled: true}}", "learner.deepspeed.fp16: set model.dtype"),
+        ("learner.schedule=cosine", "learner.total_steps: schedule cosine needs it; set it"),
+        ("learner.total_steps=9", "learner.total_steps: has no effect with schedule constant; remove it or set"),
+        ("learner.lora={dropout: 0.1}", "learner.lora.dropout: Input should be less than or equal to 0"),
+        ("learner.lora={rank: 0}", "learner.lora.rank: Input should be greater than or equal to 1"),
         ("learner.deepspeed={bf16: {enabled: true}}", "learner.deepspeed.bf16: set model.dtype"),
         ("learner.deepspeed={zero_optimization: {stage: 3}}", "learner.deepspeed.zero_optimization.stage: 3 contra"),
         ("anchor.path=null", "anchor.path: pairs_per_round is above 0"),
@@ -79,6 +122,30 @@ def test_override_is_typed_as_yaml() -> None:
 )
 def test_bad_field_is_named_with_its_cure(override: str, expected: str) -> None:
     assert expected in refused(*re.split(r" (?=learner)", override))
+
+
+def test_deepspeed_options_that_contradict_each_other() -> None:
+    offload = "learner.deepspeed={zero_optimization: {offload_optimizer: {device: cpu}}}"
+    assert "offload_optimizer: needs zero_stage 1 or above, and it is 0" in refused(offload, "learner.zero_stage=0")
+    scheduler = "learner.deepspeed={scheduler: {type: WarmupLR}}"
+    assert "learner.deepspeed.scheduler: contradicts schedule constant with warmup_steps 3; remove it" in refused(
+        scheduler, "learner.warmup_steps=3"
+    )
+    steps = ("learner.schedule=linear", "learner.warmup_steps=9", "learner.total_steps=9")
+    assert "learner.total_steps: 9 ends within warmup_steps 9; raise it" in refused(*steps)
+
+
+def test_deepspeed_options_that_agree_are_filled_in() -> None:
+    options = """learner.deepspeed={optimizer: {type: AdamW, params: {lr: 3e-5, torch_adam: true}},
+        scheduler: {type: WarmupLR, params: {warmup_max_lr: auto}}, train_batch_size: 32, gradient_clipping: auto,
+        gradient_accumulation_steps: auto, bf16: {enabled: false},
+        zero_optimization: {stage: 1, sub_group_size: 1e3}}"""
+    assert deepspeed_options(load_config(DEMO, [options]).learner) == {
+        "optimizer": {"type": "AdamW", "params": {"lr": 3e-5, "weight_decay": 0.0, "torch_adam": True}},
+        "scheduler": {"type": "WarmupLR", "params": {"warmup_max_lr": 3e-5}},
+        "bf16": {"enabled": False},
+        "zero_optimization": {"sub_group_size": 1000},
+    }
 
 
 def test_policy_older_than_its_reference_is_refused() -> None:

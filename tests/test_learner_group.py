@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from learner_kit import make_folder, make_pairs, rounds_on_ranks
+from learner_kit import Case, make_folder, make_pairs, train_on_ranks
 
 from actors.cluster import start_cluster
 from configs.schema import ClusterConfig, Config, LanguagesConfig, LearnerConfig, ModelConfig, PromptsConfig
@@ -45,7 +45,8 @@ def test_two_rounds_with_ranks_killed_are_the_same_two_rounds(cluster: None, tmp
     from learners.group import LearnerGroup
 
     start = make_folder(tmp_path / "start")
-    expected = rounds_on_ranks(start, tmp_path / "undisturbed", 2, [1], LEARNER, rounds=2)[1]
+    case = Case("case", LEARNER.model_dump(mode="json"), parts=((1, 2),))
+    expected = train_on_ranks(start, tmp_path / "undisturbed", 2, [case])["case"]
     config = Config(
         model=ModelConfig(policy=start, reference=start, max_length=512),
         languages=LanguagesConfig(codes=["en", "es"]),

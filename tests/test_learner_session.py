@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from learner_kit import make_folder, make_pairs, rounds_on_ranks
+from learner_kit import make_folder, make_pairs
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -112,15 +112,6 @@ def test_resumed_equals_straight_to_the_bit(folder: Path, tmp_path: Path, stage:
     assert checksum(resumed) == checksum(straight)
     assert metrics[0].steps[0].step == 7  # 14 pairs are 3 steps a round
     assert read_state(tmp_path / "halved" / "policy").checksum == checksum(straight)
-
-
-def test_zero_stages_and_ranks_agree(folder: Path, tmp_path: Path) -> None:
-    alone, _ = rounds_in_process(folder, tmp_path / "alone", range(1, 2))
-    two = rounds_on_ranks(folder, tmp_path / "two", 2, [0, 1, 2, 3], LEARNER, rounds=1)
-    for stage, checkpoint in two.items():
-        assert distance(alone, load_file(checkpoint / "model.safetensors")) < 2e-5, stage
-        assert read_state(checkpoint).world_size == 2
-    assert distance(alone, load_file(folder / "model.safetensors")) > 1e-3
 
 
 def test_a_pair_that_is_not_a_number_is_named_and_nothing_changes(folder: Path, tmp_path: Path) -> None:
