@@ -119,7 +119,8 @@ class Engine:
     def __init__(self, module: nn.Module, learner: LearnerConfig, dtype: str) -> None:
         deepspeed = load_deepspeed()
         parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        optimizer = AdamW(_groups(parameters, learner.weight_decay), lr=learner.learning_rate)
+        # Fused: one pass over the state, without temporaries as large as the largest parameter.
+        optimizer = AdamW(_groups(parameters, learner.weight_decay), lr=learner.learning_rate, fused=True)
         warmup = learner.warmup_steps
         schedule = LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / (warmup + 1)))
         self._clipping: _UnpartitionedClipping | None = None
