@@ -17,7 +17,8 @@ def export_parquet(store: Store, folder: Path) -> dict[str, Path]:
     """Write ``candidates.parquet``, ``scores.parquet`` and ``pairs.parquet``; files that are there are replaced.
 
     Returns:
-        Table -> file. Token ids are lists of uint32; keys of a pair and parts of a score are JSON texts.
+        Table -> file. Token ids are lists of uint32; keys of a pair, parts of a score and prompts of
+        several turns are JSON texts.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
