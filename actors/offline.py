@@ -62,7 +62,9 @@ def check_offline(config: Config) -> OfflineInputs:
             )
     refuse(problems)
     if not fitting:
-        raise UserError(f"offline.skip_longer: none of {len(preferences)} pairs fits model.max_length {limit}; raise it")
+        raise UserError(
+            f"offline.skip_longer: none of {len(preferences)} pairs fits model.max_length {limit}; raise it"
+        )
     rounds = rounds_of(fitting, config.offline.pairs_per_round)
     sliced = config.model_copy(update={"schedule": config.schedule.model_copy(update={"rounds": rounds})})
     return OfflineInputs(sliced, fitting, len(preferences) - len(fitting))
@@ -125,6 +127,7 @@ class OfflineDriver(Driver):
 
     def _publish(self, action: Action) -> None:
         self._done(action)
+        self._results.pop(action.round, None)  # it keeps the round's weights in the object store, and nobody wants them
         _, data = self._team.store("round_state", action.round)
         row = {
             "round": action.round,

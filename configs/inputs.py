@@ -44,8 +44,8 @@ class PromptsConfig(Section):
 
     train: str | None = Field(
         None,
-        description="Path with `{lang}`, e.g. `worlds/default/prompts/train/{lang}.jsonl`. Needed unless `offline.path` "
-        "is set.",
+        description="Path with `{lang}`, e.g. `worlds/default/prompts/train/{lang}.jsonl`. Needed unless "
+        "`offline.path` is set.",
     )
     heldout: str | None = Field(None, description="Same form; evaluated before and after, never trained on.")
     id_field: str = Field("id", description="Field that joins the languages.")
@@ -121,8 +121,8 @@ class OfflineConfig(Section):
 
     path: str | None = Field(
         None,
-        description="Preference file (`.jsonl` or `.parquet`), a folder of such files, or a path with `{lang}`. Setting "
-        "it makes the run an offline one.",
+        description="Preference file (`.jsonl` or `.parquet`), a folder of such files, or a path with `{lang}`. "
+        "Setting it makes the run an offline one.",
     )
     id_field: str = Field(
         "id", description="Field with an id, unique within a language; without it a row is named by file and line."
@@ -149,8 +149,8 @@ class OfflineConfig(Section):
     )
     moving_reference: bool = Field(
         False,
-        description="Allow `learner.reference: previous_round` with several rounds, where each slice is measured against "
-        "the policy that the slice before left.",
+        description="Allow `learner.reference: previous_round` with several rounds, where each slice is measured "
+        "against the policy that the slice before left.",
     )
 
     @model_validator(mode="after")

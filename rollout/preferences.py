@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from configs.base import LANGUAGE_PATTERN
@@ -105,11 +106,11 @@ def _rows(path: Path) -> Iterator[tuple[str, Callable[[], dict[str, object]]]]:
     """Where each row is, and how to read it (which may raise)."""
     if path.suffix == ".parquet":
         for number, row in enumerate(_parquet_rows(path), start=1):
-            yield f"{path}:{number}", lambda row=row: row  # type: ignore[misc]
+            yield f"{path}:{number}", partial(dict, row)
         return
     for number, raw in enumerate(read_lines(path, "preference pairs"), start=1):
         where = f"{path}:{number}"
-        yield where, lambda raw=raw, where=where: parse_row(raw, where)  # type: ignore[misc]
+        yield where, partial(parse_row, raw, where)
 
 
 def _parquet_rows(path: Path) -> list[dict[str, object]]:
@@ -173,7 +174,9 @@ def _texts(row: dict[str, object], where: str, fields: OfflineConfig) -> tuple[T
             )
         prompt = _common(chosen, rejected)
     if not prompt or prompt[-1].role != "user":
-        ends = f"ends with a turn of '{prompt[-1].role}'" if prompt else "is empty: the chats differ from the first turn"
+        ends = (
+            f"ends with a turn of '{prompt[-1].role}'" if prompt else "is empty: the chats differ from the first turn"
+        )
         raise UserError(f"{where}: field '{fields.prompt_field}' {ends}; it must end with a user's turn")
     first, second = (
         _answer(answer, prompt, name, where)
@@ -219,8 +222,8 @@ def _answer(answer: str | tuple[Message, ...], prompt: tuple[Message, ...], name
     if len(rest) != 1 or rest[0].role != "assistant":
         roles = ", ".join(message.role for message in rest) or "nothing"
         raise UserError(
-            f"{where}: field '{name}' holds {roles} after the prompt instead of one turn of the assistant; move earlier "
-            "turns into the prompt"
+            f"{where}: field '{name}' holds {roles} after the prompt instead of one turn of the assistant; move "
+            "earlier turns into the prompt"
         )
     return rest[0].content
 

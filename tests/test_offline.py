@@ -1,4 +1,4 @@
-"""Preference files: what is read from them, and what is refused with file:line, field and cure before anything starts."""
+"""Preference files: what is read from them, and what is refused, with file:line, field and cure, before the start."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from learner_kit import TEMPLATE, make_folder, make_tokenizer
 
-from actors.offline import check_offline
+from actors.metrics import MetricsLog
+from actors.offline import OfflineDriver, check_offline
 from actors.placement import PlacementPlan
+from actors.screen import Screen
 from configs.errors import UserError
 from configs.load import load_config
 from configs.schema import Config
@@ -83,7 +85,10 @@ def test_all_forms_of_a_row_are_the_same_pair(tmp_path: Path, prompt: Any) -> No
 
 
 def test_parquet_folder_and_language_in_the_file_name_are_the_same_pairs(tmp_path: Path) -> None:
-    rows = [{**ROW, "id": str(n), "prompt": turns(CHAT) if n % 2 else [{"role": "user", "content": str(n)}]} for n in range(4)]
+    rows = [
+        {**ROW, "id": str(n), "prompt": turns(CHAT) if n % 2 else [{"role": "user", "content": str(n)}]}
+        for n in range(4)
+    ]
     for name in ("es", "sw"):
         pq.write_table(pa.Table.from_pylist(rows), tmp_path / f"{name}.parquet")
     by_name = load_preferences(config_for(tmp_path / "{lang}.parquet"))
@@ -98,15 +103,15 @@ def test_parquet_folder_and_language_in_the_file_name_are_the_same_pairs(tmp_pat
 
 
 BAD: list[tuple[Any, str]] = [
-    ({"prompt": "q", "rejected": "b"}, "field 'chosen' is missing (the row has ['prompt', 'rejected']); add it, or set offline.ch"),
+    ({"prompt": "q", "rejected": "b"}, "field 'chosen' is missing (the row has ['prompt', 'rejected']); add it, or"),
     ({"chosen": "a", "rejected": "b"}, "field 'prompt' is missing"),
     (ROW | {"chosen": " "}, "field 'chosen' is empty; fill it in"),
     (ROW | {"rejected": []}, "field 'rejected' is an empty list"),
     (ROW | {"rejected": "good "}, "chosen and rejected are equal; remove the row"),
     (ROW | {"prompt": 3}, "field 'prompt' is int instead of a string"),
-    (ROW | {"prompt": [{"role": "bot", "content": "x"}]}, "message 1: unknown role 'bot'; use one of system, user, assistant"),
+    (ROW | {"prompt": [{"role": "bot", "content": "x"}]}, "message 1: unknown role 'bot'; use one of system, user"),
     (ROW | {"prompt": ["x"]}, "message 1: not a message; write {"),
-    (ROW | {"prompt": turns(CHAT[:3])}, "field 'prompt' ends with a turn of 'assistant'; it must end with a user's turn"),
+    (ROW | {"prompt": turns(CHAT[:3])}, "'prompt' ends with a turn of 'assistant'; it must end with a user's turn"),
     (ROW | {"chosen": turns(CHAT[:2])}, "field 'chosen' holds system, user after the prompt instead of one turn"),
     (ROW | {"language": "English"}, "language 'English' is no language code"),
     (ROW | {"prompt": "x" * 300}, "tokens, more than model.max_length 256; raise it, or set offline.skip_longer"),
@@ -134,7 +139,9 @@ def test_the_first_ten_problems_and_their_number(tmp_path: Path) -> None:
 
 def test_ids_twice_and_foreign_languages(tmp_path: Path) -> None:
     rows = [ROW | {"id": "a"}, ROW | {"id": "a", "language": "sw"}, ROW | {"id": "a"}]
-    assert f"pairs.jsonl:3: id 'a' of language 'en' was already used in {tmp_path}/pairs.jsonl:1" in refused(tmp_path, *rows)
+    assert f"pairs.jsonl:3: id 'a' of language 'en' was already used in {tmp_path}/pairs.jsonl:1" in refused(
+        tmp_path, *rows
+    )
     assert "language 'sw' is not in languages.codes" in refused(tmp_path, rows[1], more=["languages.codes=[en]"])
 
 
@@ -169,11 +176,11 @@ def test_longer_pairs_can_be_left_out_and_are_counted(tmp_path: Path, folder: Pa
 
 
 text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20).filter(lambda value: value.strip())
+different = st.tuples(text, text, text).filter(lambda row: row[1].strip() != row[2].strip())
 
 
 @settings(max_examples=60, deadline=None)
-@given(rows=st.lists(st.tuples(text, text, text).filter(lambda row: row[1].strip() != row[2].strip()), min_size=1, max_size=8),
-       per_round=st.none() | st.integers(1, 9))  # fmt: skip
+@given(rows=st.lists(different, min_size=1, max_size=8), per_round=st.none() | st.integers(1, 9))
 def test_every_row_is_in_exactly_one_round(tmp_path_factory: pytest.TempPathFactory, rows: Any, per_round: Any) -> None:
     folder = tmp_path_factory.mktemp("rows")
     found = loaded(folder, *(dict(zip(("prompt", "chosen", "rejected"), row, strict=True)) for row in rows))
@@ -194,9 +201,8 @@ def test_a_chat_is_encoded_as_the_template_puts_it(folder: Path, tmp_path: Path)
     expected = encoder.tokenizer.apply_chat_template(turns(CHAT), add_generation_prompt=True, return_dict=True)
     assert encoder.prompt_ids(tuple(CHAT)) == expected["input_ids"]
     assert encoder.prompt_ids((Message("user", "q"),)) == encoder.prompt_ids("q")
-    make_tokenizer("{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + TEMPLATE).save_pretrained(
-        tmp_path
-    )  # fmt: skip
+    no_system = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    make_tokenizer(no_system + TEMPLATE).save_pretrained(tmp_path)
     with pytest.raises(UserError, match="its chat template refuses the prompt's turns"):
         ChatEncoder(tmp_path).prompt_ids(tuple(CHAT))
 
@@ -242,3 +248,25 @@ def test_nothing_but_the_learner_is_placed() -> None:
     plan = PlacementPlan.from_config(load_config(Path("configs/offline.yaml")))
     assert [role.name for role in plan.roles] == ["store", "learner"]
     assert plan.totals() == {"CPU": 1.0, "GPU": 0.0}
+
+
+class Journal:
+    """A team of which only the journal exists."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def store(self, method: str, *arguments: Any) -> Any:
+        return getattr(self._store, method)(*arguments)
+
+
+def test_a_file_that_changed_under_a_run_is_refused(tmp_path: Path, folder: Path) -> None:
+    path = written(tmp_path, [ROW, ROW | {"prompt": "other"}])
+    inputs = check_offline(config_for(path, f"model.policy={folder}"))
+    written(tmp_path, [ROW, ROW | {"prompt": "changed"}])
+    changed = check_offline(config_for(path, f"model.policy={folder}"))
+    with Store.open(tmp_path / "store.sqlite", "digest") as store:
+        store.set_round_state(1, "paired", {"offline_digest": digest(inputs.preferences)})
+        driver = OfflineDriver(changed, Journal(store), Screen(), MetricsLog(tmp_path), lambda: False)  # type: ignore[arg-type]
+        with pytest.raises(UserError, match=r"pairs.jsonl holds other pairs than when round 1 .* restore it"):
+            driver.run()
