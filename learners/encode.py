@@ -6,7 +6,6 @@ Sampling, scoring and training all go through ``ChatEncoder``, so that they cann
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jinja2 import TemplateError
@@ -94,9 +93,9 @@ class ChatEncoder:
         ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=plain)["input_ids"]
         return [int(token) for token in ids]
 
-    def _render(self, messages: Sequence[Mapping[str, str]], generation_prompt: bool) -> str:
+    def _render(self, messages: list[dict[str, str]], generation_prompt: bool) -> str:
         return str(
-            self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=generation_prompt)
+            self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation_prompt)
         )
 
     def _generation_eos(self) -> list[int]:

@@ -5,7 +5,6 @@ Keys are natural: (round, prompt id, language, source, sample), so that a repeat
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -24,7 +23,7 @@ class Message(NamedTuple):
 Turns = str | tuple[Message, ...]  # what a policy answers: a user's text, or a chat that ends with a user's turn
 
 
-def chat_of(turns: Turns) -> list[Mapping[str, str]]:
+def chat_of(turns: Turns) -> list[dict[str, str]]:
     """The turns in the form that chat templates take."""
     if isinstance(turns, str):
         return [{"role": "user", "content": turns}]
