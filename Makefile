@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 RUN ?= demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: help demo test install install-dev check format science docs lock clean
+.PHONY: help demo test install install-dev check format science bench-learner docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -39,6 +39,9 @@ format: install-dev ## Format the code
 
 science: install ## ICR, LIDR, control and reward prompts over three seeds; writes docs/science.md
 	$(BIN)/python -m benchmarks.science
+
+bench-learner: install-dev ## The learner against TRL: pairs a second, peak memory, profile (9 minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.learner
 
 docs: install ## Generate the config reference
 	$(BIN)/isogloss config-reference

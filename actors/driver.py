@@ -48,7 +48,7 @@ class Driver:
 
     Args:
         config: The run.
-        inputs: Prompts and anchors, validated.
+        inputs: Prompts and anchors, validated; None for a driver that samples nothing (``actors.offline``).
         team: The remote parts, started.
         screen: Where progress is shown.
         metrics: Where a round's row goes.
@@ -58,14 +58,14 @@ class Driver:
     def __init__(
         self,
         config: Config,
-        inputs: Inputs,
+        inputs: Inputs | None,
         team: Team,
         screen: Screen,
         metrics: MetricsLog,
         should_stop: Callable[[], bool],
     ) -> None:
         self._config = config
-        self._inputs = inputs
+        self._given = inputs
         self._team = team
         self._screen = screen
         self._metrics = metrics
@@ -92,6 +92,11 @@ class Driver:
                 self._publish(by_track["publish"])
             self._finish_learning()
         self._evaluate(self._config.schedule.rounds)
+
+    @property
+    def _inputs(self) -> Inputs:
+        assert self._given is not None
+        return self._given
 
     def _actions(self) -> list[Action]:
         return next_actions(self._config.schedule, self._team.states())

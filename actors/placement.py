@@ -55,15 +55,16 @@ class PlacementPlan:
             UserError: An engine is split over more GPUs than it reserves.
         """
         rollout, reward, learner = config.rollout, config.reward, config.learner
+        online = config.offline.path is None
         if rollout.tensor_parallel > 1 and rollout.gpus_per_actor < rollout.tensor_parallel:
             raise UserError(
                 f"rollout.gpus_per_actor: {rollout.gpus_per_actor:g} is fewer than rollout.tensor_parallel "
                 f"{rollout.tensor_parallel}; set it to {rollout.tensor_parallel}"
             )
         return cls(
-            Role("rollout", rollout.actors, rollout.cpus_per_actor, rollout.gpus_per_actor,
+            Role("rollout", rollout.actors if online else 0, rollout.cpus_per_actor, rollout.gpus_per_actor,
                  ("rollout.actors", "rollout.cpus_per_actor", "rollout.gpus_per_actor")),
-            Role("reward", reward.actors, reward.cpus_per_actor, reward.gpus_per_actor,
+            Role("reward", reward.actors if online else 0, reward.cpus_per_actor, reward.gpus_per_actor,
                  ("reward.actors", "reward.cpus_per_actor", "reward.gpus_per_actor")),
             Role("learner", learner.workers, learner.cpus_per_worker, learner.gpus_per_worker,
                  ("learner.workers", "learner.cpus_per_worker", "learner.gpus_per_worker")),
@@ -72,8 +73,8 @@ class PlacementPlan:
 
     @property
     def roles(self) -> tuple[Role, ...]:
-        """All roles, in the order in which they are started."""
-        return (self.store, self.rollout, self.reward, self.learner)
+        """The roles that there are, in the order in which they are started."""
+        return tuple(role for role in (self.store, self.rollout, self.reward, self.learner) if role.count)
 
     def totals(self) -> dict[str, float]:
         """CPUs and GPUs that all roles need together."""
@@ -149,9 +150,10 @@ def reserve(plan: PlacementPlan, timeout: float) -> PlacementGroups:
 
     deadline = time.monotonic() + timeout
     reserved = PlacementGroups()
-    for role in (plan.rollout, plan.reward):
+    roles = [role for role in (plan.rollout, plan.reward) if role.count]
+    for role in roles:
         reserved.groups[role.name] = placement_group([role.bundle()] * role.count, strategy="PACK")
-    for role in (plan.rollout, plan.reward):
+    for role in roles:
         if not reserved.groups[role.name].wait(max(0.0, deadline - time.monotonic())):
             reserved.remove()
             raise UserError(

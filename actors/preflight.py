@@ -43,9 +43,9 @@ def check_inputs(config: Config) -> Inputs:
     prompts = PromptSet.from_config(config, "train")
     heldout = PromptSet.from_config(config, "heldout") if config.prompts.heldout else None
     encoder = ChatEncoder(config.model.policy, config.model.add_bos)
-    _check_model(config.model.policy, "model.policy")
+    check_model(config.model.policy, "model.policy")
     if config.model.reference is not None:
-        _check_model(config.model.reference, "model.reference")
+        check_model(config.model.reference, "model.reference")
         _check_same_tokenizer(encoder, ChatEncoder(config.model.reference, config.model.add_bos), config)
     anchors = load_anchors(config)
 
@@ -103,7 +103,8 @@ def check_disk(config: Config) -> None:
         )
 
 
-def _check_model(folder: Path, field: str) -> None:
+def check_model(folder: Path, field: str) -> None:
+    """Refuse a folder without config or weights; ``field`` is the config field that names it."""
     config_file = folder / "config.json"
     if not config_file.is_file():
         raise UserError(f"{field}: {folder} has no config.json; name a Hugging Face model folder")

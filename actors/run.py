@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from actors.calls import ActorDied, DeadlineExceeded
 from actors.driver import Driver
 from actors.health import SyncError
 from actors.metrics import MetricsLog
+from actors.offline import OfflineDriver, check_offline, offline_summary
 from actors.pool import StopRequested
 from actors.preflight import check_inputs
 from actors.run_folder import RunFolder, open_run_folder
@@ -21,6 +25,7 @@ from evaluation.heldout import HeldoutResult
 from evaluation.report import write_report
 from evaluation.summary import build_summary
 from learners.errors import LearnerFailed, LearnerTimeout
+from rollout.prompts import PromptSet
 
 
 def run_training(config: Config, resume: bool) -> bool:
@@ -29,20 +34,52 @@ def run_training(config: Config, resume: bool) -> bool:
     Raises:
         UserError: Anything that the user can mend; the run folder stays resumable.
     """
+    if config.offline.path is not None:
+        return _run_offline(config, resume)
     started = time.time()
     screen = Screen()
     inputs = check_inputs(config)
+    skipped = f", {inputs.left_out} longer ones left out" if inputs.left_out else ""
+    what = f"{len(inputs.prompts.ids)} prompts in {', '.join(config.languages.codes)}{skipped}"
+
+    def work(team: Team, folder: RunFolder, metrics: MetricsLog, flag: StopFlag) -> None:
+        screen.say(f"rollout, reward and learner actors are up, weights v{team.version}")
+        Driver(config, inputs, team, screen, metrics, flag).run()
+        _summarise(config, folder, team, screen, inputs.names, time.time() - started)
+
+    return _with_team(config, inputs.prompts, resume, screen, what, work)
+
+
+def _run_offline(config: Config, resume: bool) -> bool:
+    started = time.time()
+    screen = Screen()
+    inputs = check_offline(config)
+    config = inputs.config
+    skipped = f", {inputs.left_out} longer ones left out" if inputs.left_out else ""
+    what = f"{len(inputs.preferences)} pairs of {config.offline.path} in {config.schedule.rounds} round(s){skipped}"
+
+    def work(team: Team, folder: RunFolder, metrics: MetricsLog, flag: StopFlag) -> None:
+        OfflineDriver(inputs, team, screen, metrics, flag).run()
+        _conclude(folder, screen, offline_summary(inputs, team.store("round_states"), time.time() - started))
+
+    return _with_team(config, None, resume, screen, what, work)
+
+
+def _with_team(
+    config: Config,
+    prompts: PromptSet | None,
+    resume: bool,
+    screen: Screen,
+    what: str,
+    work: Callable[[Team, RunFolder, MetricsLog, StopFlag], None],
+) -> bool:
     folder = open_run_folder(config, resume)
     metrics = MetricsLog(folder.path)
     flag = StopFlag()
-    skipped = f", {inputs.left_out} longer ones left out" if inputs.left_out else ""
-    codes = ", ".join(config.languages.codes)
-    screen.say(f"{folder.path}: {len(inputs.prompts.ids)} prompts in {codes}{skipped}")
+    screen.say(f"{folder.path}: {what}")
     try:
-        with start_team(config, inputs.prompts, folder, flag) as team:
-            screen.say(f"rollout, reward and learner actors are up, weights v{team.version}")
-            Driver(config, inputs, team, screen, metrics, flag).run()
-            _summarise(config, folder, team, screen, inputs.names, time.time() - started)
+        with start_team(config, prompts, folder, flag) as team:
+            work(team, folder, metrics, flag)
     except StopRequested:
         overrides = " ".join(arg for arg in sys.argv[2:] if not arg.startswith("--"))
         screen.say(f"stopped by {flag.asked_by}; nothing is lost. Go on: isogloss train {overrides} --resume")
@@ -66,7 +103,12 @@ def _summarise(
         screen.table(summary, names)
     else:  # no held-out prompts
         summary = {"rounds": rounds, "weight_version": rounds, "wall_seconds": seconds}
+    policy = folder.path / "policy" if rounds else config.model.policy
+    _conclude(folder, screen, summary, policy)
+
+
+def _conclude(folder: RunFolder, screen: Screen, summary: dict[str, Any], policy: Path | None = None) -> None:
     path = folder.write_summary(summary)
     report = write_report(folder.path)
-    policy = folder.path / "policy" if rounds else config.model.policy
-    screen.say(f"took {seconds:.0f}s   summary: {path}   report: {report}   model: {policy}")
+    model = policy or folder.path / "policy"
+    screen.say(f"took {summary['wall_seconds']:.0f}s   summary: {path}   report: {report}   model: {model}")

@@ -100,6 +100,15 @@ class Screen:
             f"weights v{row['weight_version']}  {seconds['wall']:.0f}s"
         )
 
+    def offline_line(self, row: dict[str, Any], rounds: int) -> None:
+        """One line a round of an offline run, from its ``metrics.jsonl`` row."""
+        counts, learner, seconds = row["counts"], row["learner"], row["seconds"]
+        self.say(
+            f"[bold]round {row['round']} of {rounds}[/bold]  {counts['pairs']} pairs  {learner['steps']} steps  "
+            f"loss {learner['first_loss']:.3f} > {learner['last_loss']:.3f}  "
+            f"reward accuracy {learner['reward_accuracy']:.2f}  {seconds['wall']:.0f}s"
+        )
+
     def table(self, summary: dict[str, Any], names: dict[str, str]) -> None:
         """Before and after, by language."""
         table = Table(title="Held-out prompts, before and after", title_justify="left")

@@ -37,11 +37,12 @@ class Team:
 
     Args:
         config: The run.
-        prompts: The train prompts, which reward actors need for their reward prompts.
+        prompts: The train prompts, which reward actors need for their reward prompts; None offline, where there are
+            neither rollout nor reward actors.
         folder: The run's folder.
     """
 
-    def __init__(self, config: Config, prompts: PromptSet, folder: RunFolder) -> None:
+    def __init__(self, config: Config, prompts: PromptSet | None, folder: RunFolder) -> None:
         self.config = config
         self.folder = folder
         self._prompts = prompts
@@ -52,18 +53,18 @@ class Team:
         )
         call(self._store.ready.remote(), config.cluster.start_timeout_s, "the journal to open")
         self.version: int = rollout_version(config.schedule, self.states())
-        cluster = config.cluster
+        cluster, plan = config.cluster, PlacementPlan.from_config(config)
         self.rollouts: Pool = Pool(
             "rollout actor",
             self._create_rollout,
-            config.rollout.actors,
+            plan.rollout.count,
             cluster.call_timeout_s,
             cluster.max_actor_restarts,
         )
         self.rewards: Pool = Pool(
             "reward actor",
             self._create_reward,
-            config.reward.actors,
+            plan.reward.count,
             cluster.call_timeout_s,
             cluster.max_actor_restarts,
         )
@@ -149,6 +150,7 @@ class Team:
         previous = reward.reference == "previous_round" and policy > 0
         reference = self._model(policy - back) if previous else self.config.model.reference
         group = self._groups.groups["reward"]
+        assert self._prompts is not None
         return create_reward_actor(
             self.config, self._prompts, self._model(policy), reference, self.version, index, group
         )
@@ -159,12 +161,12 @@ def _on_gpu(config: Config) -> bool:
 
 
 @contextmanager
-def start_team(config: Config, prompts: PromptSet, folder: RunFolder, flag: StopFlag) -> Iterator[Team]:
+def start_team(config: Config, prompts: PromptSet | None, folder: RunFolder, flag: StopFlag) -> Iterator[Team]:
     """Start Ray and the team; leave no process behind, whatever happens.
 
     Args:
         config: The run.
-        prompts: The train prompts.
+        prompts: The train prompts; None offline.
         folder: The run's folder.
         flag: Set by ctrl-C or SIGTERM from the moment that Ray is up.
 

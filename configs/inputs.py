@@ -42,7 +42,11 @@ class ModelConfig(Section):
 class PromptsConfig(Section):
     """Parallel prompts: one JSON-lines file a language, joined by id."""
 
-    train: str = Field(..., description="Path with `{lang}`, e.g. `worlds/default/prompts/train/{lang}.jsonl`.")
+    train: str | None = Field(
+        None,
+        description="Path with `{lang}`, e.g. `worlds/default/prompts/train/{lang}.jsonl`. Needed unless "
+        "`offline.path` is set.",
+    )
     heldout: str | None = Field(None, description="Same form; evaluated before and after, never trained on.")
     id_field: str = Field("id", description="Field that joins the languages.")
     text_field: str = Field("prompt", description="Field that holds the instruction.")
@@ -61,7 +65,11 @@ class LanguagesConfig(Section):
     """Which languages take part, and with which share."""
 
     dominant: LanguageCode = Field("en", description="The stronger language that teaches the others.")
-    codes: list[LanguageCode] = Field(..., min_length=1, description="All languages, BCP-47.")
+    codes: list[LanguageCode] = Field(
+        default_factory=list,
+        description="All languages, BCP-47. Needed unless `offline.path` is set; there, if given, a pair of another "
+        "language is an error.",
+    )
     names: dict[LanguageCode, str] = Field(
         default_factory=dict, description="English names used in prompts; known codes have a default."
     )
@@ -73,6 +81,8 @@ class LanguagesConfig(Section):
 
     @model_validator(mode="after")
     def _codes_agree(self) -> LanguagesConfig:
+        if not self.codes:
+            return self  # only offline, which the whole config checks
         if len(set(self.codes)) != len(self.codes):
             raise ValueError("codes: a language is named twice; name each once")
         if self.dominant not in self.codes:
@@ -100,3 +110,51 @@ class AnchorConfig(Section):
 
     path: Path | None = Field(None, description="JSON lines: id, language, prompt, chosen, rejected.")
     pairs_per_round: int = Field(0, ge=0, description="How many are drawn (seeded, without replacement) a round.")
+
+
+class OfflineConfig(Section):
+    """Training on a preference file instead of the policy's own samples: no rollouts, no rewards, only the learner.
+
+    A row has `prompt`, `chosen` and `rejected` as texts or as chat messages; `chosen` and `rejected` may also hold the
+    whole chat, with or without `prompt`. Rounds are consecutive slices of the file, `schedule.rounds` does not count.
+    """
+
+    path: str | None = Field(
+        None,
+        description="Preference file (`.jsonl` or `.parquet`), a folder of such files, or a path with `{lang}`. "
+        "Setting it makes the run an offline one.",
+    )
+    id_field: str = Field(
+        "id", description="Field with an id, unique within a language; without it a row is named by file and line."
+    )
+    prompt_field: str = Field("prompt", description="Field with the user's text, or the messages up to a user's turn.")
+    chosen_field: str = Field("chosen", description="Field with the preferred answer.")
+    rejected_field: str = Field("rejected", description="Field with the other answer.")
+    language_field: str = Field(
+        "language",
+        description="Field with the language, for metrics. Rows without it have that of `{lang}` in the file's name, "
+        "else `languages.dominant`.",
+    )
+    pairs_per_round: int | None = Field(
+        None,
+        ge=1,
+        description="Rows of a round, in file order: a checkpoint is written after each. None trains on everything in "
+        "one round. Epochs (`learner.epochs`) are passes over a round.",
+    )
+    limit: int | None = Field(None, ge=1, description="Use only the first so many rows.")
+    skip_longer: bool = Field(
+        False,
+        description="Leave out pairs that are longer than `model.max_length`; how many is shown. By default they are "
+        "an error.",
+    )
+    moving_reference: bool = Field(
+        False,
+        description="Allow `learner.reference: previous_round` with several rounds, where each slice is measured "
+        "against the policy that the slice before left.",
+    )
+
+    @model_validator(mode="after")
+    def _reachable(self) -> OfflineConfig:
+        if self.moving_reference and self.pairs_per_round is None:
+            raise ValueError("moving_reference: there is one round only; set pairs_per_round, or remove it")
+        return self

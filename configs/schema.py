@@ -11,7 +11,7 @@ from pydantic import model_validator
 
 from configs.base import LanguageCode, Section
 from configs.deepspeed import check_dtype
-from configs.inputs import AnchorConfig, LanguagesConfig, ModelConfig, PromptsConfig, RunConfig
+from configs.inputs import AnchorConfig, LanguagesConfig, ModelConfig, OfflineConfig, PromptsConfig, RunConfig
 from configs.learner import LearnerConfig, LoraConfig
 from configs.reward import LengthControlConfig, PairsConfig, RewardConfig
 from configs.running import ClusterConfig, EvaluationConfig, ScheduleConfig
@@ -30,6 +30,7 @@ __all__ = [
     "LengthControlConfig",
     "LoraConfig",
     "ModelConfig",
+    "OfflineConfig",
     "PairsConfig",
     "PromptsConfig",
     "RewardConfig",
@@ -45,8 +46,9 @@ class Config(Section):
 
     run: RunConfig = RunConfig()
     model: ModelConfig
-    languages: LanguagesConfig
-    prompts: PromptsConfig
+    languages: LanguagesConfig = LanguagesConfig()
+    prompts: PromptsConfig = PromptsConfig()
+    offline: OfflineConfig = OfflineConfig()
     rollout: RolloutConfig = RolloutConfig()
     candidates: CandidatesConfig = CandidatesConfig()
     reward: RewardConfig = RewardConfig()
@@ -59,8 +61,35 @@ class Config(Section):
     cluster: ClusterConfig = ClusterConfig()
 
     @model_validator(mode="after")
+    def _offline_or_online(self) -> Config:
+        if self.offline.path is None:
+            if not self.languages.codes:
+                raise ValueError("languages.codes: missing; name the run's languages (or train on offline.path)")
+            if self.prompts.train is None:
+                raise ValueError("prompts.train: missing; name the prompts to sample for (or train on offline.path)")
+            return self
+        for field, value in (("prompts.train", self.prompts.train), ("prompts.heldout", self.prompts.heldout)):
+            if value is not None:
+                raise ValueError(f"{field}: offline training samples no answers; set it to null, or offline.path")
+        if self.anchor.pairs_per_round:
+            raise ValueError("anchor.pairs_per_round: offline training takes its pairs from offline.path; set it to 0")
+        # As text: which objectives there are is the learner section's business.
+        if str(self.learner.objective) == "rloo":
+            raise ValueError(
+                "learner.objective: rloo needs sampled groups, and offline.path holds pairs; choose sigmoid, say"
+            )
+        moves = self.learner.reference == "previous_round" and self.offline.pairs_per_round is not None
+        if moves and not self.offline.moving_reference:
+            raise ValueError(
+                "learner.reference: previous_round would move the reference after every slice of "
+                "offline.pairs_per_round; set it to initial for plain DPO, or offline.moving_reference to true"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _agree(self) -> Config:
-        if self.reward.kind == "implicit" and self.model.reference is None:
+        online = self.offline.path is None
+        if online and self.reward.kind == "implicit" and self.model.reference is None:
             raise ValueError("model.reference: reward.kind implicit needs the model that the policy came from")
         if (self.reward.kind == "cross_language") != (self.candidates.source == "self_translation"):
             raise ValueError(
@@ -79,7 +108,7 @@ class Config(Section):
             raise ValueError("rollout.samples_per_prompt: a pair needs at least 2 candidates")
         if len(self.languages.codes) < 2 and self.reward.kind == "cross_language":
             raise ValueError("languages.codes: cross_language needs a second language")
-        if self.rollout.max_new_tokens >= self.model.max_length:
+        if online and self.rollout.max_new_tokens >= self.model.max_length:
             raise ValueError(
                 f"rollout.max_new_tokens: {self.rollout.max_new_tokens} leaves no room for a prompt in "
                 f"model.max_length {self.model.max_length}; lower it"

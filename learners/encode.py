@@ -8,9 +8,11 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from jinja2 import TemplateError
 from transformers import AutoTokenizer, GenerationConfig
 
 from configs.errors import UserError
+from rollout.records import Turns, chat_of
 
 logger = logging.getLogger(__name__)
 
@@ -60,9 +62,16 @@ class ChatEncoder:
         self._add_bos = add_bos
         self.end_of_turn_id: int = self._find_end_of_turn()
 
-    def prompt_ids(self, text: str, prime: str = "") -> list[int]:
-        """Token ids of a user's turn, the opening of the assistant's turn, and its primed start."""
-        rendered = self._render([{"role": "user", "content": text}], generation_prompt=True)
+    def prompt_ids(self, prompt: Turns, prime: str = "") -> list[int]:
+        """Token ids of a user's turn or a whole chat, the opening of the assistant's turn, and its primed start.
+
+        Raises:
+            UserError: The chat template refuses these turns (many refuse system messages, or two turns of one role).
+        """
+        try:
+            rendered = self._render(chat_of(prompt), generation_prompt=True)
+        except TemplateError as error:
+            raise UserError(f"{self.folder}: its chat template refuses the prompt's turns ({error})") from error
         ids = self._encode(rendered + prime)
         if self._bos is None:
             return ids

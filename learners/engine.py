@@ -157,7 +157,8 @@ class Engine:
         with _options_are_the_users(learner):
             self.deepspeed, _, _, _ = deepspeed.initialize(
                 model=module,
-                optimizer=None if "optimizer" in config else AdamW(groups, lr=learner.learning_rate),
+                # Fused: one pass over the state, without temporaries as large as the largest parameter.
+                optimizer=None if "optimizer" in config else AdamW(groups, lr=learner.learning_rate, fused=True),
                 model_parameters=groups,
                 lr_scheduler=None if "scheduler" in config else lambda optimizer: LambdaLR(optimizer, factor),
                 config=config,

@@ -1,13 +1,12 @@
 """Log-probabilities of completion tokens, without ever holding logits of all positions.
 
-The hidden states at the predicting positions go through the output layer in chunks; the softmax is in
-float32. The backward pass recomputes each chunk, so the peak is ``chunk x vocabulary`` instead of
-``tokens x vocabulary``.
+The hidden states at the predicting positions go through the output layer in tiles; the softmax is in float32. The
+backward pass recomputes each tile, so the peak is a tile instead of ``tokens x vocabulary``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -17,14 +16,17 @@ from transformers import PreTrainedModel
 from configs.errors import UserError
 from learners.packing import PackedBatch, Segment, pack
 
+# Logits that are held at once (float32: 16 MiB), and the least width of a tile.
+_TILE = 2**22
+_LEAST_COLUMNS = 1024
 
-class _ChunkedLogprob(torch.autograd.Function):
-    """``log_softmax(hidden @ weight.T)`` at the targets, chunk by chunk, with a recomputing backward."""
 
-    @staticmethod
-    def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None) -> Tensor:
-        logits = nn.functional.linear(hidden, weight, bias).float()
-        return logits if softcap is None else softcap * torch.tanh(logits / softcap)
+class _TiledLogprob(torch.autograd.Function):
+    """``log_softmax(hidden @ weight.T)`` at the targets, tile by tile, with a recomputing backward.
+
+    A tile is a block of positions by a block of the vocabulary. Blocks of the vocabulary keep a tile small however
+    large the vocabulary is, and each row of the weight's gradient is then written once for all positions of a block.
+    """
 
     @staticmethod
     def forward(
@@ -36,44 +38,80 @@ class _ChunkedLogprob(torch.autograd.Function):
         chunk: int,
         softcap: float | None,
     ) -> Tensor:
-        ctx.save_for_backward(hidden, weight, bias, targets)
         ctx.chunk, ctx.softcap = chunk, softcap
-        result = torch.empty(targets.shape[0], dtype=torch.float32, device=hidden.device)
-        for start in range(0, targets.shape[0], chunk):
-            part = slice(start, start + chunk)
-            logits = _ChunkedLogprob._logits(hidden[part], weight, bias, softcap)
-            picked = logits.gather(1, targets[part, None])[:, 0]
-            result[part] = picked - logits.logsumexp(dim=1)
-        return result
+        picked = torch.empty(targets.shape[0], dtype=torch.float32, device=hidden.device)
+        normaliser = torch.full_like(picked, -torch.inf)  # log of the summed exponentials of the blocks so far
+        for rows in _blocks(targets.shape[0], chunk):
+            for columns in _blocks(weight.shape[0], _columns(rows)):
+                logits = _logits(hidden[rows], weight[columns], None if bias is None else bias[columns], softcap)
+                local, inside = _within(targets[rows], columns)
+                picked[rows] = torch.where(inside, logits.gather(1, local[:, None])[:, 0], picked[rows])
+                top = torch.maximum(normaliser[rows], logits.amax(dim=1))
+                here = logits.sub_(top[:, None]).exp_().sum(dim=1)
+                normaliser[rows] = top + (here + (normaliser[rows] - top).exp()).log()
+        ctx.save_for_backward(hidden, weight, bias, targets, normaliser)
+        return picked - normaliser
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, targets = ctx.saved_tensors
-        grad_hidden = torch.empty_like(hidden)
-        # Summed over chunks, so in float32: bfloat16 would lose small contributions.
-        grad_weight = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device)
-        grad_bias = None if bias is None else torch.zeros(bias.shape, dtype=torch.float32, device=bias.device)
-        for start in range(0, targets.shape[0], ctx.chunk):
-            part = slice(start, start + ctx.chunk)
-            logits = _ChunkedLogprob._logits(hidden[part], weight, bias, ctx.softcap)
-            # d logprob / d logits = onehot - softmax
-            slope = -logits.softmax(dim=1)
-            slope.scatter_add_(1, targets[part, None], torch.ones_like(slope[:, :1]))
-            slope *= grad[part, None]
-            if ctx.softcap is not None:
-                slope *= 1 - (logits / ctx.softcap) ** 2
-            grad_hidden[part] = (slope.to(weight.dtype) @ weight).to(hidden.dtype)
-            grad_weight += (slope.to(hidden.dtype).T @ hidden[part]).float()
-            if grad_bias is not None:
-                grad_bias += slope.sum(dim=0)
+        hidden, weight, bias, targets, normaliser = ctx.saved_tensors
+        _, weight_wanted, bias_wanted, *_ = ctx.needs_input_grad
+        # Summed over tiles, so in float32: bfloat16 would lose small contributions.
+        grad_hidden = torch.zeros(hidden.shape, dtype=torch.float32, device=hidden.device)
+        grad_weight = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device) if weight_wanted else None
+        grad_bias = torch.zeros(weight.shape[0], dtype=torch.float32, device=weight.device) if bias_wanted else None
+        for rows in _blocks(targets.shape[0], ctx.chunk):
+            for columns in _blocks(weight.shape[0], _columns(rows)):
+                part = weight[columns]
+                logits = _logits(hidden[rows], part, None if bias is None else bias[columns], ctx.softcap)
+                cap_slope = None if ctx.softcap is None else 1 - (logits / ctx.softcap) ** 2
+                # d logprob / d logits = onehot - softmax
+                slope = logits.sub_(normaliser[rows, None]).exp_().mul_(-grad[rows, None])
+                local, inside = _within(targets[rows], columns)
+                slope.scatter_add_(1, local[:, None], (grad[rows] * inside)[:, None])
+                if cap_slope is not None:
+                    slope *= cap_slope
+                _add_product(grad_hidden[rows], slope, part)
+                if grad_weight is not None:
+                    _add_product(grad_weight[columns], slope.T, hidden[rows])
+                if grad_bias is not None:
+                    grad_bias[columns] += slope.sum(dim=0)
         return (
-            grad_hidden,
-            grad_weight.to(weight.dtype),
+            grad_hidden.to(hidden.dtype),
+            None if grad_weight is None else grad_weight.to(weight.dtype),
             None if grad_bias is None else grad_bias.to(bias.dtype),
             None,
             None,
             None,
         )
+
+
+def _blocks(size: int, step: int) -> Iterator[slice]:
+    return (slice(start, min(start + step, size)) for start in range(0, size, step))
+
+
+def _columns(rows: slice) -> int:
+    return max(_LEAST_COLUMNS, _TILE // (rows.stop - rows.start))
+
+
+def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None) -> Tensor:
+    logits = nn.functional.linear(hidden, weight, bias).float()
+    return logits if softcap is None else softcap * torch.tanh(logits / softcap)
+
+
+def _within(targets: Tensor, columns: slice) -> tuple[Tensor, Tensor]:
+    """Targets counted from the first column, kept inside the block; and whether they are in it."""
+    local = targets - columns.start
+    last = columns.stop - columns.start - 1
+    return local.clamp(0, last), (local >= 0) & (local <= last)
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """``total += left @ right``, multiplied in the type of ``right`` and summed in float32."""
+    if right.dtype == total.dtype:
+        total.addmm_(left, right)
+    else:
+        total += left.to(right.dtype) @ right
 
 
 class LogprobHead(nn.Module):
@@ -93,7 +131,7 @@ class LogprobHead(nn.Module):
 
     def forward(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Log-probability of each target: hidden ``[N, H]``, targets ``[N]`` -> ``[N]`` float32, nats."""
-        result: Tensor = _ChunkedLogprob.apply(hidden, self.weight, self.bias, targets, self.chunk, self.softcap)
+        result: Tensor = _TiledLogprob.apply(hidden, self.weight, self.bias, targets, self.chunk, self.softcap)
         return result
 
 

@@ -19,8 +19,17 @@ def read_rows(path: Path, what: str) -> Iterator[tuple[int, dict[str, object]]]:
         what: What the file holds, for the messages, e.g. "train prompts of language 'es'".
 
     Raises:
-        UserError: File missing, unreadable, empty, with a byte-order mark, or with a line that is blank, not UTF-8,
-            not JSON or not an object.
+        UserError: As :func:`read_lines` and :func:`parse_row`.
+    """
+    for number, raw in enumerate(read_lines(path, what), start=1):
+        yield number, parse_row(raw, f"{path}:{number}")
+
+
+def read_lines(path: Path, what: str) -> list[bytes]:
+    """The lines of a file, without their newlines.
+
+    Raises:
+        UserError: File missing, unreadable, empty, or with a byte-order mark.
     """
     try:
         data = path.read_bytes()
@@ -37,11 +46,15 @@ def read_rows(path: Path, what: str) -> Iterator[tuple[int, dict[str, object]]]:
     lines = data.split(b"\n")
     if lines[-1] == b"":  # the newline that ends the last line
         lines.pop()
-    for number, raw in enumerate(lines, start=1):
-        yield number, _parse(raw, f"{path}:{number}")
+    return lines
 
 
-def _parse(raw: bytes, where: str) -> dict[str, object]:
+def parse_row(raw: bytes, where: str) -> dict[str, object]:
+    """The object of a line; ``where`` is its file:line.
+
+    Raises:
+        UserError: The line is blank, not UTF-8, not JSON or not an object.
+    """
     if not raw.strip():
         raise UserError(f"{where}: blank line; remove it")
     try:

@@ -6,11 +6,33 @@ Keys are natural: (round, prompt id, language, source, sample), so that a repeat
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Source = Literal["policy", "translation"]
 Gate = Literal["ok", "language", "truncated", "empty", "duplicate", "translation_failed"]
 TranslationOutcome = Literal["ok", "salvaged", "failed"]
+
+
+class Message(NamedTuple):
+    """One turn of a chat; ``role`` is system, user or assistant."""
+
+    role: str
+    content: str
+
+
+Turns = str | tuple[Message, ...]  # what a policy answers: a user's text, or a chat that ends with a user's turn
+
+
+def chat_of(turns: Turns) -> list[dict[str, str]]:
+    """The turns in the form that chat templates take."""
+    if isinstance(turns, str):
+        return [{"role": "user", "content": turns}]
+    return [message._asdict() for message in turns]
+
+
+def text_of_turns(turns: Turns) -> str:
+    """The turns as one text, for people."""
+    return turns if isinstance(turns, str) else "\n".join(f"{role}: {content}" for role, content in turns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +86,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A preference pair, as trained on: ``prompt`` is the native instruction.
+    """A preference pair, as trained on: ``prompt`` is the native instruction, or a chat of several turns.
 
     ``reference_chosen``/``reference_rejected`` are summed log-probabilities (nats, end-of-turn included)
     under the loss reference, computed once and stored; None until the learner has computed them.
@@ -74,8 +96,8 @@ class Pair:
     round: int
     prompt_id: str
     language: str
-    source: Literal["mined", "anchor"]
-    prompt: str
+    source: Literal["mined", "anchor", "offline"]
+    prompt: Turns
     chosen: str
     rejected: str
     chosen_score: float

@@ -17,8 +17,8 @@ def export_parquet(store: Store, folder: Path) -> dict[str, Path]:
     """Write ``candidates``, ``scores``, ``pairs`` and ``groups`` (``.parquet``); files that are there are replaced.
 
     Returns:
-        Table -> file. Token ids are lists of uint32; keys of a pair, parts of a score and the lists of a group are JSON
-        texts.
+        Table -> file. Token ids are lists of uint32; keys of a pair, parts of a score, prompts of several turns and the
+        lists of a group are JSON texts.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

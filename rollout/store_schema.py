@@ -8,7 +8,7 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
-from rollout.records import Candidate, CandidateKey, Pair, SampleGroup, Score
+from rollout.records import Candidate, CandidateKey, Message, Pair, SampleGroup, Score
 
 SCHEMA_VERSION = 1
 
@@ -119,8 +119,10 @@ def score_of(row: Sequence[Any]) -> Score:
 
 
 def pair_row(pair: Pair) -> tuple[Any, ...]:
-    """A row of ``pairs``."""
+    """A row of ``pairs``. A prompt of several turns is JSON in a BLOB, so that no text can be taken for one."""
     values = [getattr(pair, column) for column in PAIR_COLUMNS]
+    if not isinstance(pair.prompt, str):
+        values[PAIR_COLUMNS.index("prompt")] = json.dumps(pair.prompt, ensure_ascii=False).encode()
     for name in ("chosen_key", "rejected_key"):
         key = getattr(pair, name)
         values[PAIR_COLUMNS.index(name)] = None if key is None else json.dumps(key_row(key), ensure_ascii=False)
@@ -130,6 +132,8 @@ def pair_row(pair: Pair) -> tuple[Any, ...]:
 def pair_of(row: Sequence[Any]) -> Pair:
     """The pair of a row of ``PAIR_COLUMNS``."""
     fields = dict(zip(PAIR_COLUMNS, row, strict=True))
+    if isinstance(fields["prompt"], bytes):
+        fields["prompt"] = tuple(Message(*turn) for turn in json.loads(fields["prompt"]))
     for name in ("chosen_key", "rejected_key"):
         if fields[name] is not None:
             fields[name] = CandidateKey(*json.loads(fields[name]))

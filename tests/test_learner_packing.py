@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from learner_kit import make_model
 from torch import Tensor
 
-from learners.logprobs import LogprobModel, sum_logprobs
+from learners import logprobs
+from learners.logprobs import LogprobHead, LogprobModel, sum_logprobs
 from learners.packing import ROW_TOKENS, Segment, pack
 
 TOKENS = st.lists(st.integers(6, 261), min_size=1, max_size=30).map(tuple)
@@ -170,6 +171,37 @@ def test_chunk_size_does_not_matter(segments: list[Segment]) -> None:
         strict=True,
     ):
         assert a == pytest.approx(b, abs=1e-4)
+
+
+@pytest.mark.parametrize("softcap", [None, 3.0])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("chunk", "tile"), [(4, 28), (4, 10**6), (100, 77)])
+def test_tiles_do_not_matter(
+    monkeypatch: pytest.MonkeyPatch, softcap: float | None, bias: bool, chunk: int, tile: int
+) -> None:
+    monkeypatch.setattr(logprobs, "_TILE", tile)
+    monkeypatch.setattr(logprobs, "_LEAST_COLUMNS", 3)
+    torch.manual_seed(0)
+    output = torch.nn.Linear(8, 23, bias=bias)
+    torch.nn.init.normal_(output.weight, std=2.0)
+    hidden = torch.randn(11, 8, requires_grad=True)
+    targets = torch.tensor([0, 22, 7, 6, 2, 3, 21, 11, 0, 13, 14])  # first and last column of blocks among them
+    factor = torch.randn(11)
+    inputs = [hidden, *output.parameters()]
+
+    ours = LogprobHead(output, chunk, softcap)(hidden, targets)
+    found = torch.autograd.grad((ours * factor).sum(), inputs)
+    logits = output(hidden)
+    if softcap is not None:
+        logits = softcap * torch.tanh(logits / softcap)
+    expected = logits.log_softmax(-1).gather(1, targets[:, None])[:, 0]
+    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
+    for mine, theirs in zip(found, torch.autograd.grad((expected * factor).sum(), inputs), strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)
+
+    output.requires_grad_(False)  # a frozen output layer costs no gradient of its own
+    (alone,) = torch.autograd.grad((LogprobHead(output, chunk, softcap)(hidden, targets) * factor).sum(), [hidden])
+    torch.testing.assert_close(alone, found[0])
 
 
 def test_a_model_with_scaled_logits_is_refused() -> None:

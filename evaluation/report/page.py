@@ -11,6 +11,7 @@ from evaluation.report.assets import SCRIPT, STYLE
 from evaluation.report.data import RunData, lookup, number
 from evaluation.report.figures import Uplift
 from evaluation.report.markup import Markup, el, join, visible
+from rollout.records import text_of_turns
 
 _POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -286,7 +287,7 @@ def _scripts(run: RunData) -> Markup:
             "round": shown.pair.round,
             "language": shown.pair.language,
             "source": shown.pair.source,
-            "prompt": shown.pair.prompt,
+            "prompt": text_of_turns(shown.pair.prompt),
             "chosen": shown.pair.chosen,
             "rejected": shown.pair.rejected,
             "chosen_score": shown.pair.chosen_score,
