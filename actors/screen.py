@@ -49,19 +49,26 @@ class StageProgress:
 
 
 class Screen:
-    """Progress bars on a terminal; a line a stage where the output is a file or a job's log."""
+    """Progress bars on a terminal; a line a stage where the output is a file or a job's log.
 
-    def __init__(self) -> None:
+    Args:
+        quiet: Show nothing of the kind, because what is printed is to be read by a program.
+    """
+
+    def __init__(self, quiet: bool = False) -> None:
         self._started = time.monotonic()
+        self._quiet = quiet
 
     def say(self, text: str) -> None:
         """One line, with the time since the start."""
+        if self._quiet:
+            return
         console.print(f"[dim]{time.monotonic() - self._started:6.1f}s[/dim]  {text}")
 
     @contextmanager
     def stage(self, title: str) -> Iterator[StageProgress]:
         """Shows progress within a stage on a terminal; says when it began elsewhere."""
-        if not console.is_terminal:
+        if self._quiet or not console.is_terminal:
             self.say(title)
             yield StageProgress(None, None)
             return

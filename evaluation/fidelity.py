@@ -127,7 +127,6 @@ def _language(code: str, rows: Sequence[AnswerFidelity]) -> LanguageFidelity:
     known = [line for line in lines if line is not None]
     several = [row for row in rows if sum(line is not None for line in row.lines) > 1]
     lettered = [row for row in rows if row.scripts]
-    usual = _usual_script([row for row in lettered if row.detected == code] or lettered)
     return LanguageFidelity(
         answers=len(rows),
         unsure=len(rows) - len(decided),
@@ -137,10 +136,21 @@ def _language(code: str, rows: Sequence[AnswerFidelity]) -> LanguageFidelity:
         unsure_lines=len(lines) - len(known),
         right_lines=_share(line == code for line in known),
         switching=_share(row.switches for row in several),
-        script_confusion=_share(
-            1 - row.scripts.get(usual, 0) / sum(row.scripts.values()) > _CONFUSED_SHARE for row in lettered
-        ),
+        script_confusion=_share(value for value in confused_scripts(code, rows) if value is not None),
     )
+
+
+def confused_scripts(code: str, rows: Sequence[AnswerFidelity]) -> list[bool | None]:
+    """Of each answer in one language, whether over a tenth of its letters are in an unusual script; None without letters.
+
+    The usual script is the most frequent one over the answers that are in the language, or over all where none is.
+    """
+    lettered = [row for row in rows if row.scripts]
+    usual = _usual_script([row for row in lettered if row.detected == code] or lettered)
+    return [
+        1 - row.scripts.get(usual, 0) / sum(row.scripts.values()) > _CONFUSED_SHARE if row.scripts else None
+        for row in rows
+    ]
 
 
 def _usual_script(rows: Sequence[AnswerFidelity]) -> str:
