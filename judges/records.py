@@ -4,11 +4,11 @@
     verdicts = compare(items, config.judge, cache_path)            # list[Verdict], in the order of items
     compare(items, judge, cache, names={"sw": "Swahili"}, watch=progress, deadline_s=3600)   # all of it
 
-``items``: Sequence[Item]. ``judge``: configs.schema.JudgeConfig. ``cache``: Path of the SQLite file of verdicts, or None
-for none. Keywords: ``names`` (language code -> English name, beside the built-in ones), ``watch`` (called with the
-``Usage`` so far after every answer), ``deadline_s`` (of the whole call). Raises ``configs.errors.UserError`` if the
-endpoint cannot be used or more than ``judge.max_failed_share`` of the items got no verdict; what was answered until then
-is in the cache.
+``items``: Sequence[Item]. ``judge``: configs.schema.JudgeConfig. ``cache``: Path of the SQLite file of verdicts, or
+None for none. Keywords: ``names`` (language code -> English name, beside the built-in ones), ``watch`` (called with the
+``Usage`` so far after every answer; ``judges.progress.judging_progress`` yields one), ``deadline_s`` (of the whole
+call). Raises ``configs.errors.UserError`` if the endpoint cannot be used or more than ``judge.max_failed_share`` of the
+asked items got no verdict; what was answered until then is in the cache.
 """
 
 from __future__ import annotations
