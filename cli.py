@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from configs.errors import UserError
+from configs.errors import Stopped, UserError
 
 app = typer.Typer(
     help="Online and iterative preference alignment of multilingual language models.",
@@ -115,7 +115,7 @@ def evaluate(
     suite: Annotated[str, typer.Option(help="world, mgsm, x-alpacaeval, head-to-head or custom.")] = "world",
     data: Annotated[str | None, typer.Option(help="Prompts: a folder, a path with {lang}, or one file.")] = None,
     against: Annotated[str | None, typer.Option(help="The other model, run or file of answers.")] = None,
-    answers: Annotated[Path | None, typer.Option(help="Answers of the model, JSON lines; nothing is generated.")] = None,
+    answers: Annotated[Path | None, typer.Option(help="Answers of the model; nothing is generated.")] = None,
     languages: Annotated[str, typer.Option(help="Codes, separated by commas; default all that the suite has.")] = "",
     judge: Annotated[Path | None, typer.Option(help="YAML file with the judge's settings (section `judge`).")] = None,
     others: Annotated[
@@ -137,15 +137,28 @@ def evaluate(
     from actors.evaluate import EvalRequest, run_eval
 
     codes = tuple(code.strip() for code in languages.split(",") if code.strip())
-    finished = run_eval(
+    run_eval(
         EvalRequest(
-            suite, model, data, against, answers, codes, judge, tuple(overrides or ()), tuple(others or ()), out, cache,
-            limit, shots, max_new_tokens, temperature, seed, format,
+            suite,
+            model,
+            data,
+            against,
+            answers,
+            codes,
+            judge,
+            tuple(overrides or ()),
+            tuple(others or ()),
+            out,
+            cache,
+            limit,
+            shots,
+            max_new_tokens,
+            temperature,
+            seed,
+            format,
             {"actors": actors, "gpus": gpus, "kv_cache_gb": kv_cache_gb},
-        )  # fmt: skip
+        )
     )
-    if finished is None:
-        raise typer.Exit(INTERRUPTED_EXIT)
 
 
 @app.command("config-reference")
@@ -166,6 +179,9 @@ def main() -> None:
     except UserError as error:
         print(f"isogloss: {error}", file=sys.stderr)
         sys.exit(USER_ERROR_EXIT)
+    except Stopped as stop:
+        print(f"isogloss: {stop}", file=sys.stderr)
+        sys.exit(INTERRUPTED_EXIT)
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ def run_eval(request: EvalRequest) -> Path:
 
     Raises:
         UserError: Anything that the user can mend.
-        StopRequested: Ctrl-C or SIGTERM during generation; the cache has what was answered.
+        Stopped: Ctrl-C or SIGTERM during generation; the cache has what was answered.
     """
     begun = time.time()
     if request.format not in FORMATS:
@@ -186,9 +186,7 @@ def _judge(request: EvalRequest) -> JudgeConfig | None:
     return judge
 
 
-def _system(
-    source: Source, suite: Suite, request: EvalRequest, cache: EvalCache, screen: Screen, out: Path
-) -> _System:
+def _system(source: Source, suite: Suite, request: EvalRequest, cache: EvalCache, screen: Screen, out: Path) -> _System:
     if source.file is not None:
         return _System(source, None, None, read_answers(source.file, suite), 0)
     assert source.folder is not None
@@ -206,16 +204,11 @@ def _system(
 
         screen.say(f"{source.name}: {len(missing)} of {len(keys)} answers are not in {cache.path}")
         machine: Machine = Machine(**request.machine)
-        generate(
-            suite,
-            source.folder,
-            decoding,
-            machine,
-            missing,
-            screen,
-            lambda answers: cache.put_answers({keys[key]: answer for key, answer in answers.items()}),
-            out,
-        )
+
+        def keep(answers: Answers) -> None:
+            cache.put_answers({keys[key]: answer for key, answer in answers.items()})
+
+        generate(suite, source.folder, decoding, machine, missing, screen, keep, out)
         known = cache.get_answers(list(keys.values()))
     return _System(source, decoding, checksum, {key: known[kept] for key, kept in keys.items()}, len(missing))
 
@@ -292,10 +285,11 @@ def _show(
         how = "from a file"
         if system.decoding is not None:
             decoding = system.decoding
-            kind = "greedy" if decoding.temperature == 0 else f"temperature {decoding.temperature:g}, seed {decoding.seed}"
-            how = f"{kind}, at most {decoding.max_new_tokens} new tokens, {decoding.dtype}; {system.generated} new answers"
+            drawn = f"temperature {decoding.temperature:g}, seed {decoding.seed}"
+            kind = drawn if decoding.temperature else "greedy"
+            how = f"{kind}, at most {decoding.max_new_tokens} new tokens, {decoding.dtype}, {system.generated} made now"
         facts.append(f"{system.source.name}: {how}")
-    facts.append("intervals: Wilson for one yes or no a prompt, else bootstrap over prompts; all: mean of the languages")
+    facts.append("intervals: Wilson for one yes or no a prompt, else bootstrap over prompts; all: mean over languages")
     found = [*tables(figures), confusion_table(asked)]
     if format == "md":
         print(markdown(title, facts, found), end="")

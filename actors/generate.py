@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from actors.calls import ActorDied, DeadlineExceeded, call
 from actors.cluster import start_cluster
-from actors.pool import Call, Pool, drain
+from actors.pool import Call, Pool, StopRequested, drain
 from actors.rollout import create_rollout_actor
 from actors.screen import Screen
 from actors.signals import StopFlag, stop_on_signals
-from configs.errors import UserError
+from configs.errors import Stopped, UserError
 from configs.inputs import LanguagesConfig, ModelConfig, PromptsConfig, RunConfig
 from configs.reward import RewardConfig
 from configs.running import ClusterConfig
@@ -85,8 +87,7 @@ def generate(
 
     Raises:
         UserError: A prompt is too long for the model, or an engine could not be started.
-        StopRequested: Ctrl-C or SIGTERM; what was answered was kept.
-        ActorDied, DeadlineExceeded: An actor failed more often than it may.
+        Stopped: Ctrl-C or SIGTERM; what was answered was kept.
     """
     config = _config(suite, folder, decoding, machine, _longest(suite, folder, decoding))
     chunks = [(chunk, items) for chunk, items in suite_chunks(suite, decoding, machine.chunk)
@@ -100,11 +101,10 @@ def generate(
         cluster.max_actor_restarts,
     )
     flag = StopFlag()
-    with start_cluster(cluster, logs), stop_on_signals(flag):
-        from actors.calls import call
-
+    with _mended(flag), start_cluster(cluster, logs), stop_on_signals(flag):
         call(pool.start(), cluster.start_timeout_s, "rollout actors to start")
-        with screen.stage(f"{suite.name}: {folder.name} answers {sum(len(c.requests) for c, _ in chunks)} prompts") as bar:
+        prompts = sum(len(chunk.requests) for chunk, _ in chunks)
+        with screen.stage(f"{suite.name}: {folder.name} answers {prompts} prompts") as bar:
             bar.total(len(chunks))
 
             def done(items: Sequence[SuiteItem], _begin: float, _end: float, found: list[Candidate]) -> None:
@@ -117,6 +117,16 @@ def generate(
             for chunk, items in chunks:
                 pool.submit(Call(f"generate {chunk.id}", "generate", (chunk,), partial(done, items)))
             drain([pool], flag)
+
+
+@contextmanager
+def _mended(flag: StopFlag) -> Iterator[None]:
+    try:
+        yield
+    except StopRequested:
+        raise Stopped(f"stopped by {flag.asked_by}; the answers so far are kept: the same command goes on") from None
+    except (ActorDied, DeadlineExceeded) as error:
+        raise UserError(f"{error}\n  The answers so far are kept; the same command goes on.") from error
 
 
 def _request(item: SuiteItem, decoding: Decoding) -> Request:
@@ -141,8 +151,10 @@ def _longest(suite: Suite, folder: Path, decoding: Decoding) -> int:
     if long:
         tokens, item = long[0]
         raise UserError(
-            f"{item.where}: the prompt has {tokens} tokens, which with {decoding.max_new_tokens} new ones is more than the "
-            f"{limit} that {folder} can hold; {len(long)} prompt(s) are too long; lower --max-new-tokens or --shots, or "
+            f"{item.where}: the prompt has {tokens} tokens, which with {decoding.max_new_tokens} new ones is "
+            "more than the "
+            f"{limit} that {folder} can hold; {len(long)} prompt(s) are too long; lower --max-new-tokens or "
+            "--shots, or "
             "remove them"
         )
     return max(tokens for tokens, _ in lengths) + decoding.max_new_tokens

@@ -141,8 +141,9 @@ def _language(code: str, rows: Sequence[AnswerFidelity]) -> LanguageFidelity:
 
 
 def confused_scripts(code: str, rows: Sequence[AnswerFidelity]) -> list[bool | None]:
-    """Of each answer in one language, whether over a tenth of its letters are in an unusual script; None without letters.
+    """Of each answer in one language, whether over a tenth of its letters are in an unusual script.
 
+    None for an answer without letters.
     The usual script is the most frequent one over the answers that are in the language, or over all where none is.
     """
     lettered = [row for row in rows if row.scripts]

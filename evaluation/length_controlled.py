@@ -152,8 +152,8 @@ def length_controlled_by_language(
 ) -> tuple[dict[str, LengthControlled], tuple[float, tuple[float, float]]]:
     """Length-controlled win rates of several languages, and the mean of them.
 
-    The bootstrap draws items, and an item in all its languages at once: a prompt that is hard in one language tends to be
-    hard in the others.
+    The bootstrap draws items, and an item in all its languages at once: a prompt that is hard in one language tends to
+    be hard in the others.
 
     Args:
         verdicts: Of one model, by language.
@@ -172,7 +172,8 @@ def length_controlled_by_language(
     draws = _draws(len(columns), resamples, seed)
     rates = {code: _rates(fit, draws[:, [columns[i] for i in fit.items]]) for code, fit in fits.items()}
     out = {
-        code: _result(fit, verdicts[code], difficulties.get(code), _quantiles(rates[code])) for code, fit in fits.items()
+        code: _result(fit, verdicts[code], difficulties.get(code), _quantiles(rates[code]))
+        for code, fit in fits.items()
     }
     mean = sum(result.win_rate for result in out.values()) / len(out)
     return out, (mean, _quantiles(np.mean(list(rates.values()), axis=0)))

@@ -41,14 +41,16 @@ def read_answers(path: Path, suite: Suite) -> Answers:
     if twice:
         number, key = twice[0]
         raise UserError(
-            f"{path}:{number}: id '{key[1]}' ({key[0]}) was already answered in line {lines[key]}; {len(twice)} answer(s) "
+            f"{path}:{number}: id '{key[1]}' ({key[0]}) was already answered in line {lines[key]}; "
+            f"{len(twice)} answer(s) "
             "are to prompts that have one; keep one of each"
         )
     if extra:
         number, key = extra[0]
         codes = "" if key[0] in suite.languages else f" (asked are {', '.join(suite.languages)})"
         raise UserError(
-            f"{path}:{number}: id '{key[1]}' ({key[0]}) is no prompt of {suite.name}{codes}; {len(extra)} answer(s) are to "
+            f"{path}:{number}: id '{key[1]}' ({key[0]}) is no prompt of {suite.name}{codes}; {len(extra)} "
+            "answer(s) are to "
             "no prompt; remove them, or check --data, --languages and --limit"
         )
     missing = [key for key in wanted if key not in answers]
@@ -62,7 +64,9 @@ def read_answers(path: Path, suite: Suite) -> Answers:
     return answers
 
 
-def write_answers(path: Path, suite: Suite, answers: Answers, extras: Mapping[tuple[str, str], dict[str, object]]) -> None:
+def write_answers(
+    path: Path, suite: Suite, answers: Answers, extras: Mapping[tuple[str, str], dict[str, object]]
+) -> None:
     """Write what :func:`read_answers` reads, with further fields by item, in the suite's order."""
     with path.open("w", encoding="utf-8") as file:
         for item in suite.items:

@@ -55,7 +55,9 @@ class EvalCache:
             part = keys[start : start + _AT_ONCE]
             marks = ",".join("?" * len(part))
             query = f"SELECT key, text, finish, tokens FROM answers WHERE key IN ({marks})"
-            out.update({key: Answer(text, finish, tokens) for key, text, finish, tokens in self._db.execute(query, part)})
+            out.update(
+                {key: Answer(text, finish, tokens) for key, text, finish, tokens in self._db.execute(query, part)}
+            )
         return out
 
     def put_answers(self, answers: Mapping[str, Answer]) -> None:

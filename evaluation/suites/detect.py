@@ -1,4 +1,4 @@
-"""Languages of answers and of their lines, kept in the cache: detection takes milliseconds an answer, reading nothing."""
+"""Languages of answers and of their lines, kept in the cache: detection takes milliseconds an answer."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def fidelities(
     """
     settings = [sorted(languages), importlib.metadata.version("lingua-language-detector"), MIN_LEAD]
     frame = json.dumps(settings)
-    keys = {key: xxhash.xxh3_128_hexdigest(f"{frame}\0{key[0]}\0{answer.text}") for key, answer in answers.items()}
+    texts = {key: f"{frame}\0{key[0]}\0{answer.text}" for key, answer in answers.items()}
+    keys = {key: xxhash.xxh3_128_hexdigest(text.encode()) for key, text in texts.items()}
     known = cache.get_notes(_KIND, list(keys.values()))
     missing = [key for key in answers if keys[key] not in known]
     if missing:

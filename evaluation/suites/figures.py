@@ -65,7 +65,7 @@ class Marks:
 
 
 def mark(suite: Suite, answers: Answers) -> Marks:
-    """Right or wrong, for a suite with gold answers: MGSM by the number a solution ends in, others by the whole text."""
+    """Right or wrong, where there are gold answers: MGSM by the number that ends it, others by the whole text."""
     right: dict[Key, bool] = {}
     extracted: dict[Key, str | None] = {}
     for item in suite.items:
@@ -120,9 +120,7 @@ def difference_figures(suite: Suite, marks: Marks, against: Marks) -> list[Figur
 def fidelity_figures(suite: Suite, found: Mapping[Key, AnswerFidelity]) -> list[Figure]:
     """Right language by answer and by line, code-switching, script confusion; what was not decided stands beside."""
     decided = {key: None if f.detected is None else f.detected == key[0] for key, f in found.items()}
-    switching = {
-        key: f.switches if sum(line is not None for line in f.lines) > 1 else None for key, f in found.items()
-    }
+    switching = {key: f.switches if sum(line is not None for line in f.lines) > 1 else None for key, f in found.items()}
 
     def undecided(keys: Sequence[Key]) -> dict[str, int]:
         unsure = sum(decided[key] is None for key in keys)
@@ -195,9 +193,7 @@ def win_figures(verdicts: Sequence[Verdict], others: Mapping[str, Sequence[Verdi
             "difficulty_models": result.difficulty_models,
             "other_models": models[code],
         }
-        out.append(
-            Figure("lc_win_rate", code, result.win_rate, "%", result.ci95, "bootstrap", result.items, counts)
-        )
+        out.append(Figure("lc_win_rate", code, result.win_rate, "%", result.ci95, "bootstrap", result.items, counts))
     if len(controlled) > 1:
         counts = _judged(overall) | {
             "left_out": sum(result.left_out for result in controlled.values()),

@@ -30,7 +30,7 @@ class MathsWords:
 
 WORDS = {
     "bn": MathsWords(
-        "সমস্যাটি ধাপে ধাপে সমাধান করুন। শেষে লিখুন \"উত্তর হল\" এবং তারপর সংখ্যাটি।",
+        'সমস্যাটি ধাপে ধাপে সমাধান করুন। শেষে লিখুন "উত্তর হল" এবং তারপর সংখ্যাটি।',
         "প্রশ্ন",
         "সমাধান",
         (
@@ -52,7 +52,8 @@ WORDS = {
         (
             (
                 "Anna hat 4 Schachteln mit je 6 Bleistiften. Sie verschenkt 5 Bleistifte. Wie viele hat sie noch?",
-                "4 Schachteln mit je 6 Bleistiften sind 4 × 6 = 24 Bleistifte. Sie verschenkt 5, also bleiben 24 - 5 = 19. "
+                "4 Schachteln mit je 6 Bleistiften sind 4 × 6 = 24 Bleistifte. Sie verschenkt 5, also "
+                "bleiben 24 - 5 = 19. "
                 "Die Antwort ist 19.",
             ),
             (
@@ -60,8 +61,10 @@ WORDS = {
                 "7 Fahrkarten kosten 7 × 3 = 21 Dollar. Die Antwort ist 21.",
             ),
             (
-                "In einem Baum saßen 40 Vögel. Die Hälfte flog weg, dann kamen 8 zurück. Wie viele Vögel sind jetzt im Baum?",
-                "Die Hälfte von 40 ist 20, also blieben 20 Vögel. Dann kamen 8 zurück: 20 + 8 = 28. Die Antwort ist 28.",
+                "In einem Baum saßen 40 Vögel. Die Hälfte flog weg, dann kamen 8 zurück. Wie viele Vögel "
+                "sind jetzt im Baum?",
+                "Die Hälfte von 40 ist 20, also blieben 20 Vögel. Dann kamen 8 zurück: 20 + 8 = 28. Die "
+                "Antwort ist 28.",
             ),
         ),
     ),
@@ -80,7 +83,8 @@ WORDS = {
                 "7 tickets cost 7 × 3 = 21 dollars. The answer is 21.",
             ),
             (
-                "There were 40 birds in a tree. Half of them flew away, then 8 came back. How many birds are there now?",
+                "There were 40 birds in a tree. Half of them flew away, then 8 came back. How many birds are "
+                "there now?",
                 "Half of 40 is 20, so 20 birds stayed. Then 8 came back: 20 + 8 = 28. The answer is 28.",
             ),
         ),
@@ -100,8 +104,10 @@ WORDS = {
                 "7 billetes cuestan 7 × 3 = 21 dólares. La respuesta es 21.",
             ),
             (
-                "Había 40 pájaros en un árbol. La mitad se fue volando y luego volvieron 8. ¿Cuántos pájaros hay ahora?",
-                "La mitad de 40 es 20, así que quedaron 20 pájaros. Luego volvieron 8: 20 + 8 = 28. La respuesta es 28.",
+                "Había 40 pájaros en un árbol. La mitad se fue volando y luego volvieron 8. ¿Cuántos pájaros "
+                "hay ahora?",
+                "La mitad de 40 es 20, así que quedaron 20 pájaros. Luego volvieron 8: 20 + 8 = 28. La "
+                "respuesta es 28.",
             ),
         ),
     ),
@@ -120,8 +126,10 @@ WORDS = {
                 "7 tickets coûtent 7 × 3 = 21 dollars. La réponse est 21.",
             ),
             (
-                "Il y avait 40 oiseaux dans un arbre. La moitié s'est envolée, puis 8 sont revenus. Combien y en a-t-il ?",
-                "La moitié de 40 est 20, donc 20 oiseaux sont restés. Puis 8 sont revenus : 20 + 8 = 28. La réponse est 28.",
+                "Il y avait 40 oiseaux dans un arbre. La moitié s'est envolée, puis 8 sont revenus. Combien "
+                "y en a-t-il ?",
+                "La moitié de 40 est 20, donc 20 oiseaux sont restés. Puis 8 sont revenus : 20 + 8 = 28. La "
+                "réponse est 28.",
             ),
         ),
     ),
@@ -147,8 +155,10 @@ WORDS = {
         "Решение",
         (
             (
-                "У Анны 4 коробки, в каждой по 6 карандашей. Она подарила 5 карандашей. Сколько карандашей у неё осталось?",
-                "В 4 коробках по 6 карандашей всего 4 × 6 = 24 карандаша. Она подарила 5, осталось 24 - 5 = 19. Ответ: 19.",
+                "У Анны 4 коробки, в каждой по 6 карандашей. Она подарила 5 карандашей. Сколько карандашей у "
+                "неё осталось?",
+                "В 4 коробках по 6 карандашей всего 4 × 6 = 24 карандаша. Она подарила 5, осталось 24 - 5 = "
+                "19. Ответ: 19.",
             ),
             (
                 "Билет на автобус стоит 3 доллара. Сколько стоят 7 билетов?",
@@ -167,7 +177,8 @@ WORDS = {
         (
             (
                 "Anna ana masanduku 4 yenye penseli 6 kila moja. Anatoa penseli 5. Amebaki na penseli ngapi?",
-                "Masanduku 4 yenye penseli 6 kila moja ni 4 × 6 = 24. Anatoa 5, kwa hiyo zimebaki 24 - 5 = 19. Jibu ni 19.",
+                "Masanduku 4 yenye penseli 6 kila moja ni 4 × 6 = 24. Anatoa 5, kwa hiyo zimebaki 24 - 5 = "
+                "19. Jibu ni 19.",
             ),
             (
                 "Tiketi ya basi inagharimu dola 3. Tiketi 7 zinagharimu kiasi gani?",

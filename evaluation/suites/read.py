@@ -102,7 +102,7 @@ def _rows(name: str, place: str, languages: Sequence[str]) -> dict[str, list[Sui
 
 
 def _by_pattern(name: str, pattern: Path, languages: Sequence[str]) -> dict[str, list[SuiteItem]]:
-    root = Path(*[part for part in pattern.parts[: next(i for i, p in enumerate(pattern.parts) if "{lang}" in p)]])
+    root = Path(*pattern.parts[: next(i for i, p in enumerate(pattern.parts) if "{lang}" in p)])
     matcher = re.compile(re.escape(str(pattern)).replace(re.escape("{lang}"), f"(?P<code>{_CODE.pattern})", 1))
     glob = str(pattern.relative_to(root)).replace("{lang}", "*")
     codes = {m["code"]: p for p in sorted(root.glob(glob)) if (m := matcher.fullmatch(str(p)))}

@@ -96,7 +96,7 @@ class Decoding:
         if self.temperature == 0:
             fields["seed"] = None
         place = None if self.temperature == 0 else [item.language, item.id]
-        return xxhash.xxh3_128_hexdigest(json.dumps([checksum, item.prompt, fields, place], sort_keys=True))
+        return xxhash.xxh3_128_hexdigest(json.dumps([checksum, item.prompt, fields, place], sort_keys=True).encode())
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,9 @@ def resolve(text: str, option: str) -> Source:
     if path.is_file():
         return Source(path.stem, file=path)
     if not path.is_dir():
-        raise UserError(f"{option} {path}: no such folder or file; name a model folder, a run folder or a file of answers")
+        raise UserError(
+            f"{option} {path}: no such folder or file; name a model folder, a run folder or a file of answers"
+        )
     if (path / "config.yaml").is_file():
         return _run(path)
     if not (path / "config.json").is_file():

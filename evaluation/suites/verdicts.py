@@ -51,7 +51,9 @@ def read_others(folders: Sequence[Path], suite: str, baseline: str) -> dict[str,
     for folder in folders:
         result, path = folder / RESULT, folder / VERDICTS
         if not result.is_file() or not path.is_file():
-            raise UserError(f"--others {folder}: has no {RESULT} with {VERDICTS}; name the --out of a judged evaluation")
+            raise UserError(
+                f"--others {folder}: has no {RESULT} with {VERDICTS}; name the --out of a judged evaluation"
+            )
         try:
             data = json.loads(result.read_text(encoding="utf-8"))
             found = data["suite"], data["against"]["answers"]
