@@ -13,7 +13,7 @@ from configs.errors import UserError
 from configs.schema import Config
 from learners.encode import ChatEncoder
 from rollout.anchors import Anchor, load_anchors
-from rollout.languages import language_name
+from rollout.languages import DEFAULT_NAMES, language_name
 from rollout.plan import load_untranslated
 from rollout.prompts import PromptSet, check_lengths
 from rollout.templates import TRANSLATION_PRIME, crosslingual_instruction, translation_instruction
@@ -71,7 +71,9 @@ def check_inputs(config: Config) -> Inputs:
     def fits(instruction: str) -> bool:
         return len(encoder.prompt_ids(instruction, prime=TRANSLATION_PRIME)) <= room
 
-    return Inputs(prompts, heldout, anchors, load_untranslated(config), names, fits, left_out)
+    # These are only shown: a code does where no name is known.
+    shown = names | {code: DEFAULT_NAMES.get(code, code) for code in config.evaluation.languages}
+    return Inputs(prompts, heldout, anchors, load_untranslated(config), shown, fits, left_out)
 
 
 def _without_long(prompts: PromptSet, config: Config, count: Callable[[str], int]) -> PromptSet:

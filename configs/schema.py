@@ -98,10 +98,27 @@ class Config(Section):
                 f"reward.reference {self.reward.reference}; "
                 f"set it to at least {needed}"
             )
+        self._check_unseen()
         for field, text in (("train", self.prompts.train), ("heldout", self.prompts.heldout)):
             if text is not None and "{lang}" not in text:
                 raise ValueError(f"prompts.{field}: '{text}' has no {{lang}}; put it where the code goes")
         return self
+
+    def _check_unseen(self) -> None:
+        """What evaluation.languages needs."""
+        if self.evaluation.languages and self.prompts.heldout is None:
+            raise ValueError("prompts.heldout: evaluation.languages needs held-out prompts; name their path")
+        for code in self.evaluation.languages:
+            if code in self.languages.codes:
+                raise ValueError(
+                    f"evaluation.languages: '{code}' is in languages.codes and evaluated anyhow; remove it here (with "
+                    "share 0 there a language is not trained on)"
+                )
+
+    @property
+    def evaluated(self) -> list[str]:
+        """All languages of the held-out prompts: those of the run, then those of the evaluation alone."""
+        return [*self.languages.codes, *self.evaluation.languages]
 
     def _check_scorer(self) -> None:
         """What `reward.kind` judge and reward_model need."""
