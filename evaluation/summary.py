@@ -24,7 +24,8 @@ def build_summary(
     """The content of ``summary.json``.
 
     ``unseen_mean`` is there where ``evaluation.languages`` names languages. Intervals are of the sampled accuracy:
-    95 %, paired bootstrap over prompts (``evaluation.stats``). Values that do not exist (no gold answers, no second language) are None.
+    95 %, paired bootstrap over prompts (``evaluation.stats``). Values that do not exist (no gold answers, no second
+    language) are None.
 
     Args:
         config: The run.
