@@ -13,6 +13,7 @@ import json
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import asdict
 from typing import Any
 
 from actors.collect import RoundCollector
@@ -26,6 +27,7 @@ from actors.team import Team
 from configs.errors import UserError
 from configs.schema import Config
 from evaluation.heldout import HeldoutResult
+from judges.progress import describe
 from learners.group import RoundResult
 from rollout.next import next_actions
 from rollout.pairs import mine_pairs
@@ -115,8 +117,8 @@ class Driver:
     def _clock(self, round: int) -> StageClock:
         return self._clocks.setdefault(round, StageClock())
 
-    def _done(self, action: Action) -> None:
-        self._team.store("set_round_state", action.round, action.then)
+    def _done(self, action: Action, data: dict[str, Any] | None = None) -> None:
+        self._team.store("set_round_state", action.round, action.then, data)
 
     def _wait(self, future: Future[Any]) -> None:
         while not future.done():
@@ -155,7 +157,9 @@ class Driver:
             collector.start()
             drain(pools, self._tick)
         clock.stages["store"] = clock.stages.get("store", 0.0) + self._team.store_seconds - store_before
-        self._done(action)
+        if collector.usage is not None:
+            self._screen.say(f"round {action.round}: judge, {describe(collector.usage)}")
+        self._done(action, None if collector.usage is None else {"judge": asdict(collector.usage)})
 
     def _pair(self, action: Action) -> None:
         clock = self._clock(action.round)
@@ -171,7 +175,7 @@ class Driver:
                 self._inputs.anchors,
                 self._inputs.untranslated,
             )
-            counts = round_counts(candidates, scores, mined)
+            counts = round_counts(self._config, candidates, scores, mined)
             if counts["pairs"] == 0:
                 raise UserError(
                     f"round {action.round}: {counts['candidates']} candidates gave no pair (refused: "
@@ -230,6 +234,7 @@ class Driver:
             "sample_version": sampled,
             "staleness": staleness(sampled, round - 1),
             "counts": data["counts"],
+            **({"judge": data["judge"]} if "judge" in data else {}),
             "learner": data["learner"],
             "sync": [report.to_json() for report in reports],
             "seconds": self._clock(round).summary(),
