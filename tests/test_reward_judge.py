@@ -118,6 +118,11 @@ def test_failed_comparisons_are_left_out_and_counted(tmp_path: Path) -> None:
         strict = judge_config(stub.url, max_failed_share=0.3)
         with pytest.raises(UserError, match=r"judge\.max_failed_share: 4 of 10 .* 400 .*keeps the answers so far"):
             worker(strict, prompts, tmp_path).judge(given)
+        stub.behaviour = longer
+        before = len(stub.shown)
+        mended = worker(strict, prompts, tmp_path).judge(given)  # as after --resume
+        assert len(stub.shown) == before + 8, "only what had failed is asked"
+    assert len(mended.scores) == 5
     assert [s.reward for s in judged.scores] == pytest.approx([0.0, 2 / 3, 1 / 3, 1.0])
     assert {s.parts["failed"] for s in judged.scores} == {1.0}
     assert judged.skipped == {("es", "judge_failed"): 1}
