@@ -19,7 +19,7 @@ from typing import Any
 from actors.collect import RoundCollector
 from actors.heldout import evaluate
 from actors.metrics import MetricsLog, StageClock
-from actors.metrics_rows import learner_figures, round_counts
+from actors.metrics_rows import comparison_counts, learner_figures, round_counts
 from actors.pool import StopRequested, drain
 from actors.preflight import Inputs
 from actors.screen import Screen
@@ -175,7 +175,9 @@ class Driver:
                 self._inputs.anchors,
                 self._inputs.untranslated,
             )
-            counts = round_counts(self._config, candidates, scores, mined)
+            counts = round_counts(candidates, scores, mined)
+            if self._config.reward.kind == "judge":
+                counts["comparisons"] = comparison_counts(self._config, candidates, scores)
             if counts["pairs"] == 0:
                 raise UserError(
                     f"round {action.round}: {counts['candidates']} candidates gave no pair (refused: "

@@ -15,9 +15,7 @@ from rollout.plan import translation_counts
 from rollout.records import Candidate, Score
 
 
-def round_counts(
-    config: Config, candidates: Sequence[Candidate], scores: Sequence[Score], mined: MinedPairs
-) -> dict[str, Any]:
+def round_counts(candidates: Sequence[Candidate], scores: Sequence[Score], mined: MinedPairs) -> dict[str, Any]:
     """Counts and means of a round, by language where that says more.
 
     "candidates" are sampled answers; translations are counted apart, with those that failed.
@@ -33,7 +31,6 @@ def round_counts(
         "scores": len(scores),
         "passed_without_score": sum(candidate.gate == "ok" for candidate in answers) - len(scores) if scores else 0,
         "reward_mean": _reward_means(scores),
-        "comparisons": comparison_counts(config, candidates, scores),
         "pairs": sum(pair.source == "mined" for pair in mined.pairs),
         "anchors": sum(pair.source == "anchor" for pair in mined.pairs),
         "pairs_by_language": dict(sorted(Counter(p.language for p in mined.pairs if p.source == "mined").items())),
@@ -47,8 +44,6 @@ def comparison_counts(
     config: Config, candidates: Sequence[Candidate], scores: Sequence[Score]
 ) -> dict[str, dict[str, int]]:
     """With ``reward.kind: judge``, by language: comparisons that count, inconsistent ones among them, failed ones."""
-    if config.reward.kind != "judge":
-        return {}
     taking_part = Counter(
         (c.key.language, c.key.prompt_id) for c in candidates if c.key.source == "policy" and c.gate == "ok"
     )
