@@ -14,12 +14,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 from actors.collect import RoundCollector
 from actors.heldout import evaluate
 from actors.metrics import START, MetricsLog, StageClock
-from actors.metrics_rows import learner_figures, round_counts
+from actors.metrics_rows import comparison_counts, learner_figures, round_counts
 from actors.pool import StopRequested, drain
 from actors.preflight import Inputs
 from actors.screen import Screen
@@ -28,6 +29,7 @@ from configs.errors import UserError
 from configs.schema import Config
 from evaluation.heldout import HeldoutResult
 from evaluation.summary import language_figures
+from judges.progress import describe
 from learners.group import RoundResult
 from rollout.next import next_actions
 from rollout.pairs import mine_pairs
@@ -118,8 +120,8 @@ class Driver:
     def _clock(self, round: int) -> StageClock:
         return self._clocks.setdefault(round, StageClock())
 
-    def _done(self, action: Action) -> None:
-        self._team.store("set_round_state", action.round, action.then)
+    def _done(self, action: Action, data: dict[str, Any] | None = None) -> None:
+        self._team.store("set_round_state", action.round, action.then, data)
 
     def _wait(self, future: Future[Any]) -> None:
         while not future.done():
@@ -160,7 +162,9 @@ class Driver:
             collector.start()
             drain(pools, self._tick)
         clock.stages["store"] = clock.stages.get("store", 0.0) + self._team.store_seconds - store_before
-        self._done(action)
+        if collector.usage is not None:
+            self._screen.say(f"round {action.round}: judge, {describe(collector.usage)}")
+        self._done(action, None if collector.usage is None else {"judge": asdict(collector.usage)})
 
     def _pair(self, action: Action) -> None:
         clock = self._clock(action.round)
@@ -177,6 +181,8 @@ class Driver:
                 self._inputs.untranslated,
             )
             counts = round_counts(candidates, scores, mined)
+            if self._config.reward.kind == "judge":
+                counts["comparisons"] = comparison_counts(self._config, candidates, scores)
             if counts["pairs"] == 0:
                 raise UserError(
                     f"round {action.round}: {counts['candidates']} candidates gave no pair (refused: "
@@ -239,6 +245,7 @@ class Driver:
             "sample_version": sampled,
             "staleness": staleness(sampled, round - 1),
             "counts": data["counts"],
+            **({"judge": data["judge"]} if "judge" in data else {}),
             "learner": data["learner"],
             "sync": [report.to_json() for report in reports],
             "seconds": self._clock(round).summary(),

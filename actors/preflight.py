@@ -9,8 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from actors.reward_model import check_reward_model
 from configs.errors import UserError
 from configs.schema import Config
+from judges import check_endpoint
 from learners.encode import ChatEncoder
 from rollout.anchors import Anchor, load_anchors
 from rollout.languages import DEFAULT_NAMES, language_name
@@ -48,6 +50,8 @@ def check_inputs(config: Config) -> Inputs:
         _check_model(config.model.reference, "model.reference")
         _check_same_tokenizer(encoder, ChatEncoder(config.model.reference, config.model.add_bos), config)
     anchors = load_anchors(config)
+    if config.reward.model is not None:
+        check_reward_model(config.reward.model)
 
     # The longest form that a prompt takes: as sampled, or as the cross-lingual reward prompt.
     longest_name = max(names.values(), key=len)
@@ -66,6 +70,8 @@ def check_inputs(config: Config) -> Inputs:
             check_lengths(split, count, config.model.max_length, config.rollout.max_new_tokens)
     if config.candidates.source == "self_translation" or config.reward.prompt == "translated":
         _check_translation_room(config, encoder, longest_name)
+    if config.reward.kind == "judge":  # last: it is the one check that may cost something
+        check_endpoint(config.judge)
     room = config.model.max_length - config.candidates.translation_max_new_tokens
 
     def fits(instruction: str) -> bool:

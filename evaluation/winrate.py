@@ -158,8 +158,10 @@ def ratio_interval(
     for first in range(0, resamples, step):
         count = min(step, resamples - first)
         times = rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=count).astype(np.float64)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            means[first : first + count] = np.nanmean((times @ sums) / (times @ counts), axis=1)
+        below = times @ counts
+        shares = np.divide(times @ sums, below, out=np.zeros_like(below), where=below > 0)
+        columns = (below > 0).sum(axis=1)
+        means[first : first + count] = np.where(columns > 0, shares.sum(axis=1) / np.maximum(columns, 1), np.nan)
     tail = (1 - confidence) / 2
     low, high = np.nanquantile(means, [tail, 1 - tail])
     return float(low), float(high)

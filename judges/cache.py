@@ -61,19 +61,27 @@ class VerdictCache:
         with self._explained():
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(":memory:" if path is None else path, isolation_level=None, timeout=_WAIT_S)
+            self._db = sqlite3.connect(
+                ":memory:" if path is None else path, isolation_level=None, timeout=_WAIT_S, check_same_thread=False
+            )
             try:
-                version = self._db.execute("PRAGMA user_version").fetchone()[0]
-                foreign = version == 0 and self._db.execute("SELECT 1 FROM sqlite_master WHERE name != 'verdicts'")
-                if version > VERSION or (foreign and foreign.fetchone()):
-                    raise UserError(f"judge.cache: {path} is no file of verdicts of this version; name another")
-                self._db.execute("PRAGMA journal_mode=WAL")
-                self._db.execute("PRAGMA synchronous=NORMAL")
-                self._db.execute(_SCHEMA)
-                self._db.execute(f"PRAGMA user_version={VERSION}")
+                self._prepare()
             except BaseException:
                 self._db.close()
                 raise
+
+    def _prepare(self) -> None:
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version == VERSION:
+            return
+        if version != 0 or self._db.execute("SELECT 1 FROM sqlite_master WHERE name != 'verdicts'").fetchone():
+            raise UserError(f"judge.cache: {self._path} is no file of verdicts of this version; name another")
+        self._db.execute("BEGIN IMMEDIATE")
+        self._db.execute(_SCHEMA)
+        self._db.execute(f"PRAGMA user_version={VERSION}")
+        self._db.execute("COMMIT")
 
     def get(self, keys: Iterable[bytes]) -> dict[bytes, Answer]:
         """The answers that are known."""

@@ -14,7 +14,7 @@ asked items got no verdict; what was answered until then is in the cache.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 TIE = 0.5
 
@@ -114,6 +114,13 @@ class Usage:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost: float | None = None
+
+    def __add__(self, other: Usage) -> Usage:
+        """Both together; the cost is known if both are."""
+        known = self.cost is not None and other.cost is not None
+        cost = (self.cost or 0.0) + (other.cost or 0.0) if known else None
+        counts = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self) if f.name != "cost"}
+        return Usage(**counts, cost=cost)
 
 
 def tally(verdicts: Iterable[Verdict]) -> dict[str, Tally]:

@@ -71,11 +71,6 @@ def mean_uplifts(run: RunData) -> list[Uplift]:
     return [uplift for key in MEANS if (uplift := _mean_uplift(run, key)) is not None]
 
 
-def others_uplift(run: RunData) -> Uplift | None:
-    """The mean over all languages of the run but the dominant one."""
-    return _mean_uplift(run, "non_english_mean")
-
-
 def _mean_uplift(run: RunData, key: str) -> Uplift | None:
     entry = lookup(run.summary, key)
     start, end = percent(number(entry, "start")), percent(number(entry, "end"))

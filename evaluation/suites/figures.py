@@ -244,11 +244,16 @@ def _shares(
     if len(out) > 1:
         table = 100 * _table(suite, {key: float(value) for key, value in values.items() if value is not None})
         mean, joint = None, None
+        method: Method = "bootstrap"
         if table.size:
             mean = float(np.nanmean(table, axis=0).mean())
             joint = clustered_interval(table, RESAMPLES, stable_seed("eval", name))
+            if joint[0] == joint[1]:
+                # All alike: a bootstrap then has no width. Wilson's, with each prompt counted once.
+                low, high = wilson(round(mean / 100 * len(table)), len(table))
+                joint, method = (100 * low, 100 * high), "wilson"
         items = sum(figure.items for figure in out)
-        out.append(Figure(name, ALL, mean, "%", joint, "bootstrap", items, counts(_keys(suite, ALL))))
+        out.append(Figure(name, ALL, mean, "%", joint, method, items, counts(_keys(suite, ALL))))
     return out
 
 
