@@ -119,6 +119,13 @@ class MetricsLog:
 
     def write(self, row: dict[str, Any]) -> None:
         """Record one round; a round that is repeated after a resume replaces its earlier row."""
+        self._save(row)
+        # The start's figures belong to step 0, which has no round.
+        self.scalars({key: value for key, value in row.items() if key != START}, row["round"])
+        if START in row:
+            self.scalars({"heldout": row[START]}, 0)
+
+    def _save(self, row: dict[str, Any]) -> None:
         self._rows[row["round"]] = row
         temporary = self._path.with_suffix(".tmp")
         with temporary.open("w", encoding="utf-8") as file:
@@ -127,15 +134,12 @@ class MetricsLog:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(self._path)
-        # The start's figures belong to step 0, which has no round.
-        self.scalars({key: value for key, value in row.items() if key != START}, row["round"])
-        if START in row:
-            self.scalars({"heldout": row[START]}, 0)
 
     def add(self, round: int, fields: dict[str, Any]) -> None:
         """Put further fields into the row of a round that was recorded; one that is not there gets none."""
         if round in self._rows and any(self._rows[round].get(name) != value for name, value in fields.items()):
-            self.write(self._rows[round] | fields)
+            self._save(self._rows[round] | fields)
+            self.scalars(fields, round)
 
     def scalars(self, values: Mapping[str, Any], step: int) -> None:
         """Numbers for TensorBoard alone."""

@@ -246,7 +246,7 @@ def _transfer(runs: Sequence[RunData]) -> Markup:
         "Change of sampled accuracy, points, with 95 % intervals. ° marks a language without mined pairs of its own in "
         "that run. Compare runs with other languages to fill it.",
         _table(["run (trained on)", *columns], cells) if cells else el("p", "Needs a finished run.", class_="note"),
-        wide=len(rows) > 1,
+        wide=True,
     )
 
 
@@ -258,20 +258,20 @@ def _time(run: RunData) -> Markup:
         "round.",
         charts.legend(stages),
         charts.bars(rows, " s", True, stages),
-        *_timelines(run),
+        *_timelines(run, stages),
         wide=True,
     )
 
 
-def _timelines(run: RunData) -> list[Markup]:
+def _timelines(run: RunData, stages: Sequence[str]) -> list[Markup]:
     rounds, kinds = figures.timelines(run)
+    names = [*stages, *(kind for kind in kinds if kind not in stages)]  # the colours of the stages
     if not rounds:
         return []
     last = list(rounds.items())[-_TIMELINES:]
     parts = [el("h3", "Each actor's calls" + (f", last {_TIMELINES} rounds" if len(rounds) > _TIMELINES else ""))]
-    parts.append(charts.legend(kinds))
     for title, lanes in last:
-        parts += [el("p", title, class_="note"), charts.timeline(lanes, kinds)]
+        parts += [el("p", title, class_="note"), charts.timeline(lanes, names)]
     return parts
 
 
