@@ -111,6 +111,10 @@ def run_eval(request: EvalRequest) -> Path:
     sources = _sources(request)
     suite = load_suite(request.suite, request.data, request.languages, request.limit, request.shots)
     judge = _judge(request)
+    if len(sources) > 1 and judge is None and not suite.has_gold:
+        raise UserError(
+            "--against: these prompts have no gold answers to compare by; use --suite head-to-head --judge FILE"
+        )
     screen = Screen(quiet=request.format != "table")
     out = request.out or Path("runs/eval") / f"{suite.name}-{'-vs-'.join(source.name for source in sources)}"
     try:

@@ -81,6 +81,11 @@ class EvalCache:
             rows = [(kind, key, value) for key, value in notes.items()]
             self._db.executemany("INSERT OR REPLACE INTO notes VALUES (?, ?, ?)", rows)
 
+    def forget(self, kind: str) -> None:
+        """Remove the notes of a kind."""
+        with self._db:
+            self._db.execute("DELETE FROM notes WHERE kind = ?", (kind,))
+
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("PRAGMA journal_mode = WAL")

@@ -13,7 +13,7 @@ from evaluation.suites.cache import EvalCache
 from evaluation.suites.records import Answer
 from rollout.detect import MIN_LEAD, LanguageDetector
 
-_KIND = "fidelity 1"  # another number whenever answer_fidelity counts otherwise
+KIND = "fidelity 1"  # another number whenever answer_fidelity counts otherwise
 
 
 def fidelities(
@@ -30,12 +30,12 @@ def fidelities(
     frame = json.dumps(settings)
     texts = {key: f"{frame}\0{key[0]}\0{answer.text}" for key, answer in answers.items()}
     keys = {key: xxhash.xxh3_128_hexdigest(text.encode()) for key, text in texts.items()}
-    known = cache.get_notes(_KIND, list(keys.values()))
+    known = cache.get_notes(KIND, list(keys.values()))
     missing = [key for key in answers if keys[key] not in known]
     if missing:
         detector = LanguageDetector(sorted(languages))
         fresh = {keys[key]: _packed(answer_fidelity(answers[key].text, key[0], detector)) for key in missing}
-        cache.put_notes(_KIND, fresh)
+        cache.put_notes(KIND, fresh)
         known |= fresh
     return {key: _unpacked(known[keys[key]], key[0]) for key in answers}
 

@@ -96,7 +96,7 @@ def _rows(name: str, place: str, languages: Sequence[str]) -> dict[str, list[Sui
         return {code: _read(name, files[code], code) if code in wanted else [] for code in sorted(files)}
     out: dict[str, list[SuiteItem]] = {}
     only = languages[0] if len(languages) == 1 else None
-    for item in _read(name, path, only):
+    for item in _read(name, path, only, mixed=True):
         out.setdefault(item.language, []).append(item)
     return out
 
@@ -111,7 +111,8 @@ def _by_pattern(name: str, pattern: Path, languages: Sequence[str]) -> dict[str,
     return {code: _read(name, p, code) if not languages or code in languages else [] for code, p in codes.items()}
 
 
-def _read(name: str, path: Path, language: str | None) -> list[SuiteItem]:
+def _read(name: str, path: Path, language: str | None, mixed: bool = False) -> list[SuiteItem]:
+    """The rows of a file in ``language``; in a ``mixed`` one it is only that of the rows that name none."""
     fields = _FIELDS[name]
     lines: dict[tuple[str, str], str] = {}
     items: list[SuiteItem] = []
@@ -119,7 +120,7 @@ def _read(name: str, path: Path, language: str | None) -> list[SuiteItem]:
         code = text_of(row, "language", where) if "language" in row or language is None else language
         if not _CODE.fullmatch(code):
             raise UserError(f"{where}: language '{code}' is no language code, such as en or pt-BR")
-        if language is not None and code != language:
+        if language is not None and code != language and not mixed:
             raise UserError(f"{where}: language is '{code}' where '{language}' was expected; correct one of them")
         key = str(number) if fields.id is None else id_of(row, fields.id, where)
         if (code, key) in lines:
