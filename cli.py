@@ -136,6 +136,9 @@ def evaluate(
     """Evaluate a model on a suite, by language; answers are kept, so that a repeat starts nothing."""
     from actors.evaluate import EvalRequest, run_eval
 
+    changes = list(overrides or ())
+    if model is not None and model.startswith("judge."):
+        model, changes = None, [model, *changes]
     codes = tuple(code.strip() for code in languages.split(",") if code.strip())
     run_eval(
         EvalRequest(
@@ -146,7 +149,7 @@ def evaluate(
             answers,
             codes,
             judge,
-            tuple(overrides or ()),
+            tuple(changes),
             tuple(others or ()),
             out,
             cache,

@@ -263,7 +263,9 @@ def _write(
                 if marks[place].extracted:
                     row["extracted"] = marks[place].extracted[key]
             if place == 0:
-                row["detected"] = found[key].detected
+                fidelity = found[key]
+                row |= {"detected": fidelity.detected, "lines": len(fidelity.lines)}
+                row |= {"wrong_lines": fidelity.wrong_lines, "switches": fidelity.switches}
         write_answers(out / f"{name}.jsonl", suite, system.answers, extras)
     path = out / RESULT
     temporary = path.with_suffix(".tmp")

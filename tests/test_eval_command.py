@@ -88,6 +88,8 @@ def test_head_to_head_under_a_judge(files: dict[str, Path], capsys: pytest.Captu
     assert [row["preference"] for row in rows[3:6]] == [2.0, 2.0, 1.5]
     assert (out / "answers.jsonl").is_file()
     assert (out / "answers-against.jsonl").is_file()
+    row = json.loads((out / "answers.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    assert (row["detected"], row["lines"], row["wrong_lines"], row["switches"]) == ("en", 2, 0, False)
     text = capsys.readouterr().out
     assert "Length-controlled win rate" in text
     assert "| language | % | 95 % | items | wins | ties | losses | inconsistent | failed |" in text

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from chromium_kit import chromium, find_chromium
 from run_kit import arguments, checksum, journal, summary, train
 
 from rollout.state import reached as at_least
@@ -61,6 +62,30 @@ def test_every_pair_is_consumed_once_by_its_round(straight: Path) -> None:
         pairs = [pair for number in (1, 2) for pair in store.pairs(number)]
     assert counts["pairs"] == counts["consumed"] == len({pair.id for pair in pairs}) > 0
     assert all(pair.reference_chosen is not None and pair.reference_rejected is not None for pair in pairs)
+
+
+def test_metrics_hold_evaluations_and_each_actors_calls(straight: Path) -> None:
+    rows = [json.loads(line) for line in (straight / "straight" / "metrics.jsonl").read_text().splitlines()]
+    found = summary(straight, "straight")["languages"]
+    figures = {name: value for name, value in found["es"]["end"].items() if name != "accuracy_greedy_ci95"}
+    assert figures.items() <= rows[1]["heldout"]["es"].items()
+    assert rows[0]["heldout_start"]["sw"] == found["sw"]["start"]
+    for row in rows:
+        assert set(row["timeline"]) == {"rollout actor 0", "reward actor 0", "learner", "driver"}
+        assert set(row["timeline"]["learner"]) == {"reference", "train"}
+        begin, end = row["timeline"]["learner"]["train"]
+        assert 0 < begin < end <= row["seconds"]["wall"] + 1
+
+
+@pytest.mark.skipif(find_chromium() is None, reason="no Chromium on the path")
+def test_report_in_a_browser(straight: Path, tmp_path: Path) -> None:
+    report = straight / "straight" / "report.html"
+    with chromium(tmp_path / "profile") as page:
+        page.show(report)
+        assert page.evaluate("document.querySelectorAll('.pair').length") == 12
+        assert page.evaluate("document.querySelectorAll('svg rect').length") > 10
+        assert page.logged == []
+        assert page.requests == [report.resolve().as_uri()]
 
 
 def test_export(straight: Path) -> None:
