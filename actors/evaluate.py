@@ -300,7 +300,7 @@ def _show(
     if format == "md":
         print(markdown(title, facts, found), end="")
         return
-    console.print(f"[bold]{title}[/bold]")
+    console.print(title, style="bold", markup=False)
     for fact in facts:
         console.print(f"  {fact}", markup=False)
     for name, heads, rows in found:

@@ -169,6 +169,20 @@ def test_what_a_path_is(tmp_path: Path) -> None:
     assert longest_context(model) == 77
 
 
+def test_blocks_do_not_depend_on_what_is_kept() -> None:
+    from actors.generate import suite_chunks
+
+    suite = load_suite("world", None, ["sw", "fr"], limit=70)
+    decoding = Decoding(0.7, 1.0, 32, "float32", False, 5)
+    blocks = suite_chunks(suite, decoding, 32)
+    assert [len(chunk.requests) for chunk, _ in blocks] == [32, 32, 6] * 2
+    assert all(len({request.key.language for request in chunk.requests}) == 1 for chunk, _ in blocks)
+    requests = [request for chunk, _ in blocks for request in chunk.requests]
+    assert [(r.key.language, r.key.prompt_id) for r in requests] == [item.key for item in suite.items]
+    assert len({request.seed for request in requests}) == 140
+    assert {request.temperature for request in requests} == {0.7}
+
+
 def test_kept_answers_start_nothing(tmp_path: Path) -> None:
     model = tmp_path / "model"
     model.mkdir()
