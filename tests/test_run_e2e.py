@@ -187,7 +187,7 @@ def test_sigterm_ends_cleanly_and_the_run_goes_on(straight: Path, tmp_path: Path
 
 
 def test_lidr_runs_with_both_directions(tmp_path: Path) -> None:
-    done = train(tmp_path, "lidr", "languages.shares={en: 1.0}", config="lidr")
+    done = train(tmp_path, "lidr", "languages.shares={en: 1.0}", "evaluation.languages=[fr]", config="lidr")
     assert done.returncode == 0, done.stdout + done.stderr
     with journal(tmp_path, "lidr") as store:
         mined = [pair for pair in store.pairs(1) if pair.source == "mined"]
@@ -196,6 +196,10 @@ def test_lidr_runs_with_both_directions(tmp_path: Path) -> None:
     assert {p.rejected_key.source for p in mined if p.rejected_key and p.language == "en"} == {"translation"}
     row = json.loads((tmp_path / "lidr" / "metrics.jsonl").read_text().splitlines()[0])
     assert set(row["counts"]["translation_outcomes"]) == {"en-es", "en-sw", "es-en", "sw-en"}
+    found = summary(tmp_path, "lidr")  # French is evaluated and nothing else
+    assert list(found["languages"]) == ["en", "es", "sw", "fr"]
+    assert found["unseen_mean"]["end"] == found["languages"]["fr"]["end"]["accuracy_sampled"]
+    assert set(row["heldout_start"]) == {"en", "es", "sw", "fr"}
 
 
 def test_overlap_and_semi_online_stay_within_their_staleness(tmp_path: Path) -> None:
