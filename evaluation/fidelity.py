@@ -105,10 +105,11 @@ def answer_fidelity(text: str, language: str, detector: LanguageDetector) -> Ans
     """Detect an answer as a whole and line by line; code, formulas and addresses have no language."""
     lines = prose(text)
     whole = "\n".join(lines)
+    detected = detector.detect(whole, language)
     return AnswerFidelity(
         language=language,
-        detected=detector.detect(whole, language),
-        lines=tuple(detector.detect(line, language) for line in lines),
+        detected=detected,
+        lines=(detected,) if len(lines) == 1 else tuple(detector.detect(line, language) for line in lines),
         scripts=scripts(whole),
     )
 
