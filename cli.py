@@ -138,7 +138,8 @@ def evaluate(
 
     changes = list(overrides or ())
     if model is not None and model.startswith("judge."):
-        model, changes = None, [model, *changes]
+        changes.insert(0, model)
+        model = None
     codes = tuple(code.strip() for code in languages.split(",") if code.strip())
     run_eval(
         EvalRequest(
