@@ -11,9 +11,11 @@ import pytest
 import torch
 from judge_stub import Says, Shown, judge_server, longer
 from rollout_support import candidate, make_config, make_prompts
+from run_kit import small_config
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
 
 from actors.metrics_rows import comparison_counts
+from actors.preflight import check_inputs
 from actors.reward import Judged, RewardWorker
 from actors.reward_model import RewardModel, check_reward_model, reward_model_scores
 from configs.errors import UserError
@@ -171,6 +173,19 @@ def test_contradictions_are_refused(overrides: list[str], expected: str) -> None
         load_config(DEMO, overrides)
     assert expected in str(error.value)
     assert "secret" not in str(error.value).replace("me:secret@x/v1'", "")
+
+
+def test_both_are_looked_at_before_anything_starts(tmp_path: Path) -> None:
+    nobody = ["reward.kind=judge", "judge.base_url=http://127.0.0.1:9/v1", "judge.model=m"]
+    with pytest.raises(UserError, match=r"^judge\.base_url: http://127\.0\.0\.1:9/v1 cannot be reached"):
+        check_inputs(small_config(tmp_path, *nobody))
+    causal = ["reward.kind=reward_model", "reward.model=worlds/default/policy"]
+    with pytest.raises(UserError, match=r"^reward\.model: worlds/default/policy is a LlamaForCausalLM"):
+        check_inputs(small_config(tmp_path, *causal))
+    with judge_server(longer) as stub:
+        alive = ["reward.kind=judge", f"judge.base_url={stub.url}", "judge.model=m", "model.reference=null"]
+        assert check_inputs(small_config(tmp_path, *alive)).prompts.ids
+        assert len(stub.shown) == 1
 
 
 # --- reward model -----------------------------------------------------------------------------------------------------

@@ -26,19 +26,28 @@ TINY = (
 )
 
 
-def test_round_under_a_judge(tmp_path: Path) -> None:
+def test_round_under_a_judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server is down for a while in the middle; nobody has to do anything about it."""
 
     def shaky(shown: Shown) -> Says:
         return Says("out of memory", status=500) if 10 < shown.number <= 20 else longer(shown)
 
+    monkeypatch.setenv("TEST_JUDGE_KEY", "not-to-be-written-down")
     with judge_server(shaky) as stub:
-        settings = ("judge.model=stub", f"judge.base_url={stub.url}", "judge.comparisons_per_candidate=2")
+        settings = (
+            "judge.model=stub",
+            f"judge.base_url={stub.url}",
+            "judge.comparisons_per_candidate=2",
+            "judge.api_key_env=TEST_JUDGE_KEY",
+        )
         done = train(tmp_path, "judged", *TINY, "reward.kind=judge", *settings)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "round 1: judge, " in done.stdout
         asked = len(stub.shown)
+        assert set(stub.authorization) == {"Bearer not-to-be-written-down"}
     run = tmp_path / "judged"
+    written = [path for path in run.rglob("*") if path.is_file() and b"not-to-be-written-down" in path.read_bytes()]
+    assert written == []
     with journal(tmp_path, "judged") as store:
         scores, candidates, pairs = store.scores(1), store.candidates(1), store.pairs(1)
     assert {s.parts["failed"] for s in scores} == {0.0}
