@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from configs.errors import UserError
+from configs.errors import Stopped, UserError
 
 app = typer.Typer(
     help="Online and iterative preference alignment of multilingual language models.",
@@ -106,6 +106,65 @@ def win_rate(
     print(render_table(annotation_table(annotations, others, language)))
 
 
+@app.command("eval")
+def evaluate(
+    model: Annotated[
+        str | None, typer.Argument(help="A model folder, a run folder (its policy), or a file of answers.")
+    ] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(help="judge.field=value …")] = None,
+    suite: Annotated[str, typer.Option(help="world, mgsm, x-alpacaeval, head-to-head or custom.")] = "world",
+    data: Annotated[str | None, typer.Option(help="Prompts: a folder, a path with {lang}, or one file.")] = None,
+    against: Annotated[str | None, typer.Option(help="The other model, run or file of answers.")] = None,
+    answers: Annotated[Path | None, typer.Option(help="Answers of the model; nothing is generated.")] = None,
+    languages: Annotated[str, typer.Option(help="Codes, separated by commas; default all that the suite has.")] = "",
+    judge: Annotated[Path | None, typer.Option(help="YAML file with the judge's settings (section `judge`).")] = None,
+    others: Annotated[
+        list[Path] | None, typer.Option(help="Result folder of another model on the same suite, for item difficulty.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Result folder; default runs/eval/SUITE-MODEL.")] = None,
+    format: Annotated[str, typer.Option(help="table, md or json.")] = "table",
+    cache: Annotated[Path, typer.Option(help="Folder of kept answers and verdicts.")] = Path("runs/.cache"),
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many prompts of each language.")] = None,
+    shots: Annotated[int, typer.Option(min=0, help="mgsm: worked examples before each question, 0 to 3.")] = 0,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer; default by suite.")] = None,
+    temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of sampled answers.")] = 0,
+    actors: Annotated[int, typer.Option(min=1, help="Rollout actors.")] = 1,
+    gpus: Annotated[float, typer.Option(min=0, help="GPUs of each actor.")] = 0.0,
+    kv_cache_gb: Annotated[float, typer.Option(help="Key-value cache of each actor, GiB.")] = 0.5,
+) -> None:
+    """Evaluate a model on a suite, by language; answers are kept, so that a repeat starts nothing."""
+    from actors.evaluate import EvalRequest, run_eval
+
+    changes = list(overrides or ())
+    if model is not None and model.startswith("judge."):
+        changes.insert(0, model)
+        model = None
+    codes = tuple(code.strip() for code in languages.split(",") if code.strip())
+    run_eval(
+        EvalRequest(
+            suite,
+            model,
+            data,
+            against,
+            answers,
+            codes,
+            judge,
+            tuple(changes),
+            tuple(others or ()),
+            out,
+            cache,
+            limit,
+            shots,
+            max_new_tokens,
+            temperature,
+            seed,
+            format,
+            {"actors": actors, "gpus": gpus, "kv_cache_gb": kv_cache_gb},
+        )
+    )
+
+
 @app.command("config-reference")
 def config_reference(
     out: Annotated[Path, typer.Option(help="Folder for config.md and config.schema.json.")] = Path("docs"),
@@ -124,6 +183,9 @@ def main() -> None:
     except UserError as error:
         print(f"isogloss: {error}", file=sys.stderr)
         sys.exit(USER_ERROR_EXIT)
+    except Stopped as stop:
+        print(f"isogloss: {stop}", file=sys.stderr)
+        sys.exit(INTERRUPTED_EXIT)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from actors.pool import Call, Pool
 from actors.preflight import Inputs
 from actors.reward import Judged
 from configs.schema import Config
+from judges.records import Usage
 from rollout.plan import Chunk, answer_chunks, translation_chunks
 from rollout.records import Candidate
 
@@ -51,6 +52,7 @@ class RoundCollector:
         self._store = store
         self._clock = clock
         self._advance = advance
+        self.usage: Usage | None = None  # of a judge, for what was scored since the start
         self.chunks = answer_chunks(config, inputs.prompts, round)
 
     def start(self) -> None:
@@ -97,6 +99,8 @@ class RoundCollector:
     def _judge(self, parts: _Parts) -> None:
         def done(begin: float, end: float, judged: Judged) -> None:
             self._clock.add("score", begin, end, worker=True)
+            if judged.usage is not None:
+                self.usage = judged.usage if self.usage is None else self.usage + judged.usage
             self._store("put_scores", self._round, parts.answers.id, judged.scores, judged.candidates)
             self._advance(1)
 

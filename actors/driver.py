@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 from actors.collect import RoundCollector
 from actors.heldout import evaluate
-from actors.metrics import MetricsLog, StageClock
-from actors.metrics_rows import learner_figures, round_counts
+from actors.metrics import START, MetricsLog, StageClock
+from actors.metrics_rows import comparison_counts, learner_figures, round_counts
 from actors.pool import StopRequested, drain
 from actors.preflight import Inputs
 from actors.screen import Screen
@@ -26,6 +28,8 @@ from actors.team import Team
 from configs.errors import UserError
 from configs.schema import Config
 from evaluation.heldout import HeldoutResult
+from evaluation.summary import language_figures
+from judges.progress import describe
 from learners.group import RoundResult
 from rollout.groups import mine_groups
 from rollout.next import next_actions
@@ -35,6 +39,7 @@ from rollout.staleness import publishes, sample_version, staleness
 from rollout.state import Action
 
 POLL_S = 0.02
+LEARNER = "learner"
 
 
 def _track(action: Action) -> str:
@@ -122,8 +127,8 @@ class Driver:
     def _clock(self, round: int) -> StageClock:
         return self._clocks.setdefault(round, StageClock())
 
-    def _done(self, action: Action) -> None:
-        self._team.store("set_round_state", action.round, action.then)
+    def _done(self, action: Action, data: dict[str, Any] | None = None) -> None:
+        self._team.store("set_round_state", action.round, action.then, data)
 
     def _wait(self, future: Future[Any]) -> None:
         while not future.done():
@@ -159,18 +164,24 @@ class Driver:
                 advance=progress.advance,
             )
             progress.total(len(collector.chunks))
+            for pool in pools:
+                pool.watch = clock.call
             collector.start()
             drain(pools, self._tick)
         clock.stages["store"] = clock.stages.get("store", 0.0) + self._team.store_seconds - store_before
-        self._done(action)
+        if collector.usage is not None:
+            self._screen.say(f"round {action.round}: judge, {describe(collector.usage)}")
+        self._done(action, None if collector.usage is None else {"judge": asdict(collector.usage)})
 
     def _pair(self, action: Action) -> None:
         clock = self._clock(action.round)
-        with clock.stage("pair"):
+        with clock.stage("pair"), _lane(clock, ["driver"], "pair"):
             candidates = self._team.store("candidates", action.round)
             scores = self._team.store("scores", action.round)
             mined = self._mine(action.round, candidates, scores)
             counts = round_counts(candidates, scores, mined)
+            if self._config.reward.kind == "judge":
+                counts["comparisons"] = comparison_counts(self._config, candidates, scores)
             if counts["pairs"] + counts["groups"] == 0:
                 raise UserError(
                     f"round {action.round}: {counts['candidates']} candidates gave nothing to train on (refused: "
@@ -195,11 +206,13 @@ class Driver:
         result, clock = future.result(), self._clock(action.round)
         if action.kind == "reference":
             clock.add("reference", begin, time.time(), worker=True)
+            clock.call(LEARNER, "reference", begin, time.time())
             self._team.store("put_reference_logprobs", action.round, result)
             self._done(action)
             return
         end = time.time()
         clock.add("train", begin, end, worker=False)
+        clock.call(LEARNER, "train", begin, end)
         # Only the optimiser steps count as work: what the call took beyond them is hand-over and checkpoint.
         clock.busy(end - result.metrics.seconds, end)
         self._team.store("mark_consumed", action.round, action.round)
@@ -219,7 +232,9 @@ class Driver:
         round, clock = action.round, self._clock(action.round)
         reports: list[Any] = []
         if publishes(self._config.schedule, round):
-            with clock.stage("sync", worker=True):
+            pools = (self._team.rollouts, self._team.rewards)
+            actors = [f"{pool.name} {index}" for pool in pools for index in range(pool.size)]
+            with clock.stage("sync", worker=True), _lane(clock, actors, "sync"):
                 result = self._trained(round)
                 reports = self._team.publish(result.manifest)
         self._done(action)
@@ -238,11 +253,15 @@ class Driver:
             "sample_version": sampled,
             "staleness": staleness(sampled, round - 1),
             "counts": data["counts"],
+            **({"judge": data["judge"]} if "judge" in data else {}),
             "learner": data["learner"],
             "sync": [report.to_json() for report in reports],
             "seconds": self._clock(round).summary(),
+            "timeline": self._clock(round).timeline(),
             "restarts": {pool.name: pool.restarts for pool in (self._team.rollouts, self._team.rewards)},
         }
+        if round == 1 and (start := self._team.store("evaluations").get(0)):
+            row[START] = _shown(HeldoutResult.from_json(start))
         self._metrics.write(row)
         self._screen.round_line(row)
 
@@ -251,14 +270,36 @@ class Driver:
     def _evaluate(self, version: int) -> None:
         """Held-out accuracy of the weights that the rollout actors hold, once a version."""
         heldout = self._inputs.heldout
-        if heldout is None or version in self._team.store("evaluations"):
+        if heldout is None:
+            return
+        if known := self._team.store("evaluations").get(version):
+            self._metrics.add(version, {"heldout": _shown(HeldoutResult.from_json(known))})
             return
         if self._team.version != version:  # e.g. the last round did not publish (sync_every > 1)
             result = self._trained(version)
             self._team.publish(result.manifest)
+        for pool in (self._team.rollouts, self._team.rewards):
+            pool.watch = None  # an evaluation is no part of a round
         with self._screen.stage(f"evaluating v{version}") as progress:
             found: HeldoutResult = evaluate(
                 self._config, heldout, version, self._team.rollouts, self._should_stop, progress
             )
         self._team.store("put_evaluation", version, found.to_json())
-        self._screen.evaluation_line(version, found, self._config.languages.dominant)
+        self._metrics.add(version, {"heldout": _shown(found)})
+        self._screen.evaluation_line(version, found, self._config.languages.others)
+
+
+@contextmanager
+def _lane(clock: StageClock, actors: Sequence[str], what: str) -> Iterator[None]:
+    """Record the block as a call of these actors."""
+    begin = time.time()
+    try:
+        yield
+    finally:
+        for actor in actors:
+            clock.call(actor, what, begin, time.time())
+
+
+def _shown(result: HeldoutResult) -> dict[str, Any]:
+    """What ``metrics.jsonl`` holds of an evaluation: the figures by language, not those by prompt."""
+    return {code: language_figures(row) for code, row in result.languages.items()}

@@ -42,7 +42,7 @@ def evaluate(
     for chunk in chunks:
         rollouts.submit(Call(f"generate {chunk.id}", "generate", (chunk,), done))
     drain([rollouts], should_stop)
-    detector = LanguageDetector(config.languages.codes, config.gates.language_min_chars)
+    detector = LanguageDetector(config.evaluated, config.gates.language_min_chars)
     result = score_heldout(prompts, answers, detector)
     assert result.weight_version == version, f"answers are of v{result.weight_version}, not v{version}"
     return result

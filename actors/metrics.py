@@ -10,6 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+START = "heldout_start"  # in the first round's row: the evaluation of the weights before it
+_GAP_S = 0.01
+_MAX_SPANS = 150  # of one actor and kind of call in a round
+
 
 class StageClock:
     """Wall seconds by stage, and how long the workers were at work at all.
@@ -22,6 +26,7 @@ class StageClock:
         self.started = time.time()
         self.stages: dict[str, float] = {}
         self._busy: list[tuple[float, float]] = []
+        self._calls: dict[str, dict[str, list[tuple[float, float]]]] = {}
 
     @contextmanager
     def stage(self, name: str, worker: bool = False) -> Iterator[None]:
@@ -42,6 +47,29 @@ class StageClock:
         """A worker was at work from ``begin`` to ``end`` (Unix seconds)."""
         self._busy.append((begin, end))
 
+    def call(self, actor: str, what: str, begin: float, end: float) -> None:
+        """An actor did ``what`` from ``begin`` to ``end`` (Unix seconds)."""
+        self._calls.setdefault(actor, {}).setdefault(what, []).append((begin, end))
+
+    def timeline(self) -> dict[str, dict[str, list[float]]]:
+        """Actor -> what -> [begin, end, begin, end, ...], seconds since the clock started.
+
+        Calls that follow each other within a hundredth of a second are one, and within more where an actor has very
+        many: a row of ``metrics.jsonl`` stays small however many calls a round has.
+        """
+        return {
+            actor: {what: self._spans(calls) for what, calls in sorted(kinds.items())}
+            for actor, kinds in sorted(self._calls.items())
+        }
+
+    def _spans(self, calls: list[tuple[float, float]]) -> list[float]:
+        gap = _GAP_S
+        spans = _merged(calls, gap)
+        while len(spans) > _MAX_SPANS:
+            gap *= 2
+            spans = _merged(calls, gap)
+        return [round(moment - self.started, 2) for span in spans for moment in span]
+
     def worker_seconds(self) -> float:
         """Length of the union of all intervals in which at least one worker was busy."""
         return covered(self._busy, self.started, time.time())
@@ -56,6 +84,16 @@ class StageClock:
             "no_worker_busy": round(idle, 4),
             "overhead_fraction": round(idle / wall, 4) if wall else 0.0,
         }
+
+
+def _merged(calls: list[tuple[float, float]], gap: float) -> list[tuple[float, float]]:
+    out: list[tuple[float, float]] = []
+    for begin, end in sorted(calls):
+        if out and begin - out[-1][1] <= gap:
+            out[-1] = out[-1][0], max(end, out[-1][1])
+        else:
+            out.append((begin, end))
+    return out
 
 
 def covered(intervals: list[tuple[float, float]], start: float, end: float) -> float:
@@ -81,6 +119,13 @@ class MetricsLog:
 
     def write(self, row: dict[str, Any]) -> None:
         """Record one round; a round that is repeated after a resume replaces its earlier row."""
+        self._save(row)
+        # The start's figures belong to step 0, which has no round.
+        self.scalars({key: value for key, value in row.items() if key != START}, row["round"])
+        if START in row:
+            self.scalars({"heldout": row[START]}, 0)
+
+    def _save(self, row: dict[str, Any]) -> None:
         self._rows[row["round"]] = row
         temporary = self._path.with_suffix(".tmp")
         with temporary.open("w", encoding="utf-8") as file:
@@ -89,8 +134,17 @@ class MetricsLog:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(self._path)
-        for name, value in _scalars(row):
-            self._board.add_scalar(name, value, row["round"])
+
+    def add(self, round: int, fields: dict[str, Any]) -> None:
+        """Put further fields into the row of a round that was recorded; one that is not there gets none."""
+        if round in self._rows and any(self._rows[round].get(name) != value for name, value in fields.items()):
+            self._save(self._rows[round] | fields)
+            self.scalars(fields, round)
+
+    def scalars(self, values: Mapping[str, Any], step: int) -> None:
+        """Numbers for TensorBoard alone."""
+        for name, value in _scalars(values):
+            self._board.add_scalar(name, value, step)
 
     def close(self) -> None:
         """Flush TensorBoard."""

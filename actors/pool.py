@@ -18,6 +18,8 @@ import ray
 from actors.calls import ActorDied, DeadlineExceeded
 from actors.calls import call as remote_call
 
+Watch = Callable[[str, str, float, float], None]  # actor, method, begin and end (Unix seconds, in the actor)
+
 
 @dataclass
 class Call:
@@ -48,6 +50,7 @@ class Pool:
             begin and end (Unix seconds) and the result.
         call_timeout_s: Longest that one call may take.
         max_restarts: Replacements of one actor before the run gives up.
+        watch: Told of every finished call.
     """
 
     name: str
@@ -58,6 +61,7 @@ class Pool:
     workers: list[_Worker] = field(default_factory=list)
     queue: deque[Call] = field(default_factory=deque)
     restarts: int = 0
+    watch: Watch | None = None
 
     def start(self) -> list[Any]:
         """Create all actors; returns the references of their ``ready()``, for a shared wait."""
@@ -95,6 +99,8 @@ class Pool:
             self._replace(worker, died)
             return
         worker.call = worker.reference = None
+        if self.watch is not None:
+            self.watch(f"{self.name} {self.workers.index(worker)}", call.method, begin, end)
         self._dispatch()
         call.done(begin, end, result)
 

@@ -9,11 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from actors.reward_model import check_reward_model
 from configs.errors import UserError
 from configs.schema import Config
+from judges import check_endpoint
 from learners.encode import ChatEncoder
 from rollout.anchors import Anchor, load_anchors
-from rollout.languages import language_name
+from rollout.languages import DEFAULT_NAMES, language_name
 from rollout.plan import load_untranslated
 from rollout.prompts import PromptSet, check_lengths
 from rollout.templates import TRANSLATION_PRIME, crosslingual_instruction, translation_instruction
@@ -48,6 +50,8 @@ def check_inputs(config: Config) -> Inputs:
         check_model(config.model.reference, "model.reference")
         _check_same_tokenizer(encoder, ChatEncoder(config.model.reference, config.model.add_bos), config)
     anchors = load_anchors(config)
+    if config.reward.model is not None:
+        check_reward_model(config.reward.model)
 
     # The longest form that a prompt takes: as sampled, or as the cross-lingual reward prompt.
     longest_name = max(names.values(), key=len)
@@ -66,12 +70,16 @@ def check_inputs(config: Config) -> Inputs:
             check_lengths(split, count, config.model.max_length, config.rollout.max_new_tokens)
     if config.candidates.source == "self_translation" or config.reward.prompt == "translated":
         _check_translation_room(config, encoder, longest_name)
+    if config.reward.kind == "judge":  # last: it is the one check that may cost something
+        check_endpoint(config.judge)
     room = config.model.max_length - config.candidates.translation_max_new_tokens
 
     def fits(instruction: str) -> bool:
         return len(encoder.prompt_ids(instruction, prime=TRANSLATION_PRIME)) <= room
 
-    return Inputs(prompts, heldout, anchors, load_untranslated(config), names, fits, left_out)
+    # These are only shown: a code does where no name is known.
+    shown = names | {code: DEFAULT_NAMES.get(code, code) for code in config.evaluation.languages}
+    return Inputs(prompts, heldout, anchors, load_untranslated(config), shown, fits, left_out)
 
 
 def _without_long(prompts: PromptSet, config: Config, count: Callable[[str], int]) -> PromptSet:

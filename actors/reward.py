@@ -1,4 +1,4 @@
-"""The reward actor: gates and, for the implicit reward, log-probabilities under two frozen models."""
+"""The reward actor: gates, and the reward: log-ratio of two frozen models, a reward model, or a judge's comparisons."""
 
 from __future__ import annotations
 
@@ -19,10 +19,13 @@ from transformers import PreTrainedModel
 
 from actors.env import base_env
 from actors.health import Health, SyncError
+from actors.reward_model import RewardModel, reward_model_scores
 from actors.spawn import ActorOptions, Start, absolute_dump, actor_name, spawn
 from actors.verify import SyncReport, check_probe, checked_tensors
 from configs.errors import UserError
 from configs.schema import Config
+from judges import Judge, Usage
+from judges.tournament import tournament, tournament_scores
 from learners.encode import ChatEncoder
 from learners.engine import load_model
 from learners.logprobs import LogprobModel, segment_logprobs
@@ -36,6 +39,8 @@ from rollout.prompts import PromptSet
 from rollout.records import Candidate, Score
 from rollout.rewards import ScoreRequest, implicit_score, score_requests, verifier_scores
 
+_PATIENCE = 0.9  # of cluster.call_timeout_s, for the comparisons of one chunk
+
 
 @dataclass(frozen=True, slots=True)
 class Judged:
@@ -45,11 +50,13 @@ class Judged:
         candidates: All that were given, in order, with their gates and detected languages.
         scores: Of those that have one.
         skipped: (language, why) -> answers without a score.
+        usage: What a judge was asked for them.
     """
 
     candidates: list[Candidate]
     scores: list[Score]
     skipped: Counter[tuple[str, str]]
+    usage: Usage | None = None
 
 
 class ScoringModels:
@@ -169,8 +176,20 @@ class ScoringModels:
         return merge_into(model.policy, adapter, learner.lora, getattr(torch, model.dtype))
 
 
+def judge_cache(config: Config) -> Path:
+    """File of the judge's verdicts of a run."""
+    return config.judge.cache or config.run.dir / config.run.name / "judge.sqlite"
+
+
+def _load_reward_model(config: Config) -> RewardModel:
+    reward = config.reward
+    assert reward.model is not None, "the config is validated"
+    device = torch.device("cuda" if reward.gpus_per_actor > 0 else "cpu")
+    return RewardModel(reward.model, reward.model_dtype, reward.tokens_per_micro_batch, device)
+
+
 class RewardWorker:
-    """What a reward actor does, as a plain class. Models are loaded for the implicit reward only.
+    """What a reward actor does, as a plain class. It loads what its reward needs and nothing else.
 
     Args:
         config: The run's config, as ``Config.model_dump(mode="json")``.
@@ -200,6 +219,15 @@ class RewardWorker:
             if reference is None:
                 raise UserError("model.reference: reward.kind implicit needs the model that the policy came from")
             self._models = ScoringModels(self._config, Path(policy), Path(reference))
+        self._reward_model: RewardModel | None = None
+        if self._config.reward.kind == "reward_model":
+            self._reward_model = _load_reward_model(self._config)
+        self._judge: Judge | None = None
+        if self._config.reward.kind == "judge":
+            # The driver has asked it before anything started: from now on it is waited for, not mistyped.
+            self._judge = Judge(
+                self._config.judge, judge_cache(self._config), self._config.languages.names, reached=True
+            )
         self.health = Health(name).loaded(version)
         self._stats: defaultdict[str, float] = defaultdict(float)
         self._stats["start_seconds"] = time.perf_counter() - begun
@@ -225,10 +253,16 @@ class RewardWorker:
             self._stats["gate_seconds"] += time.perf_counter() - begun
             scores: list[Score] = []
             skipped: Counter[tuple[str, str]] = Counter()
+            usage: Usage | None = None
             if self._models is not None:
                 requests, skipped = score_requests(self._config, self._prompts, judged)
                 scores, tokens = self._models.score(requests)
                 self._stats["scored_tokens"] += tokens
+            elif self._reward_model is not None:
+                scores, skipped, tokens = reward_model_scores(self._reward_model, self._prompts, judged)
+                self._stats["scored_tokens"] += tokens
+            elif self._judge is not None:
+                scores, skipped, usage = self._compare(self._judge, judged)
             elif self._config.reward.kind == "verifier":
                 scores = verifier_scores(self._prompts, judged)
         finally:
@@ -236,7 +270,17 @@ class RewardWorker:
         self._stats["judge_seconds"] += time.perf_counter() - begun
         self._stats["judge_calls"] += 1
         self._stats["candidates"] += len(candidates)
-        return Judged(judged, scores, skipped)
+        return Judged(judged, scores, skipped, usage)
+
+    def _compare(
+        self, judge: Judge, candidates: Sequence[Candidate]
+    ) -> tuple[list[Score], Counter[tuple[str, str]], Usage]:
+        items, pairs, skipped = tournament(self._config, self._prompts, candidates)
+        seen: list[Usage] = []
+        # Before the driver takes this actor for one that hangs, and while there is time to say why.
+        deadline = _PATIENCE * self._config.cluster.call_timeout_s
+        scores, failed = tournament_scores(pairs, judge.compare(items, seen.append, deadline))
+        return scores, skipped + failed, seen[-1] if seen else Usage()
 
     def sync(self, manifest: WeightsManifest, weights: list[ray.ObjectRef]) -> SyncReport:
         """Take over published weights, if the reward depends on the current policy.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -49,19 +49,26 @@ class StageProgress:
 
 
 class Screen:
-    """Progress bars on a terminal; a line a stage where the output is a file or a job's log."""
+    """Progress bars on a terminal; a line a stage where the output is a file or a job's log.
 
-    def __init__(self) -> None:
+    Args:
+        quiet: Show nothing of the kind, because what is printed is to be read by a program.
+    """
+
+    def __init__(self, quiet: bool = False) -> None:
         self._started = time.monotonic()
+        self._quiet = quiet
 
     def say(self, text: str) -> None:
         """One line, with the time since the start."""
+        if self._quiet:
+            return
         console.print(f"[dim]{time.monotonic() - self._started:6.1f}s[/dim]  {text}")
 
     @contextmanager
     def stage(self, title: str) -> Iterator[StageProgress]:
         """Shows progress within a stage on a terminal; says when it began elsewhere."""
-        if not console.is_terminal:
+        if self._quiet or not console.is_terminal:
             self.say(title)
             yield StageProgress(None, None)
             return
@@ -69,9 +76,9 @@ class Screen:
         with Progress(*columns, console=console, transient=True) as progress:
             yield StageProgress(progress, progress.add_task(title, total=None))
 
-    def evaluation_line(self, version: int, result: HeldoutResult, dominant: str) -> None:
-        """Mean accuracy of an evaluation."""
-        others = [row for code, row in result.languages.items() if code != dominant]
+    def evaluation_line(self, version: int, result: HeldoutResult, languages: Sequence[str]) -> None:
+        """Mean accuracy of an evaluation over some languages."""
+        others = [row for code, row in result.languages.items() if code in languages]
         accuracies = [row.accuracy_sampled for row in others if row.accuracy_sampled is not None]
         right = [row.right_language for row in others if row.right_language is not None]
         figures = [
@@ -132,10 +139,12 @@ class Screen:
             cells += _both(start, end, "right_language")
             cells += [f"{start['mean_length']:.0f}", f"{end['mean_length']:.0f}"]
             table.add_row(*cells)
-        mean = summary["non_english_mean"]
         table.add_section()
-        before, after = ({"accuracy_sampled": mean[side]} for side in ("start", "end"))
-        table.add_row("[bold]mean of the others[/bold]", *_change(before, after, mean), *[""] * 6)
+        for key, title in (("non_english_mean", "mean of the others"), ("unseen_mean", "mean of the unseen")):
+            if key in summary:
+                mean = summary[key]
+                before, after = ({"accuracy_sampled": mean[side]} for side in ("start", "end"))
+                table.add_row(f"[bold]{title}[/bold]", *_change(before, after, mean), *[""] * 6)
         console.print(table)
 
 

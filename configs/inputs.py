@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 
 from configs.base import LanguageCode, Section
 
+MIX_LANGUAGES = 5  # of the mixture ML-5
+
 
 class RunConfig(Section):
     """What the run is called and where its results land."""
@@ -78,6 +80,13 @@ class LanguagesConfig(Section):
         description="Share of a language's mined pairs that is trained on, 0 to 1; unnamed languages have 1. "
         "0 also skips sampling where no other language needs it.",
     )
+    mix: Literal["EN-1", "ML-5", "ML-all"] | None = Field(
+        None,
+        description="Shares by name, after the mixtures of Dang et al. (arXiv 2407.02552), which hold the number of "
+        "pairs fixed: `EN-1` trains on the dominant language alone, `ML-5` on a fifth of the pairs of the dominant "
+        "one and of "
+        "the first four others in `codes`, `ML-all` on 1/n of the pairs of all n. Instead of `shares`.",
+    )
 
     @model_validator(mode="after")
     def _codes_agree(self) -> LanguagesConfig:
@@ -91,13 +100,21 @@ class LanguagesConfig(Section):
             for code in mapping:
                 if code not in self.codes:
                     raise ValueError(f"{field}.{code}: not in codes; add it there or remove it here")
+        if self.mix is not None and self.shares:
+            raise ValueError(f"mix: {self.mix} sets the shares that `shares` sets too; remove one of them")
+        if self.mix == "ML-5" and len(self.codes) < MIX_LANGUAGES:
+            raise ValueError(f"mix: ML-5 needs 5 languages, codes has {len(self.codes)}; add some, or use ML-all")
         if all(self.share(code) == 0 for code in self.codes):
             raise ValueError("shares: every language has share 0; leave at least one above 0")
         return self
 
     def share(self, code: str) -> float:
         """Share of the mined pairs of ``code`` that is trained on."""
-        return self.shares.get(code, 1.0)
+        if self.mix is None:
+            return self.shares.get(code, 1.0)
+        order = [self.dominant, *self.others]
+        chosen = order[: {"EN-1": 1, "ML-5": MIX_LANGUAGES}.get(self.mix)]
+        return 1 / len(chosen) if code in chosen else 0.0
 
     @property
     def others(self) -> list[str]:

@@ -6,7 +6,7 @@ import difflib
 import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -15,6 +15,8 @@ from configs.errors import UserError
 from configs.schema import Config
 
 EXTENDS = "extends"
+
+S = TypeVar("S", bound=BaseModel)
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -45,6 +47,28 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         return Config.model_validate(values)
     except ValidationError as error:
         raise UserError(f"{path}: " + _explain(error)) from None
+
+
+def load_section(path: Path | None, name: str, model: type[S], overrides: Sequence[str] = ()) -> S:
+    """Read one section alone, from a file that holds its fields, or a config that has it among others.
+
+    Args:
+        path: YAML file; None begins with the defaults.
+        name: Of the section.
+        model: Of its fields.
+        overrides: ``section.field=value``.
+
+    Raises:
+        UserError: As :func:`load_config`.
+    """
+    values = {} if path is None else _read(path, seen=())
+    values = values if name in values else {name: values}
+    for override in overrides:
+        _apply_override(values, override)
+    try:
+        return model.model_validate(values[name])
+    except ValidationError as error:
+        raise UserError(f"{path or 'overrides'}: {name}." + _explain(error).strip()) from None
 
 
 def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:

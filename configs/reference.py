@@ -56,6 +56,9 @@ def _render_section(name: str, section: type[BaseModel]) -> str:
 
 def _type(field: FieldInfo) -> str:
     annotation: Any = field.annotation
+    parts = [part for part in get_args(annotation) if part is not type(None)]
+    if get_origin(annotation) is not Literal and len(parts) == 1 and get_origin(parts[0]) is Literal:
+        annotation = parts[0]  # or none, which the default says
     if get_origin(annotation) is Literal:
         return ", ".join(f"`{value}`" for value in get_args(annotation))
     text = annotation.__name__ if isinstance(annotation, type) else str(annotation)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -30,10 +31,20 @@ class LengthControlConfig(Section):
 class RewardConfig(Section):
     """What a candidate is worth (second axis of a method)."""
 
-    kind: Literal["implicit", "cross_language", "verifier"] = Field(
+    kind: Literal["implicit", "cross_language", "verifier", "judge", "reward_model"] = Field(
         "implicit",
         description="`implicit`: log-ratio of policy and reference (ICR). `cross_language`: the stronger "
-        "language's answer, translated, beats the native one (LIDR). `verifier`: 1 where the gold answer is met.",
+        "language's answer, translated, beats the native one (LIDR). `verifier`: 1 where the gold answer is met. "
+        "`judge`: share of comparisons with other candidates that a judge lets it win (section `judge`). "
+        "`reward_model`: score of a sequence classifier.",
+    )
+    model: Path | None = Field(
+        None,
+        description="Hugging Face folder of the reward model (a sequence-classification head with one label and a "
+        "chat template of its own), for `kind: reward_model`.",
+    )
+    model_dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="Weights and arithmetic of `model`; scores are float32."
     )
     prompt: Literal["crosslingual", "native", "translated"] = Field(
         "crosslingual",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from configs.base import Section
+from configs.base import LanguageCode, Section
 
 
 class ScheduleConfig(Section):
@@ -35,7 +35,18 @@ class EvaluationConfig(Section):
     samples_per_prompt: int = Field(8, ge=1, description="Samples a prompt for the sampled accuracy.")
     temperature: float = Field(1.0, gt=0, description="Temperature of the sampled accuracy.")
     every: int = Field(0, ge=0, description="Also evaluate after every so many rounds; 0 only start and end.")
+    languages: list[LanguageCode] = Field(
+        default_factory=list,
+        description="Further languages of `prompts.heldout` that are evaluated but neither sampled nor trained on: "
+        "what training does to languages that it never sees.",
+    )
     bootstrap_samples: int = Field(2000, ge=100, description="Resamples of the paired bootstrap.")
+
+    @model_validator(mode="after")
+    def _once(self) -> EvaluationConfig:
+        if len(set(self.languages)) != len(self.languages):
+            raise ValueError("languages: a language is named twice; name each once")
+        return self
 
 
 class ClusterConfig(Section):

@@ -12,6 +12,7 @@ from pydantic import model_validator
 from configs.base import LanguageCode, Section
 from configs.deepspeed import check_dtype
 from configs.inputs import AnchorConfig, LanguagesConfig, ModelConfig, OfflineConfig, PromptsConfig, RunConfig
+from configs.judge import JudgeConfig
 from configs.learner import LearnerConfig, LoraConfig
 from configs.reward import LengthControlConfig, PairsConfig, RewardConfig
 from configs.running import ClusterConfig, EvaluationConfig, ScheduleConfig
@@ -24,6 +25,7 @@ __all__ = [
     "Config",
     "EvaluationConfig",
     "GatesConfig",
+    "JudgeConfig",
     "LanguageCode",
     "LanguagesConfig",
     "LearnerConfig",
@@ -52,6 +54,7 @@ class Config(Section):
     rollout: RolloutConfig = RolloutConfig()
     candidates: CandidatesConfig = CandidatesConfig()
     reward: RewardConfig = RewardConfig()
+    judge: JudgeConfig = JudgeConfig()
     gates: GatesConfig = GatesConfig()
     pairs: PairsConfig = PairsConfig()
     anchor: AnchorConfig = AnchorConfig()
@@ -104,6 +107,7 @@ class Config(Section):
         check_dtype(self.learner.deepspeed, self.model.dtype)
         if self.reward.kind == "verifier" and self.prompts.answer_field is None:
             raise ValueError("prompts.answer_field: reward.kind verifier needs gold answers; name their field")
+        self._check_scorer()
         if self.candidates.source == "policy" and self.rollout.samples_per_prompt < 2:
             raise ValueError("rollout.samples_per_prompt: a pair needs at least 2 candidates")
         if len(self.languages.codes) < 2 and self.reward.kind == "cross_language":
@@ -127,6 +131,7 @@ class Config(Section):
                 f"reward.reference {self.reward.reference}; "
                 f"set it to at least {needed}"
             )
+        self._check_unseen()
         for field, text in (("train", self.prompts.train), ("heldout", self.prompts.heldout)):
             if text is not None and "{lang}" not in text:
                 raise ValueError(f"prompts.{field}: '{text}' has no {{lang}}; put it where the code goes")
@@ -147,3 +152,39 @@ class Config(Section):
         ):
             if is_set:
                 raise ValueError(f"{field}: learner.objective rloo {why}")
+
+    def _check_unseen(self) -> None:
+        """What evaluation.languages needs."""
+        if self.evaluation.languages and self.prompts.heldout is None:
+            raise ValueError("prompts.heldout: evaluation.languages needs held-out prompts; name their path")
+        for code in self.evaluation.languages:
+            if code in self.languages.codes:
+                raise ValueError(
+                    f"evaluation.languages: '{code}' is in languages.codes and evaluated anyhow; remove it here (with "
+                    "share 0 there a language is not trained on)"
+                )
+
+    @property
+    def evaluated(self) -> list[str]:
+        """All languages of the held-out prompts: those of the run, then those of the evaluation alone."""
+        return [*self.languages.codes, *self.evaluation.languages]
+
+    def _check_scorer(self) -> None:
+        """What `reward.kind` judge and reward_model need."""
+        reward, judge = self.reward, self.judge
+        if reward.kind in ("judge", "reward_model") and reward.prompt == "translated":
+            raise ValueError(
+                f"reward.prompt: translated is for the implicit reward; {reward.kind} scores the native instruction "
+                "and answer, set it to native"
+            )
+        if (reward.kind == "reward_model") != (reward.model is not None):
+            raise ValueError("reward.model: reward.kind reward_model and reward.model go together; set both or neither")
+        if reward.kind == "judge":
+            for name, value in (("base_url", judge.base_url), ("model", judge.model)):
+                if value is None:
+                    raise ValueError(f"judge.{name}: reward.kind judge needs it; name the judge that is to be asked")
+            if judge.deadline_s >= self.cluster.call_timeout_s:
+                raise ValueError(
+                    f"judge.deadline_s: {judge.deadline_s:g} must be below cluster.call_timeout_s "
+                    f"{self.cluster.call_timeout_s:g}, which ends a whole chunk; lower it or raise that"
+                )

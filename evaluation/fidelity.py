@@ -105,10 +105,11 @@ def answer_fidelity(text: str, language: str, detector: LanguageDetector) -> Ans
     """Detect an answer as a whole and line by line; code, formulas and addresses have no language."""
     lines = prose(text)
     whole = "\n".join(lines)
+    detected = detector.detect(whole, language)
     return AnswerFidelity(
         language=language,
-        detected=detector.detect(whole, language),
-        lines=tuple(detector.detect(line, language) for line in lines),
+        detected=detected,
+        lines=(detected,) if len(lines) == 1 else tuple(detector.detect(line, language) for line in lines),
         scripts=scripts(whole),
     )
 
@@ -127,7 +128,6 @@ def _language(code: str, rows: Sequence[AnswerFidelity]) -> LanguageFidelity:
     known = [line for line in lines if line is not None]
     several = [row for row in rows if sum(line is not None for line in row.lines) > 1]
     lettered = [row for row in rows if row.scripts]
-    usual = _usual_script([row for row in lettered if row.detected == code] or lettered)
     return LanguageFidelity(
         answers=len(rows),
         unsure=len(rows) - len(decided),
@@ -137,10 +137,22 @@ def _language(code: str, rows: Sequence[AnswerFidelity]) -> LanguageFidelity:
         unsure_lines=len(lines) - len(known),
         right_lines=_share(line == code for line in known),
         switching=_share(row.switches for row in several),
-        script_confusion=_share(
-            1 - row.scripts.get(usual, 0) / sum(row.scripts.values()) > _CONFUSED_SHARE for row in lettered
-        ),
+        script_confusion=_share(value for value in confused_scripts(code, rows) if value is not None),
     )
+
+
+def confused_scripts(code: str, rows: Sequence[AnswerFidelity]) -> list[bool | None]:
+    """Of each answer in one language, whether over a tenth of its letters are in an unusual script.
+
+    None for an answer without letters.
+    The usual script is the most frequent one over the answers that are in the language, or over all where none is.
+    """
+    lettered = [row for row in rows if row.scripts]
+    usual = _usual_script([row for row in lettered if row.detected == code] or lettered)
+    return [
+        1 - row.scripts.get(usual, 0) / sum(row.scripts.values()) > _CONFUSED_SHARE if row.scripts else None
+        for row in rows
+    ]
 
 
 def _usual_script(rows: Sequence[AnswerFidelity]) -> str:

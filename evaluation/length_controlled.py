@@ -136,6 +136,62 @@ def length_controlled(
     Raises:
         ValueError: No verdict can be fitted.
     """
+    fit = _fitted(verdicts, difficulty)
+    interval = None
+    if resamples:
+        draws = _draws(len(fit.easy), resamples, seed)
+        interval = _quantiles(_rates(fit, draws))
+    return _result(fit, verdicts, difficulty, interval)
+
+
+def length_controlled_by_language(
+    verdicts: Mapping[str, Sequence[Verdict]],
+    difficulties: Mapping[str, Difficulty | None],
+    resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[dict[str, LengthControlled], tuple[float, tuple[float, float]]]:
+    """Length-controlled win rates of several languages, and the mean of them.
+
+    The bootstrap draws items, and an item in all its languages at once: a prompt that is hard in one language tends to
+    be hard in the others.
+
+    Args:
+        verdicts: Of one model, by language.
+        difficulties: By language; one that is missing or None leaves the term out there.
+        resamples: Of the intervals.
+        seed: Of the resamples.
+
+    Returns:
+        (by language, (mean of the languages, its 95 % interval)).
+
+    Raises:
+        ValueError: A language has no verdict that can be fitted.
+    """
+    fits = {code: _fitted(rows, difficulties.get(code)) for code, rows in verdicts.items()}
+    columns = {item: k for k, item in enumerate(dict.fromkeys(i for fit in fits.values() for i in fit.items))}
+    draws = _draws(len(columns), resamples, seed)
+    rates = {code: _rates(fit, draws[:, [columns[i] for i in fit.items]]) for code, fit in fits.items()}
+    out = {
+        code: _result(fit, verdicts[code], difficulties.get(code), _quantiles(rates[code]))
+        for code, fit in fits.items()
+    }
+    mean = sum(result.win_rate for result in out.values()) / len(out)
+    return out, (mean, _quantiles(np.mean(list(rates.values()), axis=0)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """One model's regression: the verdicts' rows first, then the gamed ones."""
+
+    items: list[str]
+    features: Array
+    labels: Array
+    weights: Array
+    easy: Array
+    terms: Array
+
+
+def _fitted(verdicts: Sequence[Verdict], difficulty: Difficulty | None) -> _Fit:
     kept = [v for v in verdicts if _usable(v) and (difficulty is None or v.item in difficulty.items)]
     if not kept:
         raise ValueError("no verdict with a preference, both lengths and a known item")
@@ -148,38 +204,50 @@ def length_controlled(
         labels = np.concatenate([labels, gamed_labels])
         weights = np.concatenate([weights, np.full(len(gamed), _GAMED_WEIGHT)])
     terms = _fit(features, labels, weights[None], np.zeros(3))[0]
+    return _Fit([v.item for v in kept], features, labels, weights, easy, terms)
+
+
+def _result(
+    fit: _Fit, verdicts: Sequence[Verdict], difficulty: Difficulty | None, interval: tuple[float, float] | None
+) -> LengthControlled:
     # Failed verdicts have items too: the prediction is over every item that was asked, as in the original.
-    asked = np.array([difficulty.items[v.item] for v in verdicts if v.item in difficulty.items] if difficulty else easy)
-    interval = None
-    if resamples:
-        interval = _interval(features, labels, weights, easy, terms, resamples, seed)
+    known = [difficulty.items[v.item] for v in verdicts if v.item in difficulty.items] if difficulty else fit.easy
+    terms = fit.terms
     return LengthControlled(
-        win_rate=100 * float(_logistic(terms[1] * asked + terms[2]).mean()),
+        win_rate=100 * float(_logistic(terms[1] * np.array(known) + terms[2]).mean()),
         ci95=interval,
         slope=float(terms[0]),
         weight=float(terms[1]),
         quality=float(terms[2]),
-        items=len(kept),
-        left_out=len(verdicts) - len(kept),
+        items=len(fit.items),
+        left_out=len(verdicts) - len(fit.items),
         difficulty_models=difficulty.models if difficulty else 0,
     )
 
 
-def _interval(
-    features: Array, labels: Array, weights: Array, easy: Array, start: Array, resamples: int, seed: int
-) -> tuple[float, float]:
+def _draws(items: int, resamples: int, seed: int) -> Array:
+    """(resamples, items): how often each item was drawn."""
     rng = np.random.default_rng(stable_seed("length_controlled", seed))
-    items = len(easy)
+    return rng.multinomial(items, np.full(items, 1 / items), size=resamples).astype(np.float64)
+
+
+def _rates(fit: _Fit, draws: Array) -> Array:
+    """(resamples,): the win rate of each draw, per cent; the difficulties are held fixed."""
     rates: list[Array] = []
-    for first in range(0, resamples, _BLOCK):
-        count = min(_BLOCK, resamples - first)
-        times = rng.multinomial(items, np.full(items, 1 / items), size=count).astype(np.float64)
-        drawn = np.tile(weights, (count, 1))
-        drawn[:, :items] = times
-        terms = _fit(features, labels, drawn, start, iterations=8)
-        predicted = _logistic(terms[:, 1:2] * easy + terms[:, 2:])
-        rates.append(100 * (predicted * times).sum(axis=1) / items)
-    low, high = np.quantile(np.concatenate(rates), [0.025, 0.975])
+    for first in range(0, len(draws), _BLOCK):
+        times = draws[first : first + _BLOCK]
+        drawn = np.tile(fit.weights, (len(times), 1))
+        drawn[:, : len(fit.items)] = times
+        terms = _fit(fit.features, fit.labels, drawn, fit.terms, iterations=8)
+        predicted = _logistic(terms[:, 1:2] * fit.easy + terms[:, 2:])
+        # A draw of several languages may leave one without items; its prediction is then the unweighted mean.
+        used = np.where(times.sum(axis=1, keepdims=True) > 0, times, 1.0)
+        rates.append(100 * (predicted * used).sum(axis=1) / used.sum(axis=1))
+    return np.concatenate(rates)
+
+
+def _quantiles(rates: Array) -> tuple[float, float]:
+    low, high = np.quantile(rates, [0.025, 0.975])
     return float(low), float(high)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,9 @@ def build_summary(
 ) -> dict[str, Any]:
     """The content of ``summary.json``.
 
-    Intervals are of the sampled accuracy: 95 %, paired bootstrap over prompts (``evaluation.stats``). Values that do
-    not exist (no gold answers, no second language) are None.
+    ``unseen_mean`` is there where ``evaluation.languages`` names languages. Intervals are of the sampled accuracy:
+    95 %, paired bootstrap over prompts (``evaluation.stats``). Values that do not exist (no gold answers, no second
+    language) are None.
 
     Args:
         config: The run.
@@ -38,11 +40,11 @@ def build_summary(
     languages: dict[str, Any] = {}
     before: dict[str, NDArray[np.float64]] = {}
     after: dict[str, NDArray[np.float64]] = {}
-    for code in (code for code in config.languages.codes if code in start.languages):
+    for code in (code for code in config.evaluated if code in start.languages):
         one, two = start.languages[code], end.languages[code]
         if [row.id for row in one.prompts] != [row.id for row in two.prompts]:
             raise ValueError(f"language {code}: start and end answered different prompts")
-        entry: dict[str, Any] = {"start": _figures(one), "end": _figures(two), "delta_ci95": None}
+        entry: dict[str, Any] = {"start": language_figures(one), "end": language_figures(two), "delta_ci95": None}
         sampled = _sampled(one), _sampled(two)
         if sampled[0] is not None and sampled[1] is not None:
             before[code], after[code] = sampled[0], sampled[1]
@@ -51,33 +53,44 @@ def build_summary(
         languages[code] = entry
     return {
         "languages": languages,
-        "non_english_mean": _others(config, before, after, resamples),
+        "non_english_mean": _mean(config, config.languages.others, before, after, "non_english_mean"),
+        **_unseen(config, before, after),
         "rounds": rounds,
         "weight_version": end.weight_version,
         "wall_seconds": wall_seconds,
     }
 
 
-def _others(
+def _unseen(
+    config: Config, before: dict[str, NDArray[np.float64]], after: dict[str, NDArray[np.float64]]
+) -> dict[str, Any]:
+    if not config.evaluation.languages:
+        return {}
+    return {"unseen_mean": _mean(config, config.evaluation.languages, before, after, "unseen_mean")}
+
+
+def _mean(
     config: Config,
+    languages: Sequence[str],
     before: dict[str, NDArray[np.float64]],
     after: dict[str, NDArray[np.float64]],
-    resamples: int,
+    name: str,
 ) -> dict[str, Any]:
-    """The mean over all languages but the dominant one; prompt ids are drawn jointly over the languages."""
-    codes = [code for code in before if code != config.languages.dominant]
+    """The mean over some languages; prompt ids are drawn jointly over them."""
+    codes = [code for code in before if code in languages]
     if not codes:
         return {"start": None, "end": None, "delta_ci95": None}
     joint: Delta = paired_bootstrap(
         np.stack([before[code] for code in codes], axis=1),
         np.stack([after[code] for code in codes], axis=1),
-        resamples,
-        stable_seed("bootstrap", config.run.seed, "non_english_mean"),
+        config.evaluation.bootstrap_samples,
+        stable_seed("bootstrap", config.run.seed, name),
     )
     return {"start": joint.start, "end": joint.end, "delta_ci95": list(joint.ci95)}
 
 
-def _figures(result: LanguageResult) -> dict[str, Any]:
+def language_figures(result: LanguageResult) -> dict[str, Any]:
+    """One language's figures, without the rows by prompt."""
     figures: dict[str, Any] = {
         "accuracy_sampled": result.accuracy_sampled,
         "accuracy_greedy": result.accuracy_greedy,

@@ -135,17 +135,33 @@ def clustered_interval(
         seed: Of the draws.
         confidence: Of the interval.
     """
-    clusters = len(values)
     known = ~np.isnan(values)
-    filled = np.where(known, values, 0.0)
+    return ratio_interval(np.where(known, values, 0.0), known.astype(np.float64), resamples, seed, confidence)
+
+
+def ratio_interval(
+    sums: NDArray[np.float64], counts: NDArray[np.float64], resamples: int, seed: int, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Percentile bootstrap of the mean over columns of (sum of a column / its count); rows are the clusters drawn.
+
+    Args:
+        sums: (clusters, columns), such as the right lines of a prompt's answer in each language.
+        counts: (clusters, columns), such as its lines; 0 where there is nothing.
+        resamples: Draws. One without any count in a column leaves that column out of its mean.
+        seed: Of the draws.
+        confidence: Of the interval.
+    """
+    clusters = len(sums)
     rng = np.random.default_rng(seed)
     means = np.empty(resamples)
     step = max(1, _BLOCK // clusters)
     for first in range(0, resamples, step):
         count = min(step, resamples - first)
         times = rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=count).astype(np.float64)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            means[first : first + count] = np.nanmean((times @ filled) / (times @ known), axis=1)
+        below = times @ counts
+        shares = np.divide(times @ sums, below, out=np.zeros_like(below), where=below > 0)
+        columns = (below > 0).sum(axis=1)
+        means[first : first + count] = np.where(columns > 0, shares.sum(axis=1) / np.maximum(columns, 1), np.nan)
     tail = (1 - confidence) / 2
     low, high = np.nanquantile(means, [tail, 1 - tail])
     return float(low), float(high)

@@ -68,9 +68,12 @@ class PromptSet:
         )
         if pattern is None:
             raise UserError("prompts.heldout: no held-out prompts are named; add a path with {lang}")
+        languages = config.languages
+        if split == "heldout" and config.evaluation.languages:
+            languages = LanguagesConfig(dominant=languages.dominant, codes=config.evaluated)
         loaded = cls.load(
             pattern,
-            config.languages,
+            languages,
             prompts.id_field,
             prompts.text_field,
             prompts.answer_field,

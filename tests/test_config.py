@@ -202,7 +202,7 @@ def test_reference_page_is_what_the_schema_says(tmp_path: Path) -> None:
 def test_config_and_pure_rooms_import_neither_torch_nor_ray_nor_vllm() -> None:
     code = """
 import pkgutil, sys, importlib
-for package in ("configs", "rollout", "evaluation"):
+for package in ("configs", "rollout", "evaluation", "judges"):
     for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
         importlib.import_module(f"{package}.{module.name}")
 heavy = {"torch", "ray", "vllm", "transformers", "deepspeed"} & set(sys.modules)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,21 @@ import pytest
 from scipy import optimize, stats
 
 from configs.errors import UserError
-from evaluation.length_controlled import _fit, estimate_difficulty, length_controlled
-from evaluation.winrate import Verdict, clustered_interval, merge_orders, read_annotations, win_rate, win_rates
+from evaluation.length_controlled import (
+    _fit,
+    estimate_difficulty,
+    length_controlled,
+    length_controlled_by_language,
+)
+from evaluation.winrate import (
+    Verdict,
+    clustered_interval,
+    merge_orders,
+    ratio_interval,
+    read_annotations,
+    win_rate,
+    win_rates,
+)
 
 
 def verdicts(preferences: list[float | None], language: str = "en") -> list[Verdict]:
@@ -75,6 +89,26 @@ def test_interval_agrees_with_scipy() -> None:
     assert found == pytest.approx(
         (oracle.confidence_interval.low, oracle.confidence_interval.high), abs=0.1 * oracle.standard_error
     )
+
+
+def test_ratio_interval_agrees_with_scipy() -> None:
+    """Right lines over lines, an answer's lines together: a ratio of sums, not a mean of shares."""
+    rng = np.random.default_rng(8)
+    lines = rng.integers(0, 12, 250).astype(float)
+    right = rng.binomial(lines.astype(int), rng.beta(5, 1, 250)).astype(float)
+    oracle = stats.bootstrap(
+        (right, lines),
+        lambda a, b, axis: a.sum(axis=axis) / b.sum(axis=axis),
+        paired=True,
+        n_resamples=6000,
+        method="percentile",
+        rng=5,
+    )
+    found = ratio_interval(right[:, None], lines[:, None], 6000, 2)
+    bounds = (oracle.confidence_interval.low, oracle.confidence_interval.high)
+    assert found == pytest.approx(bounds, abs=0.1 * oracle.standard_error)
+    empty = ratio_interval(np.zeros((3, 2)), np.array([[0.0, 4], [0, 4], [0, 4]]), 50, 0)
+    assert empty == (0.0, 0.0)
 
 
 def test_coverage() -> None:
@@ -205,6 +239,23 @@ def test_degenerate_models_stay_finite(judged: dict[str, list[Verdict]]) -> None
     result = length_controlled(always, estimate_difficulty(judged), resamples=50)
     assert 99 < result.win_rate <= 100
     assert np.isfinite([result.slope, result.weight, result.quality, *(result.ci95 or ())]).all()
+
+
+def test_languages_are_drawn_together(judged: dict[str, list[Verdict]]) -> None:
+    """A copy of a language adds no certainty to the mean of the languages; an independent one does."""
+    name = next(iter(judged))
+    rows = judged[name]
+    difficulty = estimate_difficulty({other: rows for other, rows in judged.items() if other != name})
+    alone = length_controlled(rows, difficulty, resamples=300)
+    verdicts = {"en": rows, "es": [replace(row, language="es") for row in rows]}
+    both, (mean, interval) = length_controlled_by_language(verdicts, {"en": difficulty, "es": difficulty}, 300)
+    assert both["en"] == alone
+    assert (mean, *interval) == pytest.approx((alone.win_rate, *(alone.ci95 or ())))
+    verdicts["es"] = [replace(row, item=f"other {row.item}") for row in verdicts["es"]]
+    _, (mean, narrower) = length_controlled_by_language(verdicts, {}, 300)
+    wide = length_controlled(rows, None, resamples=300).ci95
+    assert wide is not None
+    assert narrower[1] - narrower[0] < 0.85 * (wide[1] - wide[0])
 
 
 def test_one_language_at_a_time(judged: dict[str, list[Verdict]]) -> None:

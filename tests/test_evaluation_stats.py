@@ -148,13 +148,23 @@ def test_bootstrap_covers() -> None:
     hits = 0
     # The true mean gain: 0.1, less what the clip at 1 takes away under Beta(2, 2).
     truth = 0.1 - float(stats.beta(2, 2).expect(lambda a: max(a - 0.9, 0.0)))
-    for trial in range(400):
+    trials = 1500
+    for trial in range(trials):
         ability = rng.beta(2, 2, 80)
         start = rng.binomial(8, ability) / 8
         end = rng.binomial(8, np.clip(ability + 0.1, 0, 1)) / 8
         ci = paired_bootstrap(start, end, 300, trial).ci95
         hits += ci[0] <= truth <= ci[1]
-    assert 0.915 <= hits / 400 <= 0.98
+    assert 0.93 <= hits / trials <= 0.97
+
+
+def test_wilson_covers() -> None:
+    """Exactly, over all outcomes: the mean over true shares of the chance that the interval holds them."""
+    bounds = np.array([wilson(k, 100) for k in range(101)])
+    shares = np.linspace(0.05, 0.95, 91)
+    inside = (bounds[:, 0, None] <= shares) & (shares <= bounds[:, 1, None])
+    chance = stats.binom.pmf(np.arange(101)[:, None], 100, shares)
+    assert 0.94 <= float((inside * chance).sum(axis=0).mean()) <= 0.96
 
 
 def test_bootstrap_edges() -> None:

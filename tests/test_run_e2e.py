@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from chromium_kit import chromium, find_chromium
 from run_kit import arguments, checksum, journal, summary, train
 
 from rollout.state import reached as at_least
@@ -61,6 +62,30 @@ def test_every_pair_is_consumed_once_by_its_round(straight: Path) -> None:
         pairs = [pair for number in (1, 2) for pair in store.pairs(number)]
     assert counts["pairs"] == counts["consumed"] == len({pair.id for pair in pairs}) > 0
     assert all(pair.reference_chosen is not None and pair.reference_rejected is not None for pair in pairs)
+
+
+def test_metrics_hold_evaluations_and_each_actors_calls(straight: Path) -> None:
+    rows = [json.loads(line) for line in (straight / "straight" / "metrics.jsonl").read_text().splitlines()]
+    found = summary(straight, "straight")["languages"]
+    figures = {name: value for name, value in found["es"]["end"].items() if name != "accuracy_greedy_ci95"}
+    assert figures.items() <= rows[1]["heldout"]["es"].items()
+    assert rows[0]["heldout_start"]["sw"] == found["sw"]["start"]
+    for row in rows:
+        assert set(row["timeline"]) == {"rollout actor 0", "reward actor 0", "learner", "driver"}
+        assert set(row["timeline"]["learner"]) == {"reference", "train"}
+        begin, end = row["timeline"]["learner"]["train"]
+        assert 0 < begin < end <= row["seconds"]["wall"] + 1
+
+
+@pytest.mark.skipif(find_chromium() is None, reason="no Chromium on the path")
+def test_report_in_a_browser(straight: Path, tmp_path: Path) -> None:
+    report = straight / "straight" / "report.html"
+    with chromium(tmp_path / "profile") as page:
+        page.show(report)
+        assert page.evaluate("document.querySelectorAll('.pair').length") == 12
+        assert page.evaluate("document.querySelectorAll('svg rect').length") > 10
+        assert page.logged == []
+        assert page.requests == [report.resolve().as_uri()]
 
 
 def test_export(straight: Path) -> None:
@@ -162,7 +187,7 @@ def test_sigterm_ends_cleanly_and_the_run_goes_on(straight: Path, tmp_path: Path
 
 
 def test_lidr_runs_with_both_directions(tmp_path: Path) -> None:
-    done = train(tmp_path, "lidr", "languages.shares={en: 1.0}", config="lidr")
+    done = train(tmp_path, "lidr", "languages.shares={en: 1.0}", "evaluation.languages=[fr]", config="lidr")
     assert done.returncode == 0, done.stdout + done.stderr
     with journal(tmp_path, "lidr") as store:
         mined = [pair for pair in store.pairs(1) if pair.source == "mined"]
@@ -171,6 +196,10 @@ def test_lidr_runs_with_both_directions(tmp_path: Path) -> None:
     assert {p.rejected_key.source for p in mined if p.rejected_key and p.language == "en"} == {"translation"}
     row = json.loads((tmp_path / "lidr" / "metrics.jsonl").read_text().splitlines()[0])
     assert set(row["counts"]["translation_outcomes"]) == {"en-es", "en-sw", "es-en", "sw-en"}
+    found = summary(tmp_path, "lidr")  # French is evaluated and nothing else
+    assert list(found["languages"]) == ["en", "es", "sw", "fr"]
+    assert found["unseen_mean"]["end"] == found["languages"]["fr"]["end"]["accuracy_sampled"]
+    assert set(row["heldout_start"]) == {"en", "es", "sw", "fr"}
 
 
 def test_overlap_and_semi_online_stay_within_their_staleness(tmp_path: Path) -> None:

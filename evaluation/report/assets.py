@@ -19,7 +19,7 @@ h1{font-size:26px;margin:0;line-height:1.2;overflow-wrap:anywhere}
 h2{font-size:17px;margin:0 0 4px}
 h3{font-size:14px;margin:16px 0 4px}
 .note{color:var(--ink2);margin:0 0 10px;font-size:13.5px}
-button,select{font:inherit;color:inherit;background:var(--card);border:1px solid var(--grid);border-radius:8px;
+button,select,input{font:inherit;color:inherit;background:var(--card);border:1px solid var(--grid);border-radius:8px;
 padding:6px 12px;min-height:38px}
 button{cursor:pointer;white-space:nowrap}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(165px,1fr));gap:12px;margin:16px 0}
@@ -41,6 +41,7 @@ table{border-collapse:collapse;width:100%;font-size:13.5px;font-variant-numeric:
 th,td{padding:5px 9px;text-align:right;border-bottom:1px solid var(--grid);white-space:nowrap}
 th{color:var(--ink2);font-weight:600}
 th:first-child,td:first-child{text-align:left}
+td small{color:var(--ink2);font-size:11.5px}
 .up{color:var(--good)}.down{color:var(--bad)}
 .heat td{text-align:center;border:2px solid var(--card);border-radius:6px}
 .heat td:first-child{text-align:left}
@@ -69,6 +70,7 @@ document.getElementById('theme').addEventListener('click',()=>{
 const pairs=JSON.parse(document.getElementById('pairs').textContent);
 const list=document.getElementById('list'),count=document.getElementById('count'),more=document.getElementById('more');
 const language=document.getElementById('language'),round=document.getElementById('round');
+const words=document.getElementById('words');
 const STEP=12;let shown=STEP;
 function node(name,text,cls,auto){const e=document.createElement(name);if(text!=null)e.textContent=text;
   if(cls)e.className=cls;if(auto)e.dir='auto';return e;}
@@ -100,12 +102,15 @@ function draw(p){
 }
 function show(){
   const fits=(filter,value)=>!filter.value||filter.value===String(value);
-  const kept=pairs.filter(p=>fits(language,p.language)&&fits(round,p.round));
+  const sought=words.value.trim().toLowerCase();
+  const holds=p=>!sought||[p.prompt,p.chosen,p.rejected].some(text=>text.toLowerCase().includes(sought));
+  const kept=pairs.filter(p=>fits(language,p.language)&&fits(round,p.round)&&holds(p));
   list.replaceChildren(...kept.slice(0,shown).map(draw));
   count.textContent=Math.min(shown,kept.length)+' of '+kept.length;
   more.hidden=kept.length<=shown;
 }
 for(const filter of [language,round])filter.addEventListener('change',()=>{shown=STEP;show();});
+words.addEventListener('input',()=>{shown=STEP;show();});
 more.addEventListener('click',()=>{shown+=STEP;show();});
 show();
 """

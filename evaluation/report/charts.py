@@ -176,6 +176,37 @@ def bars(rows: Mapping[str, Mapping[str, float]], unit: str, stacked: bool, name
     return _svg(height, parts)
 
 
+def timeline(lanes: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], names: Sequence[str]) -> Markup:
+    """When each actor did what.
+
+    Args:
+        lanes: Actor -> what -> (begin, end), seconds.
+        names: All that may be done, in the order of the colours.
+    """
+    ends = [end for kinds in lanes.values() for spans in kinds.values() for _, end in spans]
+    if not ends:
+        return _nothing()
+    marks = ticks(0.0, max(ends))
+    left = max(_LEFT, 12 + _DIGIT_WIDTH * max(map(len, lanes)))
+    thick, gap, right = 14, 6, 16
+    height = int(_TOP + (thick + gap) * len(lanes) + _BOTTOM)
+
+    def place(value: float) -> float:
+        return left + value / marks[-1] * (WIDTH - left - right)
+
+    parts = [_grid_x(place(mark), height, f"{_number(mark)} s", mark == 0) for mark in marks]
+    for index, (actor, kinds) in enumerate(lanes.items()):
+        y = _TOP + (thick + gap) * index
+        parts.append(_text(left - 8, y + thick / 2 + 4, actor, "end"))
+        for kind, spans in kinds.items():
+            for begin, end in spans:
+                title = el("title", f"{actor}, {kind}: {_number(begin)} to {_number(end)} s")
+                width = f"{max(0.8, place(end) - place(begin)):.1f}"
+                style = f"fill:{colour(names.index(kind))}"
+                parts.append(el("rect", title, x=f"{place(begin):.1f}", y=y, width=width, height=thick, style=style))
+    return _svg(height, parts)
+
+
 def legend(names: Sequence[str]) -> Markup:
     """Swatches with names, in the order of the colours."""
     items = (el("span", el("i", style=f"background:{colour(k)}"), name) for k, name in enumerate(names))

@@ -87,6 +87,12 @@ class RunData:
         return sorted(codes, key=lambda code: (code != self.dominant, code))
 
     @property
+    def unseen(self) -> list[str]:
+        """Languages that are evaluated but neither sampled nor trained on."""
+        codes = lookup(self.config, "evaluation", "languages")
+        return [code for code in codes if isinstance(code, str)] if isinstance(codes, list) else []
+
+    @property
     def trained_languages(self) -> list[str]:
         """Languages that a mined pair was in."""
         codes: set[str] = set()

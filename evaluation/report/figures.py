@@ -63,15 +63,22 @@ def uplifts(run: RunData) -> list[Uplift]:
     return out
 
 
-def others_uplift(run: RunData) -> Uplift | None:
-    """The mean over all languages but the dominant one."""
-    entry = lookup(run.summary, "non_english_mean")
+MEANS = {"non_english_mean": "mean of the others", "unseen_mean": "mean of the unseen"}
+
+
+def mean_uplifts(run: RunData) -> list[Uplift]:
+    """The means of the summary: over the languages of the run but the dominant one, over the unseen ones."""
+    return [uplift for key in MEANS if (uplift := _mean_uplift(run, key)) is not None]
+
+
+def _mean_uplift(run: RunData, key: str) -> Uplift | None:
+    entry = lookup(run.summary, key)
     start, end = percent(number(entry, "start")), percent(number(entry, "end"))
     if start is None or end is None:
         return None
     low, high = _bounds(lookup(entry, "delta_ci95"))
     none = (None, None)
-    return Uplift("mean of the others", start, end, low, high, none, none, none)
+    return Uplift(MEANS[key], start, end, low, high, none, none, none)
 
 
 def _bounds(interval: object) -> tuple[float | None, float | None]:
@@ -93,8 +100,9 @@ def evaluation_curves(run: RunData, name: str) -> dict[str, dict[int, float]]:
 
 
 def others_curve(run: RunData) -> dict[int, float]:
-    """Round -> mean sampled accuracy of all languages but the dominant one, per cent."""
-    curves = [points for code, points in evaluation_curves(run, "accuracy_sampled").items() if code != run.dominant]
+    """Round -> mean sampled accuracy of all languages of the run but the dominant one, per cent."""
+    left_out = {run.dominant, *run.unseen}
+    curves = [points for code, points in evaluation_curves(run, "accuracy_sampled").items() if code not in left_out]
     rounds = sorted({round for points in curves for round in points})
     complete = [round for round in rounds if all(round in points for points in curves)]
     return {round: sum(points[round] for points in curves) / len(curves) for round in complete}
@@ -176,7 +184,38 @@ def confusion_totals(run: RunData) -> tuple[dict[str, dict[str, int]], list[str]
 
 
 def transfer(runs: Sequence[RunData]) -> tuple[list[tuple[RunData, dict[str, Uplift]]], list[str]]:
-    """(each run with its uplift by evaluated language, all evaluated languages): what training on some does to all."""
-    rows = [(run, {uplift.language: uplift for uplift in uplifts(run)}) for run in runs]
-    columns = list(dict.fromkeys(code for run in runs for code in run.languages))
+    """(each run with its uplift by evaluated language and mean, these in order): what training on some does to all."""
+    rows = [(run, {uplift.language: uplift for uplift in [*uplifts(run), *mean_uplifts(run)]}) for run in runs]
+    columns = [*dict.fromkeys(code for run in runs for code in run.languages), *MEANS.values()]
     return [row for row in rows if row[1]], [code for code in columns if any(code in found for _, found in rows)]
+
+
+KINDS = {"generate": "generate", "judge": "score", "reference": "reference", "train": "train", "sync": "sync"}
+Spans = list[tuple[float, float]]
+
+
+def timelines(run: RunData) -> tuple[dict[str, dict[str, dict[str, Spans]]], list[str]]:
+    """(round -> actor -> what it did -> (begin, end) in seconds of the round, all that was done in order)."""
+    out: dict[str, dict[str, dict[str, Spans]]] = {}
+    for round, row in run.metrics.items():
+        actors = lookup(row, "timeline")
+        if not isinstance(actors, dict):
+            continue
+        lanes: dict[str, dict[str, Spans]] = {}
+        for actor in sorted(actors, key=_lane):
+            kinds = actors[actor] if isinstance(actors[actor], dict) else {}
+            lanes[actor] = {KINDS.get(kind, kind): _spans(moments) for kind, moments in kinds.items()}
+        out[f"round {round}"] = lanes
+    seen = dict.fromkeys(kind for lanes in out.values() for spans in lanes.values() for kind in spans)
+    order = list(KINDS.values())
+    return out, sorted(seen, key=lambda kind: order.index(kind) if kind in order else len(order))
+
+
+def _lane(actor: str) -> tuple[int, str]:
+    order = ("rollout", "reward", "learner")
+    return next((k for k, name in enumerate(order) if actor.startswith(name)), len(order)), actor
+
+
+def _spans(moments: object) -> Spans:
+    known = [m for m in moments if isinstance(m, int | float)] if isinstance(moments, list) else []
+    return list(zip(known[::2], known[1::2], strict=False))

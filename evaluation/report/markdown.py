@@ -18,11 +18,12 @@ def render_markdown(run: RunData, compare: Sequence[RunData] = ()) -> str:
     if not run.summary:
         parts.append("Not finished: there is no summary yet.")
     for other in (run, *compare):
-        rows = [*figures.uplifts(other), *filter(None, [figures.others_uplift(other)])]
+        rows = [*figures.uplifts(other), *figures.mean_uplifts(other)]
         if rows:
             title = "Accuracy before and after, %" + (f": {plain(other.name)}" if compare else "")
             cells = [[u.language, f"{u.start:.1f}", f"{u.end:.1f}", f"{u.delta:+.1f}", _bounds(u)] for u in rows]
             parts += [f"## {title}", _table(["language", "start", "end", "points", "95 %"], cells)]
+    parts += _transfer([run, *compare]) if compare else []
     totals = figures.gate_totals(run)
     if totals:
         gates = [gate for gate in figures.GATES if any(gate in row for row in totals.values())]
@@ -41,6 +42,23 @@ def render_markdown(run: RunData, compare: Sequence[RunData] = ()) -> str:
         cells = [[label, *(f"{row.get(stage, 0.0):.1f}" for stage in stages)] for label, row in seconds.items()]
         parts += ["## Seconds by stage", _table(["round (wall)", *stages], cells)]
     return "\n\n".join(parts) + "\n"
+
+
+def _transfer(runs: Sequence[RunData]) -> list[str]:
+    rows, columns = figures.transfer(runs)
+    cells = []
+    for run, found in rows:
+        trained = run.trained_languages
+        line = [f"{run.name} ({', '.join(trained) or 'none'})"]
+        for code in columns:
+            uplift = found.get(code)
+            mark = "" if code in trained or code in figures.MEANS.values() else " °"
+            line.append("–" if uplift is None else f"{uplift.delta:+.1f}{mark} ({_bounds(uplift)})")
+        cells.append(line)
+    if not cells:
+        return []
+    title = "## Transfer: points by language evaluated (95 %); ° without pairs of its own"
+    return [title, _table(["run (trained on)", *columns], cells)]
 
 
 def plain(text: str) -> str:

@@ -18,6 +18,9 @@ _POLICY = (
 )
 
 
+_TIMELINES = 4  # rounds whose calls are drawn
+
+
 def render_html(run: RunData, compare: Sequence[RunData] = ()) -> str:
     """The whole page.
 
@@ -71,11 +74,9 @@ def _header(run: RunData) -> Markup:
 def _tiles(run: RunData) -> Markup:
     tiles: list[Markup] = []
     rows = figures.uplifts(run)
-    others = figures.others_uplift(run)
-    for uplift in [others, *(row for row in rows if row.language == run.dominant)]:
-        if uplift is not None:
-            name = f"accuracy, {uplift.language}: {uplift.start:.1f} to {uplift.end:.1f} %"
-            tiles.append(_tile(_points(uplift), f"{name}{_bounds(uplift)}"))
+    for uplift in [*figures.mean_uplifts(run), *(row for row in rows if row.language == run.dominant)]:
+        name = f"accuracy, {uplift.language}: {uplift.start:.1f} to {uplift.end:.1f} %"
+        tiles.append(_tile(_points(uplift), f"{name}{_bounds(uplift)}"))
     table, _ = figures.confusion_totals(run)
     decided = {code: sum(n for name, n in row.items() if name != "unsure") for code, row in table.items()}
     if sum(decided.values()):
@@ -99,13 +100,14 @@ def _uplift(runs: Sequence[RunData]) -> Markup:
     rows: list[charts.Interval] = []
     cells: list[list[object]] = []
     codes = list(dict.fromkeys(code for run in runs for code in run.languages))
-    found = [{**{u.language: u for u in figures.uplifts(run)}, "": figures.others_uplift(run)} for run in runs]
-    for code in [*codes, ""]:
+    found = [{u.language: u for u in [*figures.uplifts(run), *figures.mean_uplifts(run)]} for run in runs]
+    for code in [*codes, *figures.MEANS.values()]:
         for series, by_language in enumerate(found):
             uplift = by_language.get(code)
             if uplift is None:
                 continue
-            name = uplift.language if len(runs) == 1 else f"{uplift.language} · {runs[series].name[:24]}"
+            name = f"{uplift.language}{' °' if code in runs[series].unseen else ''}"
+            name = name if len(runs) == 1 else f"{name} · {runs[series].name[:24]}"
             rows.append(charts.Interval(visible(name), uplift.delta, uplift.low, uplift.high, series))
             cells.append(
                 [
@@ -123,7 +125,7 @@ def _uplift(runs: Sequence[RunData]) -> Markup:
     return _section(
         "Uplift by language",
         "Accuracy of sampled answers to held-out prompts, after less before, percentage points; 95 % paired bootstrap "
-        "over prompts. Greedy accuracy and right language are in per cent.",
+        "over prompts. Greedy accuracy and right language are in per cent. ° marks languages that the run never saw.",
         charts.legend([run.name for run in runs]) if len(runs) > 1 else "",
         charts.intervals(rows, " points"),
         _table(heads, cells) if cells else "",
@@ -232,16 +234,20 @@ def _transfer(runs: Sequence[RunData]) -> Markup:
         line: list[object] = [f"{run.name} ({', '.join(trained) or 'none'})"]
         for code in columns:
             uplift = found.get(code)
-            mark = "" if code in trained else " °"
-            kind = None if uplift is None else "up" if uplift.delta > 0 else "down"
-            line.append(el("span", "·" if uplift is None else f"{_points(uplift)}{mark}", class_=kind))
+            if uplift is None:
+                line.append("·")
+                continue
+            mark = "" if code in trained or code in figures.MEANS.values() else " °"
+            kind = "up" if uplift.delta > 0 else "down"
+            value = el("span", f"{_points(uplift)}{mark}", class_=kind)
+            line.append(join([value, el("small", _bounds(uplift))]))
         cells.append(line)
     return _section(
         "Transfer: languages trained, languages evaluated",
-        "Change of sampled accuracy, points. ° marks a language without mined pairs of its own in that run. Compare "
-        "runs with other languages to fill it.",
+        "Change of sampled accuracy, points, with 95 % intervals. ° marks a language without mined pairs of its own in "
+        "that run. Compare runs with other languages to fill it.",
         _table(["run (trained on)", *columns], cells) if cells else el("p", "Needs a finished run.", class_="note"),
-        wide=len(rows) > 1,
+        wide=True,
     )
 
 
@@ -253,7 +259,21 @@ def _time(run: RunData) -> Markup:
         "round.",
         charts.legend(stages),
         charts.bars(rows, " s", True, stages),
+        *_timelines(run, stages),
+        wide=True,
     )
+
+
+def _timelines(run: RunData, stages: Sequence[str]) -> list[Markup]:
+    rounds, kinds = figures.timelines(run)
+    names = [*stages, *(kind for kind in kinds if kind not in stages)]  # the colours of the stages
+    if not rounds:
+        return []
+    last = list(rounds.items())[-_TIMELINES:]
+    parts = [el("h3", "Each actor's calls" + (f", last {_TIMELINES} rounds" if len(rounds) > _TIMELINES else ""))]
+    for title, lanes in last:
+        parts += [el("p", title, class_="note"), charts.timeline(lanes, names)]
+    return parts
 
 
 def _browser(run: RunData) -> Markup:
@@ -263,6 +283,9 @@ def _browser(run: RunData) -> Markup:
         "div",
         el("select", el("option", "all languages", value=""), *_options(codes), id="language", aria_label="language"),
         el("select", el("option", "all rounds", value=""), *_options(rounds), id="round", aria_label="round"),
+        el(
+            "input", type="search", id="words", placeholder="words in prompt or answers", aria_label="words", dir="auto"
+        ),
         el("span", "", id="count", class_="note"),
         class_="filters",
     )

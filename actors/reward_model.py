@@ -1,0 +1,168 @@
+"""A reward model: a sequence classifier with one label, which scores an instruction with its answer."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
+
+from configs.errors import UserError
+from rollout.prompts import PromptSet
+from rollout.records import Candidate, Score
+
+FIELD = "reward.model"
+_HEAD = "ForSequenceClassification"
+
+
+def check_reward_model(folder: Path) -> None:
+    """Whether a folder holds a reward model, as far as its ``config.json`` tells.
+
+    Raises:
+        UserError: It does not; says why.
+    """
+    path = folder / "config.json"
+    try:
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise UserError(f"{FIELD}: {folder} has no config.json; name a Hugging Face model folder") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON ({error}); fetch the model again") from None
+    architectures = config.get("architectures") or ["no architecture"]
+    if not any(str(name).endswith(_HEAD) for name in architectures):
+        raise UserError(
+            f"{FIELD}: {folder} is a {', '.join(map(str, architectures))}, which gives no score; name a model with a "
+            f"sequence-classification head (…{_HEAD}), or use it as a judge (reward.kind: judge)"
+        )
+    labels = config.get("num_labels") or len(config.get("id2label") or (0, 1))  # Transformers' default is 2
+    if labels != 1:
+        raise UserError(
+            f"{FIELD}: {folder} has {labels} labels; a reward model has 1 (num_labels 1): a classifier over several "
+            "classes has no single score"
+        )
+
+
+class RewardModel:
+    """A reward model with its tokenizer and chat template, which need not be the policy's.
+
+    Args:
+        folder: Hugging Face folder.
+        dtype: ``float32`` or ``bfloat16``.
+        tokens_per_micro_batch: Positions of one forward pass, padding included.
+        device: Where it computes.
+
+    Raises:
+        UserError: The folder is unusable: no classification head (or one without weights), several labels, no
+            tokenizer or chat template.
+    """
+
+    def __init__(self, folder: Path, dtype: str, tokens_per_micro_batch: int, device: torch.device) -> None:
+        check_reward_model(folder)
+        disable_progress_bar()
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            model, report = AutoModelForSequenceClassification.from_pretrained(
+                folder, dtype=getattr(torch, dtype), local_files_only=True, output_loading_info=True
+            )
+        except (OSError, ValueError) as error:
+            raise UserError(f"{FIELD}: {folder} cannot be loaded ({error}); save model and tokenizer again") from error
+        missing = sorted(report["missing_keys"])
+        if missing:
+            raise UserError(
+                f"{FIELD}: {folder} lacks weights ({', '.join(missing[:5])}), which would be random; name a folder "
+                "with a trained head"
+            )
+        if not self._tokenizer.chat_template:
+            raise UserError(f"{FIELD}: the tokenizer of {folder} has no chat template; put a chat_template.jinja there")
+        self._budget = tokens_per_micro_batch
+        self._device = device
+        self._model = model.to(device).eval().requires_grad_(False)
+        text_config = self._model.config.get_text_config()
+        self._longest: int | None = getattr(text_config, "max_position_embeddings", None)
+        # The model scores the last token that is not padding. Without a padding token of its own it scores the last
+        # one, which an end of turn that doubles as padding would change: such a model gets one text at a time.
+        if text_config.pad_token_id is None and self._tokenizer.pad_token_id != self._tokenizer.eos_token_id:
+            text_config.pad_token_id = self._tokenizer.pad_token_id
+        self._pad: int | None = text_config.pad_token_id
+        added = self._tokenizer.added_tokens_decoder.values()
+        self._specials = sorted({*self._tokenizer.all_special_tokens, *(t.content for t in added if t.special)})
+
+    def encode(self, instruction: str, answer: str) -> list[int]:
+        """Token ids of the conversation, as the model's own chat template renders it."""
+        # A policy that learned to write the reward model's special tokens could end its own turn and praise itself.
+        for token in self._specials:
+            answer = answer.replace(token, " ")
+        conversation = [{"role": "user", "content": instruction}, {"role": "assistant", "content": answer}]
+        text = str(self._tokenizer.apply_chat_template(conversation, tokenize=False))
+        return [int(token) for token in self._tokenizer(text, add_special_tokens=False)["input_ids"]]
+
+    def score(self, texts: Sequence[tuple[str, str]]) -> tuple[list[float | None], int]:
+        """Scores of (instruction, answer), None for one that is longer than the model reads; and the tokens scored.
+
+        Raises:
+            FloatingPointError: A score is not finite.
+        """
+        rows = [self.encode(instruction, answer) for instruction, answer in texts]
+        fits = [index for index, row in enumerate(rows) if self._longest is None or len(row) <= self._longest]
+        scores: list[float | None] = [None] * len(rows)
+        for batch in self._batches(sorted(fits, key=lambda index: (len(rows[index]), index)), rows):
+            values = self._forward([rows[index] for index in batch])
+            for index, value in zip(batch, values, strict=True):
+                scores[index] = value
+        return scores, sum(len(rows[index]) for index in fits)
+
+    def _batches(self, order: Sequence[int], rows: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Consecutive texts of about one length, as many as the budget holds, at least one."""
+        batches: list[list[int]] = []
+        for index in order:
+            full = not batches or self._pad is None or len(rows[index]) * (len(batches[-1]) + 1) > self._budget
+            if full:
+                batches.append([])
+            batches[-1].append(index)
+        return batches
+
+    @torch.inference_mode()
+    def _forward(self, rows: Sequence[Sequence[int]]) -> list[float]:
+        width = max(len(row) for row in rows)
+        ids = torch.full((len(rows), width), self._pad or 0)
+        mask = torch.zeros_like(ids)
+        for place, row in enumerate(rows):
+            ids[place, : len(row)] = torch.tensor(row)
+            mask[place, : len(row)] = 1
+        output = self._model(input_ids=ids.to(self._device), attention_mask=mask.to(self._device))
+        values = output.logits[:, 0].float()
+        if not bool(torch.isfinite(values).all()):
+            raise FloatingPointError("the reward model gives scores that are not finite")
+        return [float(value) for value in values]
+
+
+def reward_model_scores(
+    model: RewardModel, prompts: PromptSet, candidates: Sequence[Candidate]
+) -> tuple[list[Score], Counter[tuple[str, str]], int]:
+    """Scores of the sampled answers that passed the gates, each under its native instruction.
+
+    Returns:
+        Scores in the order of ``candidates``; (language, why) -> candidates without one, why is "gated" or "too_long";
+        and the tokens scored.
+    """
+    skipped: Counter[tuple[str, str]] = Counter()
+    taken: list[Candidate] = []
+    for candidate in candidates:
+        if candidate.key.source == "policy":
+            if candidate.gate == "ok":
+                taken.append(candidate)
+            else:
+                skipped[candidate.key.language, "gated"] += 1
+    values, tokens = model.score([(prompts.get(c.key.prompt_id, c.key.language).text, c.text) for c in taken])
+    scores: list[Score] = []
+    for candidate, value in zip(taken, values, strict=True):
+        if value is None:
+            skipped[candidate.key.language, "too_long"] += 1
+        else:
+            scores.append(Score(candidate.key, value, {"length_chars": float(len(candidate.text))}))
+    return scores, skipped, tokens

@@ -1,0 +1,96 @@
+"""Who answers: a model folder, a run's policy, or a file of answers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from configs.errors import UserError
+
+DTYPES = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a system's answers come from: ``folder`` or ``file``, never both.
+
+    Attributes:
+        name: For tables.
+        folder: Hugging Face folder of the model that answers.
+        file: JSON lines of its answers.
+        dtype: Of the model, as its run or its config says.
+        add_bos: As its run says.
+    """
+
+    name: str
+    folder: Path | None = None
+    file: Path | None = None
+    dtype: str = "float32"
+    add_bos: bool = False
+
+
+def resolve(text: str, option: str) -> Source:
+    """Find out what a path is.
+
+    Args:
+        text: A model folder, a run folder (its newest policy, or the start where no round was trained), or a file of
+            answers.
+        option: For messages.
+
+    Raises:
+        UserError: It is none of these.
+    """
+    path = Path(text)
+    if path.is_file():
+        return Source(path.stem, file=path)
+    if not path.is_dir():
+        raise UserError(
+            f"{option} {path}: no such folder or file; name a model folder, a run folder or a file of answers"
+        )
+    if (path / "config.yaml").is_file():
+        return _run(path)
+    if not (path / "config.json").is_file():
+        raise UserError(f"{option} {path}: has neither config.json (a model) nor config.yaml (a run)")
+    return Source(path.resolve().name, folder=path, dtype=_dtype(path))
+
+
+def longest_context(folder: Path) -> int | None:
+    """Tokens that the model can hold, as its config says; None if it does not."""
+    config = _model_config(folder)
+    text = config.get("text_config")
+    for part in (config, text if isinstance(text, dict) else {}):
+        value = part.get("max_position_embeddings")
+        if isinstance(value, int):
+            return value
+    return None
+
+
+def _run(path: Path) -> Source:
+    file = path / "config.yaml"
+    try:
+        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+        model, name = data["model"], data["run"]["name"]
+        start, dtype, add_bos = Path(model["policy"]), str(model["dtype"]), bool(model["add_bos"])
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
+        raise UserError(f"{file}: is no config of a run; name a model folder, or restore the file") from None
+    policy = path / "policy"
+    return Source(str(name), folder=policy if policy.is_dir() else start, dtype=dtype, add_bos=add_bos)
+
+
+def _dtype(folder: Path) -> str:
+    config = _model_config(folder)
+    found = config.get("dtype", config.get("torch_dtype"))
+    return found if found in DTYPES else DTYPES[0]
+
+
+def _model_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as JSON ({error}); name a Hugging Face model folder") from None
+    return data if isinstance(data, dict) else {}

@@ -1,0 +1,49 @@
+"""What a model folder is, in one checksum: weights, config, tokenizer and chat template."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import xxhash
+
+from configs.errors import UserError
+from evaluation.suites.cache import EvalCache
+
+_SMALL = ("*.json", "*.jinja", "*.model", "*.txt")
+_BLOCK = 1 << 24
+
+
+def model_checksum(folder: Path, cache: EvalCache) -> str:
+    """Checksum of everything in a Hugging Face folder that an answer can depend on, 32 hexadecimal digits.
+
+    A weight file's own checksum is kept by path, time and size, so that gigabytes are not read again.
+
+    Raises:
+        UserError: The folder is no model: no config.json or no ``*.safetensors`` in it.
+    """
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder}: has no config.json; name a Hugging Face model folder, or a run folder")
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise UserError(f"{folder}: has no *.safetensors; save the model with save_pretrained first")
+    digest = xxhash.xxh3_128()
+    for path in weights:
+        digest.update(f"{path.name}\0{_weight_file(path, cache)}\n".encode())
+    for path in sorted({path for pattern in _SMALL for path in folder.glob(pattern)}):
+        digest.update(f"{path.name}\0{xxhash.xxh3_128_hexdigest(path.read_bytes())}\n".encode())
+    return digest.hexdigest()
+
+
+def _weight_file(path: Path, cache: EvalCache) -> str:
+    real = path.resolve()
+    state = real.stat()
+    identity = f"{real}\0{state.st_mtime_ns}\0{state.st_size}"
+    known = cache.get_notes("file", [identity]).get(identity)
+    if known is not None:
+        return known
+    digest = xxhash.xxh3_128()
+    with real.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    cache.put_notes("file", {identity: digest.hexdigest()})
+    return digest.hexdigest()

@@ -1,0 +1,126 @@
+"""Verdicts on disk, so that no question is asked twice: one SQLite file that several processes may write at once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from configs.errors import UserError
+
+VERSION = 1
+_WAIT_S = 60.0  # for another writer; each holds the file for one row
+_SCHEMA = """CREATE TABLE IF NOT EXISTS verdicts (
+  key BLOB PRIMARY KEY, judge TEXT NOT NULL, wording TEXT NOT NULL, language TEXT NOT NULL, preference REAL,
+  source TEXT NOT NULL, words TEXT NOT NULL, prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL
+) WITHOUT ROWID"""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a judge answered to one question, in one order.
+
+    Attributes:
+        preference: 1 for the answer shown first, 0 for the second, 0.5 for a tie; None if its words could not be read.
+        source: Where the preference was read: "logprobs", "words", or "" for nowhere.
+        words: What the judge said.
+        prompt_tokens: As the server counted them, over all attempts.
+        completion_tokens: As the server counted them, over all attempts.
+    """
+
+    preference: float | None
+    source: str
+    words: str
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+def question_key(**parts: Any) -> bytes:
+    """Key of a question: SHA-256 over everything that can change its answer. ``parts`` are JSON values."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=True).encode()).digest()
+
+
+class VerdictCache:
+    """The file. An answer is committed as it arrives: a killed process loses nothing that was answered.
+
+    Args:
+        path: Of the file, created with its folder. None keeps answers in memory only.
+
+    Raises:
+        UserError: The file is no cache of verdicts, is from a newer version, or cannot be written.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        with self._explained():
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(
+                ":memory:" if path is None else path, isolation_level=None, timeout=_WAIT_S, check_same_thread=False
+            )
+            try:
+                self._prepare()
+            except BaseException:
+                self._db.close()
+                raise
+
+    def _prepare(self) -> None:
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version == VERSION:
+            return
+        if version != 0 or self._db.execute("SELECT 1 FROM sqlite_master WHERE name != 'verdicts'").fetchone():
+            raise UserError(f"judge.cache: {self._path} is no file of verdicts of this version; name another")
+        self._db.execute("BEGIN IMMEDIATE")
+        self._db.execute(_SCHEMA)
+        self._db.execute(f"PRAGMA user_version={VERSION}")
+        self._db.execute("COMMIT")
+
+    def get(self, keys: Iterable[bytes]) -> dict[bytes, Answer]:
+        """The answers that are known."""
+        found: dict[bytes, Answer] = {}
+        sql = "SELECT preference, source, words, prompt_tokens, completion_tokens FROM verdicts WHERE key = ?"
+        with self._explained():
+            for key in keys:
+                row = self._db.execute(sql, (key,)).fetchone()
+                if row is not None:
+                    found[key] = Answer(*row)
+        return found
+
+    def put(self, key: bytes, judge: str, wording: str, language: str, answer: Answer) -> Answer:
+        """Keep an answer; returns the one that is kept, which is an earlier one if another process was faster."""
+        row = (key, judge, wording, language, answer.preference, answer.source, answer.words)
+        with self._explained():
+            self._db.execute(
+                "INSERT OR IGNORE INTO verdicts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (*row, answer.prompt_tokens, answer.completion_tokens),
+            )
+        return self.get([key])[key]
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise UserError(
+                f"judge.cache: {self._path} cannot be used ({error}); free some space, remove it, or name another"
+            ) from error
