@@ -20,7 +20,7 @@ from typing import Any
 from actors.collect import RoundCollector
 from actors.heldout import evaluate
 from actors.metrics import START, MetricsLog, StageClock
-from actors.metrics_rows import comparison_counts, learner_figures, round_counts
+from actors.metrics_rows import learner_figures, round_counts
 from actors.pool import StopRequested, drain
 from actors.preflight import Inputs
 from actors.screen import Screen
@@ -30,6 +30,8 @@ from configs.schema import Config
 from evaluation.heldout import HeldoutResult
 from evaluation.summary import language_figures
 from judges.progress import describe
+from judges.records import Usage
+from judges.tournament import comparison_counts
 from learners.group import RoundResult
 from rollout.groups import mine_groups
 from rollout.next import next_actions
@@ -169,9 +171,22 @@ class Driver:
             collector.start()
             drain(pools, self._tick)
         clock.stages["store"] = clock.stages.get("store", 0.0) + self._team.store_seconds - store_before
-        if collector.usage is not None:
-            self._screen.say(f"round {action.round}: judge, {describe(collector.usage)}")
-        self._done(action, None if collector.usage is None else {"judge": asdict(collector.usage)})
+        self._done(action, self._judge_figures(action.round, collector.usage))
+
+    def _judge_figures(self, round: int, usage: Usage | None) -> dict[str, Any] | None:
+        """What a round's judging came to; ``usage`` is of this process alone."""
+        if self._config.reward.kind != "judge":
+            return None
+        usage = usage or Usage()
+        candidates, scores = (self._team.store(rows, round) for rows in ("candidates", "scores"))
+        languages = comparison_counts(self._config, candidates, scores)
+        met, inconsistent, failed = (
+            sum(row[name] for row in languages.values()) for name in ("comparisons", "inconsistent", "failed")
+        )
+        self._screen.say(
+            f"round {round}: judge, {met} comparisons ({inconsistent} inconsistent, {failed} failed), {describe(usage)}"
+        )
+        return {"judge": {**asdict(usage), "languages": languages}}
 
     def _pair(self, action: Action) -> None:
         clock = self._clock(action.round)
@@ -180,8 +195,6 @@ class Driver:
             scores = self._team.store("scores", action.round)
             mined = self._mine(action.round, candidates, scores)
             counts = round_counts(candidates, scores, mined)
-            if self._config.reward.kind == "judge":
-                counts["comparisons"] = comparison_counts(self._config, candidates, scores)
             if counts["pairs"] + counts["groups"] == 0:
                 raise UserError(
                     f"round {action.round}: {counts['candidates']} candidates gave nothing to train on (refused: "

@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from configs.schema import Config
-from judges.tournament import meetings
 from learners.metrics import COUNTS, RoundMetrics, StepMetrics, weight
 from rollout.gates import gate_counts
 from rollout.groups import groups_by_language
@@ -41,25 +39,6 @@ def round_counts(candidates: Sequence[Candidate], scores: Sequence[Score], mined
         "pair_lengths": mined.lengths,
         "alpha": {code: fit.alpha for code, fit in mined.alphas.items()},
     }
-
-
-def comparison_counts(
-    config: Config, candidates: Sequence[Candidate], scores: Sequence[Score]
-) -> dict[str, dict[str, int]]:
-    """With ``reward.kind: judge``, by language: comparisons that count, inconsistent ones among them, failed ones."""
-    taking_part = Counter(
-        (c.key.language, c.key.prompt_id) for c in candidates if c.key.source == "policy" and c.gate == "ok"
-    )
-    out: dict[str, dict[str, int]] = {}
-    for (language, _), count in sorted(taking_part.items()):
-        row = out.setdefault(language, {"comparisons": 0, "inconsistent": 0, "failed": 0})
-        row["failed"] += len(meetings(count, config.judge.comparisons_per_candidate))
-    for language, row in out.items():
-        # Each comparison with a verdict stands in the parts of both its candidates.
-        for name in ("comparisons", "inconsistent"):
-            row[name] = int(sum(score.parts[name] for score in scores if score.key.language == language)) // 2
-        row["failed"] -= row["comparisons"]
-    return out
 
 
 def _reward_means(scores: Sequence[Score]) -> dict[str, float]:

@@ -90,6 +90,27 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _scorer_has_what_it_needs(self) -> Config:
+        reward, judge = self.reward, self.judge
+        if reward.kind in ("judge", "reward_model") and reward.prompt == "translated":
+            raise ValueError(
+                f"reward.prompt: translated is for the implicit reward; {reward.kind} scores the native instruction "
+                "and answer, set it to native"
+            )
+        if (reward.kind == "reward_model") != (reward.model is not None):
+            raise ValueError("reward.model: reward.kind reward_model and reward.model go together; set both or neither")
+        if reward.kind == "judge":
+            for name, value in (("base_url", judge.base_url), ("model", judge.model)):
+                if value is None:
+                    raise ValueError(f"judge.{name}: reward.kind judge needs it; name the judge that is to be asked")
+            if judge.deadline_s >= self.cluster.call_timeout_s:
+                raise ValueError(
+                    f"judge.deadline_s: {judge.deadline_s:g} must be below cluster.call_timeout_s "
+                    f"{self.cluster.call_timeout_s:g}, which ends a whole chunk; lower it or raise that"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _agree(self) -> Config:
         online = self.offline.path is None
         if online and self.reward.kind == "implicit" and self.model.reference is None:
@@ -107,7 +128,6 @@ class Config(Section):
         check_dtype(self.learner.deepspeed, self.model.dtype)
         if self.reward.kind == "verifier" and self.prompts.answer_field is None:
             raise ValueError("prompts.answer_field: reward.kind verifier needs gold answers; name their field")
-        self._check_scorer()
         if self.candidates.source == "policy" and self.rollout.samples_per_prompt < 2:
             raise ValueError("rollout.samples_per_prompt: a pair needs at least 2 candidates")
         if len(self.languages.codes) < 2 and self.reward.kind == "cross_language":
@@ -168,23 +188,3 @@ class Config(Section):
     def evaluated(self) -> list[str]:
         """All languages of the held-out prompts: those of the run, then those of the evaluation alone."""
         return [*self.languages.codes, *self.evaluation.languages]
-
-    def _check_scorer(self) -> None:
-        """What `reward.kind` judge and reward_model need."""
-        reward, judge = self.reward, self.judge
-        if reward.kind in ("judge", "reward_model") and reward.prompt == "translated":
-            raise ValueError(
-                f"reward.prompt: translated is for the implicit reward; {reward.kind} scores the native instruction "
-                "and answer, set it to native"
-            )
-        if (reward.kind == "reward_model") != (reward.model is not None):
-            raise ValueError("reward.model: reward.kind reward_model and reward.model go together; set both or neither")
-        if reward.kind == "judge":
-            for name, value in (("base_url", judge.base_url), ("model", judge.model)):
-                if value is None:
-                    raise ValueError(f"judge.{name}: reward.kind judge needs it; name the judge that is to be asked")
-            if judge.deadline_s >= self.cluster.call_timeout_s:
-                raise ValueError(
-                    f"judge.deadline_s: {judge.deadline_s:g} must be below cluster.call_timeout_s "
-                    f"{self.cluster.call_timeout_s:g}, which ends a whole chunk; lower it or raise that"
-                )

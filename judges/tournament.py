@@ -101,3 +101,25 @@ def tournament_scores(
         }
         scores.append(Score(key, sum(values) / len(values), parts))
     return scores, skipped
+
+
+def comparison_counts(
+    config: Config, candidates: Sequence[Candidate], scores: Sequence[Score]
+) -> dict[str, dict[str, int]]:
+    """Of a round, by language: comparisons that count, inconsistent ones among them, failed ones.
+
+    Counted from the journal's rows, so that a resumed run gives the same.
+    """
+    taking_part = Counter(
+        (c.key.language, c.key.prompt_id) for c in candidates if c.key.source == "policy" and c.gate == "ok"
+    )
+    out: dict[str, dict[str, int]] = {}
+    for (language, _), count in sorted(taking_part.items()):
+        row = out.setdefault(language, {"comparisons": 0, "inconsistent": 0, "failed": 0})
+        row["failed"] += len(meetings(count, config.judge.comparisons_per_candidate))
+    for language, row in out.items():
+        # Each comparison with a verdict stands in the parts of both its candidates.
+        for name in ("comparisons", "inconsistent"):
+            row[name] = int(sum(score.parts[name] for score in scores if score.key.language == language)) // 2
+        row["failed"] -= row["comparisons"]
+    return out

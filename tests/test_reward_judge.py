@@ -14,7 +14,6 @@ from rollout_support import candidate, make_config, make_prompts
 from run_kit import small_config
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
 
-from actors.metrics_rows import comparison_counts
 from actors.preflight import check_inputs
 from actors.reward import Judged, RewardWorker
 from actors.reward_model import RewardModel, check_reward_model, reward_model_scores
@@ -22,7 +21,7 @@ from configs.errors import UserError
 from configs.load import load_config
 from configs.schema import Config
 from judges.records import Usage
-from judges.tournament import meetings, tournament
+from judges.tournament import comparison_counts, meetings, tournament
 from rollout.pairs import mine_pairs
 from rollout.prompts import PromptSet
 from rollout.records import Candidate

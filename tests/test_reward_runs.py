@@ -52,7 +52,7 @@ def test_round_under_a_judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         scores, candidates, pairs = store.scores(1), store.candidates(1), store.pairs(1)
     assert {s.parts["failed"] for s in scores} == {0.0}
     (row,) = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    counts = row["counts"]["comparisons"]
+    counts = row["judge"]["languages"]
     assert set(counts) == {"es", "sw"}
     assert sum(by["comparisons"] for by in counts.values()) == sum(s.parts["comparisons"] for s in scores) / 2 > 0
     assert sum(by["failed"] for by in counts.values()) == 0
