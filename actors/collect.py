@@ -11,6 +11,7 @@ from actors.metrics import StageClock
 from actors.pool import Call, Pool
 from actors.preflight import Inputs
 from actors.reward import Judged
+from actors.run_metrics import RunMetrics
 from configs.schema import Config
 from rollout.plan import Chunk, answer_chunks, translation_chunks
 from rollout.records import Candidate
@@ -30,6 +31,7 @@ class RoundCollector:
         store: Calls a method of the journal.
         clock: Gets the actors' busy intervals as stages "generate" and "score".
         advance: Called with 1 for every answer chunk that is scored.
+        exported: Told of every chunk that comes back.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class RoundCollector:
         store: StoreCall,
         clock: StageClock,
         advance: Callable[[int], None],
+        exported: RunMetrics,
     ) -> None:
         self._config = config
         self._inputs = inputs
@@ -51,6 +54,7 @@ class RoundCollector:
         self._store = store
         self._clock = clock
         self._advance = advance
+        self._exported = exported
         self.chunks = answer_chunks(config, inputs.prompts, round)
 
     def start(self) -> None:
@@ -72,6 +76,7 @@ class RoundCollector:
         def done(begin: float, end: float, candidates: list[Candidate]) -> None:
             self._clock.add("generate", begin, end, worker=True)
             self._store("put_chunk", chunk.id, self._round, chunk.stage, candidates)
+            self._exported.sampled(candidates)
             then(candidates)
 
         self._rollouts.submit(Call(f"generate {chunk.id}", "generate", (chunk,), done))
@@ -98,6 +103,7 @@ class RoundCollector:
         def done(begin: float, end: float, judged: Judged) -> None:
             self._clock.add("score", begin, end, worker=True)
             self._store("put_scores", self._round, parts.answers.id, judged.scores, judged.candidates)
+            self._exported.judged(judged)
             self._advance(1)
 
         # Sorted, so that the composition of the forward passes does not depend on which translation came first.

@@ -21,6 +21,7 @@ from actors.metrics import MetricsLog, StageClock
 from actors.metrics_rows import learner_figures, round_counts
 from actors.pool import StopRequested, drain
 from actors.preflight import Inputs
+from actors.run_metrics import RunMetrics
 from actors.screen import Screen
 from actors.team import Team
 from configs.errors import UserError
@@ -51,6 +52,7 @@ class Driver:
         screen: Where progress is shown.
         metrics: Where a round's row goes.
         should_stop: Asked several times a second; True ends the run at a resumable point.
+        exported: What Ray exports for dashboards; told of everything.
     """
 
     def __init__(
@@ -61,13 +63,15 @@ class Driver:
         screen: Screen,
         metrics: MetricsLog,
         should_stop: Callable[[], bool],
+        exported: RunMetrics,
     ) -> None:
         self._config = config
         self._inputs = inputs
         self._team = team
         self._screen = screen
         self._metrics = metrics
-        self._should_stop = should_stop
+        self._stop_asked = should_stop
+        self._exported = exported
         self._clocks: dict[int, StageClock] = {}
         self._results: dict[int, RoundResult] = {}
         self._learning: tuple[Action, Future[Any], float] | None = None
@@ -85,11 +89,13 @@ class Driver:
             if "sample" in by_track:
                 self._sample(by_track["sample"])
             elif self._learning is not None:
+                self._exported.stage("learning", self._learning[0].round)
                 self._wait(self._learning[1])
             else:
                 self._publish(by_track["publish"])
             self._finish_learning()
         self._evaluate(self._config.schedule.rounds)
+        self._exported.stage("finished", self._config.schedule.rounds)
 
     def _actions(self) -> list[Action]:
         return next_actions(self._config.schedule, self._team.states())
@@ -111,6 +117,10 @@ class Driver:
             self._finish_learning()
             self._start_learning(self._actions())
         return self._should_stop()
+
+    def _should_stop(self) -> bool:
+        self._exported.pools([self._team.rollouts, self._team.rewards], self._team.version)
+        return self._stop_asked()
 
     def _clock(self, round: int) -> StageClock:
         return self._clocks.setdefault(round, StageClock())
@@ -140,6 +150,7 @@ class Driver:
         wanted = sample_version(self._config.schedule, action.round)
         assert self._team.version == wanted, f"actors hold v{self._team.version}, round wants v{wanted}"
         pools = [self._team.rollouts, self._team.rewards]
+        self._exported.stage("sampling", action.round)
         with self._screen.stage(f"round {action.round}: sampling and scoring") as progress:
             collector = RoundCollector(
                 self._config,
@@ -150,6 +161,7 @@ class Driver:
                 store=self._team.store,
                 clock=clock,
                 advance=progress.advance,
+                exported=self._exported,
             )
             progress.total(len(collector.chunks))
             collector.start()
@@ -178,6 +190,8 @@ class Driver:
                     f"{json.dumps(counts['refused'])}; gates: {json.dumps(counts['gates'])}); more samples or a higher "
                     "temperature give more different answers, gates.* says what is refused"
                 )
+            sampled = sample_version(self._config.schedule, action.round)
+            self._exported.paired(counts, sampled, staleness(sampled, action.round - 1))
             self._team.store("put_pairs", action.round, mined.pairs)
             self._team.store("set_round_state", action.round, action.then, {"counts": counts})
 
@@ -196,6 +210,7 @@ class Driver:
         clock.busy(end - result.metrics.seconds, end)
         self._team.store("mark_consumed", action.round, action.round)
         figures = learner_figures(result.metrics)
+        self._exported.learned(figures, action.round)
         self._team.store("set_round_state", action.round, action.then, {"learner": figures})
         self._results[action.round] = result
 
@@ -211,9 +226,11 @@ class Driver:
         round, clock = action.round, self._clock(action.round)
         reports: list[Any] = []
         if publishes(self._config.schedule, round):
+            self._exported.stage("publishing", round)
             with clock.stage("sync", worker=True):
                 result = self._trained(round)
                 reports = self._team.publish(result.manifest)
+            self._exported.synced(reports, round)
         self._done(action)
         self._write_row(round, reports)
         every = self._config.evaluation.every
@@ -248,9 +265,11 @@ class Driver:
         if self._team.version != version:  # e.g. the last round did not publish (sync_every > 1)
             result = self._trained(version)
             self._team.publish(result.manifest)
+        self._exported.stage("evaluating", version)
         with self._screen.stage(f"evaluating v{version}") as progress:
             found: HeldoutResult = evaluate(
                 self._config, heldout, version, self._team.rollouts, self._should_stop, progress
             )
+        self._exported.evaluated(version, found)
         self._team.store("put_evaluation", version, found.to_json())
         self._screen.evaluation_line(version, found, self._config.languages.dominant)

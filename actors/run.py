@@ -12,6 +12,7 @@ from actors.metrics import MetricsLog
 from actors.pool import StopRequested
 from actors.preflight import check_inputs
 from actors.run_folder import RunFolder, open_run_folder
+from actors.run_metrics import RunMetrics
 from actors.screen import Screen
 from actors.signals import StopFlag
 from actors.team import Team, start_team
@@ -41,7 +42,8 @@ def run_training(config: Config, resume: bool) -> bool:
     try:
         with start_team(config, inputs.prompts, folder, flag) as team:
             screen.say(f"rollout, reward and learner actors are up, weights v{team.version}")
-            Driver(config, inputs, team, screen, metrics, flag).run()
+            exported = RunMetrics(config.run.name, config.schedule.rounds)
+            Driver(config, inputs, team, screen, metrics, flag, exported).run()
             _summarise(config, folder, team, screen, inputs.names, time.time() - started)
     except StopRequested:
         overrides = " ".join(arg for arg in sys.argv[2:] if not arg.startswith("--"))

@@ -68,7 +68,7 @@ class Team:
             cluster.max_actor_restarts,
         )
         self._learner: LearnerGroup = LearnerGroup(
-            config, folder.path, config.model.policy, env=learner_env(_on_gpu(config))
+            config, folder.path, config.model.policy, env=learner_env(_on_gpu(config), cluster.address is None)
         )
         # The group's calls block and are not thread-safe: one thread makes them all, in order.
         self._learner_thread: ThreadPoolExecutor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="learner")
@@ -147,7 +147,8 @@ class Team:
         reward, back = self.config.reward, self.config.schedule.sync_every
         policy = self.version if reward.policy == "current" else 0
         previous = reward.reference == "previous_round" and policy > 0
-        reference = self._model(policy - back) if previous else self.config.model.reference
+        start = self.config.model.reference
+        reference = self._model(policy - back) if previous else start and start.absolute()
         group = self._groups.groups["reward"]
         return create_reward_actor(
             self.config, self._prompts, self._model(policy), reference, self.version, index, group

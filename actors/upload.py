@@ -102,8 +102,9 @@ def check_inputs_travel(config: Config, config_file: Path, upload: Upload) -> st
         place = path.resolve()
         if place.is_relative_to(upload.root) and place.relative_to(upload.root).as_posix() in upload:
             continue
-        why = "is left out of the upload (by .gitignore, .rayignore, or as runs/)" if place.exists() else "does not exist"
+        left_out = "is left out of the upload (by .gitignore, .rayignore, or as runs/)"
         raise UserError(
-            f"{field}: {path} {why}, so the job would not find it; name an absolute path on storage that all nodes share"
+            f"{field}: {path} {left_out if place.exists() else 'does not exist'}, so the job would not find it; name "
+            "an absolute path on storage that all nodes share"
         )
     return config_file.resolve().relative_to(upload.root).as_posix()
