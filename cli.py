@@ -43,8 +43,16 @@ def train(
         from actors.screen import print_plan
 
         print(dump_yaml(resolved), end="")
-        print_plan(PlacementPlan.from_config(resolved))
+        plan = PlacementPlan.from_config(resolved)
+        print_plan(plan)
+        if cluster is not None:
+            from actors.screen import print_nodes
+            from configs.nodes import load_cluster
+
+            print_nodes(plan, load_cluster(cluster).resources())
         return
+    if cluster is not None:
+        raise UserError("--cluster: only describes a cluster for --dry-run; cluster.address names one to run on")
     from actors.env import apply_driver_env
 
     apply_driver_env()

@@ -12,11 +12,13 @@ from typing import Any, TypeVar
 from actors.calls import call
 from actors.cluster import start_cluster
 from actors.env import learner_env
+from actors.fit import check_each_fits
 from actors.placement import PlacementGroups, PlacementPlan, check_capacity, reserve
 from actors.pool import Pool
 from actors.reward import create_reward_actor
 from actors.rollout import create_rollout_actor
 from actors.run_folder import RunFolder
+from actors.shared import check_shared
 from actors.signals import StopFlag, stop_on_signals
 from actors.store import create_store_actor
 from configs.schema import Config
@@ -170,10 +172,15 @@ def start_team(config: Config, prompts: PromptSet, folder: RunFolder, flag: Stop
         flag: Set by ctrl-C or SIGTERM from the moment that Ray is up.
 
     Raises:
-        UserError: The cluster has fewer CPUs or GPUs than the plan needs; nothing was started then.
+        UserError: The cluster has fewer CPUs or GPUs than the plan needs, in all or on any node, or its nodes do not
+            share the storage; nothing was started then.
     """
     with start_cluster(config.cluster, folder.path) as cluster, stop_on_signals(flag):
-        check_capacity(PlacementPlan.from_config(config), cluster.resources)
+        plan = PlacementPlan.from_config(config)
+        check_capacity(plan, cluster.resources)
+        check_each_fits(plan, cluster.nodes)
+        models = {"model.policy": config.model.policy, "model.reference": config.model.reference}
+        check_shared(folder.path, models, config.cluster.start_timeout_s)
         team = Team(config, prompts, folder)
         try:
             team.start()
