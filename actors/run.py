@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 
 from actors.calls import ActorDied, DeadlineExceeded
 from actors.driver import Driver
 from actors.health import SyncError
+from actors.job import inside_job
 from actors.metrics import MetricsLog
 from actors.pool import StopRequested
 from actors.preflight import check_inputs
@@ -47,7 +49,8 @@ def run_training(config: Config, resume: bool) -> bool:
             _summarise(config, folder, team, screen, inputs.names, time.time() - started)
     except StopRequested:
         overrides = " ".join(arg for arg in sys.argv[2:] if not arg.startswith("--"))
-        screen.say(f"stopped by {flag.asked_by}; nothing is lost. Go on: isogloss train {overrides} --resume")
+        again = "submit it again" if inside_job(os.environ) else f"isogloss train {overrides} --resume"
+        screen.say(f"stopped by {flag.asked_by}; nothing is lost. Go on: {again}")
         return False
     except (ActorDied, DeadlineExceeded, LearnerFailed, LearnerTimeout, SyncError) as error:
         raise UserError(f"{error}\n  {folder.path} keeps all that was done; go on with --resume") from error

@@ -81,9 +81,11 @@ def test_ray_versions_agree() -> None:
 def test_rayjob_runs_a_preset_that_fits_its_pods(tmp_path: Path) -> None:
     document = manifest("rayjob")
     words = shlex.split(document["spec"]["entrypoint"])
-    assert words[:4] == ["python", "-m", "cli", "train"]
+    assert words[:2] == ["isogloss", "train"]
     assert words[-1] == "--resume-or-start"
-    config = load_config(Path(words[4]), words[5:-1])
+    (home,) = [found[0] for name, found in instructions() if name == "WORKDIR"]
+    preset = str(Path(words[2]).relative_to(home))
+    config = load_config(Path(preset), words[3:-1])
     assert str(config.run.dir).startswith("/shared/")
     assert str(config.model.policy).startswith("/shared/")
     groups = document["spec"]["rayClusterSpec"]["workerGroupSpecs"]
@@ -98,7 +100,7 @@ def test_rayjob_runs_a_preset_that_fits_its_pods(tmp_path: Path) -> None:
     ]
     described = tmp_path / "pods.yaml"
     described.write_text(yaml.safe_dump({"nodes": nodes}))
-    done = CliRunner().invoke(app, ["train", words[4], "--dry-run", "--cluster", str(described)])
+    done = CliRunner().invoke(app, ["train", preset, "--dry-run", "--cluster", str(described)])
     assert done.exit_code == 0, done.output
     assert "learner x 8" in done.output
 
