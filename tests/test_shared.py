@@ -27,9 +27,13 @@ class Task:
         return self._node, paths
 
 
+def node_id(number: int) -> str:
+    return f"{number:056x}"
+
+
 def node(number: int, cpus: float, alive: bool = True) -> dict[str, Any]:
     resources = {"CPU": cpus} if cpus else {}
-    return {"NodeID": f"n{number}", "NodeManagerAddress": f"10.0.0.{number}", "Alive": alive, "Resources": resources}
+    return {"NodeID": node_id(number), "NodeManagerAddress": f"10.0.0.{number}", "Alive": alive, "Resources": resources}
 
 
 def cluster(monkeypatch: pytest.MonkeyPatch, nodes: list[dict[str, Any]], blind: dict[str, list[str]]) -> list[str]:
@@ -47,15 +51,16 @@ def cluster(monkeypatch: pytest.MonkeyPatch, nodes: list[dict[str, Any]], blind:
 
 def test_nodes_that_lack_a_folder_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nodes = [node(1, 4), node(2, 4), node(3, 4), node(4, 0), node(5, 4, alive=False)]
-    asked = cluster(monkeypatch, nodes, {"n2": ["run.dir"], "n3": ["run.dir", "model.policy"]})
+    asked = cluster(monkeypatch, nodes, {node_id(2): ["run.dir"], node_id(3): ["run.dir", "model.policy"]})
     with pytest.raises(UserError, match=r"run\.dir: .* is not the same folder on node\(s\) 10\.0\.0\.2, 10\.0\.0\.3;"):
         shared.check_shared(tmp_path, {"model.policy": tmp_path}, 5)
-    assert asked == ["n1", "n2", "n3"], "nodes that are gone, or lend nothing, are not asked"
+    assert asked == [node_id(1), node_id(2), node_id(3)], "nodes that are gone, or lend nothing, are not asked"
     assert list(tmp_path.iterdir()) == [], "the mark is left behind"
 
 
 def test_model_that_one_node_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cluster(monkeypatch, [node(1, 4), node(2, 4)], {"n2": ["model.reference"]})
+    cluster(monkeypatch, [node(1, 4), node(2, 4)], {node_id(2): ["model.reference"]})
+    (tmp_path / "sft").mkdir()
     folders: dict[str, Path | None] = {"model.policy": tmp_path, "model.reference": tmp_path / "sft"}
     with pytest.raises(UserError, match=r"model\.reference: .*sft is not the same folder on node\(s\) 10\.0\.0\.2;"):
         shared.check_shared(tmp_path, folders, 5)
@@ -64,7 +69,7 @@ def test_model_that_one_node_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_shared_storage_passes_and_one_node_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = cluster(monkeypatch, [node(1, 4), node(2, 4)], {})
     shared.check_shared(tmp_path, {"model.policy": tmp_path, "model.reference": None}, 5)
-    assert asked == ["n1", "n2"]
-    asked = cluster(monkeypatch, [node(1, 4)], {"n1": ["run.dir"]})
+    assert asked == [node_id(1), node_id(2)]
+    asked = cluster(monkeypatch, [node(1, 4)], {node_id(1): ["run.dir"]})
     shared.check_shared(tmp_path, {}, 5)
     assert asked == []
