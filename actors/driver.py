@@ -260,7 +260,10 @@ class Driver:
     def _evaluate(self, version: int) -> None:
         """Held-out accuracy of the weights that the rollout actors hold, once a version."""
         heldout = self._inputs.heldout
-        if heldout is None or version in self._team.store("evaluations"):
+        if heldout is None:
+            return
+        if known := self._team.store("evaluations").get(version):
+            self._exported.evaluated(version, HeldoutResult.from_json(known))
             return
         if self._team.version != version:  # e.g. the last round did not publish (sync_every > 1)
             result = self._trained(version)

@@ -57,6 +57,7 @@ class RunMetrics:
         if now - self._pools_at < POOLS_EVERY_S:
             return
         self._pools_at = now
+        self._out.refresh()
         for pool in pools:
             role = pool.name.split()[0]
             busy = [worker.call is not None for worker in pool.workers]

@@ -79,12 +79,20 @@ class Telemetry:
     def __init__(self, run: str) -> None:
         self._run = run
         self._made: dict[str, Any] = {}
+        self._gauges: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
         self._stage: str | None = None
 
     def set(self, name: str, value: float | None, **labels: object) -> None:
         """Set a gauge; None (not known) leaves it as it is."""
         if value is not None:
-            self._metric(name, "gauge").set(float(value), self._labels(labels))
+            tags = self._labels(labels)
+            self._metric(name, "gauge").set(float(value), tags)
+            self._gauges[name, tuple(sorted(tags.items()))] = float(value)
+
+    def refresh(self) -> None:
+        """Set all gauges to what they are: Ray's agent drops those of which it hears nothing for two exports."""
+        for (name, tags), value in self._gauges.items():
+            self._made[name].set(value, dict(tags))
 
     def count(self, name: str, amount: float, **labels: object) -> None:
         """Add to a counter."""

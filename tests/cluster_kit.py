@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -57,18 +59,19 @@ def two_nodes(folder: Path, head_cpus: int, second_cpus: int) -> Iterator[TwoNod
         second_cpus: CPUs that it lends on the second node.
     """
     gcs, dashboard, client, *metrics = free_ports(5)
+    session = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # short: the paths of sockets must be
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {
         "PATH": f"{RAY.parent}{os.pathsep}{os.environ['PATH']}",  # as an activated environment: jobs find `python`
-        "RAY_JOB_STOP_WAIT_TIME_S": "30",
+        "RAY_JOB_STOP_WAIT_TIME_S": "60",
         "RAY_metrics_report_interval_ms": "1000",
     }
     # An agent's port is fixed by default: a second Ray on the machine would have none to serve jobs or metrics.
-    common = ["--block", "--disable-usage-stats", "--dashboard-agent-listen-port=0"]
+    common = ["--block", "--dashboard-agent-listen-port=0"]
     commands = (
         [
             "--head", f"--node-ip-address={HEAD}", f"--port={gcs}", f"--num-cpus={head_cpus}",
             f"--dashboard-host={HEAD}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}",
-            f"--metrics-export-port={metrics[0]}",
+            f"--metrics-export-port={metrics[0]}", f"--temp-dir={session}",
         ],
         [
             f"--address={HEAD}:{gcs}", f"--node-ip-address={SECOND}", f"--num-cpus={second_cpus}",
@@ -91,6 +94,7 @@ def two_nodes(folder: Path, head_cpus: int, second_cpus: int) -> Iterator[TwoNod
                 process.wait(timeout=15)
             if process.poll() is None:
                 process.kill()
+        shutil.rmtree(session, ignore_errors=True)
 
 
 def _wait(url: str, process: subprocess.Popen[bytes], log: str) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ NAME = "job"
 # No node holds both rollout (3 CPUs) and learner (2), wherever the first of them lands.
 HEAD_CPUS, SECOND_CPUS = 4, 3
 SPREAD = ("rollout.cpus_per_actor=3", "reward.cpus_per_actor=1", "learner.cpus_per_worker=2")
-QUICK = ("schedule.rounds=1", "prompts.heldout_limit=4", "rollout.prompts_per_round=24", "rollout.chunk_prompts=6")
+QUICK = ("schedule.rounds=1", "prompts.heldout_limit=4", "rollout.prompts_per_round=72", "rollout.chunk_prompts=12")
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +41,14 @@ class Scraper(threading.Thread):
         self._urls = urls
         self._stop_asked = threading.Event()
         self.samples: set[str] = set()  # name with labels
+        self.latest: set[str] = set()  # of the last scrape that found any
 
     def run(self) -> None:
         while not self._stop_asked.wait(1.0):
-            for url in self._urls:
-                lines = re.findall(r"^(ray_isogloss_\S+?(?:\{[^}]*\})?) ", fetch(f"{url}/metrics"), re.MULTILINE)
-                self.samples.update(lines)
+            text = "".join(fetch(f"{url}/metrics") for url in self._urls)
+            found = set(re.findall(r"^(ray_isogloss_\S+?(?:\{[^}]*\})?) ", text, re.MULTILINE))
+            self.samples |= found
+            self.latest = found or self.latest
 
     def finish(self) -> dict[str, set[str]]:
         """Labels with values, by exported name."""
@@ -94,6 +97,15 @@ def nodes_of_actors(cluster: TwoNodes) -> dict[str, set[str]]:
     return found
 
 
+def seen_everywhere(cluster: TwoNodes, nodes: dict[str, set[str]]) -> bool:
+    """Whether engine and learner were both seen by now; ``nodes`` collects where."""
+    if {"rollout", "learner"} <= set(nodes):
+        return True
+    for role, ids in nodes_of_actors(cluster).items():
+        nodes.setdefault(role, set()).update(ids)
+    return False
+
+
 def test_job_on_two_nodes_is_stopped_resumed_and_watched(cluster: TwoNodes, tmp_path: Path) -> None:
     from ray.job_submission import JobSubmissionClient
 
@@ -105,23 +117,24 @@ def test_job_on_two_nodes_is_stopped_resumed_and_watched(cluster: TwoNodes, tmp_
     assert "isogloss-job at" in begun.stdout
     assert "job stop" in begun.stdout
     client: Any = JobSubmissionClient(cluster.dashboard)
-    log = lambda: client.get_job_logs("isogloss-job")  # noqa: E731
+    log = partial(client.get_job_logs, "isogloss-job")
 
     def sampling() -> bool:
         status = client.get_job_status("isogloss-job").value
         assert status in ("PENDING", "RUNNING"), log()
         return chunks_answered(runs) >= 1
 
-    wait_until(sampling, "round 1 samples")
+    wait_until(lambda: client.get_job_status("isogloss-job").value == "RUNNING", "the job runs", 60)
     second = submit(cluster, runs, "--no-wait")
     assert second.returncode == 2, "the same run twice at a time"
     assert "is running as job isogloss-job" in second.stderr
-    nodes = nodes_of_actors(cluster)
+    nodes: dict[str, set[str]] = {}
+    wait_until(lambda: seen_everywhere(cluster, nodes) and sampling(), "round 1 samples")
     assert len(nodes["rollout"]) == len(nodes["learner"]) == 1, nodes
     assert nodes["rollout"] != nodes["learner"], "rollout and learner share a node"
 
     client.stop_job("isogloss-job")
-    wait_until(lambda: client.get_job_status("isogloss-job").value == "STOPPED", "the job stopped", 60)
+    wait_until(lambda: client.get_job_status("isogloss-job").value == "STOPPED", "the job stopped", 90)
     assert "stopped by SIGTERM; nothing is lost" in log(), log()
     answered = chunks_answered(runs)
     with journal(runs, NAME) as store:
@@ -142,6 +155,8 @@ def test_job_on_two_nodes_is_stopped_resumed_and_watched(cluster: TwoNodes, tmp_
     expected = {name for metric, entry in METRICS.items() if not entry.served for name in exported_names(metric)}
     assert expected == set(exported), expected ^ set(exported)
     assert 'run="job"' in exported["ray_isogloss_stage"]
+    once = {"ray_isogloss_rounds", "ray_isogloss_weight_version"}
+    assert once <= {name.partition("{")[0] for name in scraper.latest}, "gauges that are set once are forgotten"
     stages = {label for label in exported["ray_isogloss_stage"] if label.startswith("stage=")}
     assert stages >= {f'stage="{stage}"' for stage in ("starting", "evaluating", "sampling")}
     assert {'language="es"', 'language="sw"', 'version="0"'} <= exported["ray_isogloss_candidates_total"]
