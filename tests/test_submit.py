@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -254,3 +256,11 @@ def test_description_that_is_wrong(tmp_path: Path, text: str, message: str) -> N
 def test_description_is_for_dry_runs() -> None:
     done = CliRunner().invoke(app, ["train", "configs/demo.yaml", "--cluster", "deploy/clusters/laptop.yaml"])
     assert "--cluster: only describes" in str(done.exception)
+
+
+def test_submitting_imports_ray_only_after_its_environment_is_set() -> None:
+    code = (
+        "import sys, cli, actors.submit, actors.upload, actors.job, actors.fit, actors.telemetry, configs.nodes; "
+        "assert not {'ray', 'torch', 'vllm'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
