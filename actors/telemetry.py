@@ -1,8 +1,8 @@
 """Every metric of a run that Ray exports for Prometheus, and the only place that defines them.
 
 ``/metrics`` of a node shows them as ``ray_<name>``, counters with ``_total`` as Prometheus wants it, histograms as
-``_bucket``, ``_sum`` and ``_count``. ``deploy/grafana/isogloss.json`` draws them. Every metric has a label ``run``
-besides its own, since several runs may share a cluster.
+``_bucket``, ``_sum`` and ``_count``. ``deploy/grafana/isogloss.json`` draws them. Every metric of a run has a label
+``run`` besides its own, since several runs may share a cluster.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ BUCKETS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric: what it is, and its labels besides ``run``."""
+    """One metric: what it is, and its labels besides ``run``, which the serving replicas' own do not have."""
 
     kind: Kind
     description: str
@@ -54,8 +54,8 @@ METRICS: dict[str, Metric] = {
     "isogloss_heldout_right_language": Metric(
         "gauge", "Share of held-out answers in the right language.", ("language", "version")
     ),
-    "isogloss_served_version": Metric("gauge", "Weight version that a serving replica answers with.", (), True),
-    "isogloss_request_seconds": Metric("histogram", "Time of a served request.", ("version",), True),
+    "isogloss_serve_requests": Metric("counter", "Served requests.", ("version", "status"), True),
+    "isogloss_serve_request_seconds": Metric("histogram", "Time of a served request.", ("version",), True),
 }
 
 
