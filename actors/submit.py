@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import shlex
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from actors.job import SUBMITTED_FROM
-from actors.upload import EXCLUDES, check_inputs_travel, check_upload, list_upload
+from actors.upload import EXCLUDES, Upload, check_inputs_travel, check_upload, list_upload
 from configs.errors import UserError
 from configs.load import load_config
 
@@ -114,22 +115,23 @@ def within(seconds: float, what: str, work: Callable[[], T]) -> T:
         return found[0]
     if not failed:
         raise UserError(f"{what}: no answer within {seconds:g} s; is this the dashboard's address?")
-    error = failed[0]
-    text = str(error)
+    raise UserError(f"{what}: {_cure(failed[0])}") from failed[0]
+
+
+def _cure(error: BaseException) -> str:
     if "Authentication" in type(error).__name__:
-        raise UserError(
-            f"{what}: the cluster refuses this token; put the head's token (~/.ray/auth_token there) into "
-            "~/.ray/auth_token or RAY_AUTH_TOKEN here"
-        ) from error
+        return (
+            "the cluster refuses this token; put the head's (~/.ray/auth_token there) into ~/.ray/auth_token or "
+            "RAY_AUTH_TOKEN here"
+        )
     if isinstance(error, ConnectionError):
-        raise UserError(f"{what}: nothing answers there; start a cluster with `ray start --head`, or name another "
-                        "dashboard with --address") from error  # fmt: skip
-    if "No available agent" in text:
-        raise UserError(
-            f"{what}: the head node's agent serves no jobs, which is so when another Ray on that machine has its port; "
-            "start the head with --dashboard-agent-listen-port=0"
-        ) from error
-    raise UserError(f"{what}: {text}") from error
+        return "nothing answers there; start a cluster with `ray start --head`, or name another with --address"
+    if "No available agent" in str(error):
+        return (
+            "the head node's agent serves no jobs, which is so when another Ray on that machine has its port; start "
+            "the head with --dashboard-agent-listen-port=0"
+        )
+    return str(error)
 
 
 class Follower:
@@ -137,11 +139,11 @@ class Follower:
 
     Args:
         client: Has ``tail_job_logs(id)``, which begins at the log's beginning.
-        job: Id.
+        job: Whose.
         write: Gets the new text.
     """
 
-    def __init__(self, client: Any, job: str, write: Callable[[str], object]) -> None:
+    def __init__(self, client: Any, job: Job, write: Callable[[str], object]) -> None:
         self._client = client
         self._job = job
         self._write = write
@@ -159,12 +161,14 @@ class Follower:
                 return
             except (RuntimeError, OSError) as error:
                 if attempt == RECONNECTS - 1:
-                    raise UserError(f"{self._job}: the connection to its log was lost ({error})") from error
+                    raise UserError(
+                        f"{self._job.id}: the connection to its log was lost ({error}); the job goes on\n{self._job.hints()}"
+                    ) from error
                 time.sleep(min(2.0**attempt, 10.0))
 
     async def _tail(self) -> None:
         seen = 0
-        async for text in self._client.tail_job_logs(self._job):
+        async for text in self._client.tail_job_logs(self._job.id):
             seen += len(text)
             if seen > self._printed:
                 self._write(text[len(text) - (seen - self._printed) :])
@@ -204,36 +208,44 @@ def submit_run(
     check_upload(upload)
     from ray.job_submission import JobSubmissionClient
 
+    logging.getLogger("ray").setLevel(logging.ERROR)  # what is left out of the upload is said here
     client = within(CALL_TIMEOUT_S, url, lambda: JobSubmissionClient(url))
-    known = within(
-        CALL_TIMEOUT_S, f"{url}: list of jobs",
-        lambda: {str(job.submission_id): job.status.value for job in client.list_jobs()},
-    )  # fmt: skip
+    known = within(CALL_TIMEOUT_S, f"{url}: list of jobs", lambda: _statuses(client))
     again = shlex.join(["isogloss", "submit", str(config_file), *overrides, *(["--address", url] if address else [])])
     job = Job(free_job_id(config.run.name, known), url, again)
     write(f"upload   {len(upload.files)} files, {upload.mib:.1f} MiB, of {upload.root}\n")
     if "cli.py" not in upload:
         write("code     as installed on the cluster: there is no cli.py in this folder\n")
-    within(
-        CALL_TIMEOUT_S, f"{url}: submitting {job.id}",
-        lambda: client.submit_job(
-            entrypoint=entrypoint(path, overrides),
-            submission_id=job.id,
-            runtime_env={
-                "working_dir": str(upload.root),
-                "excludes": list(EXCLUDES),
-                "env_vars": {SUBMITTED_FROM: str(upload.root)},
-            },
-            metadata={"run": config.run.name, "config": path, "overrides": shlex.join(overrides)},
-        ),
-    )  # fmt: skip
+    within(CALL_TIMEOUT_S, f"{url}: submitting {job.id}", lambda: _send(client, job.id, upload, path, overrides))
     write(f"job      {job.id} at {url}\n{job.hints()}\n")
-    return _follow(client, job, write) if wait else True
+    return follow(client, job, write) if wait else True
 
 
-def _follow(client: JobSubmissionClient, job: Job, write: Callable[[str], object]) -> bool:
+def _statuses(client: JobSubmissionClient) -> dict[str, str]:
+    return {job.submission_id: job.status.value for job in client.list_jobs() if job.submission_id}
+
+
+def _send(client: JobSubmissionClient, job: str, upload: Upload, config: str, overrides: Sequence[str]) -> None:
+    client.submit_job(
+        entrypoint=entrypoint(config, overrides),
+        submission_id=job,
+        runtime_env={
+            "working_dir": str(upload.root),
+            "excludes": list(EXCLUDES),
+            "env_vars": {SUBMITTED_FROM: str(upload.root)},
+        },
+        metadata={"config": config, "overrides": shlex.join(overrides)},
+    )
+
+
+def follow(client: JobSubmissionClient, job: Job, write: Callable[[str], object]) -> bool:
+    """Show a job's log until it ends; returns whether it is finished or goes on without us (ctrl-C).
+
+    Raises:
+        UserError: The job failed, or its log could not be followed.
+    """
     try:
-        Follower(client, job.id, write).follow()
+        Follower(client, job, write).follow()
         status = final_status(client, job.id)
     except KeyboardInterrupt:
         write(f"\ndetached: {job.id} goes on\n{job.hints()}\n")

@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from actors.job import HOME, IN_JOB, SUBMITTED_FROM, adapt_to_job
-from actors.submit import Follower, Job, cluster_address, entrypoint, free_job_id, within
+from actors.submit import Follower, Job, cluster_address, entrypoint, follow, free_job_id, within
 from actors.upload import LIMIT_MIB, check_inputs_travel, check_upload, list_upload
 from cli import app
 from configs.errors import UserError
@@ -129,8 +129,7 @@ def test_command_survives_the_shell_and_resumes() -> None:
     words = shlex.split(command)
     assert words[:5] == ["exec", "python", "-m", "cli", "train"]
     assert words[5:] == ["configs/my run.yaml", "languages.codes=[en, es]", "run.name=it's", "--resume-or-start"]
-    job = Job("isogloss-demo", "http://h:8265", "isogloss submit x")
-    assert "job stop --address http://h:8265 isogloss-demo" in job.hints()
+    assert "job stop --address http://h:8265 isogloss-demo" in FIRST.hints()
 
 
 def test_address() -> None:
@@ -179,6 +178,9 @@ def test_wrong_config_is_found_before_anything_is_sent() -> None:
     assert "did you mean learner.beta" in str(done.exception)
 
 
+FIRST = Job("isogloss-demo", "http://h:8265", "isogloss submit configs/demo.yaml")
+
+
 class Flaky:
     """A log that comes in pieces; the connection breaks after some of them."""
 
@@ -188,6 +190,8 @@ class Flaky:
     async def tail_job_logs(self, _job: str) -> AsyncIterator[str]:
         pieces = self.attempts.pop(0)
         for piece in pieces:
+            if piece == "CTRL-C":
+                raise KeyboardInterrupt
             if piece == "BREAK":
                 raise RuntimeError("connection lost")
             yield piece
@@ -196,10 +200,19 @@ class Flaky:
 def test_log_is_printed_once_over_two_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "sleep", lambda _seconds: None)
     shown: list[str] = []
-    Follower(Flaky(["one\n", "two\nth", "BREAK"], ["one\ntwo\n", "three\n", "four\n"]), "job", shown.append).follow()
+    Follower(Flaky(["one\n", "two\nth", "BREAK"], ["one\ntwo\n", "three\n", "four\n"]), FIRST, shown.append).follow()
     assert "".join(shown) == "one\ntwo\nthree\nfour\n"
-    with pytest.raises(UserError, match="connection to its log was lost"):
-        Follower(Flaky(*[["BREAK"]] * 5), "job", shown.append).follow()
+    with pytest.raises(UserError, match=r"(?s)connection to its log was lost .* the job goes on.* job logs --follow"):
+        Follower(Flaky(*[["BREAK"]] * 5), FIRST, shown.append).follow()
+
+
+def test_ctrl_c_detaches() -> None:
+    shown: list[str] = []
+    assert follow(Flaky(["one\n", "CTRL-C"]), FIRST, shown.append)
+    text = "".join(shown)
+    assert text.startswith("one\n\ndetached: isogloss-demo goes on")
+    for hint in ("job logs --follow", "job stop", "isogloss submit configs/demo.yaml"):
+        assert hint in text
 
 
 # --- a described cluster -----------------------------------------------------------------------------------------
