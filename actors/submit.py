@@ -162,7 +162,8 @@ class Follower:
             except (RuntimeError, OSError) as error:
                 if attempt == RECONNECTS - 1:
                     raise UserError(
-                        f"{self._job.id}: the connection to its log was lost ({error}); the job goes on\n{self._job.hints()}"
+                        f"{self._job.id}: the connection to its log was lost ({error}); the job goes on\n"
+                        f"{self._job.hints()}"
                     ) from error
                 time.sleep(min(2.0**attempt, 10.0))
 
