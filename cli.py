@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -27,25 +28,58 @@ def train(
     overrides: Annotated[list[str] | None, typer.Argument(help="section.field=value …")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print config and placement; start nothing.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run folder.")] = False,
+    resume_or_start: Annotated[
+        bool, typer.Option("--resume-or-start", help="As --resume where the run folder is there, else a new run.")
+    ] = False,
+    cluster: Annotated[Path | None, typer.Option(help="With --dry-run: file that lists a cluster's nodes.")] = None,
 ) -> None:
     """Run the rounds of a config and report accuracy before and after, by language."""
+    from actors.job import adapt_to_job
     from configs.load import dump_yaml, load_config
 
-    resolved = load_config(config, overrides or [])
+    resolved = adapt_to_job(load_config(config, overrides or []), os.environ, Path.cwd())
     if dry_run:
         from actors.placement import PlacementPlan
         from actors.screen import print_plan
 
         print(dump_yaml(resolved), end="")
-        print_plan(PlacementPlan.from_config(resolved))
+        plan = PlacementPlan.from_config(resolved)
+        print_plan(plan)
+        if cluster is not None:
+            from actors.screen import print_nodes
+            from configs.nodes import load_cluster
+
+            print_nodes(plan, load_cluster(cluster).resources())
         return
+    if cluster is not None:
+        raise UserError("--cluster: only describes a cluster for --dry-run; cluster.address names one to run on")
     from actors.env import apply_driver_env
 
     apply_driver_env()
     from actors.run import run_training
 
-    finished = run_training(resolved, resume=resume)
+    folder = resolved.run.dir / resolved.run.name
+    finished = run_training(resolved, resume=resume or (resume_or_start and (folder / "config.yaml").is_file()))
     if not finished:
+        raise typer.Exit(INTERRUPTED_EXIT)
+
+
+@app.command()
+def submit(
+    config: Annotated[Path, typer.Argument(help="YAML file below the working directory.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="section.field=value …")] = None,
+    address: Annotated[
+        str | None, typer.Option(help="URL of the dashboard; default RAY_ADDRESS, or http://127.0.0.1:8265.")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the log; ctrl-C detaches.")] = True,
+) -> None:
+    """Run a config as a Ray job; the same line again goes on with a run that was stopped."""
+    from actors.env import apply_driver_env
+
+    apply_driver_env()
+    from actors.submit import submit_run
+
+    if not submit_run(config, overrides or [], address, wait, lambda text: print(text, end="", flush=True)):
         raise typer.Exit(INTERRUPTED_EXIT)
 
 

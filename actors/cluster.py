@@ -26,12 +26,14 @@ class Cluster:
         address: Of the head (host:port).
         started_here: Whether it ends with this process.
         resources: What it has in all.
+        nodes: CPU and GPU of every living node, by address.
         seconds: How long starting or joining took.
     """
 
     address: str
     started_here: bool
     resources: dict[str, float]
+    nodes: dict[str, dict[str, float]]
     seconds: float
 
 
@@ -67,6 +69,14 @@ def _join(address: str) -> dict[str, str]:
     return dict(context.address_info)
 
 
+def living_nodes() -> dict[str, dict[str, float]]:
+    """CPU and GPU of every living node of the cluster that this process is connected to, by address."""
+    living = [node for node in ray.nodes() if node["Alive"]]
+    names = [f"{node['NodeManagerAddress']} ({node['NodeID'][:6]})" for node in living]  # an address may be shared
+    has = [{kind: node["Resources"].get(kind, 0.0) for kind in ("CPU", "GPU")} for node in living]
+    return dict(zip(names, has, strict=True))
+
+
 @contextmanager
 def start_cluster(config: ClusterConfig, run_dir: Path, dashboard: bool = False) -> Iterator[Cluster]:
     """Start a Ray cluster on this machine's loopback interface, or join the configured one; leave it at the end.
@@ -90,6 +100,6 @@ def start_cluster(config: ClusterConfig, run_dir: Path, dashboard: bool = False)
         session, address = info["session_dir"], info["gcs_address"]
         (run_dir / "ray-session").write_text(f"{session}/logs\n", encoding="utf-8")
         seconds = time.monotonic() - begun
-        yield Cluster(address, config.address is None, ray.cluster_resources(), seconds)
+        yield Cluster(address, config.address is None, ray.cluster_resources(), living_nodes(), seconds)
     finally:
         ray.shutdown()

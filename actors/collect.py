@@ -11,6 +11,7 @@ from actors.metrics import StageClock
 from actors.pool import Call, Pool
 from actors.preflight import Inputs
 from actors.reward import Judged
+from actors.run_metrics import RunMetrics
 from configs.schema import Config
 from judges.records import Usage
 from rollout.plan import Chunk, answer_chunks, translation_chunks
@@ -31,6 +32,7 @@ class RoundCollector:
         store: Calls a method of the journal.
         clock: Gets the actors' busy intervals as stages "generate" and "score".
         advance: Called with 1 for every answer chunk that is scored.
+        exported: Told of every chunk that comes back.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class RoundCollector:
         store: StoreCall,
         clock: StageClock,
         advance: Callable[[int], None],
+        exported: RunMetrics,
     ) -> None:
         self._config = config
         self._inputs = inputs
@@ -53,6 +56,7 @@ class RoundCollector:
         self._clock = clock
         self._advance = advance
         self.usage: Usage | None = None  # of a judge, for what was scored since the start
+        self._exported = exported
         self.chunks = answer_chunks(config, inputs.prompts, round)
 
     def start(self) -> None:
@@ -74,6 +78,7 @@ class RoundCollector:
         def done(begin: float, end: float, candidates: list[Candidate]) -> None:
             self._clock.add("generate", begin, end, worker=True)
             self._store("put_chunk", chunk.id, self._round, chunk.stage, candidates)
+            self._exported.sampled(candidates)
             then(candidates)
 
         self._rollouts.submit(Call(f"generate {chunk.id}", "generate", (chunk,), done))
@@ -102,6 +107,7 @@ class RoundCollector:
             if judged.usage is not None:
                 self.usage = judged.usage if self.usage is None else self.usage + judged.usage
             self._store("put_scores", self._round, parts.answers.id, judged.scores, judged.candidates)
+            self._exported.judged(judged)
             self._advance(1)
 
         # Sorted, so that the composition of the forward passes does not depend on which translation came first.

@@ -23,6 +23,7 @@ from actors.metrics import START, MetricsLog, StageClock
 from actors.metrics_rows import learner_figures, round_counts
 from actors.pool import StopRequested, drain
 from actors.preflight import Inputs
+from actors.run_metrics import RunMetrics
 from actors.screen import Screen
 from actors.team import Team
 from configs.errors import UserError
@@ -60,6 +61,7 @@ class Driver:
         screen: Where progress is shown.
         metrics: Where a round's row goes.
         should_stop: Asked several times a second; True ends the run at a resumable point.
+        exported: What Ray exports for dashboards; told of everything.
     """
 
     def __init__(
@@ -70,13 +72,15 @@ class Driver:
         screen: Screen,
         metrics: MetricsLog,
         should_stop: Callable[[], bool],
+        exported: RunMetrics,
     ) -> None:
         self._config = config
         self._given = inputs
         self._team = team
         self._screen = screen
         self._metrics = metrics
-        self._should_stop = should_stop
+        self._stop_asked = should_stop
+        self._exported = exported
         self._clocks: dict[int, StageClock] = {}
         self._results: dict[int, RoundResult] = {}
         self._learning: tuple[Action, Future[Any], float] | None = None
@@ -94,11 +98,13 @@ class Driver:
             if "sample" in by_track:
                 self._sample(by_track["sample"])
             elif self._learning is not None:
+                self._exported.stage("learning", self._learning[0].round)
                 self._wait(self._learning[1])
             else:
                 self._publish(by_track["publish"])
             self._finish_learning()
         self._evaluate(self._config.schedule.rounds)
+        self._exported.stage("finished", self._config.schedule.rounds)
 
     @property
     def _inputs(self) -> Inputs:
@@ -125,6 +131,10 @@ class Driver:
             self._finish_learning()
             self._start_learning(self._actions())
         return self._should_stop()
+
+    def _should_stop(self) -> bool:
+        self._exported.pools([self._team.rollouts, self._team.rewards], self._team.version)
+        return self._stop_asked()
 
     def _clock(self, round: int) -> StageClock:
         return self._clocks.setdefault(round, StageClock())
@@ -154,6 +164,7 @@ class Driver:
         wanted = sample_version(self._config.schedule, action.round)
         assert self._team.version == wanted, f"actors hold v{self._team.version}, round wants v{wanted}"
         pools = [self._team.rollouts, self._team.rewards]
+        self._exported.stage("sampling", action.round)
         with self._screen.stage(f"round {action.round}: sampling and scoring") as progress:
             collector = RoundCollector(
                 self._config,
@@ -164,6 +175,7 @@ class Driver:
                 store=self._team.store,
                 clock=clock,
                 advance=progress.advance,
+                exported=self._exported,
             )
             progress.total(len(collector.chunks))
             for pool in pools:
@@ -201,6 +213,8 @@ class Driver:
                     f"{json.dumps(counts['refused'])}; gates: {json.dumps(counts['gates'])}); more samples or a higher "
                     "temperature give more different answers, gates.* says what is refused"
                 )
+            sampled = sample_version(self._config.schedule, action.round)
+            self._exported.paired(counts, sampled, staleness(sampled, action.round - 1))
             if mined.groups:
                 self._team.store("put_groups", action.round, mined.groups)
             else:
@@ -230,6 +244,7 @@ class Driver:
         clock.busy(end - result.metrics.seconds, end)
         self._team.store("mark_consumed", action.round, action.round)
         figures = learner_figures(result.metrics)
+        self._exported.learned(figures, action.round)
         self._team.store("set_round_state", action.round, action.then, {"learner": figures})
         self._results[action.round] = result
 
@@ -245,11 +260,13 @@ class Driver:
         round, clock = action.round, self._clock(action.round)
         reports: list[Any] = []
         if publishes(self._config.schedule, round):
+            self._exported.stage("publishing", round)
             pools = (self._team.rollouts, self._team.rewards)
             actors = [f"{pool.name} {index}" for pool in pools for index in range(pool.size)]
             with clock.stage("sync", worker=True), _lane(clock, actors, "sync"):
                 result = self._trained(round)
                 reports = self._team.publish(result.manifest)
+            self._exported.synced(reports, round)
         self._done(action)
         self._write_row(round, reports)
         every = self._config.evaluation.every
@@ -286,17 +303,21 @@ class Driver:
         if heldout is None:
             return
         if known := self._team.store("evaluations").get(version):
-            self._metrics.add(version, {"heldout": _shown(HeldoutResult.from_json(known))})
+            before = HeldoutResult.from_json(known)
+            self._exported.evaluated(version, before)
+            self._metrics.add(version, {"heldout": _shown(before)})
             return
         if self._team.version != version:  # e.g. the last round did not publish (sync_every > 1)
             result = self._trained(version)
             self._team.publish(result.manifest)
+        self._exported.stage("evaluating", version)
         for pool in (self._team.rollouts, self._team.rewards):
             pool.watch = None  # an evaluation is no part of a round
         with self._screen.stage(f"evaluating v{version}") as progress:
             found: HeldoutResult = evaluate(
                 self._config, heldout, version, self._team.rollouts, self._should_stop, progress
             )
+        self._exported.evaluated(version, found)
         self._team.store("put_evaluation", version, found.to_json())
         self._metrics.add(version, {"heldout": _shown(found)})
         self._screen.evaluation_line(version, found, self._config.languages.others)

@@ -46,11 +46,12 @@ def driver_env() -> dict[str, str]:
     }
 
 
-def rollout_env(gpu: bool = False) -> dict[str, str]:
+def rollout_env(gpu: bool = False, loopback: bool = True) -> dict[str, str]:
     """Environment of a process that holds a vLLM engine.
 
     Args:
         gpu: Whether the engine runs on GPUs; the CPU-only switches are then left out.
+        loopback: Whether all of the run is on this machine: a cluster that was joined may have other nodes.
     """
     env = {
         **base_env(),
@@ -60,17 +61,23 @@ def rollout_env(gpu: bool = False) -> dict[str, str]:
     }
     if not gpu:
         # Log-probabilities go through a compiled helper that needs a C++ compiler unless this is set.
-        env |= {"TORCH_COMPILE_DISABLE": "1", "VLLM_HOST_IP": "127.0.0.1"}
+        env["TORCH_COMPILE_DISABLE"] = "1"
+    if not gpu and loopback:
+        env["VLLM_HOST_IP"] = "127.0.0.1"
     return env
 
 
-def learner_env(gpu: bool = False) -> dict[str, str]:
+def learner_env(gpu: bool = False, loopback: bool = True) -> dict[str, str]:
     """Environment of a learner rank.
 
     Args:
-        gpu: Whether the ranks train on GPUs; DeepSpeed and gloo are otherwise told to stay on CPU and loopback.
+        gpu: Whether the ranks train on GPUs; DeepSpeed is otherwise told to stay on CPUs.
+        loopback: Whether all of the run is on this machine; gloo then stays on its loopback interface, through which
+            ranks on other nodes could not be reached.
     """
-    return base_env() if gpu else {**base_env(), "DS_ACCELERATOR": "cpu", "GLOO_SOCKET_IFNAME": "lo"}
+    if gpu:
+        return base_env()
+    return {**base_env(), "DS_ACCELERATOR": "cpu", **({"GLOO_SOCKET_IFNAME": "lo"} if loopback else {})}
 
 
 def apply_env(variables: Mapping[str, str]) -> None:

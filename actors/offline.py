@@ -10,6 +10,7 @@ from typing import Any
 from actors.driver import Driver
 from actors.metrics import MetricsLog
 from actors.preflight import check_disk, check_model
+from actors.run_metrics import RunMetrics
 from actors.screen import Screen
 from actors.team import Team
 from configs.errors import UserError
@@ -79,6 +80,7 @@ class OfflineDriver(Driver):
         screen: Where progress is shown.
         metrics: Where a round's row goes.
         should_stop: Asked several times a second; True ends the run at a resumable point.
+        exported: What Ray exports for dashboards.
     """
 
     def __init__(
@@ -88,8 +90,9 @@ class OfflineDriver(Driver):
         screen: Screen,
         metrics: MetricsLog,
         should_stop: Callable[[], bool],
+        exported: RunMetrics,
     ) -> None:
-        super().__init__(inputs.config, None, team, screen, metrics, should_stop)
+        super().__init__(inputs.config, None, team, screen, metrics, should_stop, exported)
         self._offline = inputs
         self._digest = digest(inputs.preferences)
 

@@ -141,7 +141,8 @@ class Pool:
             if worker.call is None and self.queue:
                 call = self.queue.popleft()
                 worker.call = call
-                worker.reference = getattr(worker.handle, call.method).remote(*call.arguments)
+                # The name is what Ray's dashboard and state API show of the call.
+                worker.reference = getattr(worker.handle, call.method).options(name=call.what).remote(*call.arguments)
                 worker.deadline = time.monotonic() + self.call_timeout_s
 
 

@@ -329,7 +329,11 @@ class RewardActor:
         version: int,
         name: str = "reward",
     ) -> None:
+        self._name = name
         self._start = Start(lambda: RewardWorker(config, prompts, policy, reference, version, name))
+
+    def __repr__(self) -> str:  # what Ray's dashboard and logs call the actor
+        return self._name
 
     def ready(self) -> int:
         """Answers once the models are loaded: the weight version of the policy side."""

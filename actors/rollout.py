@@ -153,8 +153,12 @@ class RolloutActor:
     """
 
     def __init__(self, config: dict[str, Any], folder: Path, version: int, name: str = "rollout") -> None:
+        self._name = name
         restarted = ray.get_runtime_context().was_current_actor_reconstructed
         self._start = Start(lambda: RolloutWorker(config, folder, version, name, restarted))
+
+    def __repr__(self) -> str:  # what Ray's dashboard and logs call the actor
+        return self._name
 
     def ready(self) -> int:
         """Answers once the engine is up: the weight version."""
@@ -191,6 +195,7 @@ def create_rollout_actor(
     """
     rollout = config.rollout
     gpu = rollout.gpus_per_actor > 0
-    options = ActorOptions(rollout.cpus_per_actor, rollout.gpus_per_actor, rollout_env(gpu), group, index)
+    env = rollout_env(gpu, loopback=config.cluster.address is None)
+    options = ActorOptions(rollout.cpus_per_actor, rollout.gpus_per_actor, env, group, index)
     name = actor_name(config.run.name, "rollout", index)
     return spawn(RolloutActor, name, options, absolute_dump(config), Path(folder), version, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -11,11 +12,13 @@ from typing import Any
 from actors.calls import ActorDied, DeadlineExceeded
 from actors.driver import Driver
 from actors.health import SyncError
+from actors.job import inside_job
 from actors.metrics import MetricsLog
 from actors.offline import OfflineDriver, check_offline, offline_summary
 from actors.pool import StopRequested
 from actors.preflight import check_inputs
 from actors.run_folder import RunFolder, open_run_folder
+from actors.run_metrics import RunMetrics
 from actors.screen import Screen
 from actors.signals import StopFlag
 from actors.team import Team, start_team
@@ -44,7 +47,8 @@ def run_training(config: Config, resume: bool) -> bool:
 
     def work(team: Team, folder: RunFolder, metrics: MetricsLog, flag: StopFlag) -> None:
         screen.say(f"rollout, reward and learner actors are up, weights v{team.version}")
-        Driver(config, inputs, team, screen, metrics, flag).run()
+        exported = RunMetrics(config.run.name, config.schedule.rounds)
+        Driver(config, inputs, team, screen, metrics, flag, exported).run()
         _summarise(config, folder, team, screen, inputs.names, time.time() - started)
 
     return _with_team(config, inputs.prompts, resume, screen, what, work)
@@ -59,7 +63,8 @@ def _run_offline(config: Config, resume: bool) -> bool:
     what = f"{len(inputs.preferences)} pairs of {config.offline.path} in {config.schedule.rounds} round(s){skipped}"
 
     def work(team: Team, folder: RunFolder, metrics: MetricsLog, flag: StopFlag) -> None:
-        OfflineDriver(inputs, team, screen, metrics, flag).run()
+        exported = RunMetrics(config.run.name, config.schedule.rounds)
+        OfflineDriver(inputs, team, screen, metrics, flag, exported).run()
         _conclude(folder, screen, offline_summary(inputs, team.store("round_states"), time.time() - started))
 
     return _with_team(config, None, resume, screen, what, work)
@@ -82,7 +87,8 @@ def _with_team(
             work(team, folder, metrics, flag)
     except StopRequested:
         overrides = " ".join(arg for arg in sys.argv[2:] if not arg.startswith("--"))
-        screen.say(f"stopped by {flag.asked_by}; nothing is lost. Go on: isogloss train {overrides} --resume")
+        again = "submit it again" if inside_job(os.environ) else f"isogloss train {overrides} --resume"
+        screen.say(f"stopped by {flag.asked_by}; nothing is lost. Go on: {again}")
         return False
     except (ActorDied, DeadlineExceeded, LearnerFailed, LearnerTimeout, SyncError) as error:
         raise UserError(f"{error}\n  {folder.path} keeps all that was done; go on with --resume") from error

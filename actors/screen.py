@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from actors.fit import by_node, place
 from actors.placement import PlacementPlan
 from evaluation.heldout import HeldoutResult
 
@@ -27,6 +28,20 @@ def print_plan(plan: PlacementPlan) -> None:
         table.add_column(column, justify="left" if column == "actors" else "right")
     for name, *numbers in plan.rows():
         table.add_row(name, *(f"{number:g}" for number in numbers))
+    console.print(table)
+
+
+def print_nodes(plan: PlacementPlan, nodes: Mapping[str, Mapping[str, float]]) -> None:
+    """Which process goes to which node of ``--dry-run --cluster``.
+
+    Raises:
+        UserError: A process finds none.
+    """
+    table = Table(title="Nodes", title_justify="left")
+    for column in ("node", "processes", "CPUs", "GPUs"):
+        table.add_column(column, justify="right" if column.endswith("s") and column != "processes" else "left")
+    for row in by_node(place(plan, nodes), nodes, plan):
+        table.add_row(*row)
     console.print(table)
 
 

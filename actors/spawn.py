@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import ray
 from ray.util.placement_group import PlacementGroup
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from actors.env import runtime_env
 from configs.errors import UserError
@@ -55,6 +55,7 @@ class ActorOptions:
         env: Environment variables.
         group: Placement group; None is anywhere.
         bundle: Bundle of the group.
+        here: On the node of the caller and on no other.
     """
 
     cpus: float
@@ -62,6 +63,7 @@ class ActorOptions:
     env: dict[str, str]
     group: PlacementGroup | None = None
     bundle: int = 0
+    here: bool = False
 
 
 def actor_name(run: str, role: str, index: int) -> str:
@@ -98,6 +100,9 @@ def spawn(actor: Any, name: str, options: ActorOptions, *arguments: Any) -> ray.
         settings["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
             options.group, placement_group_bundle_index=options.bundle
         )
+    elif options.here:
+        node = ray.get_runtime_context().get_node_id()
+        settings["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=False)
     try:
         return actor.options(name=name, **settings).remote(*arguments)
     except ValueError:  # Ray's answer to a name that is taken

@@ -39,6 +39,10 @@ class StoreActor:
     def __init__(self, path: Path, digest: str, config: Mapping[str, object], run_name: str) -> None:
         self._start = Start(lambda: Store.open(Path(path), digest, config, run_name))
         self._stats: defaultdict[str, float] = defaultdict(float)
+        self._name = actor_name(run_name, "store", 0)
+
+    def __repr__(self) -> str:  # what Ray's dashboard and logs call the actor
+        return self._name
 
     def _run(self, name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
         begun = time.perf_counter()
@@ -80,7 +84,10 @@ class StoreActor:
 
 
 def create_store_actor(path: Path, digest: str, config: Mapping[str, object], run_name: str) -> ray.actor.ActorHandle:
-    """Start the store actor of a run; it reserves no CPU. Wait for ``ready``, and ``close`` it at the end."""
-    return spawn(
-        StoreActor, actor_name(run_name, "store", 0), ActorOptions(0, 0, base_env()), path, digest, config, run_name
-    )
+    """Start the store actor of a run; it reserves no CPU. Wait for ``ready``, and ``close`` it at the end.
+
+    It runs on the driver's node: SQLite's journal must not be written from one node now and from another after a
+    resume, as network file systems do not keep its locks and shared memory.
+    """
+    options = ActorOptions(0, 0, base_env(), here=True)
+    return spawn(StoreActor, actor_name(run_name, "store", 0), options, path, digest, config, run_name)

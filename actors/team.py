@@ -12,11 +12,13 @@ from typing import Any, TypeVar
 from actors.calls import call
 from actors.cluster import start_cluster
 from actors.env import learner_env
+from actors.fit import check_each_fits
 from actors.placement import PlacementGroups, PlacementPlan, check_capacity, reserve
 from actors.pool import Pool
 from actors.reward import create_reward_actor
 from actors.rollout import create_rollout_actor
 from actors.run_folder import RunFolder
+from actors.shared import check_shared
 from actors.signals import StopFlag, stop_on_signals
 from actors.store import create_store_actor
 from configs.schema import Config
@@ -69,7 +71,7 @@ class Team:
             cluster.max_actor_restarts,
         )
         self._learner: LearnerGroup = LearnerGroup(
-            config, folder.path, config.model.policy, env=learner_env(_on_gpu(config))
+            config, folder.path, config.model.policy, env=learner_env(_on_gpu(config), cluster.address is None)
         )
         # The group's calls block and are not thread-safe: one thread makes them all, in order.
         self._learner_thread: ThreadPoolExecutor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="learner")
@@ -148,7 +150,8 @@ class Team:
         reward, back = self.config.reward, self.config.schedule.sync_every
         policy = self.version if reward.policy == "current" else 0
         previous = reward.reference == "previous_round" and policy > 0
-        reference = self._model(policy - back) if previous else self.config.model.reference
+        start = self.config.model.reference
+        reference = self._model(policy - back) if previous else start and start.absolute()
         group = self._groups.groups["reward"]
         assert self._prompts is not None
         return create_reward_actor(
@@ -171,10 +174,15 @@ def start_team(config: Config, prompts: PromptSet | None, folder: RunFolder, fla
         flag: Set by ctrl-C or SIGTERM from the moment that Ray is up.
 
     Raises:
-        UserError: The cluster has fewer CPUs or GPUs than the plan needs; nothing was started then.
+        UserError: The cluster has fewer CPUs or GPUs than the plan needs, in all or on any node, or its nodes do not
+            share the storage; nothing was started then.
     """
     with start_cluster(config.cluster, folder.path) as cluster, stop_on_signals(flag):
-        check_capacity(PlacementPlan.from_config(config), cluster.resources)
+        plan = PlacementPlan.from_config(config)
+        check_capacity(plan, cluster.resources)
+        check_each_fits(plan, cluster.nodes)
+        models = {"model.policy": config.model.policy, "model.reference": config.model.reference}
+        check_shared(folder.path, models, config.cluster.start_timeout_s)
         team = Team(config, prompts, folder)
         try:
             team.start()

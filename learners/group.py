@@ -38,7 +38,9 @@ from rollout.records import Example
 logger = logging.getLogger(__name__)
 
 # The least that a rank's process needs where no GPU is lent; the caller may pass more.
-CPU_ENVIRONMENT = {"DS_ACCELERATOR": "cpu", "GLOO_SOCKET_IFNAME": "lo"}
+CPU_ENVIRONMENT = {"DS_ACCELERATOR": "cpu"}
+# And where all ranks are on this machine: elsewhere they could not be reached through it.
+LOOPBACK_ENVIRONMENT = {"GLOO_SOCKET_IFNAME": "lo"}
 
 # One poll of the mailbox, and what a reply may take beyond it.
 _POLL_S = 1.0
@@ -80,7 +82,8 @@ class LearnerGroup:
         self._start = Path(start).absolute()
         self._start_round = start_round
         gpu = config.learner.gpus_per_worker > 0
-        self._env = {**({} if gpu else CPU_ENVIRONMENT), **(env or {})}
+        local = {} if config.cluster.address else LOOPBACK_ENVIRONMENT
+        self._env = {**({} if gpu else CPU_ENVIRONMENT | local), **(env or {})}
         self._name = f"learner-mailbox-{uuid.uuid4().hex[:12]}"
         self._storage = self._run_dir / f".{self._name}"
         self._mailbox: Any = None

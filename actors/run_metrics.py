@@ -1,0 +1,102 @@
+"""What happens in a run, as metrics: turns the driver's events into the values of ``actors/telemetry.py``."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from actors.pool import Pool
+from actors.reward import Judged
+from actors.telemetry import Telemetry
+from evaluation.heldout import HeldoutResult
+from rollout.records import Candidate
+
+POOLS_EVERY_S = 1.0  # Ray collects every ten seconds; the driver asks five times a second
+
+
+class RunMetrics:
+    """Keeps the exported metrics of a run up to date.
+
+    Args:
+        run: Name of the run.
+        rounds: Rounds in all.
+    """
+
+    def __init__(self, run: str, rounds: int) -> None:
+        self._out = Telemetry(run)
+        self._pools_at = 0.0
+        self._out.set("isogloss_rounds", rounds)
+        self.stage("starting", 0)
+
+    def stage(self, name: str, round: int) -> None:
+        """The driver begins a stage of a round."""
+        self._out.stage(name)
+        self._out.set("isogloss_round", round)
+
+    def sampled(self, candidates: Sequence[Candidate]) -> None:
+        """A chunk came back from a rollout actor."""
+        tokens: Counter[tuple[str, int]] = Counter()
+        for candidate in candidates:
+            tokens[candidate.key.language, candidate.weight_version] += len(candidate.token_ids)
+        answers = Counter((c.key.language, c.weight_version) for c in candidates)
+        for (language, version), count in answers.items():
+            self._out.count("isogloss_tokens", tokens[language, version], language=language, version=version)
+            self._out.count("isogloss_candidates", count, language=language, version=version)
+
+    def judged(self, judged: Judged) -> None:
+        """A chunk came back from a reward actor."""
+        outcomes = Counter((c.key.language, c.gate, c.weight_version) for c in judged.candidates)
+        for (language, gate, version), count in outcomes.items():
+            self._out.count("isogloss_gate_outcomes", count, language=language, gate=gate, version=version)
+
+    def pools(self, pools: Sequence[Pool], version: int) -> None:
+        """How busy the actors are; cheap to call often, since it does nothing for most of a second."""
+        now = time.monotonic()
+        if now - self._pools_at < POOLS_EVERY_S:
+            return
+        self._pools_at = now
+        self._out.refresh()
+        for pool in pools:
+            role = pool.name.split()[0]
+            busy = [worker.call is not None for worker in pool.workers]
+            self._out.set("isogloss_queue_depth", len(pool.queue), pool=role, state="queued")
+            self._out.set("isogloss_queue_depth", sum(busy), pool=role, state="running")
+            self._out.set("isogloss_engine_version", version, pool=role)
+            self._out.set("isogloss_actor_restarts", pool.restarts, pool=role)
+            for index, is_busy in enumerate(busy):
+                for state, holds in (("busy", is_busy), ("idle", not is_busy)):
+                    self._out.set("isogloss_engine_state", holds, actor=f"{role}-{index}", state=state)
+
+    def paired(self, counts: Mapping[str, Any], sampled_with: int, staleness: int) -> None:
+        """A round's pairs or groups are mined; ``counts`` are those of ``metrics.jsonl``."""
+        self._out.set("isogloss_staleness", staleness)
+        trained = counts["groups_by_language"] or counts["pairs_by_language"]
+        for language, pairs in trained.items():
+            self._out.count("isogloss_pairs", pairs, language=language, version=sampled_with)
+        for language, reward in counts["reward_mean"].items():
+            self._out.set("isogloss_reward_mean", reward, language=language, version=sampled_with)
+
+    def learned(self, figures: Mapping[str, Any], version: int) -> None:
+        """A round is trained; ``figures`` are the "learner" of ``metrics.jsonl``."""
+        self._out.set("isogloss_weight_version", version)
+        self._out.set("isogloss_loss", figures["first_loss"], step="first")
+        self._out.set("isogloss_loss", figures["last_loss"], step="last")
+        self._out.set("isogloss_grad_norm", figures["grad_norm_max"])
+        self._out.set("isogloss_learner_tokens_per_second", figures["tokens_per_second"])
+        for language, row in figures["languages"].items():
+            for name in ("reward_margin", "reward_accuracy"):  # RLOO has neither
+                if name in row:
+                    self._out.set(f"isogloss_{name}", row[name], language=language)
+
+    def synced(self, reports: Sequence[Any], version: int) -> None:
+        """New weights are in every actor, verified."""
+        for report in reports:
+            self._out.observe("isogloss_sync_seconds", report.seconds["total"], version=version)
+
+    def evaluated(self, version: int, result: HeldoutResult) -> None:
+        """The held-out prompts were answered with a version."""
+        for language, row in result.languages.items():
+            self._out.set("isogloss_heldout_accuracy", row.accuracy_sampled, language=language, version=version)
+            self._out.set("isogloss_heldout_right_language", row.right_language, language=language, version=version)

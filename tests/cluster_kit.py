@@ -1,0 +1,115 @@
+"""A Ray cluster of two nodes on this machine, started by hand as a user starts one: two addresses of the loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+HEAD, SECOND = "127.0.0.1", "127.0.0.2"
+RAY = Path(sys.executable).with_name("ray")
+
+
+@dataclass(frozen=True)
+class TwoNodes:
+    """A running cluster."""
+
+    dashboard: str  # URL
+    metrics: tuple[str, str]  # URLs of both nodes
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind((HEAD, 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def fetch(url: str) -> str:
+    """Body of a page; empty where nothing answers."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return str(answer.read().decode())
+    except (urllib.error.URLError, OSError):
+        return ""
+
+
+@contextlib.contextmanager
+def two_nodes(folder: Path, head_cpus: int, second_cpus: int) -> Iterator[TwoNodes]:
+    """Head and second node; both end with the block.
+
+    Args:
+        folder: For logs.
+        head_cpus: CPUs that Ray lends on the head.
+        second_cpus: CPUs that it lends on the second node.
+    """
+    gcs, dashboard, client, *metrics = free_ports(5)
+    session = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # short: the paths of sockets must be
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {
+        "PATH": f"{RAY.parent}{os.pathsep}{os.environ['PATH']}",  # as an activated environment: jobs find `python`
+        "RAY_JOB_STOP_WAIT_TIME_S": "60",
+        "RAY_metrics_report_interval_ms": "1000",
+    }
+    # An agent's port is fixed by default: a second Ray on the machine would have none to serve jobs or metrics.
+    common = ["--block", "--dashboard-agent-listen-port=0"]
+    commands = (
+        [
+            "--head", f"--node-ip-address={HEAD}", f"--port={gcs}", f"--num-cpus={head_cpus}",
+            f"--dashboard-host={HEAD}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}",
+            f"--metrics-export-port={metrics[0]}", f"--temp-dir={session}",
+        ],
+        [
+            f"--address={HEAD}:{gcs}", f"--node-ip-address={SECOND}", f"--num-cpus={second_cpus}",
+            f"--metrics-export-port={metrics[1]}",
+        ],
+    )  # fmt: skip
+    cluster = TwoNodes(f"http://{HEAD}:{dashboard}", (f"http://{HEAD}:{metrics[0]}", f"http://{SECOND}:{metrics[1]}"))
+    processes: list[subprocess.Popen[bytes]] = []
+    try:
+        for number, arguments in enumerate(commands):
+            log = (folder / f"node-{number}.log").open("wb")
+            command = [str(RAY), "start", *arguments, *common]
+            processes.append(subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=env, cwd=folder))
+            _wait(cluster.dashboard + "/api/version" if number == 0 else cluster.metrics[1], processes[-1], log.name)
+        yield cluster
+    finally:
+        for process in reversed(processes):
+            process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=15)
+            if process.poll() is None:
+                process.kill()
+        shutil.rmtree(session, ignore_errors=True)
+
+
+def _wait(url: str, process: subprocess.Popen[bytes], log: str) -> None:
+    deadline = time.monotonic() + 60
+    while not _answers(url):
+        assert process.poll() is None, Path(log).read_text()
+        assert time.monotonic() < deadline, f"{url} never answered: {Path(log).read_text()}"
+        time.sleep(0.3)
+
+
+def _answers(url: str) -> bool:
+    try:
+        urllib.request.urlopen(url, timeout=5).close()
+    except urllib.error.HTTPError:
+        return True  # it asks for a token: somebody is there
+    except (urllib.error.URLError, OSError):
+        return False
+    return True

@@ -1,0 +1,197 @@
+"""The files of deploy/, as far as they can be checked without Kubernetes, Docker, Prometheus or Grafana."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from actors.telemetry import METRICS, exported_names
+from cli import app
+from configs.load import load_config
+
+DEPLOY = Path("deploy")
+SCHEMA = json.loads(Path("tests/data/kuberay.schema.json").read_text())
+MANIFESTS = sorted((DEPLOY / "kuberay").glob("*.yaml"))
+
+
+def manifest(name: str) -> Any:
+    return yaml.safe_load((DEPLOY / "kuberay" / f"{name}.yaml").read_text())
+
+
+def problems(document: Any) -> list[str]:
+    """What Kubernetes' API server would refuse."""
+    schema = {**SCHEMA, "$ref": f"#/definitions/{document['kind']}"}
+    return [f"{e.json_path}: {e.message}" for e in jsonschema.Draft202012Validator(schema).iter_errors(document)]
+
+
+def pods(document: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    spec = document["spec"]
+    cluster = spec.get("rayClusterSpec") or spec["rayClusterConfig"]
+    for name, group in [
+        ("head", cluster["headGroupSpec"]),
+        *((g["groupName"], g) for g in cluster["workerGroupSpecs"]),
+    ]:
+        yield name, group["template"]["spec"]
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)
+def test_manifests_are_what_kuberay_takes(path: Path) -> None:
+    document = yaml.safe_load(path.read_text())
+    assert problems(document) == []
+    for name, pod in pods(document):
+        volumes = {volume["name"] for volume in pod["volumes"]}
+        (container,) = pod["containers"]
+        mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+        assert set(mounts) <= volumes, f"{name}: a mount without its volume"
+        assert mounts["shared"] == "/shared", f"{name}: the run folder would be lost with the pod"
+        assert container["image"].startswith("isogloss:")
+
+
+def test_a_misspelt_field_is_found() -> None:
+    document = manifest("rayjob")
+    wrong = copy.deepcopy(document)
+    wrong["spec"]["shutdownAfterJobFinish"] = True
+    wrong["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["template"]["spec"]["containers"][0]["imagePolicy"] = "x"
+    wrong["spec"]["rayClusterSpec"]["headGroupSpec"]["rayStartParams"]["num-cpus"] = 0
+    found = "\n".join(problems(wrong))
+    assert "shutdownAfterJobFinish" in found
+    assert "imagePolicy" in found
+    assert "0 is not of type 'string'" in found
+
+
+def test_ray_versions_agree() -> None:
+    pinned = re.search(r'"ray\[[^"]*\]==([\d.]+)"', Path("pyproject.toml").read_text())
+    assert pinned
+    for path in MANIFESTS:
+        spec = yaml.safe_load(path.read_text())["spec"]
+        assert (spec.get("rayClusterSpec") or spec["rayClusterConfig"])["rayVersion"] == pinned[1]
+
+
+def test_rayjob_runs_a_preset_that_fits_its_pods(tmp_path: Path) -> None:
+    document = manifest("rayjob")
+    words = shlex.split(document["spec"]["entrypoint"])
+    assert words[:2] == ["isogloss", "train"]
+    assert words[-1] == "--resume-or-start"
+    (home,) = [found[0] for name, found in instructions() if name == "WORKDIR"]
+    preset = str(Path(words[2]).relative_to(home))
+    config = load_config(Path(preset), words[3:-1])
+    assert str(config.run.dir).startswith("/shared/")
+    assert str(config.model.policy).startswith("/shared/")
+    groups = document["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    nodes = [
+        {
+            "name": group["groupName"],
+            "count": group["replicas"],
+            "cpus": float(group["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"]),
+            "gpus": float(group["template"]["spec"]["containers"][0]["resources"]["limits"].get("nvidia.com/gpu", 0)),
+        }
+        for group in groups
+    ]
+    described = tmp_path / "pods.yaml"
+    described.write_text(yaml.safe_dump({"nodes": nodes}))
+    done = CliRunner().invoke(app, ["train", preset, "--dry-run", "--cluster", str(described)])
+    assert done.exit_code == 0, done.output
+    assert "learner x 8" in done.output
+
+
+def test_rayservice_names_an_application_that_exists() -> None:
+    config = yaml.safe_load(manifest("rayservice")["spec"]["serveConfigV2"])
+    module, _, builder = config["applications"][0]["import_path"].partition(":")
+    place = Path(*module.split(".")).with_suffix(".py")
+    if not place.is_file():
+        pytest.skip(f"{place} is not there yet")
+    assert re.search(rf"^def {builder}\(", place.read_text(), re.MULTILINE)
+
+
+def instructions() -> list[tuple[str, list[str]]]:
+    """The Dockerfile as (instruction, words), continued lines joined."""
+    text = re.sub(r"\\\n", " ", (DEPLOY / "Dockerfile").read_text())
+    lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    return [(line.split()[0].upper(), line.split()[1:]) for line in lines]
+
+
+def test_dockerfile_is_sound() -> None:
+    known = {"ARG", "FROM", "RUN", "COPY", "ENV", "WORKDIR", "USER", "ENTRYPOINT", "CMD"}
+    found = instructions()
+    assert {name for name, _ in found} <= known
+    stages, default = set(), {}
+    for name, words in found:
+        if name == "ARG":
+            key, _, value = words[0].partition("=")
+            default[key] = value
+        if name == "FROM":
+            image = re.sub(r"\$\{(\w+)\}", lambda m: default[m[1]], words[0])
+            assert ":" in image or image in stages, f"{image}: neither a stage nor an image with a tag"
+            stages.add(words[2])
+    assert {"cpu", "cuda", "final"} <= stages
+    assert [words for name, words in found if name == "USER"][-1] != ["root"], "runs as root"
+    text = " ".join(" ".join(words) for _, words in found)
+    assert not re.search(r"(?i)(token|password|secret|key)=[\w-]{8,}", text), "a secret in the image"
+
+
+def test_dockerfile_copies_what_exists_and_is_sent() -> None:
+    first, *rest = Path(".dockerignore").read_text().split()
+    assert first == "*", "everything is sent that is not ignored"
+    sent = {rule[1:] for rule in rest if rule.startswith("!")}
+    copied = set()
+    for name, words in instructions():
+        if name == "COPY":
+            copied.update(word for word in words[:-1] if not word.startswith("--"))
+    for path in copied:
+        assert Path(path).exists(), f"COPY {path}: no such file"
+        assert path == "." or path.split("/")[0] in sent, f"{path}: ignored"
+    packages = re.search(r"^packages = \[(.*?)\]", Path("pyproject.toml").read_text(), re.MULTILINE | re.DOTALL)
+    assert packages
+    needed = {name.split(".")[0] for name in re.findall(r'"([\w.]+)"', packages[1])} | {"cli.py", "pyproject.toml"}
+    assert needed <= sent, f"the image lacks {needed - sent}"
+    assert "." in copied
+
+
+def test_image_has_what_the_project_needs_of_python() -> None:
+    (image,) = [words[0] for name, words in instructions() if name == "FROM" and words[2] == "base"]
+    version = re.fullmatch(r"python:(\d+\.\d+)-slim-\w+", image)
+    assert version
+    assert version[1] == "3.11"
+
+
+def test_dashboard_draws_every_metric_of_the_table_and_no_other() -> None:
+    dashboard = json.loads((DEPLOY / "grafana" / "isogloss.json").read_text())
+    texts = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
+    drawn = {name for text in texts for name in re.findall(r"ray_\w+", text)}
+    known = {name: exported_names(name) for name in METRICS}
+    assert drawn <= {name for names in known.values() for name in names}, "drawn, but not defined"
+    missing = [metric for metric, names in known.items() if not drawn & set(names)]
+    assert missing == [], "defined, but not drawn"
+    for panel in dashboard["panels"]:
+        for target in panel.get("targets", []):
+            used = set(re.findall(r"[{,(]\s*(\w+)(?:=~|!=|=)", target["expr"]))
+            metric = re.search(r"ray_(isogloss_[a-z_]+?)(?:_total|_bucket|_sum|_count)?\b", target["expr"])
+            assert metric
+            labels = {"run", *METRICS[metric[1]].labels}
+            assert used <= labels, f"{panel['title']}: {used - labels} is no label of {metric[1]}"
+            shown = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
+            assert shown <= labels, f"{panel['title']}: legend {shown - labels}"
+    boxes = [panel["gridPos"] for panel in dashboard["panels"]]
+    cells = [(x, y) for b in boxes for x in range(b["x"], b["x"] + b["w"]) for y in range(b["y"], b["y"] + b["h"])]
+    assert len(cells) == len(set(cells)), "panels overlap"
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+
+
+def test_prometheus_reads_the_file_that_ray_writes() -> None:
+    from ray._private.ray_constants import PROMETHEUS_SERVICE_DISCOVERY_FILE
+
+    config = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())
+    (files,) = config["scrape_configs"][0]["file_sd_configs"]
+    assert Path(files["files"][0]).name == PROMETHEUS_SERVICE_DISCOVERY_FILE
+    for path in (DEPLOY / "grafana" / "provisioning").rglob("*.yml"):
+        assert yaml.safe_load(path.read_text())["apiVersion"] == 1

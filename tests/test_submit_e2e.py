@@ -1,0 +1,179 @@
+"""A run as a Ray job on two nodes: submitted, stopped, submitted again; what Ray exports of it meanwhile."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cluster_kit import TwoNodes, fetch, two_nodes
+from run_kit import ISOGLOSS, SMALL, journal, summary
+
+from actors.telemetry import METRICS, exported_names
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(420)]
+
+NAME = "job"
+# No node holds both rollout (3 CPUs) and learner (2), wherever the first of them lands.
+HEAD_CPUS, SECOND_CPUS = 4, 3
+SPREAD = ("rollout.cpus_per_actor=3", "reward.cpus_per_actor=1", "learner.cpus_per_worker=2")
+QUICK = ("schedule.rounds=1", "prompts.heldout_limit=4", "rollout.prompts_per_round=72", "rollout.chunk_prompts=12")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoNodes]:
+    with two_nodes(tmp_path_factory.mktemp("cluster"), HEAD_CPUS, SECOND_CPUS) as found:
+        yield found
+
+
+class Scraper(threading.Thread):
+    """Collects every ``isogloss`` sample that the nodes show, as Prometheus would."""
+
+    def __init__(self, urls: tuple[str, ...]) -> None:
+        super().__init__(daemon=True)
+        self._urls = urls
+        self._stop_asked = threading.Event()
+        self.samples: set[str] = set()  # name with labels
+        self.latest: set[str] = set()  # of the last scrape that found any
+
+    def run(self) -> None:
+        while not self._stop_asked.wait(1.0):
+            text = "".join(fetch(f"{url}/metrics") for url in self._urls)
+            found = set(re.findall(r"^(ray_isogloss_\S+?(?:\{[^}]*\})?) ", text, re.MULTILINE))
+            self.samples |= found
+            self.latest = found or self.latest
+
+    def finish(self) -> dict[str, set[str]]:
+        """Labels with values, by exported name."""
+        self._stop_asked.set()
+        self.join()
+        found: dict[str, set[str]] = {}
+        for sample in self.samples:
+            name, _, labels = sample.partition("{")
+            found.setdefault(name, set()).update(re.findall(r'(\w+="[^"]*")', labels))
+        return found
+
+
+def submit(cluster: TwoNodes, runs: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    command = [
+        str(ISOGLOSS), "submit", "configs/icr.yaml", f"run.dir={runs}", f"run.name={NAME}", *SMALL, *SPREAD, *QUICK,
+        "--address", cluster.dashboard, *more,
+    ]  # fmt: skip
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+
+
+def wait_until(reached: Callable[[], bool], what: str, seconds: float = 150) -> None:
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < deadline, f"never: {what}"
+        time.sleep(0.1)
+
+
+def chunks_answered(runs: Path) -> int:
+    try:
+        with journal(runs, NAME) as store:
+            return len(store.done_chunks(1, "answer"))
+    except Exception:  # the file is being made
+        return 0
+
+
+def nodes_of_actors(cluster: TwoNodes) -> dict[str, set[str]]:
+    """Node ids of the living actors of the run, by role; learner ranks are Ray Train's."""
+    from ray.util.state import list_actors
+
+    found: dict[str, set[str]] = {}
+    for actor in list_actors(address=cluster.dashboard, filters=[("state", "=", "ALIVE")], limit=1000):
+        role = re.match(rf"isogloss-{NAME}-(\w+)-", actor.name or "")
+        key = role[1] if role else "learner" if actor.class_name.startswith("RayTrainWorker") else None
+        if key:
+            found.setdefault(key, set()).add(actor.node_id)
+    return found
+
+
+def seen_everywhere(cluster: TwoNodes, nodes: dict[str, set[str]]) -> bool:
+    """Whether engine and learner were both seen by now; ``nodes`` collects where."""
+    if {"rollout", "learner"} <= set(nodes):
+        return True
+    for role, ids in nodes_of_actors(cluster).items():
+        nodes.setdefault(role, set()).update(ids)
+    return False
+
+
+def test_job_on_two_nodes_is_stopped_resumed_and_watched(cluster: TwoNodes, tmp_path: Path) -> None:
+    from ray.job_submission import JobSubmissionClient
+
+    runs = tmp_path / "runs"
+    scraper = Scraper(cluster.metrics)
+    scraper.start()
+    begun = submit(cluster, runs, "--no-wait")
+    assert begun.returncode == 0, begun.stdout + begun.stderr
+    assert "isogloss-job at" in begun.stdout
+    assert "job stop" in begun.stdout
+    client: Any = JobSubmissionClient(cluster.dashboard)
+    log = partial(client.get_job_logs, "isogloss-job")
+
+    def sampling() -> bool:
+        status = client.get_job_status("isogloss-job").value
+        assert status in ("PENDING", "RUNNING"), log()
+        return chunks_answered(runs) >= 1
+
+    wait_until(lambda: client.get_job_status("isogloss-job").value == "RUNNING", "the job runs", 60)
+    second = submit(cluster, runs, "--no-wait")
+    assert second.returncode == 2, "the same run twice at a time"
+    assert "is running as job isogloss-job" in second.stderr
+    nodes: dict[str, set[str]] = {}
+    wait_until(lambda: seen_everywhere(cluster, nodes) and sampling(), "round 1 samples")
+    assert len(nodes["rollout"]) == len(nodes["learner"]) == 1, nodes
+    assert nodes["rollout"] != nodes["learner"], "rollout and learner share a node"
+
+    client.stop_job("isogloss-job")
+    wait_until(lambda: client.get_job_status("isogloss-job").value == "STOPPED", "the job stopped", 90)
+    assert "stopped by SIGTERM; nothing is lost" in log(), log()
+    answered = chunks_answered(runs)
+    with journal(runs, NAME) as store:
+        before = {candidate.key: candidate.text for candidate in store.candidates(1)}
+    assert answered >= 1
+
+    done = submit(cluster, runs)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "isogloss-job.2: succeeded" in done.stdout
+    assert "weights v1" in done.stdout, "the log was not followed"
+    assert summary(runs, NAME)["weight_version"] == 1
+    with journal(runs, NAME) as store:
+        after = {candidate.key: candidate.text for candidate in store.candidates(1)}
+        assert store.counts()["consumed"] == store.counts()["pairs"] > 0
+    assert before.items() <= after.items(), "a candidate was lost or sampled again"
+
+    exported = scraper.finish()
+    expected = {name for metric, entry in METRICS.items() if not entry.served for name in exported_names(metric)}
+    assert expected == set(exported), expected ^ set(exported)
+    assert 'run="job"' in exported["ray_isogloss_stage"]
+    once = {"ray_isogloss_rounds", "ray_isogloss_weight_version"}
+    assert once <= {name.partition("{")[0] for name in scraper.latest}, "gauges that are set once are forgotten"
+    stages = {label for label in exported["ray_isogloss_stage"] if label.startswith("stage=")}
+    assert stages >= {f'stage="{stage}"' for stage in ("starting", "evaluating", "sampling")}
+    assert {'language="es"', 'language="sw"', 'version="0"'} <= exported["ray_isogloss_candidates_total"]
+    dashboard = json.loads(Path("deploy/grafana/isogloss.json").read_text())
+    drawn = {name for text in expressions(dashboard) for name in re.findall(r"ray_isogloss_\w+", text)}
+    served = {name for metric, entry in METRICS.items() if entry.served for name in exported_names(metric)}
+    assert drawn <= set(exported) | served, "a panel draws what no run exports"
+
+
+def expressions(node: Any) -> Iterator[str]:
+    """Every PromQL text of a dashboard: of panels, and of its variables."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key in ("expr", "query", "definition") and isinstance(value, str):
+                yield value
+            else:
+                yield from expressions(value)
+    elif isinstance(node, list):
+        for item in node:
+            yield from expressions(item)
