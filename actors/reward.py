@@ -181,6 +181,15 @@ def judge_cache(config: Config) -> Path:
     return config.judge.cache or config.run.dir / config.run.name / "judge.sqlite"
 
 
+def anchored(config: Config) -> Config:
+    """The config with the paths that a reward actor opens made absolute: its working directory is Ray's to choose."""
+    run = config.run.model_copy(update={"dir": config.run.dir.absolute()})
+    model, cache = config.reward.model, config.judge.cache
+    reward = config.reward.model_copy(update={"model": model and model.absolute()})
+    judge = config.judge.model_copy(update={"cache": cache and cache.absolute()})
+    return config.model_copy(update={"run": run, "reward": reward, "judge": judge})
+
+
 def _load_reward_model(config: Config) -> RewardModel:
     reward = config.reward
     assert reward.model is not None, "the config is validated"
@@ -376,6 +385,7 @@ def create_reward_actor(
         index: Which of the reward actors; also its bundle in ``group``.
         group: Placement group of the reward actors.
     """
+    config = anchored(config)
     reward = config.reward
     options = ActorOptions(reward.cpus_per_actor, reward.gpus_per_actor, base_env(), group, index)
     name = actor_name(config.run.name, "reward", index)

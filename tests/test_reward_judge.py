@@ -15,7 +15,7 @@ from run_kit import small_config
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
 
 from actors.preflight import check_inputs
-from actors.reward import Judged, RewardWorker
+from actors.reward import Judged, RewardWorker, anchored, judge_cache
 from actors.reward_model import RewardModel, check_reward_model, reward_model_scores
 from configs.errors import UserError
 from configs.load import load_config
@@ -104,6 +104,14 @@ def test_reward_is_the_share_of_wins(tmp_path: Path) -> None:
 def from_cache(judged: Judged, questions: int) -> Judged:
     """The same outcome without a question."""
     return dataclasses.replace(judged, usage=Usage(total=questions, done=questions, cached=questions))
+
+
+def test_paths_do_not_depend_on_where_an_actor_works() -> None:
+    config = judge_config("http://localhost:1/v1", cache="shared/verdicts.sqlite")
+    assert anchored(config).judge.cache == Path.cwd() / "shared" / "verdicts.sqlite"
+    assert judge_cache(anchored(judge_config("http://localhost:1/v1"))) == Path.cwd() / "runs" / "run" / "judge.sqlite"
+    scored = make_config(reward={"kind": "reward_model", "model": "models/rm"})
+    assert anchored(scored).reward.model == Path.cwd() / "models" / "rm"
 
 
 def test_failed_comparisons_are_left_out_and_counted(tmp_path: Path) -> None:
