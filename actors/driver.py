@@ -27,6 +27,7 @@ from configs.errors import UserError
 from configs.schema import Config
 from evaluation.heldout import HeldoutResult
 from learners.group import RoundResult
+from learners.weights import WeightsManifest
 from rollout.next import next_actions
 from rollout.pairs import mine_pairs
 from rollout.staleness import publishes, sample_version, staleness
@@ -51,6 +52,8 @@ class Driver:
         screen: Where progress is shown.
         metrics: Where a round's row goes.
         should_stop: Asked several times a second; True ends the run at a resumable point.
+        offer: Told of each published version (its manifest, all evaluations), for an endpoint to serve it; returns
+            what to show.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Driver:
         screen: Screen,
         metrics: MetricsLog,
         should_stop: Callable[[], bool],
+        offer: Callable[[int, WeightsManifest | None, dict[int, Any]], str | None] | None = None,
     ) -> None:
         self._config = config
         self._inputs = inputs
@@ -68,6 +72,7 @@ class Driver:
         self._screen = screen
         self._metrics = metrics
         self._should_stop = should_stop
+        self._offer_version = offer
         self._clocks: dict[int, StageClock] = {}
         self._results: dict[int, RoundResult] = {}
         self._learning: tuple[Action, Future[Any], float] | None = None
@@ -90,6 +95,7 @@ class Driver:
                 self._publish(by_track["publish"])
             self._finish_learning()
         self._evaluate(self._config.schedule.rounds)
+        self._offer(self._team.version)
 
     def _actions(self) -> list[Action]:
         return next_actions(self._config.schedule, self._team.states())
@@ -220,6 +226,17 @@ class Driver:
         publishes_now = publishes(self._config.schedule, round)
         if every and round % every == 0 and publishes_now and round < self._config.schedule.rounds:
             self._evaluate(round)
+        if publishes_now:
+            self._offer(round)
+
+    def _offer(self, version: int) -> None:
+        if self._offer_version is None or version == 0:
+            return
+        result = self._results.get(version)
+        manifest = None if result is None else result.manifest
+        line = self._offer_version(version, manifest, self._team.store("evaluations"))
+        if line is not None:
+            self._screen.say(line)
 
     def _write_row(self, round: int, reports: list[Any]) -> None:
         _, data = self._team.store("round_state", round)

@@ -46,6 +46,7 @@ class PlacementPlan:
     reward: Role
     learner: Role
     store: Role
+    serve: Role
 
     @classmethod
     def from_config(cls, config: Config) -> PlacementPlan:
@@ -54,7 +55,7 @@ class PlacementPlan:
         Raises:
             UserError: An engine is split over more GPUs than it reserves.
         """
-        rollout, reward, learner = config.rollout, config.reward, config.learner
+        rollout, reward, learner, serve = config.rollout, config.reward, config.learner, config.serve
         if rollout.tensor_parallel > 1 and rollout.gpus_per_actor < rollout.tensor_parallel:
             raise UserError(
                 f"rollout.gpus_per_actor: {rollout.gpus_per_actor:g} is fewer than rollout.tensor_parallel "
@@ -68,12 +69,16 @@ class PlacementPlan:
             Role("learner", learner.workers, learner.cpus_per_worker, learner.gpus_per_worker,
                  ("learner.workers", "learner.cpus_per_worker", "learner.gpus_per_worker")),
             Role("store", 1, 0.0, 0.0),
+            # As many as it may ever have: a replica that is added under load must not take training's place.
+            Role("serve", serve.max_replicas if serve.enabled else 0, serve.cpus_per_replica, serve.gpus_per_replica,
+                 ("serve.max_replicas", "serve.cpus_per_replica", "serve.gpus_per_replica")),
         )  # fmt: skip
 
     @property
     def roles(self) -> tuple[Role, ...]:
         """All roles, in the order in which they are started."""
-        return (self.store, self.rollout, self.reward, self.learner)
+        roles = (self.store, self.rollout, self.reward, self.learner)
+        return (*roles, self.serve) if self.serve.count else roles
 
     def totals(self) -> dict[str, float]:
         """CPUs and GPUs that all roles need together."""
@@ -110,7 +115,7 @@ def check_capacity(plan: PlacementPlan, resources: Mapping[str, float]) -> None:
         users = [role for role in plan.roles if role.bundle().get(resource, 0.0) > 0]
         parts = ", ".join(f"{r.name} {r.count} x {r.bundle()[resource]:g}" for r in users)
         lower = ", ".join(
-            name for r in users for name in r.fields if field_part in name or name.endswith(("actors", "workers"))
+            name for r in users for name in r.fields if field_part in name or name.endswith(("actors", "workers", "replicas"))
         )
         cure = f"; lower {lower}"
         if resource == "CPU":

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
 
 from actors.calls import ActorDied, DeadlineExceeded
 from actors.driver import Driver
@@ -23,8 +27,15 @@ from evaluation.summary import build_summary
 from learners.errors import LearnerFailed, LearnerTimeout
 
 
-def run_training(config: Config, resume: bool) -> bool:
+def run_training(
+    config: Config, resume: bool, follow: Callable[[Config, RunFolder], AbstractContextManager[Any]] | None = None
+) -> bool:
     """Run, or go on with, a config; returns whether it was finished.
+
+    Args:
+        config: The run.
+        resume: Whether to go on with its folder.
+        follow: Opens the endpoint that serves the run's versions: ``(endpoint, offer)``, see ``Driver``.
 
     Raises:
         UserError: Anything that the user can mend; the run folder stays resumable.
@@ -41,7 +52,12 @@ def run_training(config: Config, resume: bool) -> bool:
     try:
         with start_team(config, inputs.prompts, folder, flag) as team:
             screen.say(f"rollout, reward and learner actors are up, weights v{team.version}")
-            Driver(config, inputs, team, screen, metrics, flag).run()
+            with contextlib.ExitStack() as stack:
+                offer = None
+                if follow is not None:
+                    endpoint, offer = stack.enter_context(follow(config, folder))
+                    screen.say(f"serving at {endpoint.url}")
+                Driver(config, inputs, team, screen, metrics, flag, offer).run()
             _summarise(config, folder, team, screen, inputs.names, time.time() - started)
     except StopRequested:
         overrides = " ".join(arg for arg in sys.argv[2:] if not arg.startswith("--"))

@@ -15,6 +15,7 @@ from configs.learner import LearnerConfig
 from configs.reward import LengthControlConfig, PairsConfig, RewardConfig
 from configs.running import ClusterConfig, EvaluationConfig, ScheduleConfig
 from configs.sampling import CandidatesConfig, GatesConfig, RolloutConfig
+from configs.serving import ServeConfig
 
 __all__ = [
     "AnchorConfig",
@@ -35,6 +36,7 @@ __all__ = [
     "RunConfig",
     "ScheduleConfig",
     "Section",
+    "ServeConfig",
 ]
 
 
@@ -55,6 +57,7 @@ class Config(Section):
     schedule: ScheduleConfig = ScheduleConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     cluster: ClusterConfig = ClusterConfig()
+    serve: ServeConfig = ServeConfig()
 
     @model_validator(mode="after")
     def _agree(self) -> Config:
@@ -94,6 +97,14 @@ class Config(Section):
                 f"reward.reference {self.reward.reference}; "
                 f"set it to at least {needed}"
             )
+        if self.serve.enabled and self.serve.gate.needs_evaluation:
+            if self.prompts.heldout is None:
+                raise ValueError("serve.gate: it judges by held-out results; set prompts.heldout or serve.gate.kind none")
+            if self.evaluation.every != 1:
+                raise ValueError(
+                    "evaluation.every: serve.gate judges each version by its held-out results; set it to 1, or "
+                    "serve.gate.kind to none and serve.gate.min_right_language to null"
+                )
         for field, text in (("train", self.prompts.train), ("heldout", self.prompts.heldout)):
             if text is not None and "{lang}" not in text:
                 raise ValueError(f"prompts.{field}: '{text}' has no {{lang}}; put it where the code goes")

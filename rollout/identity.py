@@ -26,6 +26,7 @@ FREE_FIELDS = (
     "evaluation.every",
     "evaluation.bootstrap_samples",
     "cluster",
+    "serve",
 )
 
 
