@@ -115,7 +115,10 @@ def check_capacity(plan: PlacementPlan, resources: Mapping[str, float]) -> None:
         users = [role for role in plan.roles if role.bundle().get(resource, 0.0) > 0]
         parts = ", ".join(f"{r.name} {r.count} x {r.bundle()[resource]:g}" for r in users)
         lower = ", ".join(
-            name for r in users for name in r.fields if field_part in name or name.endswith(("actors", "workers", "replicas"))
+            name
+            for r in users
+            for name in r.fields
+            if field_part in name or name.endswith(("actors", "workers", "replicas"))
         )
         cure = f"; lower {lower}"
         if resource == "CPU":

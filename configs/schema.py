@@ -99,7 +99,9 @@ class Config(Section):
             )
         if self.serve.enabled and self.serve.gate.needs_evaluation:
             if self.prompts.heldout is None:
-                raise ValueError("serve.gate: it judges by held-out results; set prompts.heldout or serve.gate.kind none")
+                raise ValueError(
+                    "serve.gate: it judges by held-out results; set prompts.heldout or serve.gate.kind none"
+                )
             if self.evaluation.every != 1:
                 raise ValueError(
                     "evaluation.every: serve.gate judges each version by its held-out results; set it to 1, or "

@@ -66,5 +66,7 @@ def check_key(authorization: str | None, digests: Sequence[str]) -> None:
     matches = [hmac.compare_digest(offered, known) for known in digests]
     if scheme.lower() != "bearer" or not any(matches):
         raise RequestRefused(
-            401, "missing or wrong API key; send it as 'Authorization: Bearer KEY'", headers={"WWW-Authenticate": "Bearer"}
-        )  # fmt: skip
+            401,
+            "missing or wrong API key; send it as 'Authorization: Bearer KEY'",
+            headers={"WWW-Authenticate": "Bearer"},
+        )

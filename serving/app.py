@@ -57,9 +57,9 @@ class Endpoint:
             named = [wanted["current"], wanted["canary"] or wanted["current"]]
             if version not in [row["version"] for row in named]:
                 raise UserError(f"v{version} was given up: a replica could not load it (promotions.jsonl says why)")
-            if rows and all(row.get("version") == row["target"] for row in rows):
-                if any(row["target"] == version for row in rows):
-                    return status
+            settled = all(row.get("version") == row["target"] for row in rows)
+            if settled and any(row["target"] == version for row in rows):
+                return status
             if time.monotonic() > deadline:
                 raise UserError(f"not every replica serves v{version} within {timeout:g} s: {status['replicas']}")
             time.sleep(0.1)

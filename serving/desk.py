@@ -1,4 +1,4 @@
-"""The desk: says which replica serves which version, one swap at a time. Rebuilt from the run folder whenever it dies."""
+"""The desk: says which replica serves which version, one swap at a time. Rebuilt from the run folder if it dies."""
 
 from __future__ import annotations
 

@@ -138,11 +138,9 @@ class ServingEngine:
         from vllm import SamplingParams
 
         params = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0, detokenize=False)
-        output = None
-        async for output in self._engine.generate({"prompt_token_ids": list(ids)}, params, f"probe-{uuid.uuid4().hex}"):
-            pass
-        assert output is not None
-        rows = output.prompt_logprobs[1:]
+        stream = self._engine.generate({"prompt_token_ids": list(ids)}, params, f"probe-{uuid.uuid4().hex}")
+        outputs = [output async for output in stream]
+        rows = outputs[-1].prompt_logprobs[1:]
         return [float(row[token].logprob) for row, token in zip(rows, ids[1:], strict=True)]
 
     async def answer(self, kind: str, body: dict[str, Any]) -> str | AsyncIterator[str]:

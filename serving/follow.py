@@ -98,5 +98,3 @@ def follow(config: Config, folder: RunFolder) -> Iterator[tuple[Endpoint, Offer]
         serving_folder, config.serve, engine_settings(config), cluster.start_timeout_s, cluster.sync_timeout_s
     ) as endpoint:
         yield endpoint, follower.offer
-
-

@@ -204,7 +204,9 @@ class PolicyReplica:
             "max_model_len": self._settings.max_length,
             "isogloss": {"current": self._assigned.current, "canary": self._assigned.canary},
         }
-        return JSONResponse({"object": "list", "data": [card]}, headers={"x-isogloss-version": f"v{self._door.version}"})
+        return JSONResponse(
+            {"object": "list", "data": [card]}, headers={"x-isogloss-version": f"v{self._door.version}"}
+        )
 
     async def _chat(self, request: Request) -> Response:
         return await self._answer("chat", request)

@@ -14,8 +14,9 @@ from typing import Any, NoReturn
 from serving.errors import RequestRefused
 
 _COMMON = frozenset(
-    "model n seed temperature top_p top_k min_p max_tokens stop stream stream_options logprobs presence_penalty "
-    "frequency_penalty repetition_penalty logit_bias ignore_eos user".split()
+    {"model", "n", "seed", "temperature", "top_p", "top_k", "min_p", "max_tokens", "stop", "stream", "stream_options"}
+    | {"logprobs", "presence_penalty", "frequency_penalty", "repetition_penalty", "logit_bias", "ignore_eos", "user"}
+    | {"stream_interval"}
 )
 FIELDS = {
     "chat": _COMMON | {"messages", "max_completion_tokens", "top_logprobs", "response_format"},
@@ -146,6 +147,8 @@ def _check_penalties(request: dict[str, Any]) -> None:
         value = request[name]
         if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
             raise RequestRefused(400, f"{name} must be a number from {low:g} to {high:g}", name)
+    if "stream_interval" in request:
+        _integer(request, "stream_interval", 1, _INT32)
     if "top_k" in request:
         _integer(request, "top_k", -1, _INT32)
 
@@ -186,7 +189,7 @@ def _prompts(request: dict[str, Any], limits: Limits) -> int:
             return len(prompt)
     raise RequestRefused(
         400,
-        f"prompt must be a text, a list of texts, token ids (0 to {limits.vocabulary - 1}) or lists of them, none empty",
+        f"prompt must be a text, texts, token ids (0 to {limits.vocabulary - 1}) or lists of them, none empty",
         "prompt",
     )
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 from serving.errors import RequestRefused
 
@@ -49,7 +49,7 @@ class Door:
         """Requests that are being answered."""
         return len(self._inside)
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def enter(self) -> AsyncIterator[Ticket]:
         """One request, from admission to its last byte.
 
@@ -91,7 +91,7 @@ class Door:
         if not self._inside:
             self._empty.set()
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def shut(self, drain: float) -> AsyncIterator[int]:
         """Keep new requests waiting, and wait for those inside.
 
@@ -104,10 +104,8 @@ class Door:
         begun = time.monotonic()
         self._open.clear()
         try:
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._empty.wait(), drain)
-            except TimeoutError:
-                pass
             yield self.inside
         finally:
             self._open.set()
