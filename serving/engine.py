@@ -55,6 +55,11 @@ class ServingEngine:
         self.vocabulary: int = engine.model_config.get_vocab_size()
         self.manifest: WeightsManifest | None = None
 
+    @property
+    def raw(self) -> Any:
+        """vLLM's engine itself, for measurements."""
+        return self._engine
+
     @classmethod
     async def start(cls, folder: Path, settings: EngineSettings, config: ServeConfig) -> ServingEngine:
         """Start the engine process; its weights are unproven until ``load``.
