@@ -155,11 +155,9 @@ def _wait_until_running(name: str, timeout: float) -> None:
 
 
 def _end(name: str, desk: Any) -> None:
+    # Serve itself stays: on a shared cluster others may use it, and a local one ends with this process.
     with contextlib.suppress(Exception):  # Ray may be gone already
         serve.delete(name)
-    with contextlib.suppress(Exception):
-        if not serve.status().applications:
-            serve.shutdown()
     with contextlib.suppress(Exception):
         ray.kill(desk)
 

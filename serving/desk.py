@@ -109,13 +109,22 @@ class Desk:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), min(left, POLL_S))
 
-    async def report(self, replica: str, facts: dict[str, Any]) -> None:
-        """What a replica serves after a swap or its start, or why it could not."""
+    async def report(
+        self, replica: str, facts: dict[str, Any], refused: Served | None = None, reason: str = ""
+    ) -> None:
+        """What a replica serves after a swap or its start.
+
+        Args:
+            replica: Its name.
+            facts: For the status.
+            refused: Version that it was told to serve and could not.
+            reason: Why.
+        """
         self._seen(replica).facts = facts
         if self._turn is not None and self._turn[0] == replica:
             self._turn = None
-        if facts["failed"]:
-            self._folder.failed(self._target(replica), f"{replica}: {facts['failed']}")
+        if refused is not None:
+            self._folder.failed(refused, f"{replica}: {reason}")
             self._look()
         self._notify()
         self._write_status()

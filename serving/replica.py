@@ -26,6 +26,7 @@ from serving.access import check_key
 from serving.desk import NAMESPACE, POLL_S, Assignment
 from serving.engine import EngineSettings, ServingEngine
 from serving.errors import RequestRefused, error_body
+from serving.folder import Served
 from serving.requests import Limits, check_request, parse_body
 from serving.swap import Door, Ticket
 
@@ -81,7 +82,7 @@ class PolicyReplica:
 
     # --- weights --------------------------------------------------------------------------------------------------
 
-    async def _report(self, probe_error: float, failed: str = "") -> None:
+    async def _report(self, probe_error: float, refused: Served | None = None, reason: str = "") -> None:
         manifest = self._engine.manifest
         await asyncio.wait_for(
             self._desk.report.remote(
@@ -91,8 +92,9 @@ class PolicyReplica:
                     "checksum": None if manifest is None else manifest.checksum,
                     "probe_error": probe_error,
                     "pid": os.getpid(),
-                    "failed": failed,
                 },
+                refused,
+                reason,
             ),
             _DESK_S,
         )
@@ -137,7 +139,7 @@ class PolicyReplica:
             # Serve replaces this replica; what it answers until then would come from unknown weights.
             self._broken = f"{reason}; and going back failed: {second}"
             raise
-        await self._report(error, failed=reason)
+        await self._report(error, Served(wanted.manifest.version, wanted.manifest.checksum), reason)
 
     async def check_health(self) -> None:
         """Called by Serve; raising has the replica replaced."""
