@@ -40,7 +40,7 @@ from serving.gate import Verdict  # noqa: E402
 
 POLICY = Path("worlds/default/policy")
 PROMPT_TOKENS, NEW_TOKENS = 48, 128
-TRIALS = 3
+TRIALS = 2
 PORT = 8919
 MEASURED = Verdict(True, "benchmark")
 SETTINGS = EngineSettings("policy", "float32", 256, 0)
