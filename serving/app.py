@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -82,6 +84,7 @@ def serving(
         UserError: No key where one is configured, the port is taken, or the replicas do not start.
     """
     keys = read_keys(config)
+    _check_port(config)
     name = f"isogloss-{settings.name}"
     url = f"http://{config.host}:{config.port}/v1"
     plain = config.model_dump(mode="json")
@@ -135,6 +138,17 @@ def serving(
         yield Endpoint(url, name, desk)
     finally:
         _end(name, desk)
+
+
+def _check_port(config: ServeConfig) -> None:
+    # Serve would try for half a minute and then say so in a log.
+    with socket.socket(socket.AF_INET6 if ":" in config.host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((config.host, config.port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise UserError(f"serve.port: {config.port} is in use on {config.host}; choose another") from None
 
 
 def _wait_until_running(name: str, timeout: float) -> None:

@@ -124,6 +124,7 @@ class PolicyReplica:
             try:
                 error = await self._engine.load(Path(wanted.folder), wanted.manifest, self._load_timeout)
             except Exception as failure:
+                self._door.swapped(wanted.manifest.version)  # those inside may have tokens of it
                 await self._go_back(before, wanted, failure)
                 return
             self._assigned = wanted
@@ -139,6 +140,7 @@ class PolicyReplica:
             # Serve replaces this replica; what it answers until then would come from unknown weights.
             self._broken = f"{reason}; and going back failed: {second}"
             raise
+        self._door.swapped(before.manifest.version)
         await self._report(error, Served(wanted.manifest.version, wanted.manifest.checksum), reason)
 
     async def check_health(self) -> None:
@@ -175,6 +177,9 @@ class PolicyReplica:
         async def endpoint(request: Request) -> Response:
             try:
                 return await work(request)
+            except asyncio.CancelledError:
+                self._count(f"v{self._door.version}", 499)
+                raise
             except RequestRefused as refused:
                 self._count(f"v{self._door.version}", refused.status)
                 return self._refusal(refused)
@@ -226,26 +231,28 @@ class PolicyReplica:
         try:
             async with asyncio.timeout_at(deadline):
                 ticket = await self._door.admit()
+                if self._broken:
+                    raise RequestRefused(503, "this replica is being replaced; try again", headers={"Retry-After": "5"})
                 reply = await self._engine.answer(kind, body)
                 if isinstance(reply, str):
                     versions = ticket.versions
-                    self._done(ticket, 200, begun)
+                    ticket.status = 200
+                    self._done(ticket, begun)
                     headers = {"x-isogloss-version": versions}
                     return Response(_marked(reply, versions), 200, headers, "application/json")
                 stream = reply
                 first = await anext(stream)  # before the status is sent: what fails at once gets its own
         except TimeoutError:
             if ticket is not None:
-                self._done(ticket, 504, begun, count=False)
+                self._done(ticket, begun, count=False)
             raise self._too_slow() from None
-        except BaseException as error:
+        except BaseException:
             if ticket is not None:
-                status = error.status if isinstance(error, RequestRefused) else 500
-                self._done(ticket, status, begun, count=False)
+                self._done(ticket, begun, count=False)  # counted where it is caught
             raise
         held = ticket
         events = self._events(first, stream, held, deadline)
-        return _Stream(events, {"x-isogloss-version": held.versions}, lambda: self._done(held, 200, begun))
+        return _Stream(events, {"x-isogloss-version": held.versions}, lambda: self._done(held, begun))
 
     async def _body(self, request: Request) -> bytes:
         limit = self._config.max_body_kb * 1024
@@ -272,12 +279,15 @@ class PolicyReplica:
                 async with asyncio.timeout_at(deadline):
                     event = await anext(rest)
             except StopAsyncIteration:
+                ticket.status = 200
                 return
             except TimeoutError:
+                ticket.status = 504
                 yield _error_event(self._too_slow())
                 return
             except Exception:
                 logger.exception("a stream failed")
+                ticket.status = 500
                 yield _error_event(RequestRefused(500, "the engine failed while answering"))
                 return
 
@@ -285,10 +295,10 @@ class PolicyReplica:
         seconds = self._config.request_timeout_s
         return RequestRefused(504, f"not answered within {seconds:g} s (serve.request_timeout_s); ask for fewer tokens")
 
-    def _done(self, ticket: Ticket, status: int, begun: float, count: bool = True) -> None:
+    def _done(self, ticket: Ticket, begun: float, count: bool = True) -> None:
         self._door.leave(ticket)
         if count:
-            self._count(ticket.versions, status)
+            self._count(ticket.versions, ticket.status)
         self._seconds.observe(time.monotonic() - begun, {"version": ticket.versions})
 
     def _count(self, versions: str, status: int) -> None:

@@ -11,15 +11,21 @@ from serving.errors import RequestRefused
 
 
 class Ticket:
-    """One request's stay: which versions answered it."""
+    """One request's stay.
+
+    Attributes:
+        seen: Versions that answered it, in their order.
+        status: HTTP status that it ended with; 499 as long as it has not, which is what stays if the caller leaves.
+    """
 
     def __init__(self, version: int) -> None:
-        self.first = self.last = version
+        self.seen = [version]
+        self.status = 499
 
     @property
     def versions(self) -> str:
         """``v3``, or ``v3-v4`` if the weights were swapped while it ran."""
-        return f"v{self.first}" if self.first == self.last else f"v{self.first}-v{self.last}"
+        return "-".join(f"v{version}" for version in self.seen)
 
 
 class Door:
@@ -115,4 +121,4 @@ class Door:
         """The engine computes with ``version`` from here on: marks those that are inside."""
         self.version = version
         for ticket in self._inside:
-            ticket.last = version
+            ticket.seen.append(version)
