@@ -7,7 +7,7 @@ import dataclasses
 import json
 import logging
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +105,9 @@ class ServingEngine:
         await engine.collective_rpc("init_weight_transfer_engine", args=({},))
         return cls(engine, state.openai_serving_chat, state.openai_serving_completion, settings)
 
-    async def load(self, folder: Path, manifest: WeightsManifest, timeout: float) -> float:
+    async def load(
+        self, folder: Path, manifest: WeightsManifest, timeout: float, frozen: Callable[[], None] = lambda: None
+    ) -> float:
         """Replace all weights, and prove that the engine computes with them.
 
         Requests that are running are frozen meanwhile and go on with the new weights: their keys and values are
@@ -115,6 +117,7 @@ class ServingEngine:
             folder: Model folder.
             manifest: What the folder must hold and the engine must reproduce.
             timeout: For each of the steps, in seconds.
+            frozen: Called when nothing more is computed with the old weights, and nothing yet with the new ones.
 
         Returns:
             Difference of the probe, nats per token.
@@ -127,6 +130,7 @@ class ServingEngine:
         async with asyncio.timeout(timeout):
             await self._engine.pause_generation(mode="keep", clear_cache=True)
             try:
+                frozen()
                 text = json.dumps(dataclasses.asdict(manifest))
                 await self._engine.collective_rpc("isogloss_load", args=(str(folder), text))
             except Exception as error:  # what the engine process raised arrives as a plain exception

@@ -122,25 +122,30 @@ class PolicyReplica:
         async with self._door.shut(self._config.drain_s) as still_inside:
             before = self._assigned
             try:
-                error = await self._engine.load(Path(wanted.folder), wanted.manifest, self._load_timeout)
+                error = await self._load(wanted)
             except Exception as failure:
-                self._door.swapped(wanted.manifest.version)  # those inside may have tokens of it
                 await self._go_back(before, wanted, failure)
                 return
             self._assigned = wanted
-            self._door.swapped(wanted.manifest.version)
+            self._door.version = wanted.manifest.version
         logger.info("v%d is in, %d requests span it", wanted.manifest.version, still_inside)
         await self._report(error)
+
+    async def _load(self, assigned: Assignment) -> float:
+        version = assigned.manifest.version
+        # Marked before the engine goes on: a token of the new weights must never be sent under the old name alone.
+        return await self._engine.load(
+            Path(assigned.folder), assigned.manifest, self._load_timeout, lambda: self._door.mark(version)
+        )
 
     async def _go_back(self, before: Assignment, wanted: Assignment, failure: Exception) -> None:
         reason = f"v{wanted.manifest.version}: {failure or type(failure).__name__}"
         try:
-            error = await self._engine.load(Path(before.folder), before.manifest, self._load_timeout)
+            error = await self._load(before)
         except Exception as second:
             # Serve replaces this replica; what it answers until then would come from unknown weights.
             self._broken = f"{reason}; and going back failed: {second}"
             raise
-        self._door.swapped(before.manifest.version)
         await self._report(error, Served(wanted.manifest.version, wanted.manifest.checksum), reason)
 
     async def check_health(self) -> None:

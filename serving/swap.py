@@ -117,8 +117,7 @@ class Door:
             self._open.set()
             self.shut_seconds.append(time.monotonic() - begun)
 
-    def swapped(self, version: int) -> None:
-        """The engine computes with ``version`` from here on: marks those that are inside."""
-        self.version = version
+    def mark(self, version: int) -> None:
+        """The engine is frozen and goes on with ``version``: marks those that are inside."""
         for ticket in self._inside:
             ticket.seen.append(version)

@@ -289,7 +289,8 @@ def test_a_swap_waits_for_those_inside_and_marks_who_stays() -> None:
             await asyncio.sleep(0)
             assert refused_now(door)
             door.leave(quick)
-            door.swapped(4)
+            door.mark(4)
+            door.version = 4
         await asyncio.wait_for(comer, 1)
         assert late == ["v4"]
         assert (quick.versions, slow.versions) == ("v3", "v3-v4")
