@@ -86,19 +86,19 @@ class Desk:
         self._look()
         return self._assignment(self._target(replica))
 
-    async def next(self, replica: str, version: int, generation: int) -> Assignment | None:
+    async def next(self, replica: str, facts: dict[str, Any], generation: int) -> Assignment | None:
         """What a replica shall do now; None if nothing changed within some seconds.
 
         Args:
             replica: Its name.
-            version: What it serves.
+            facts: What it serves, as in ``report``: a desk that was restarted learns it here.
             generation: Of its last assignment.
         """
         deadline = time.monotonic() + _LONG_POLL_S
         while True:
-            self._seen(replica)
+            self._seen(replica).facts = facts
             target = self._target(replica)
-            if target.version == version:
+            if target.version == facts["version"]:
                 if generation != self._state.generation:
                     return self._assignment(target)
             elif self._take_turn(replica):

@@ -84,28 +84,21 @@ class PolicyReplica:
 
     async def _report(self, probe_error: float, refused: Served | None = None, reason: str = "") -> None:
         manifest = self._engine.manifest
-        await asyncio.wait_for(
-            self._desk.report.remote(
-                self._id,
-                {
-                    "version": None if manifest is None else manifest.version,
-                    "checksum": None if manifest is None else manifest.checksum,
-                    "probe_error": probe_error,
-                    "pid": os.getpid(),
-                },
-                refused,
-                reason,
-            ),
-            _DESK_S,
-        )
+        assert manifest is not None, "reports follow a load that was proven"
+        self._facts = {
+            "version": manifest.version,
+            "checksum": manifest.checksum,
+            "probe_error": probe_error,
+            "pid": os.getpid(),
+        }
+        await asyncio.wait_for(self._desk.report.remote(self._id, self._facts, refused, reason), _DESK_S)
 
     async def _follow(self) -> None:
         """Ask the desk for the version to serve, for ever; the desk being away is no reason to stop serving."""
         while True:
             try:
-                version = self._door.version
                 wanted = await asyncio.wait_for(
-                    self._desk.next.remote(self._id, version, self._assigned.generation), _DESK_S
+                    self._desk.next.remote(self._id, self._facts, self._assigned.generation), _DESK_S
                 )
                 if wanted is not None:
                     await self._take(wanted)

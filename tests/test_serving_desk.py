@@ -52,9 +52,12 @@ def play(scene: Coroutine[Any, Any, None]) -> None:
     asyncio.run(bounded())
 
 
+def facts(version: int) -> dict[str, Any]:
+    return {"version": version, "checksum": f"{version:016x}", "probe_error": 0.0, "pid": 1}
+
+
 async def done(desk: Desk, name: str, version: int, refused: Served | None = None) -> None:
-    facts = {"version": version, "checksum": f"{version:016x}", "probe_error": 0.0, "pid": 1}
-    await desk.report(name, facts, refused, "probe")
+    await desk.report(name, facts(version), refused, "probe")
 
 
 async def start(desk: Desk) -> None:
@@ -67,14 +70,14 @@ def test_replicas_swap_one_after_the_other(folder: ServingFolder) -> None:
     async def scene() -> None:
         desk = desk_of(folder)
         await start(desk)
-        assert await desk.next("a", 0, 1) is None
+        assert await desk.next("a", facts(0), 1) is None
         put(folder, 1)
-        asked = [await desk.next(name, 0, 1) for name in NAMES]
+        asked = [await desk.next(name, facts(0), 1) for name in NAMES]
         given = [name for name, assigned in zip(NAMES, asked, strict=True) if assigned is not None]
         assert given == ["a"]
         await done(desk, "a", 1)
-        assert await desk.next("b", 0, 1) is not None
-        assert await desk.next("c", 0, 1) is None
+        assert await desk.next("b", facts(0), 1) is not None
+        assert await desk.next("c", facts(0), 1) is None
         status = json.loads((folder.path / "serving.status.json").read_text())
         assert {name: row["version"] for name, row in status["replicas"].items()} == {"a": 1, "b": 0, "c": 0, "d": 0}
         assert {row["target"] for row in status["replicas"].values()} == {1}
@@ -87,10 +90,10 @@ def test_a_turn_that_is_not_used_is_lost(folder: ServingFolder) -> None:
         desk = desk_of(folder, swap_timeout=0.1)
         await start(desk)
         put(folder, 1)
-        assert await desk.next("a", 0, 1) is not None
-        assert await desk.next("b", 0, 1) is None
+        assert await desk.next("a", facts(0), 1) is not None
+        assert await desk.next("b", facts(0), 1) is None
         await asyncio.sleep(0.1)
-        assert await desk.next("b", 0, 1) is not None
+        assert await desk.next("b", facts(0), 1) is not None
 
     play(scene())
 
@@ -104,17 +107,17 @@ def test_a_canary_takes_its_share_and_goes_again(folder: ServingFolder) -> None:
         targets = {name: row["target"] for name, row in (await desk.status())["replicas"].items()}
         assert sorted(targets.values()) == [0, 0, 0, 1]
         (chosen,) = [name for name, version in targets.items() if version == 1]
-        assigned = await desk.next(chosen, 0, 1)
+        assigned = await desk.next(chosen, facts(0), 1)
         assert assigned is not None
         assert (assigned.manifest.version, assigned.canary) == (1, {"version": "v1", "checksum": f"{1:016x}"})
         await done(desk, chosen, 1)
         # Who serves on learns of the canary as well, without a turn.
-        other = await desk.next("a" if chosen != "a" else "b", 0, 1)
+        other = await desk.next("a" if chosen != "a" else "b", facts(0), 1)
         assert other is not None
         assert other.manifest.version == 0
         folder.rollback("test")
         desk._look()
-        back = await desk.next(chosen, 1, 2)
+        back = await desk.next(chosen, facts(1), 2)
         assert back is not None
         assert back.manifest.version == 0
 
@@ -127,7 +130,7 @@ def test_a_failed_load_brings_everybody_back(folder: ServingFolder) -> None:
         await start(desk)
         put(folder, 1)
         desk._look()
-        assert await desk.next("a", 0, 1) is not None
+        assert await desk.next("a", facts(0), 1) is not None
         await done(desk, "a", 0, refused=Served(1, f"{1:016x}"))
         state = folder.read()
         assert state is not None
@@ -143,9 +146,10 @@ def test_desk_is_rebuilt_from_the_folder(folder: ServingFolder) -> None:
         put(folder, 1)
         again = desk_of(folder)
         # A replica that knew the old desk only asks the new one and is told what is current.
-        assigned = await again.next("a", 0, 1)
+        assigned = await again.next("a", facts(0), 1)
         assert assigned is not None
         assert assigned.manifest.version == 1
         assert assigned.folder == str(folder.version_folder(1))
+        assert (await again.status())["replicas"]["a"]["checksum"] == f"{0:016x}"
 
     play(scene())
