@@ -44,10 +44,12 @@ def train(
     apply_driver_env()
     from actors.run import run_training
 
-    follow = None
     if resolved.serve.enabled:
         from serving.follow import follow
-    finished = run_training(resolved, resume=resume, follow=follow)
+
+        finished = run_training(resolved, resume=resume, follow=follow)
+    else:
+        finished = run_training(resolved, resume=resume)
     if not finished:
         raise typer.Exit(INTERRUPTED_EXIT)
 

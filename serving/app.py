@@ -92,7 +92,8 @@ def serving(
     desk = DeskActor.options(name=name, namespace=NAMESPACE, num_cpus=0, max_restarts=-1, max_task_retries=0).remote(
         str(folder.path.resolve()), plain, swap_timeout, url
     )
-    deployment = serve.deployment(PolicyReplicaApp).options(
+    deployment: Any = serve.deployment(  # its annotation is that of a decorator
+        PolicyReplicaApp,
         name="policy",
         max_ongoing_requests=2 * config.max_concurrent,  # the replica itself refuses beyond max_concurrent, with 429
         autoscaling_config={

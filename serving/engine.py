@@ -139,9 +139,9 @@ class ServingEngine:
                 await self._engine.resume_generation()
         async with asyncio.timeout(timeout):
             logprobs = await self._prompt_logprobs(manifest.probe_ids)
-        error = check_probe(manifest, logprobs, self._settings.dtype)
+        difference = check_probe(manifest, logprobs, self._settings.dtype)
         self.manifest = manifest
-        return error
+        return difference
 
     async def _prompt_logprobs(self, ids: tuple[int, ...]) -> list[float]:
         from vllm import SamplingParams

@@ -47,7 +47,15 @@ class PolicyReplica:
         load_timeout: For each step of a weight update, in seconds.
     """
 
-    async def __init__(
+    # Serve awaits the constructor, so that the engine lives in Serve's event loop.
+    _assigned: Assignment
+    _engine: ServingEngine
+    _door: Door
+    _limits: Limits
+    _following: asyncio.Task[None]
+    _facts: dict[str, Any]
+
+    async def __init__(  # type: ignore[misc]
         self, config: dict[str, Any], settings: EngineSettings, keys: tuple[str, ...], desk: str, load_timeout: float
     ) -> None:
         self._config = ServeConfig.model_validate(config)
@@ -97,7 +105,7 @@ class PolicyReplica:
         """Ask the desk for the version to serve, for ever; the desk being away is no reason to stop serving."""
         while True:
             try:
-                wanted = await asyncio.wait_for(
+                wanted: Assignment | None = await asyncio.wait_for(
                     self._desk.next.remote(self._id, self._facts, self._assigned.generation), _DESK_S
                 )
                 if wanted is not None:
