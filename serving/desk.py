@@ -72,7 +72,7 @@ class Desk:
         self._turn: tuple[str, float] | None = None
         self._manifests: dict[Served, WeightsManifest] = {}
         self._changed = asyncio.Event()
-        self._stamp = 0
+        self._stamp = (0, 0)
         state = self._folder.read()
         if state is None:
             raise UserError(f"{folder}: nothing to serve; promote a version first")
@@ -131,6 +131,7 @@ class Desk:
 
     async def status(self) -> dict[str, Any]:
         """What is wanted, and what each replica serves."""
+        self._look()  # who has just promoted must not see the state before
         return self._status()
 
     def _status(self) -> dict[str, Any]:
@@ -169,7 +170,8 @@ class Desk:
     def _look(self) -> None:
         """Read the state file if it changed."""
         try:
-            stamp = (self._folder.path / STATE).stat().st_mtime_ns
+            found = (self._folder.path / STATE).stat()
+            stamp = found.st_mtime_ns, found.st_ino  # each change is a new file, and clocks are coarse
             if stamp == self._stamp:
                 return
             state = self._folder.read()
@@ -177,7 +179,7 @@ class Desk:
             logger.warning("serving on as before: %s", error)
             return
         self._stamp = stamp
-        self._mtime = stamp / 1e9
+        self._mtime = found.st_mtime
         if state is not None and state != self._state:
             self._state = state
             self._notify()
