@@ -11,7 +11,6 @@ import contextlib
 import fcntl
 import json
 import os
-import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -126,7 +125,7 @@ class ServingFolder:
     def promote(self, served: Served, verdict: Verdict, asked_by: str, canary: bool = False) -> ServingState:
         """Make a version that was added the current one, or the canary."""
         with self._lock():
-            state = self.read()
+            before = state = self.read()
             if state is None:
                 state = ServingState(1, served)
             elif canary and served != state.current:
@@ -139,7 +138,8 @@ class ServingFolder:
                 state = ServingState(state.generation + 1, served, None, kept)
             self._write(state)
             self._record("canary" if canary and state.canary == served else "promoted", served, verdict, asked_by)
-            self._forget(state)
+            for version in _kept(before) - _kept(state):
+                shutil.rmtree(self.version_folder(version), ignore_errors=True)
         return state
 
     def rollback(self, asked_by: str) -> ServingState:
@@ -206,18 +206,17 @@ class ServingFolder:
         with (self.path / PROMOTIONS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
-    def _forget(self, state: ServingState) -> None:
-        kept = {row.version for row in (state.current, state.canary, *state.previous) if row is not None}
-        for folder in (self.path / "serving").glob("v*"):
-            if re.fullmatch(r"v\d{4,}", folder.name) and int(folder.name[1:]) not in kept:
-                shutil.rmtree(folder, ignore_errors=True)
-
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / ".serving.lock").open("w", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # held for milliseconds
             yield
+
+
+def _kept(state: ServingState | None) -> set[int]:
+    rows = () if state is None else (state.current, state.canary, *state.previous)
+    return {row.version for row in rows if row is not None}
 
 
 def manifest_from_json(data: dict[str, Any]) -> WeightsManifest:
