@@ -10,6 +10,7 @@ import pytest
 from test_serving_pure import manifest, result
 from typer.testing import CliRunner
 
+from actors.placement import PlacementPlan, check_capacity
 from actors.run_folder import RunFolder, open_run_folder
 from cli import app
 from configs.errors import UserError
@@ -58,6 +59,15 @@ def test_each_version_is_judged_once_and_only_when_it_can_be(config: Config, run
         ("promoted", 0, "run"), ("promoted", 1, "run"), ("refused", 2, "run")
     ]  # fmt: skip
     assert rows[2]["figures"]["difference_high"] < 0
+
+
+def test_replicas_have_places_of_their_own_for_as_many_as_there_may_be(config: Config) -> None:
+    off = config.model_copy(update={"serve": config.serve.model_copy(update={"enabled": False})})
+    wide = config.model_copy(update={"serve": config.serve.model_copy(update={"max_replicas": 3})})
+    without, with_three = (PlacementPlan.from_config(each) for each in (off, wide))
+    assert with_three.totals()["CPU"] == without.totals()["CPU"] + 3
+    with pytest.raises(UserError, match=r"serve 3 x 1.*serve.max_replicas"):
+        check_capacity(with_three, {"CPU": without.totals()["CPU"] + 2})
 
 
 def test_promote_and_rollback_without_an_endpoint(config: Config, run: RunFolder) -> None:
