@@ -59,7 +59,13 @@ def train(
     from actors.run import run_training
 
     folder = resolved.run.dir / resolved.run.name
-    finished = run_training(resolved, resume=resume or (resume_or_start and (folder / "config.yaml").is_file()))
+    go_on = resume or (resume_or_start and (folder / "config.yaml").is_file())
+    if resolved.serve.enabled:
+        from serving.follow import follow
+
+        finished = run_training(resolved, resume=go_on, follow=follow)
+    else:
+        finished = run_training(resolved, resume=go_on)
     if not finished:
         raise typer.Exit(INTERRUPTED_EXIT)
 
@@ -197,6 +203,50 @@ def evaluate(
             {"actors": actors, "gpus": gpus, "kv_cache_gb": kv_cache_gb},
         )
     )
+
+
+@app.command()
+def serve(
+    target: Annotated[Path, typer.Argument(help="A run folder, or a Hugging Face model folder.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="serve.field=value or cluster.field=value …")] = None,
+    state: Annotated[
+        Path | None, typer.Option(help="For a model folder: where serving.json is kept; default runs/serving-NAME.")
+    ] = None,
+) -> None:
+    """Serve a run's current policy, or a model, behind an OpenAI-compatible endpoint."""
+    from actors.env import apply_driver_env
+
+    apply_driver_env()
+    from serving.command import run_serve
+
+    run_serve(target, overrides or [], state)
+
+
+_WAIT = typer.Option(help="Seconds to wait for a running endpoint.")
+
+
+@app.command()
+def promote(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    version: Annotated[int, typer.Argument(help="Weight version: the round that made it, 0 is the start.")],
+    canary: Annotated[bool, typer.Option("--canary", help="Serve it to serve.canary_share of the requests.")] = False,
+    timeout: Annotated[float, _WAIT] = 120.0,
+) -> None:
+    """Serve a version of a run, now if its endpoint is running, whatever the gate says."""
+    from serving.command import run_promote
+
+    run_promote(run, version, canary, timeout)
+
+
+@app.command()
+def rollback(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    timeout: Annotated[float, _WAIT] = 120.0,
+) -> None:
+    """Serve what was served before, or take the canary away."""
+    from serving.command import run_rollback
+
+    run_rollback(run, timeout)
 
 
 @app.command("config-reference")

@@ -34,6 +34,7 @@ from judges.progress import describe
 from judges.records import Usage
 from judges.tournament import comparison_counts
 from learners.group import RoundResult
+from learners.weights import WeightsManifest
 from rollout.groups import mine_groups
 from rollout.next import next_actions
 from rollout.pairs import MinedPairs, mine_pairs
@@ -62,6 +63,8 @@ class Driver:
         metrics: Where a round's row goes.
         should_stop: Asked several times a second; True ends the run at a resumable point.
         exported: What Ray exports for dashboards; told of everything.
+        offer: Told of each published version (its manifest, all evaluations), for an endpoint to serve it; returns
+            what to show.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Driver:
         metrics: MetricsLog,
         should_stop: Callable[[], bool],
         exported: RunMetrics,
+        offer: Callable[[int, WeightsManifest | None, dict[int, Any]], str | None] | None = None,
     ) -> None:
         self._config = config
         self._given = inputs
@@ -81,6 +85,7 @@ class Driver:
         self._metrics = metrics
         self._stop_asked = should_stop
         self._exported = exported
+        self._offer_version = offer
         self._clocks: dict[int, StageClock] = {}
         self._results: dict[int, RoundResult] = {}
         self._learning: tuple[Action, Future[Any], float] | None = None
@@ -104,6 +109,7 @@ class Driver:
                 self._publish(by_track["publish"])
             self._finish_learning()
         self._evaluate(self._config.schedule.rounds)
+        self._offer(self._team.version)
         self._exported.stage("finished", self._config.schedule.rounds)
 
     @property
@@ -273,6 +279,17 @@ class Driver:
         publishes_now = publishes(self._config.schedule, round)
         if every and round % every == 0 and publishes_now and round < self._config.schedule.rounds:
             self._evaluate(round)
+        if publishes_now:
+            self._offer(round)
+
+    def _offer(self, version: int) -> None:
+        if self._offer_version is None or version == 0:
+            return
+        result = self._results.get(version)
+        manifest = None if result is None else result.manifest
+        line = self._offer_version(version, manifest, self._team.store("evaluations"))
+        if line is not None:
+            self._screen.say(line)
 
     def _write_row(self, round: int, reports: list[Any]) -> None:
         _, data = self._team.store("round_state", round)

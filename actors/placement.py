@@ -46,6 +46,7 @@ class PlacementPlan:
     reward: Role
     learner: Role
     store: Role
+    serve: Role
 
     @classmethod
     def from_config(cls, config: Config) -> PlacementPlan:
@@ -54,7 +55,7 @@ class PlacementPlan:
         Raises:
             UserError: An engine is split over more GPUs than it reserves.
         """
-        rollout, reward, learner = config.rollout, config.reward, config.learner
+        rollout, reward, learner, serve = config.rollout, config.reward, config.learner, config.serve
         online = config.offline.path is None
         if rollout.tensor_parallel > 1 and rollout.gpus_per_actor < rollout.tensor_parallel:
             raise UserError(
@@ -69,12 +70,16 @@ class PlacementPlan:
             Role("learner", learner.workers, learner.cpus_per_worker, learner.gpus_per_worker,
                  ("learner.workers", "learner.cpus_per_worker", "learner.gpus_per_worker")),
             Role("store", 1, 0.0, 0.0),
+            # As many as it may ever have: a replica that is added under load must not take training's place.
+            Role("serve", serve.max_replicas if serve.enabled else 0, serve.cpus_per_replica, serve.gpus_per_replica,
+                 ("serve.max_replicas", "serve.cpus_per_replica", "serve.gpus_per_replica")),
         )  # fmt: skip
 
     @property
     def roles(self) -> tuple[Role, ...]:
         """The roles that there are, in the order in which they are started."""
-        return tuple(role for role in (self.store, self.rollout, self.reward, self.learner) if role.count)
+        roles = (self.store, self.rollout, self.reward, self.learner, self.serve)
+        return tuple(role for role in roles if role.count)
 
     def totals(self) -> dict[str, float]:
         """CPUs and GPUs that all roles need together."""
@@ -111,7 +116,10 @@ def check_capacity(plan: PlacementPlan, resources: Mapping[str, float]) -> None:
         users = [role for role in plan.roles if role.bundle().get(resource, 0.0) > 0]
         parts = ", ".join(f"{r.name} {r.count} x {r.bundle()[resource]:g}" for r in users)
         lower = ", ".join(
-            name for r in users for name in r.fields if field_part in name or name.endswith(("actors", "workers"))
+            name
+            for r in users
+            for name in r.fields
+            if field_part in name or name.endswith(("actors", "workers", "replicas"))
         )
         cure = f"; lower {lower}"
         if resource == "CPU":

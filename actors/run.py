@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +33,15 @@ from learners.errors import LearnerFailed, LearnerTimeout
 from rollout.prompts import PromptSet
 
 
-def run_training(config: Config, resume: bool) -> bool:
+def run_training(
+    config: Config, resume: bool, follow: Callable[[Config, RunFolder], AbstractContextManager[Any]] | None = None
+) -> bool:
     """Run, or go on with, a config; returns whether it was finished.
+
+    Args:
+        config: The run.
+        resume: Whether to go on with its folder.
+        follow: Opens the endpoint that serves the run's versions: ``(endpoint, offer)``, see ``Driver``.
 
     Raises:
         UserError: Anything that the user can mend; the run folder stays resumable.
@@ -48,7 +57,12 @@ def run_training(config: Config, resume: bool) -> bool:
     def work(team: Team, folder: RunFolder, metrics: MetricsLog, flag: StopFlag) -> None:
         screen.say(f"rollout, reward and learner actors are up, weights v{team.version}")
         exported = RunMetrics(config.run.name, config.schedule.rounds)
-        Driver(config, inputs, team, screen, metrics, flag, exported).run()
+        with contextlib.ExitStack() as stack:
+            offer = None
+            if follow is not None:
+                endpoint, offer = stack.enter_context(follow(config, folder))
+                screen.say(f"serving at {endpoint.url}")
+            Driver(config, inputs, team, screen, metrics, flag, exported, offer).run()
         _summarise(config, folder, team, screen, inputs.names, time.time() - started)
 
     return _with_team(config, inputs.prompts, resume, screen, what, work)

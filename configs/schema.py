@@ -17,6 +17,7 @@ from configs.learner import LearnerConfig, LoraConfig
 from configs.reward import LengthControlConfig, PairsConfig, RewardConfig
 from configs.running import ClusterConfig, EvaluationConfig, ScheduleConfig
 from configs.sampling import CandidatesConfig, GatesConfig, RolloutConfig
+from configs.serving import ServeConfig
 
 __all__ = [
     "AnchorConfig",
@@ -40,6 +41,7 @@ __all__ = [
     "RunConfig",
     "ScheduleConfig",
     "Section",
+    "ServeConfig",
 ]
 
 
@@ -62,6 +64,7 @@ class Config(Section):
     schedule: ScheduleConfig = ScheduleConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     cluster: ClusterConfig = ClusterConfig()
+    serve: ServeConfig = ServeConfig()
 
     @model_validator(mode="after")
     def _offline_or_online(self) -> Config:
@@ -152,6 +155,7 @@ class Config(Section):
                 f"set it to at least {needed}"
             )
         self._check_unseen()
+        self._check_serve()
         for field, text in (("train", self.prompts.train), ("heldout", self.prompts.heldout)):
             if text is not None and "{lang}" not in text:
                 raise ValueError(f"prompts.{field}: '{text}' has no {{lang}}; put it where the code goes")
@@ -172,6 +176,23 @@ class Config(Section):
         ):
             if is_set:
                 raise ValueError(f"{field}: learner.objective rloo {why}")
+
+    def _check_serve(self) -> None:
+        """What an endpoint that follows the run needs."""
+        if not self.serve.enabled:
+            return
+        if self.offline.path is not None:
+            raise ValueError("serve.enabled: an offline run publishes nothing; serve its folder with isogloss serve")
+        if self.serve.gate.needs_evaluation:
+            if self.prompts.heldout is None:
+                raise ValueError(
+                    "serve.gate: it judges by held-out results; set prompts.heldout or serve.gate.kind none"
+                )
+            if self.evaluation.every != 1:
+                raise ValueError(
+                    "evaluation.every: serve.gate judges each version by its held-out results; set it to 1, or "
+                    "serve.gate.kind to none and serve.gate.min_right_language to null"
+                )
 
     def _check_unseen(self) -> None:
         """What evaluation.languages needs."""

@@ -36,6 +36,7 @@ FREE_FIELDS = (
     "evaluation.every",
     "evaluation.bootstrap_samples",
     "cluster",
+    "serve",
 )
 
 

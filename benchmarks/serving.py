@@ -1,0 +1,291 @@
+"""The endpoint measured in one run: throughput against the same engine fed directly, and hot swaps under load.
+
+    python -m benchmarks.serving [--swaps 50] [--clients 16] [--parts swaps,tiny,large]
+
+Prints tables for docs/benchmarks.md. What must hold is asserted: no failed request, every reply with a version, no
+reply of two versions that does not say so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import numpy as np
+
+from actors.env import apply_driver_env
+
+apply_driver_env()
+
+import torch  # noqa: E402  # after the environment
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM  # noqa: E402
+
+from actors.cluster import start_cluster  # noqa: E402
+from configs.running import ClusterConfig  # noqa: E402
+from configs.serving import ServeConfig  # noqa: E402
+from learners.checkpoint import fill_model_folder, write_model_folder  # noqa: E402
+from serving.app import Endpoint, serving  # noqa: E402
+from serving.describe import describe  # noqa: E402
+from serving.engine import EngineSettings, ServingEngine  # noqa: E402
+from serving.folder import ServingFolder  # noqa: E402
+from serving.gate import Verdict  # noqa: E402
+
+POLICY = Path("worlds/default/policy")
+PROMPT_TOKENS, NEW_TOKENS = 48, 128
+TRIALS = 2
+PORT = 8919
+MEASURED = Verdict(True, "benchmark")
+SETTINGS = EngineSettings("policy", "float32", 256, 0)
+
+
+def large_model(folder: Path) -> Path:
+    """A random Llama, hidden 512, 8 layers, with the embedded world's tokenizer."""
+    vocabulary = json.loads((POLICY / "config.json").read_text())["vocab_size"]
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        hidden_size=512, intermediate_size=1536, num_hidden_layers=8, num_attention_heads=8, num_key_value_heads=8,
+        vocab_size=vocabulary, max_position_embeddings=512, tie_word_embeddings=True, eos_token_id=2, bos_token_id=1,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config)
+    folder.mkdir(parents=True)
+    weights = {name: value.detach().clone() for name, value in model.named_parameters()}
+    fill_model_folder(folder, weights, POLICY, "float32")
+    model.config.save_pretrained(folder)
+    return folder
+
+
+def serve_config(**fields: Any) -> ServeConfig:
+    """One replica, on the machine's two cores."""
+    values = {"port": PORT, "cpus_per_replica": 1.0, "max_tokens": 256, "kv_cache_gb": 0.5, "drain_s": 5.0}
+    return ServeConfig(**{**values, **fields})
+
+
+def requests(count: int) -> list[dict[str, Any]]:
+    """Completion requests of token ids, each another prompt; lengths fixed, so that all routes do the same work."""
+    rng = np.random.default_rng(0)
+    return [
+        {
+            "model": "policy", "prompt": rng.integers(5, 2800, PROMPT_TOKENS).tolist(), "max_tokens": NEW_TOKENS,
+            "ignore_eos": True, "temperature": 1.0,
+        }
+        for _ in range(count)
+    ]  # fmt: skip
+
+
+async def timed(work: Callable[[dict[str, Any]], Awaitable[int]], count: int, concurrency: int) -> float:
+    """Tokens a second of ``count`` requests, so many at once; the best of some trials after a warm-up."""
+
+    async def once() -> float:
+        gate = asyncio.Semaphore(concurrency)
+
+        async def one(request: dict[str, Any]) -> int:
+            async with gate:
+                return await work(request)
+
+        begun = time.perf_counter()
+        tokens = sum(await asyncio.gather(*(one(request) for request in requests(count))))
+        assert tokens == count * NEW_TOKENS, f"{tokens} tokens"
+        return tokens / (time.perf_counter() - begun)
+
+    await once()
+    return max([await once() for _ in range(TRIALS)])
+
+
+async def raw_engine(model: Path, count: int, levels: list[int]) -> dict[int, float]:
+    """The same engine, fed directly in this process; detokenises as the endpoint does."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    engine = await ServingEngine.start(model, SETTINGS, serve_config())
+    number = 0
+
+    async def work(request: dict[str, Any]) -> int:
+        nonlocal number
+        number += 1
+        params = SamplingParams(
+            max_tokens=NEW_TOKENS, ignore_eos=True, temperature=1.0, output_kind=RequestOutputKind.FINAL_ONLY
+        )
+        outputs = [
+            output
+            async for output in engine.raw.generate({"prompt_token_ids": request["prompt"]}, params, f"raw-{number}")
+        ]
+        return len(outputs[-1].outputs[0].token_ids)
+
+    try:
+        return {level: await timed(work, count, level) for level in levels}
+    finally:
+        engine.close()
+
+
+async def through_endpoint(url: str, count: int, levels: list[int], raw: dict[int, float]) -> None:
+    """Rows of the table: not streamed, streamed eight tokens a chunk, and token by token."""
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+
+        async def whole(request: dict[str, Any]) -> int:
+            async with session.post(url + "/completions", json=request) as reply:
+                return int((await reply.json())["usage"]["completion_tokens"])
+
+        def streamed(interval: int) -> Callable[[dict[str, Any]], Awaitable[int]]:
+            async def work(request: dict[str, Any]) -> int:
+                last = {}
+                more = {"stream": True, "stream_interval": interval, "stream_options": {"include_usage": True}}
+                async with session.post(url + "/completions", json={**request, **more}) as reply:
+                    async for line in reply.content:
+                        if line.startswith(b"data: {") and b'"usage":{' in line:
+                            last = json.loads(line[6:])
+                return int(last["usage"]["completion_tokens"])
+
+            return work
+
+        for name, work in (
+            ("not streamed", whole), ("streamed, 8 tokens a chunk", streamed(8)), ("streamed, 1 token", streamed(1))
+        ):  # fmt: skip
+            found = {level: await timed(work, count, level) for level in levels}
+            cells = [f"{found[level]:,.0f} ({found[level] / raw[level]:.2f})" for level in levels]
+            print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+
+
+@contextlib.contextmanager
+def endpoint_of(versions: list[Path], config: ServeConfig) -> Iterator[tuple[Endpoint, ServingFolder]]:
+    """An endpoint of a fresh cluster; version 0 is current, the others are kept."""
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        folder = ServingFolder(root)
+        for version, model in reversed(list(enumerate(versions))):
+            served = folder.add(model, describe(model, version))
+        folder.promote(served, MEASURED, "benchmark")
+        with start_cluster(ClusterConfig(num_cpus=2), root), serving(folder, config, SETTINGS, 300, 120) as endpoint:
+            yield endpoint, folder
+
+
+def throughput(title: str, model: Path, count: int, levels: list[int]) -> None:
+    """One table: tokens a second by route and concurrency, with the share of the raw engine's."""
+    raw = asyncio.run(raw_engine(model, count, levels))
+    print(f"\n{title}: {count} requests of {PROMPT_TOKENS} + {NEW_TOKENS} tokens, tokens/s, best of {TRIALS}")
+    print("| route | " + " | ".join(f"{level} at once" for level in levels) + " |")
+    print("|---|" + "---|" * len(levels))
+    print("| raw engine | " + " | ".join(f"{raw[level]:,.0f}" for level in levels) + " |", flush=True)
+    with endpoint_of([model], serve_config()) as (endpoint, _):
+        asyncio.run(through_endpoint(endpoint.url, count, levels, raw))
+
+
+async def _stream(session: aiohttp.ClientSession, url: str, record: dict[str, Any]) -> AsyncIterator[float]:
+    """One streamed request: yields the arrival times of its chunks."""
+    body = {**requests(1)[0], "max_tokens": 64, "stream": True}
+    async with session.post(url + "/completions", json=body) as reply:
+        record["status"], record["header"] = reply.status, reply.headers.get("x-isogloss-version")
+        async for line in reply.content:
+            if line.startswith(b"data: {"):
+                event = json.loads(line[6:])
+                assert "error" not in event, event
+                record["versions"].append(event["isogloss"]["version"])
+                record["tokens"] += 1
+                yield time.monotonic()
+            elif line.startswith(b"data: [DONE]"):
+                record["done"] = True
+
+
+async def _load(url: str, over: asyncio.Event, records: list[dict[str, Any]]) -> None:
+    async with aiohttp.ClientSession() as session:
+        while not over.is_set():
+            record: dict[str, Any] = {"begun": time.monotonic(), "versions": [], "tokens": 0, "done": False}
+            arrivals = [at async for at in _stream(session, url, record)]
+            record["first"], record["end"] = arrivals[0], arrivals[-1]
+            record["gap"] = max(np.diff(arrivals), default=0.0)
+            records.append(record)
+
+
+async def swaps(endpoint: Endpoint, folder: ServingFolder, count: int, clients: int) -> None:
+    """Hot swaps under a constant load of streaming clients."""
+    over, records, moments = asyncio.Event(), [], []
+    load = [asyncio.create_task(_load(endpoint.url, over, records)) for _ in range(clients)]
+    await asyncio.sleep(3)
+    for number in range(count):
+        version = 1 - number % 2
+        manifest = folder.manifest(version)
+        begun = time.monotonic()
+        folder.promote(folder.add(folder.version_folder(version), manifest), MEASURED, "benchmark")
+        status = await asyncio.to_thread(endpoint.wait_for, version, 60)
+        moments.append((begun, time.monotonic()))
+        assert all(row["checksum"] == manifest.checksum for row in status["replicas"].values())
+        await asyncio.sleep(0.5)
+    over.set()
+    await asyncio.gather(*load)  # raises if any request failed
+    _report_swaps(records, moments, clients)
+
+
+def _report_swaps(records: list[dict[str, Any]], moments: list[tuple[float, float]], clients: int) -> None:
+    failed = [r for r in records if r["status"] != 200 or not r["done"] or not r["tokens"]]
+    unnamed = [r for r in records if not r["header"] or not all(r["versions"])]
+    mixed = [r for r in records if len({v for v in r["versions"] if "-" not in v}) > 1]
+    unmarked = [r for r in records if len(set(r["versions"])) > 1 and not any("-" in v for v in r["versions"])]
+    spans = [r for r in records if any("-" in v for v in r["versions"])]
+    assert not failed, failed[:3]
+    assert not unnamed, unnamed[:3]
+    assert not mixed, mixed[:3]
+    assert not unmarked, unmarked[:3]
+
+    def touches(record: dict[str, Any]) -> bool:
+        return any(record["begun"] <= end and record["end"] >= begin for begin, end in moments)
+
+    near = [r for r in records if touches(r)]
+    calm = [r for r in records if not touches(r)] or records
+    seconds = [end - begin for begin, end in moments]
+    base = np.median([r["first"] - r["begun"] for r in calm])
+    waits = np.array([r["first"] - r["begun"] for r in near]) - base
+    print(f"\n{len(moments)} hot swaps, {clients} streaming clients, {len(records)} replies")
+    print("| | p50 | p99 |")
+    print("|---|---|---|")
+    for name, values in (
+        ("swap, from promotion to proof in the replica, s", np.array(seconds)),
+        ("time to first token away from swaps, s", np.array([r["first"] - r["begun"] for r in calm])),
+        ("added to it at a swap, s", waits),
+        ("longest gap in a stream at a swap, s", np.array([r["gap"] for r in near])),
+    ):
+        print(f"| {name} | {np.percentile(values, 50):.3f} | {np.percentile(values, 99):.3f} |")
+    print(
+        f"failed or dropped 0, without a version 0, mixed and not marked 0, marked as spanning {len(spans)}", flush=True
+    )
+
+
+def other_version(folder: Path) -> Path:
+    """The embedded world's policy with noise on every weight."""
+    model = AutoModelForCausalLM.from_pretrained(POLICY, dtype="auto")
+    generator = torch.Generator().manual_seed(1)
+    weights = {
+        name: value.detach() + 0.02 * torch.randn(value.shape, generator=generator)
+        for name, value in model.named_parameters()
+    }
+    write_model_folder(folder, weights, POLICY, "float32")
+    return folder
+
+
+def main() -> None:
+    """Run the parts that were asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--swaps", type=int, default=50)
+    parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--drain", type=float, default=5.0, help="serve.drain_s")
+    parser.add_argument("--parts", default="swaps,tiny,large")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        if "swaps" in arguments.parts:
+            models = [POLICY, other_version(Path(name) / "other")]
+            with endpoint_of(models, serve_config(drain_s=arguments.drain)) as (endpoint, folder):
+                asyncio.run(swaps(endpoint, folder, arguments.swaps, arguments.clients))
+        if "tiny" in arguments.parts:
+            throughput("1.0 M parameters (embedded world)", POLICY, 64, [16, 64])
+        if "large" in arguments.parts:
+            throughput("Llama 512 x 8", large_model(Path(name) / "large"), 64, [16, 64])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""How the current policy is served, to whom, and what a new version must pass first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from configs.base import Section
+
+LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
+
+
+class GateConfig(Section):
+    """What a new version must pass before it is served."""
+
+    kind: Literal["none", "heldout", "win_rate"] = Field(
+        "none",
+        description="`none`: every published version is served. `heldout`: refused where the mean sampled accuracy of "
+        "the other languages is below the served version's, the whole 95 % interval of the difference under 0. "
+        "`win_rate`: refused where it wins fewer held-out prompts against the served version than `min_win_rate`.",
+    )
+    min_win_rate: float = Field(
+        0.5, ge=0, le=1, description="For `win_rate`: share of (prompt, language) won, ties counted half."
+    )
+    min_right_language: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Also refuse a version that answers in the right language less often than this in any language.",
+    )
+
+    @property
+    def needs_evaluation(self) -> bool:
+        """Whether the gate reads held-out results."""
+        return self.kind != "none" or self.min_right_language is not None
+
+
+class ServeConfig(Section):
+    """An OpenAI-compatible endpoint of the current policy (Ray Serve and vLLM)."""
+
+    enabled: bool = Field(False, description="Serve during training; `isogloss serve` serves without it.")
+    host: str = Field("127.0.0.1", description="Address to listen on; others than loopback need API keys.")
+    port: int = Field(8001, ge=1, le=65535, description="Port to listen on.")
+    model_name: str | None = Field(None, description="Name of the model in requests; default is the run's name.")
+    min_replicas: int = Field(1, ge=1, description="Replicas (one vLLM engine each) that are always up.")
+    max_replicas: int = Field(1, ge=1, description="Replicas under load; their CPUs are kept free for them.")
+    target_ongoing_requests: float = Field(
+        32, gt=0, description="Requests a replica has in hand before Ray Serve adds another."
+    )
+    cpus_per_replica: float = Field(1.0, gt=0, description="CPUs that Ray reserves for a replica.")
+    gpus_per_replica: float = Field(0.0, ge=0, description="GPUs that Ray reserves for a replica.")
+    kv_cache_gb: float = Field(0.25, gt=0, description="Key-value cache of a replica, GiB.")
+    max_num_seqs: int = Field(64, ge=1, description="Sequences that a replica decodes at once.")
+    stream_interval: int = Field(
+        1, ge=1, description="Tokens of a streamed chunk (the first token comes alone); more cost less CPU."
+    )
+    max_tokens: int = Field(512, ge=1, description="Longest completion that a request may ask for, and the default.")
+    max_sequences: int = Field(16, ge=1, description="Completions of one request: prompts times `n`.")
+    max_body_kb: int = Field(256, ge=1, description="Largest request body, KiB; beyond it 413.")
+    max_concurrent: int = Field(256, ge=1, description="Requests in hand of a replica; beyond it 429 and Retry-After.")
+    request_timeout_s: float = Field(120, gt=0, description="Longest that a request may take; then 504.")
+    drain_s: float = Field(
+        5.0,
+        ge=0,
+        description="At a swap, how long running requests may finish on the old weights; what still runs then goes on "
+        "with the new ones, and its reply names both versions.",
+    )
+    api_keys_file: Path | None = Field(None, description="File with one API key a line.")
+    api_keys_env: str | None = Field(None, description="Environment variable with API keys, separated by commas.")
+    canary_share: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of the replicas, rounded up to whole ones, that serve a new version first; it becomes the "
+        "current one by `isogloss promote`. 0: a version that passes the gate is served by all at once.",
+    )
+    gate: GateConfig = GateConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ServeConfig:
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(f"min_replicas: {self.min_replicas} is above max_replicas {self.max_replicas}; swap them")
+        if self.host not in LOOPBACK_HOSTS and self.api_keys_file is None and self.api_keys_env is None:
+            raise ValueError(
+                f"host: {self.host} can be reached from other machines, so callers need API keys; set "
+                "serve.api_keys_file or serve.api_keys_env, or host to 127.0.0.1"
+            )
+        if self.canary_share > 0 and self.min_replicas < 2:
+            raise ValueError(
+                "canary_share: a canary is a replica of its own; set min_replicas to at least 2 or canary_share to 0"
+            )
+        return self
+
+    def canary_replicas(self, replicas: int) -> int:
+        """How many of ``replicas`` serve a canary: the share rounded up, but never all of them."""
+        if self.canary_share <= 0 or replicas < 2:
+            return 0
+        return min(replicas - 1, -int(-(self.canary_share * replicas) // 1))

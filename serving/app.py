@@ -1,0 +1,189 @@
+"""The endpoint: a Ray Serve application, its desk, and their start and end."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray import serve
+
+from actors.calls import call
+from actors.env import rollout_env, runtime_env
+from configs.errors import UserError
+from configs.serving import ServeConfig
+from serving.access import read_keys
+from serving.desk import NAMESPACE, DeskActor
+from serving.engine import EngineSettings
+from serving.folder import ServingFolder
+from serving.replica import PolicyReplicaApp
+
+_SPARE_S = 30.0  # the proxy's own limit lies so far above the replica's: the replica's error is the clearer one
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A running endpoint.
+
+    Attributes:
+        url: Base address, e.g. ``http://127.0.0.1:8001/v1``.
+        name: Of the Serve application.
+        desk: Handle of the desk actor.
+    """
+
+    url: str
+    name: str
+    desk: Any
+
+    def status(self) -> dict[str, Any]:
+        """What is wanted and what each replica serves."""
+        found: dict[str, Any] = call(self.desk.status.remote(), 30.0, "the serving desk's status")
+        return found
+
+    def wait_for(self, version: int, timeout: float) -> dict[str, Any]:
+        """Wait until every replica serves its part of a version that was promoted.
+
+        Raises:
+            UserError: Not in time, or the version was given up.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            status = self.status()
+            wanted, rows = status["wanted"], status["replicas"].values()
+            named = [wanted["current"], wanted["canary"] or wanted["current"]]
+            if version not in [row["version"] for row in named]:
+                raise UserError(f"v{version} was given up: a replica could not load it (promotions.jsonl says why)")
+            settled = all(row.get("version") == row["target"] for row in rows)
+            if settled and any(row["target"] == version for row in rows):
+                return status
+            if time.monotonic() > deadline:
+                raise UserError(f"not every replica serves v{version} within {timeout:g} s: {status['replicas']}")
+            time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def serving(
+    folder: ServingFolder, config: ServeConfig, settings: EngineSettings, start_timeout: float, load_timeout: float
+) -> Iterator[Endpoint]:
+    """Serve what a folder says is current, on the Ray cluster that this process is connected to.
+
+    Args:
+        folder: Holds at least one promoted version.
+        config: The serve section.
+        settings: What the engines are made of.
+        start_timeout: Until all replicas answer, in seconds.
+        load_timeout: Each step of a weight update, in seconds.
+
+    Raises:
+        UserError: No key where one is configured, the port is taken, or the replicas do not start.
+    """
+    keys = read_keys(config)
+    _check_port(config)
+    name = f"isogloss-{settings.name}"
+    url = f"http://{config.host}:{config.port}/v1"
+    plain = config.model_dump(mode="json")
+    swap_timeout = config.drain_s + 4 * load_timeout
+    desk = DeskActor.options(name=name, namespace=NAMESPACE, num_cpus=0, max_restarts=-1, max_task_retries=0).remote(
+        str(folder.path.resolve()), plain, swap_timeout, url
+    )
+    deployment: Any = serve.deployment(  # its annotation is that of a decorator
+        PolicyReplicaApp,
+        name="policy",
+        max_ongoing_requests=2 * config.max_concurrent,  # the replica itself refuses beyond max_concurrent, with 429
+        autoscaling_config={
+            "min_replicas": config.min_replicas,
+            "max_replicas": config.max_replicas,
+            "initial_replicas": config.min_replicas,
+            "target_ongoing_requests": config.target_ongoing_requests,
+        },
+        ray_actor_options={
+            "num_cpus": config.cpus_per_replica,
+            "num_gpus": config.gpus_per_replica,
+            "runtime_env": runtime_env(rollout_env(config.gpus_per_replica > 0)),
+        },
+        health_check_period_s=2,
+        health_check_timeout_s=30,
+        graceful_shutdown_timeout_s=10,
+        logging_config={"enable_access_log": False},
+    )
+    with _quiet():
+        try:
+            serve.start(
+                http_options={
+                    "host": config.host,
+                    "port": config.port,
+                    "request_timeout_s": config.request_timeout_s + config.drain_s + _SPARE_S,
+                },
+                proxy_location="HeadOnly",
+                logging_config={"enable_access_log": False, "log_level": "WARNING"},
+            )
+            application = deployment.bind(plain, settings, keys, name, load_timeout)
+            serve.run_many(
+                [serve.RunTarget(application, name=name, route_prefix="/")],
+                wait_for_ingress_deployment_creation=False,
+                wait_for_applications_running=False,
+            )
+            _wait_until_running(name, start_timeout)
+        except BaseException as error:
+            _end(name, desk)
+            if isinstance(error, UserError) or not isinstance(error, Exception):
+                raise
+            raise UserError(f"serve: the endpoint did not start on {config.host}:{config.port} ({error})") from error
+    try:
+        yield Endpoint(url, name, desk)
+    finally:
+        _end(name, desk)
+
+
+def _check_port(config: ServeConfig) -> None:
+    # Serve would try for half a minute and then say so in a log.
+    with socket.socket(socket.AF_INET6 if ":" in config.host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((config.host, config.port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise UserError(f"serve.port: {config.port} is in use on {config.host}; choose another") from None
+
+
+def _wait_until_running(name: str, timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    while True:
+        found = serve.status().applications.get(name)
+        state = "not known yet" if found is None else found.status.value
+        if state == "RUNNING":
+            return
+        message = found.message.strip() if found is not None else ""
+        if state in ("DEPLOY_FAILED", "UNHEALTHY"):
+            raise UserError(f"serve: the replicas do not start: {message[-1500:]}")
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"serve: not ready within {timeout:g} s (cluster.start_timeout_s; {state}): {message[-500:]}"
+            )
+        time.sleep(0.1)
+
+
+def _end(name: str, desk: Any) -> None:
+    # Serve itself stays: on a shared cluster others may use it, and a local one ends with this process.
+    with contextlib.suppress(Exception):  # Ray may be gone already
+        serve.delete(name)
+    with contextlib.suppress(Exception):
+        ray.kill(desk)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Serve's own progress lines are for its developers."""
+    log = logging.getLogger("ray.serve")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)

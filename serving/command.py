@@ -1,0 +1,198 @@
+"""``isogloss serve``, ``promote`` and ``rollback``."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from pydantic import ValidationError
+
+from configs.errors import UserError
+from configs.running import ClusterConfig
+from configs.schema import Config
+from configs.serving import ServeConfig
+from learners.checkpoint import all_checkpoints, checkpoint_folder
+from serving.describe import describe
+from serving.folder import STATUS, ServingFolder, ServingState
+from serving.gate import Verdict
+
+if TYPE_CHECKING:
+    from serving.engine import EngineSettings
+
+_FRESH_S = 10.0  # a running endpoint writes its status every 2 s
+
+
+def run_serve(target: Path, overrides: Sequence[str], state: Path | None) -> None:
+    """Serve a run's current policy, or a model folder, until ctrl-C or SIGTERM.
+
+    Args:
+        target: Run folder, or Hugging Face model folder.
+        overrides: ``field=value`` of the serve section, or ``cluster.field=value``.
+        state: For a model folder: where ``serving.json`` is kept.
+    """
+    from actors.cluster import start_cluster
+    from serving.app import serving
+
+    config, cluster, settings, folder = _plan(target, overrides, state)
+    with start_cluster(cluster, folder.path) as started:
+        need, have = config.min_replicas * config.cpus_per_replica, started.resources.get("CPU", 0.0)
+        if need > have:
+            raise UserError(
+                f"serve.min_replicas: {config.min_replicas} x {config.cpus_per_replica:g} CPUs are needed, the cluster "
+                f"has {have:g}; lower it or serve.cpus_per_replica, or raise cluster.num_cpus"
+            )
+        with serving(folder, config, settings, cluster.start_timeout_s, cluster.sync_timeout_s) as endpoint:
+            current = endpoint.status()["wanted"]["current"]
+            print(f"serving {settings.name} v{current['version']} at {endpoint.url}   (ctrl-C ends it)", flush=True)
+            _wait_for_signal()
+
+
+def _wait_for_signal() -> None:
+    asked: list[int] = []
+    before = {number: signal.signal(number, lambda got, _frame: asked.append(got))
+              for number in (signal.SIGINT, signal.SIGTERM)}  # fmt: skip
+    try:
+        while not asked:
+            time.sleep(0.2)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _plan(
+    target: Path, overrides: Sequence[str], state: Path | None
+) -> tuple[ServeConfig, ClusterConfig, EngineSettings, ServingFolder]:
+    from serving.engine import EngineSettings
+    from serving.follow import engine_settings
+
+    if (target / "config.yaml").is_file():
+        run = load_run(target, overrides)
+        folder = ServingFolder(target)
+        if folder.read() is None:
+            newest = max((int(path.name.removeprefix("round-")) for path in all_checkpoints(target)), default=0)
+            promote_version(target, newest, "the newest when serving began")
+        return run.serve, run.cluster, engine_settings(run), folder
+    if not (target / "config.json").is_file():
+        raise UserError(f"{target}: neither a run folder (config.yaml) nor a model folder (config.json)")
+    values = _overridden({"serve": {}, "cluster": {}}, overrides)
+    try:
+        serve = ServeConfig.model_validate(values["serve"])
+        cluster = ClusterConfig.model_validate(values["cluster"])
+    except ValidationError as error:
+        raise UserError(_explained(error)) from None
+    name = serve.model_name or target.resolve().name
+    folder = ServingFolder(state or Path("runs") / f"serving-{name}")
+    manifest = describe(target, 0)
+    known = folder.read()
+    if known is None or known.current.checksum != manifest.checksum:
+        # Version 0 is this folder's weights; what was served under that number before is another model.
+        folder.reset()
+        folder.promote(folder.add(target, manifest), Verdict(True, f"model folder {target}"), "serve")
+    model = json.loads((target / "config.json").read_text(encoding="utf-8"))
+    text = model.get("text_config", model)
+    dtype = text.get("dtype") or model.get("dtype") or model.get("torch_dtype") or "float32"
+    length = int(text.get("max_position_embeddings", 2048))
+    return serve, cluster, EngineSettings(name, "float32" if dtype == "float32" else "bfloat16", length, 0), folder
+
+
+def load_run(run: Path, overrides: Sequence[str] = ()) -> Config:
+    """The config of a run folder, its serve and cluster sections overridden.
+
+    Raises:
+        UserError: It is no run folder, or an override is wrong.
+    """
+    path = run / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"{run}: no config.yaml in it; name a run folder such as runs/demo")
+    try:
+        return Config.model_validate(_overridden(yaml.safe_load(path.read_text(encoding="utf-8")), overrides))
+    except ValidationError as error:
+        raise UserError(_explained(error)) from None
+
+
+def _overridden(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    from configs.load import merge
+
+    for override in overrides:
+        name, equals, text = override.partition("=")
+        path = name.split(".") if "." in name else ["serve", name]
+        if not equals or path[0] not in ("serve", "cluster"):
+            raise UserError(f"override '{override}': expected serve.field=value or cluster.field=value")
+        value: Any = yaml.safe_load(text)
+        for part in reversed(path):
+            value = {part: value}
+        values = merge(values, value)
+    return values
+
+
+def _explained(error: ValidationError) -> str:
+    lines = [
+        f"{'.'.join(str(part) for part in item['loc'])}: {item['msg'].removeprefix('Value error, ')}"
+        for item in error.errors(include_url=False)
+    ]
+    return "\n  ".join(lines)
+
+
+def promote_version(run: Path, version: int, reason: str, canary: bool = False) -> ServingState:
+    """Serve a version of a run, whatever the gate says of it; recorded as asked for by a person.
+
+    Raises:
+        UserError: Its checkpoint is not there any more.
+    """
+    config = load_run(run)
+    folder = ServingFolder(run)
+    kept = folder.version_folder(version)
+    model = config.model.policy if version == 0 else checkpoint_folder(run, version)
+    if kept.is_dir():
+        manifest = folder.manifest(version)
+        model = kept
+    elif (model / "config.json").is_file():
+        manifest = describe(model, version)
+    else:
+        rounds = ", ".join(path.name.removeprefix("round-") for path in all_checkpoints(run)) or "none"
+        raise UserError(
+            f"{run}: the checkpoint of v{version} is not there (there are: {rounds}); raise learner.keep_checkpoints "
+            "to keep more"
+        )
+    return folder.promote(folder.add(model, manifest), Verdict(True, reason), "person", canary)
+
+
+def run_promote(run: Path, version: int, canary: bool, timeout: float) -> None:
+    """``isogloss promote``: change what is served, and wait for a running endpoint to do it."""
+    state = promote_version(run, version, "isogloss promote", canary)
+    print(_outcome(run, state, timeout))
+
+
+def run_rollback(run: Path, timeout: float) -> None:
+    """``isogloss rollback``: back to the version before, or away with the canary."""
+    load_run(run)
+    state = ServingFolder(run).rollback("person")
+    print(_outcome(run, state, timeout))
+
+
+def _outcome(run: Path, state: ServingState, timeout: float) -> str:
+    shown = f"v{state.current.version}" + (f", canary v{state.canary.version}" if state.canary else "")
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            status = json.loads((run / STATUS).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            status = {"time": 0.0}
+        if time.time() - status["time"] > _FRESH_S:
+            return f"{run}: {shown}; no endpoint is running, the next one begins with it"
+        newer = status["wanted"]["generation"] > state.generation
+        rows = status["replicas"].values()
+        if newer and ServingState.from_json(status["wanted"]).current != state.current:
+            raise UserError(f"{run}: {shown} was given up by the endpoint; promotions.jsonl says why")
+        if status["wanted"]["generation"] >= state.generation and all(
+            row.get("version") == row["target"] for row in rows
+        ):
+            return f"{run}: {shown} is served by {len(rows)} replica(s) at {status['url']}"
+        if time.monotonic() > deadline:
+            raise UserError(f"{run}: {shown} has not reached every replica within {timeout:g} s: {status['replicas']}")
+        time.sleep(0.2)

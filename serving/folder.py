@@ -1,0 +1,246 @@
+"""What a run serves, on disk: the source of truth that a restarted endpoint is rebuilt from.
+
+``RUN/serving.json`` says which version is current and which one a canary. ``RUN/serving/v0003/`` holds a served
+version: hard links to the checkpoint's files, so that they outlive its retirement, and ``manifest.json``, by which an
+engine proves that it computes with them. ``RUN/promotions.jsonl`` has every decision, refusals included.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from configs.errors import UserError
+from learners.checkpoint import STATE_FILE, TRAINER_FOLDER, complete_or_absent
+from learners.weights import WeightsManifest
+from serving.gate import Verdict
+
+STATE = "serving.json"
+STATUS = "serving.status.json"
+PROMOTIONS = "promotions.jsonl"
+MANIFEST = "manifest.json"
+KEPT = 3  # versions that a rollback can still reach
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A version that is or was served, with the checksum of its weights."""
+
+    version: int
+    checksum: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServingState:
+    """What ``serving.json`` holds.
+
+    Attributes:
+        generation: Counts changes.
+        current: Answers requests.
+        canary: Answers a share of them; None mostly.
+        previous: Were current, newest last.
+    """
+
+    generation: int
+    current: Served
+    canary: Served | None = None
+    previous: tuple[Served, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """For the file."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> ServingState:
+        """The inverse of :meth:`to_json`."""
+        canary = data["canary"]
+        return cls(
+            data["generation"],
+            Served(**data["current"]),
+            None if canary is None else Served(**canary),
+            tuple(Served(**row) for row in data["previous"]),
+        )
+
+
+class ServingFolder:
+    """The serving part of a run folder; several processes may hold one.
+
+    Args:
+        path: The run's folder, or any other folder for a model that is no run's.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+
+    def version_folder(self, version: int) -> Path:
+        """Where the model folder of a served version lies."""
+        return self.path / "serving" / f"v{version:04d}"
+
+    def read(self) -> ServingState | None:
+        """What is served; None if nothing was yet.
+
+        Raises:
+            UserError: The file is damaged.
+        """
+        try:
+            return ServingState.from_json(json.loads((self.path / STATE).read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(f"{self.path / STATE}: cannot be read ({error}); remove it and promote again") from None
+
+    def manifest(self, version: int) -> WeightsManifest:
+        """What an engine must prove about a version.
+
+        Raises:
+            UserError: The version is not kept here.
+        """
+        path = self.version_folder(version) / MANIFEST
+        try:
+            return manifest_from_json(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise UserError(f"{path}: cannot be read ({error}); promote v{version} again") from None
+
+    def add(self, model: Path, manifest: WeightsManifest) -> Served:
+        """Keep a model folder as a version; nothing happens if it is there already."""
+        folder = self.version_folder(manifest.version)
+        if not (folder / MANIFEST).is_file() or self.manifest(manifest.version).checksum != manifest.checksum:
+            shutil.rmtree(folder, ignore_errors=True)
+            with complete_or_absent(folder) as temporary:
+                for source in sorted(Path(model).resolve().iterdir()):
+                    if source.is_file() and source.name not in (STATE_FILE, MANIFEST) and source.name != TRAINER_FOLDER:
+                        _link(source.resolve(), temporary / source.name)
+                text = json.dumps(asdict(manifest)) + "\n"
+                (temporary / MANIFEST).write_text(text, encoding="utf-8")
+        return Served(manifest.version, manifest.checksum)
+
+    def promote(self, served: Served, verdict: Verdict, asked_by: str, canary: bool = False) -> ServingState:
+        """Make a version that was added the current one, or the canary."""
+        with self._lock():
+            before = state = self.read()
+            if state is None:
+                state = ServingState(1, served)
+            elif canary and served != state.current:
+                state = replace(state, generation=state.generation + 1, canary=served)
+            elif served == state.current:
+                state = replace(state, generation=state.generation + 1, canary=None)
+            else:
+                previous = tuple(row for row in state.previous if row != served)
+                kept = (*previous, state.current)[-KEPT:]
+                state = ServingState(state.generation + 1, served, None, kept)
+            self._write(state)
+            self._record("canary" if canary and state.canary == served else "promoted", served, verdict, asked_by)
+            for version in _kept(before) - _kept(state):
+                shutil.rmtree(self.version_folder(version), ignore_errors=True)
+        return state
+
+    def rollback(self, asked_by: str) -> ServingState:
+        """Give up the canary if there is one, else go back to the version before the current one.
+
+        Raises:
+            UserError: There is nothing to go back to.
+        """
+        with self._lock():
+            state = self.read()
+            if state is None:
+                raise UserError(f"{self.path}: nothing is served yet, so there is nothing to roll back")
+            return self._back(state, f"rolled back from v{(state.canary or state.current).version}", asked_by)
+
+    def failed(self, served: Served, reason: str) -> ServingState | None:
+        """A replica could not load a version: go back, if it still is the current one or the canary."""
+        with self._lock():
+            state = self.read()
+            if state is None or served not in (state.current, state.canary):
+                return state
+            if served == state.current and not state.previous:
+                self._record("failed", served, Verdict(False, reason), "endpoint")
+                return state
+            self._record("failed", served, Verdict(False, reason), "endpoint")
+            without = state if served == state.canary else replace(state, canary=None)
+            return self._back(without, f"v{served.version} could not be loaded", "endpoint")
+
+    def refuse(self, served: Served, verdict: Verdict, asked_by: str) -> None:
+        """Record that a version did not pass."""
+        with self._lock():
+            self._record("refused", served, verdict, asked_by)
+
+    def reset(self) -> None:
+        """Forget what was served; the record stays."""
+        with self._lock():
+            (self.path / STATE).unlink(missing_ok=True)
+            shutil.rmtree(self.path / "serving", ignore_errors=True)
+
+    def decided(self) -> set[int]:
+        """Versions that were promoted or refused before."""
+        try:
+            lines = (self.path / PROMOTIONS).read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return set()
+        return {json.loads(line)["version"] for line in lines}
+
+    def _back(self, state: ServingState, reason: str, asked_by: str) -> ServingState:
+        if state.canary is not None:
+            back = replace(state, generation=state.generation + 1, canary=None)
+        elif state.previous:
+            *older, last = state.previous
+            back = ServingState(state.generation + 1, last, None, tuple(older))
+        else:
+            raise UserError(f"{self.path}: no earlier version than v{state.current.version} was served")
+        self._write(back)
+        self._record("rolled back", back.current, Verdict(True, reason), asked_by)
+        return back
+
+    def _write(self, state: ServingState) -> None:
+        write_json(self.path / STATE, state.to_json())
+
+    def _record(self, event: str, served: Served, verdict: Verdict, asked_by: str) -> None:
+        row = {"time": time.time(), "event": event, **asdict(served), **asdict(verdict), "asked_by": asked_by}
+        with (self.path / PROMOTIONS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[None]:
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".serving.lock").open("w", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # held for milliseconds
+            yield
+
+
+def _kept(state: ServingState | None) -> set[int]:
+    rows = () if state is None else (state.current, state.canary, *state.previous)
+    return {row.version for row in rows if row is not None}
+
+
+def manifest_from_json(data: dict[str, Any]) -> WeightsManifest:
+    """The inverse of ``asdict``, after a way through JSON."""
+    return WeightsManifest(
+        version=data["version"],
+        checksum=data["checksum"],
+        names=tuple(data["names"]),
+        dtypes=tuple(data["dtypes"]),
+        shapes=tuple(tuple(shape) for shape in data["shapes"]),
+        probe_ids=tuple(data["probe_ids"]),
+        probe_logprob=tuple(data["probe_logprob"]),
+    )
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write a JSON file in one step."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without hard links
+        shutil.copyfile(source, target)

@@ -1,0 +1,100 @@
+"""The endpoint of a run that trains: each version that passes the gate is served, by replicas of its own."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from actors.run_folder import RunFolder
+from configs.schema import Config
+from evaluation.heldout import HeldoutResult
+from learners.weights import WeightsManifest
+from serving.app import Endpoint, serving
+from serving.describe import describe
+from serving.engine import EngineSettings
+from serving.folder import Served, ServingFolder
+from serving.gate import Verdict, judge
+
+Offer = Callable[[int, WeightsManifest | None, dict[int, Any]], str | None]
+
+
+def engine_settings(config: Config) -> EngineSettings:
+    """What the engines of a run's endpoint are made of."""
+    name = config.serve.model_name or config.run.name
+    return EngineSettings(name, config.model.dtype, config.model.max_length, config.run.seed)
+
+
+class Follower:
+    """Offers a run's versions to its endpoint.
+
+    Args:
+        config: The run.
+        folder: Its folder.
+    """
+
+    def __init__(self, config: Config, folder: RunFolder) -> None:
+        self._config = config
+        self._run = folder
+        self._serving = ServingFolder(folder.path)
+        self._decided = self._serving.decided()
+
+    def prepare(self) -> ServingFolder:
+        """See that there is something to serve: what was served before, or the policy that the run starts from."""
+        if self._serving.read() is None:
+            model = self._run.checkpoint(0, self._config.model.policy)
+            served = self._serving.add(model, describe(model, 0))
+            self._serving.promote(served, Verdict(True, "the policy that the run starts from"), "run")
+            self._decided.add(0)
+        return self._serving
+
+    def offer(self, version: int, manifest: WeightsManifest | None, evaluations: dict[int, Any]) -> str | None:
+        """Judge a version, and promote it if it passes.
+
+        Args:
+            version: Weight version; its checkpoint is complete.
+            manifest: As the learner published it; None after a restart, then it is made from the checkpoint.
+            evaluations: Held-out results by version, as the journal has them.
+
+        Returns:
+            A line for the screen; None if the version was decided before or cannot be judged yet.
+        """
+        gate = self._config.serve.gate
+        if version in self._decided or (gate.needs_evaluation and version not in evaluations):
+            return None
+        model = self._run.checkpoint(version, self._config.model.policy)
+        known = manifest if manifest is not None and manifest.version == version else describe(model, version)
+        state = self._serving.read()
+        before = None if state is None else evaluations.get(state.current.version)
+        verdict = judge(
+            gate,
+            self._config.languages.dominant,
+            None if before is None else HeldoutResult.from_json(before),
+            HeldoutResult.from_json(evaluations[version]) if version in evaluations else None,
+            self._config.evaluation.bootstrap_samples,
+            self._config.run.seed,
+        )
+        self._decided.add(version)
+        if not verdict.passed:
+            self._serving.refuse(Served(version, known.checksum), verdict, "run")
+            return f"serving: v{version} refused, {verdict.reason}"
+        canary = self._config.serve.canary_share > 0
+        served = self._serving.add(model, known)
+        self._serving.promote(served, verdict, "run", canary)
+        return f"serving: v{version} {'is the canary' if canary else 'promoted'}, {verdict.reason}"
+
+
+@contextlib.contextmanager
+def follow(config: Config, folder: RunFolder) -> Iterator[tuple[Endpoint, Offer]]:
+    """Serve a run's current policy beside its training, on the cluster that this process is connected to.
+
+    Yields:
+        The endpoint, and what to call with each version.
+    """
+    follower = Follower(config, folder)
+    serving_folder = follower.prepare()
+    cluster = config.cluster
+    with serving(
+        serving_folder, config.serve, engine_settings(config), cluster.start_timeout_s, cluster.sync_timeout_s
+    ) as endpoint:
+        yield endpoint, follower.offer

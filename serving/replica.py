@@ -1,0 +1,345 @@
+"""A replica: one engine behind the OpenAI routes, following what the desk says is current."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import serve
+from ray.util.metrics import Counter, Histogram
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from configs.serving import ServeConfig
+from serving.access import check_key
+from serving.desk import NAMESPACE, POLL_S, Assignment
+from serving.engine import EngineSettings, ServingEngine
+from serving.errors import RequestRefused, error_body
+from serving.folder import Served
+from serving.requests import Limits, check_request, parse_body
+from serving.swap import Door, Ticket
+
+logger = logging.getLogger(__name__)
+
+_DESK_S = 30.0  # one answer of the desk, its long poll included
+_LATENCY_S = [0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100]
+
+
+class PolicyReplica:
+    """The Serve deployment's class; ``PolicyReplicaApp`` is this behind Serve's HTTP proxy.
+
+    Args:
+        config: The serve section, as ``model_dump(mode="json")``.
+        settings: What the engine is made of.
+        keys: Digests of the API keys; none lets everybody in.
+        desk: Name of the desk actor.
+        load_timeout: For each step of a weight update, in seconds.
+    """
+
+    # Serve awaits the constructor, so that the engine lives in Serve's event loop.
+    _assigned: Assignment
+    _engine: ServingEngine
+    _door: Door
+    _limits: Limits
+    _following: asyncio.Task[None]
+    _facts: dict[str, Any]
+
+    async def __init__(  # type: ignore[misc]
+        self, config: dict[str, Any], settings: EngineSettings, keys: tuple[str, ...], desk: str, load_timeout: float
+    ) -> None:
+        self._config = ServeConfig.model_validate(config)
+        self._settings, self._keys, self._load_timeout = settings, keys, load_timeout
+        self._id = serve.get_replica_context().replica_tag
+        self._desk = ray.get_actor(desk, namespace=NAMESPACE)
+        self._broken = ""
+        self._requests = Counter("isogloss_serve_requests", "Requests answered.", tag_keys=("version", "status"))
+        self._seconds = Histogram(
+            "isogloss_serve_request_seconds", "From admission to the last byte.", _LATENCY_S, tag_keys=("version",)
+        )
+        assigned: Assignment = await asyncio.wait_for(self._desk.join.remote(self._id), _DESK_S)
+        self._engine = await ServingEngine.start(Path(assigned.folder), settings, self._config)
+        # Unproven until here, and there may be a newer one already: not ready before it has the one that is wanted.
+        while True:
+            error = await self._engine.load(Path(assigned.folder), assigned.manifest, load_timeout)
+            self._assigned = assigned
+            await self._report(error)
+            newest: Assignment = await asyncio.wait_for(self._desk.join.remote(self._id), _DESK_S)
+            if newest.manifest == assigned.manifest:
+                break
+            assigned = newest
+        self._door = Door(assigned.manifest.version, self._config.max_concurrent)
+        self._limits = Limits(
+            (settings.name,),
+            self._config.max_tokens,
+            self._config.max_sequences,
+            settings.max_length,
+            self._engine.vocabulary,
+        )
+        self._following = asyncio.create_task(self._follow())
+
+    # --- weights --------------------------------------------------------------------------------------------------
+
+    async def _report(self, probe_error: float, refused: Served | None = None, reason: str = "") -> None:
+        manifest = self._engine.manifest
+        assert manifest is not None, "reports follow a load that was proven"
+        self._facts = {
+            "version": manifest.version,
+            "checksum": manifest.checksum,
+            "probe_error": probe_error,
+            "pid": os.getpid(),
+        }
+        await asyncio.wait_for(self._desk.report.remote(self._id, self._facts, refused, reason), _DESK_S)
+
+    async def _follow(self) -> None:
+        """Ask the desk for the version to serve, for ever; the desk being away is no reason to stop serving."""
+        while True:
+            try:
+                wanted: Assignment | None = await asyncio.wait_for(
+                    self._desk.next.remote(self._id, self._facts, self._assigned.generation), _DESK_S
+                )
+                if wanted is not None:
+                    await self._take(wanted)
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                logger.warning("the desk did not answer (%s); asking again", error)
+                await asyncio.sleep(POLL_S)
+
+    async def _take(self, wanted: Assignment) -> None:
+        if wanted.manifest == self._assigned.manifest:
+            self._assigned = wanted
+            return
+        async with self._door.shut(self._config.drain_s) as still_inside:
+            before = self._assigned
+            try:
+                error = await self._load(wanted)
+            except Exception as failure:
+                await self._go_back(before, wanted, failure)
+                return
+            self._assigned = wanted
+            self._door.version = wanted.manifest.version
+        logger.info("v%d is in, %d requests span it", wanted.manifest.version, still_inside)
+        await self._report(error)
+
+    async def _load(self, assigned: Assignment) -> float:
+        version = assigned.manifest.version
+        # Marked before the engine goes on: a token of the new weights must never be sent under the old name alone.
+        return await self._engine.load(
+            Path(assigned.folder), assigned.manifest, self._load_timeout, lambda: self._door.mark(version)
+        )
+
+    async def _go_back(self, before: Assignment, wanted: Assignment, failure: Exception) -> None:
+        reason = f"v{wanted.manifest.version}: {failure or type(failure).__name__}"
+        try:
+            error = await self._load(before)
+        except Exception as second:
+            # Serve replaces this replica; what it answers until then would come from unknown weights.
+            self._broken = f"{reason}; and going back failed: {second}"
+            raise
+        await self._report(error, Served(wanted.manifest.version, wanted.manifest.checksum), reason)
+
+    async def check_health(self) -> None:
+        """Called by Serve; raising has the replica replaced."""
+        if self._broken:
+            raise RuntimeError(self._broken)
+        if self._following.done():
+            raise RuntimeError("the replica no longer follows the desk")
+        await self._engine.check()
+
+    async def __del__(self) -> None:
+        following = getattr(self, "_following", None)
+        if following is not None:
+            following.cancel()
+        engine = getattr(self, "_engine", None)
+        if engine is not None:
+            engine.close()
+
+    # --- HTTP -----------------------------------------------------------------------------------------------------
+
+    def __serve_build_asgi_app__(self) -> Starlette:
+        """The routes; called by Serve after the constructor."""
+        return Starlette(
+            routes=[
+                Route("/health", self._guarded(self._health), methods=["GET"]),
+                Route("/v1/models", self._guarded(self._models), methods=["GET"]),
+                Route("/v1/chat/completions", self._guarded(self._chat), methods=["POST"]),
+                Route("/v1/completions", self._guarded(self._completions), methods=["POST"]),
+            ],
+            exception_handlers={HTTPException: _http_error},
+        )
+
+    def _guarded(self, work: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+        async def endpoint(request: Request) -> Response:
+            try:
+                return await work(request)
+            except asyncio.CancelledError:
+                self._count(f"v{self._door.version}", 499)
+                raise
+            except RequestRefused as refused:
+                self._count(f"v{self._door.version}", refused.status)
+                return self._refusal(refused)
+            except Exception:
+                logger.exception("a request failed")
+                self._count(f"v{self._door.version}", 500)
+                return self._refusal(RequestRefused(500, "internal error; the replica's log has it"))
+
+        return endpoint
+
+    def _refusal(self, refused: RequestRefused) -> Response:
+        headers = {**refused.headers, "x-isogloss-version": f"v{self._door.version}"}
+        return JSONResponse(refused.body(), refused.status, headers)
+
+    async def _health(self, _request: Request) -> Response:
+        manifest = self._engine.manifest
+        version = f"v{self._door.version}"
+        if self._broken or manifest is None:
+            return JSONResponse({"status": "not ready", "version": version}, 503)
+        return JSONResponse({"status": "ok", "version": version, "checksum": manifest.checksum})
+
+    async def _models(self, request: Request) -> Response:
+        check_key(request.headers.get("authorization"), self._keys)
+        card = {
+            "id": self._settings.name,
+            "object": "model",
+            "created": int(self._assigned.promoted_at),
+            "owned_by": "isogloss",
+            "max_model_len": self._settings.max_length,
+            "isogloss": {"current": self._assigned.current, "canary": self._assigned.canary},
+        }
+        return JSONResponse(
+            {"object": "list", "data": [card]}, headers={"x-isogloss-version": f"v{self._door.version}"}
+        )
+
+    async def _chat(self, request: Request) -> Response:
+        return await self._answer("chat", request)
+
+    async def _completions(self, request: Request) -> Response:
+        return await self._answer("completions", request)
+
+    async def _answer(self, kind: str, request: Request) -> Response:
+        begun = time.monotonic()
+        deadline = asyncio.get_running_loop().time() + self._config.request_timeout_s
+        check_key(request.headers.get("authorization"), self._keys)
+        body = check_request(kind, parse_body(await self._body(request)), self._limits)
+        stream: AsyncIterator[str] | None = None
+        ticket: Ticket | None = None
+        try:
+            async with asyncio.timeout_at(deadline):
+                ticket = await self._door.admit()
+                if self._broken:
+                    raise RequestRefused(503, "this replica is being replaced; try again", headers={"Retry-After": "5"})
+                reply = await self._engine.answer(kind, body)
+                if isinstance(reply, str):
+                    versions = ticket.versions
+                    ticket.status = 200
+                    self._done(ticket, begun)
+                    headers = {"x-isogloss-version": versions}
+                    return Response(_marked(reply, versions), 200, headers, "application/json")
+                stream = reply
+                first = await anext(stream)  # before the status is sent: what fails at once gets its own
+        except TimeoutError:
+            if ticket is not None:
+                self._done(ticket, begun, count=False)
+            raise self._too_slow() from None
+        except BaseException:
+            if ticket is not None:
+                self._done(ticket, begun, count=False)  # counted where it is caught
+            raise
+        held = ticket
+        events = self._events(first, stream, held, deadline)
+        return _Stream(events, {"x-isogloss-version": held.versions}, lambda: self._done(held, begun))
+
+    async def _body(self, request: Request) -> bytes:
+        limit = self._config.max_body_kb * 1024
+        refusal = RequestRefused(413, f"the body is larger than {self._config.max_body_kb} KiB (serve.max_body_kb)")
+        length = request.headers.get("content-length", "0")
+        if length.isdigit() and int(length) > limit:
+            raise refusal
+        parts, size = [], 0
+        async for part in request.stream():
+            size += len(part)
+            if size > limit:
+                raise refusal
+            parts.append(part)
+        return b"".join(parts)
+
+    async def _events(
+        self, first: str, rest: AsyncIterator[str], ticket: Ticket, deadline: float
+    ) -> AsyncIterator[str]:
+        """Server-sent events, each marked with the version(s) that the reply comes from so far."""
+        event = first
+        while True:
+            yield "data: " + _marked(event[6:], ticket.versions) if event.startswith("data: {") else event
+            try:
+                async with asyncio.timeout_at(deadline):
+                    event = await anext(rest)
+            except StopAsyncIteration:
+                ticket.status = 200
+                return
+            except TimeoutError:
+                ticket.status = 504
+                yield _error_event(self._too_slow())
+                return
+            except Exception:
+                logger.exception("a stream failed")
+                ticket.status = 500
+                yield _error_event(RequestRefused(500, "the engine failed while answering"))
+                return
+
+    def _too_slow(self) -> RequestRefused:
+        seconds = self._config.request_timeout_s
+        return RequestRefused(504, f"not answered within {seconds:g} s (serve.request_timeout_s); ask for fewer tokens")
+
+    def _done(self, ticket: Ticket, begun: float, count: bool = True) -> None:
+        self._door.leave(ticket)
+        if count:
+            self._count(ticket.versions, ticket.status)
+        self._seconds.observe(time.monotonic() - begun, {"version": ticket.versions})
+
+    def _count(self, versions: str, status: int) -> None:
+        self._requests.inc(1, {"version": versions, "status": str(status)})
+
+
+class _Stream(StreamingResponse):
+    """A streamed reply that says when it is over, also when the caller went away before it began."""
+
+    def __init__(self, events: AsyncIterator[str], headers: dict[str, str], over: Callable[[], None]) -> None:
+        super().__init__(events, 200, headers, "text/event-stream")
+        self._events, self._over = events, over
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._over()
+            with contextlib.suppress(Exception):
+                await self._events.aclose()  # type: ignore[attr-defined]  # a generator: ends the request in the engine
+
+
+def _marked(reply: str, versions: str) -> str:
+    """A JSON object with the versions put in front."""
+    return '{"isogloss":{"version":"' + versions + '"},' + reply[1:]
+
+
+def _error_event(refused: RequestRefused) -> str:
+    return "data: " + JSONResponse(refused.body()).body.decode() + "\n\ndata: [DONE]\n\n"  # type: ignore[union-attr]
+
+
+async def _http_error(_request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    reason = {404: "there is no such route", 405: "this route has another method"}.get(status, "bad request")
+    return JSONResponse(error_body(status, reason), status)
+
+
+PolicyReplicaApp = serve.ingress()(PolicyReplica)

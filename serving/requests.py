@@ -1,0 +1,200 @@
+"""What a request may ask for: checked before vLLM sees it.
+
+vLLM's own request types take some eighty fields, several of which load code, reach other machines or end the engine
+when they are wrong (token ids out of range, chat templates). Only the fields below get through.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from serving.errors import RequestRefused
+
+_COMMON = frozenset(
+    {"model", "n", "seed", "temperature", "top_p", "top_k", "min_p", "max_tokens", "stop", "stream", "stream_options"}
+    | {"logprobs", "presence_penalty", "frequency_penalty", "repetition_penalty", "logit_bias", "ignore_eos", "user"}
+    | {"stream_interval"}
+)
+FIELDS = {
+    "chat": _COMMON | {"messages", "max_completion_tokens", "top_logprobs", "response_format"},
+    "completions": _COMMON | {"prompt", "echo"},
+}
+_INT32 = 2**31 - 1
+_MAX_DEPTH = 32
+_MAX_STOPS = 16  # OpenAI takes 4
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one request may cost.
+
+    Attributes:
+        names: Names under which the model is known.
+        max_tokens: Longest completion, and the default.
+        max_sequences: Prompts times ``n``.
+        max_length: Tokens of prompt and completion together.
+        vocabulary: Token ids are below this.
+    """
+
+    names: tuple[str, ...]
+    max_tokens: int
+    max_sequences: int
+    max_length: int
+    vocabulary: int
+
+
+def parse_body(raw: bytes) -> dict[str, Any]:
+    """The JSON object of a request.
+
+    Raises:
+        RequestRefused: Not one, or with numbers that JSON does not have (NaN, infinity) or cannot hold.
+    """
+
+    def refuse(text: str) -> NoReturn:
+        raise RequestRefused(400, f"the body has a number that is not finite or too long: {text[:20]}")
+
+    def finite(text: str) -> float:
+        value = float(text)
+        return value if math.isfinite(value) else refuse(text)
+
+    def whole(text: str) -> int:
+        return int(text) if len(text) <= 20 else refuse(text)
+
+    try:
+        body = json.loads(raw.decode("utf-8"), parse_constant=refuse, parse_float=finite, parse_int=whole)
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise RequestRefused(400, f"the body is not valid JSON: {reason}") from None
+    if not isinstance(body, dict):
+        raise RequestRefused(400, f"the body must be a JSON object, not {type(body).__name__}")
+    _check_text(body, 0)
+    return body
+
+
+def _check_text(value: Any, depth: int) -> None:
+    # JSON can spell half a surrogate pair, which is no text and cannot be sent back.
+    if depth > _MAX_DEPTH:
+        raise RequestRefused(400, f"the body is nested more than {_MAX_DEPTH} levels deep")
+    if isinstance(value, str):
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError:
+            raise RequestRefused(400, "the body holds a lone surrogate, which is not valid Unicode text") from None
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            _check_text(key, depth + 1)
+            _check_text(inner, depth + 1)
+    elif isinstance(value, list):
+        for inner in value:
+            _check_text(inner, depth + 1)
+
+
+def check_request(kind: str, body: dict[str, Any], limits: Limits) -> dict[str, Any]:
+    """The request with defaults put in, if it keeps to what is served here.
+
+    Args:
+        kind: "chat" or "completions".
+        body: As parsed.
+        limits: What one request may cost.
+
+    Raises:
+        RequestRefused: 404 for an unknown model, else 400; names the field and its limit.
+    """
+    # OpenAI's clients leave out what is not set, others send null.
+    request = {name: value for name, value in body.items() if value is not None}
+    unknown = sorted(set(request) - FIELDS[kind])
+    if unknown:
+        raise RequestRefused(400, f"not supported here: {', '.join(unknown)[:200]}", unknown[0][:80])
+    model = request.get("model", limits.names[0])
+    if not isinstance(model, str) or model not in limits.names:
+        raise RequestRefused(404, f"the model {str(model)[:100]!r} does not exist; served: {', '.join(limits.names)}",
+                             "model")  # fmt: skip
+    _check_penalties(request)
+    _check_stop(request)
+    tokens = [name for name in ("max_tokens", "max_completion_tokens") if name in request]
+    for name in tokens:
+        _integer(request, name, 1, limits.max_tokens)
+    n = _integer(request, "n", 1, limits.max_sequences) if "n" in request else 1
+    sequences = n * (_prompts(request, limits) if kind == "completions" else _messages(request))
+    if sequences > limits.max_sequences:
+        raise RequestRefused(
+            400, f"{sequences} completions were asked for, at most {limits.max_sequences} are made at once", "n"
+        )
+    if not tokens:
+        request["max_tokens"] = limits.max_tokens
+    if request.get("response_format", {"type": "text"}) != {"type": "text"}:
+        raise RequestRefused(400, "only response_format {'type': 'text'} is supported", "response_format")
+    return {**request, "model": limits.names[0]}
+
+
+def _integer(request: dict[str, Any], name: str, low: int, high: int) -> int:
+    value = request[name]
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise RequestRefused(400, f"{name} must be a whole number from {low} to {high}", name)
+    return value
+
+
+def _check_penalties(request: dict[str, Any]) -> None:
+    bounds = {"temperature": 2.0, "presence_penalty": 2.0, "frequency_penalty": 2.0, "repetition_penalty": 10.0,
+              "top_p": 1.0, "min_p": 1.0}  # fmt: skip
+    for name, high in bounds.items():
+        if name not in request:
+            continue
+        low = -2.0 if name.endswith("e_penalty") or name == "frequency_penalty" else 0.0
+        value = request[name]
+        if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
+            raise RequestRefused(400, f"{name} must be a number from {low:g} to {high:g}", name)
+    if "stream_interval" in request:
+        _integer(request, "stream_interval", 1, _INT32)
+    if "top_k" in request:
+        _integer(request, "top_k", -1, _INT32)
+
+
+def _check_stop(request: dict[str, Any]) -> None:
+    stops = request.get("stop", [])
+    stops = [stops] if isinstance(stops, str) else stops
+    if not isinstance(stops, list) or not all(isinstance(text, str) and text for text in stops):
+        raise RequestRefused(400, "stop must be a text or a list of texts, none of them empty", "stop")
+    if len(stops) > _MAX_STOPS:
+        raise RequestRefused(400, f"at most {_MAX_STOPS} stop texts are taken", "stop")
+
+
+def _messages(request: dict[str, Any]) -> int:
+    messages = request.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise RequestRefused(400, "messages must be a list with at least one message", "messages")
+    for message in messages:
+        if not isinstance(message, dict) or not {"role", "content"} >= set(message):
+            raise RequestRefused(400, "a message has the fields role and content", "messages")
+        if message.get("role") not in ("system", "user", "assistant") or not isinstance(message.get("content"), str):
+            raise RequestRefused(
+                400, "a message's role is system, user or assistant, and its content is a text", "messages"
+            )
+    return 1
+
+
+def _prompts(request: dict[str, Any], limits: Limits) -> int:
+    prompt = request.get("prompt")
+    if isinstance(prompt, str) and prompt:
+        return 1
+    if isinstance(prompt, list) and prompt:
+        if all(isinstance(text, str) and text for text in prompt):
+            return len(prompt)
+        if _is_ids(prompt, limits):
+            return 1
+        if all(isinstance(ids, list) and ids and _is_ids(ids, limits) for ids in prompt):
+            return len(prompt)
+    raise RequestRefused(
+        400,
+        f"prompt must be a text, texts, token ids (0 to {limits.vocabulary - 1}) or lists of them, none empty",
+        "prompt",
+    )
+
+
+def _is_ids(values: list[Any], limits: Limits) -> bool:
+    return all(
+        isinstance(value, int) and not isinstance(value, bool) and 0 <= value < limits.vocabulary for value in values
+    )

@@ -1,0 +1,43 @@
+"""What runs inside vLLM's engine process: verified weights from a folder, between two steps of the scheduler."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from actors.verify import checked_tensors, expected_shapes
+from actors.weight_transfer import RegisterBackend
+from learners.weights import to_numpy
+from serving.describe import folder_weights
+from serving.folder import manifest_from_json
+
+if TYPE_CHECKING:
+    from vllm.v1.worker.gpu_worker import Worker as _Base
+else:
+    _Base = RegisterBackend
+
+
+class ServingWorker(_Base):
+    """Worker extension: the same backend and checks as a rollout engine, fed from a file instead of by reference.
+
+    The engine of an asynchronous vLLM is a process of its own, which Ray's object store does not reach; a checkpoint
+    that was just written lies in the page cache, which it does reach.
+    """
+
+    def isogloss_load(self, folder: str, manifest_json: str) -> float:
+        """Replace all weights; returns seconds.
+
+        Raises:
+            SyncError: The folder's weights are not the manifest's.
+        """
+        begun = time.perf_counter()
+        manifest = manifest_from_json(json.loads(manifest_json))
+        weights = folder_weights(Path(folder))
+        arrays = to_numpy({name: weights[name] for name in manifest.names if name in weights})
+        tensors = checked_tensors(manifest, arrays, expected_shapes(Path(folder)))
+        self.start_weight_update()
+        self.update_weights({"tensors": tensors})
+        self.finish_weight_update()
+        return time.perf_counter() - begun

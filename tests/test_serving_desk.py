@@ -1,0 +1,155 @@
+"""The desk without Ray: who serves what, one swap at a time, and what it knows after its death."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from configs.serving import ServeConfig
+from learners.weights import WeightsManifest
+from serving import desk as desks
+from serving.desk import Desk
+from serving.folder import Served, ServingFolder
+from serving.gate import Verdict
+
+PASSED = Verdict(True, "test")
+NAMES = ["a", "b", "c", "d"]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(desks, "POLL_S", 0.01)
+    monkeypatch.setattr(desks, "_LONG_POLL_S", 0.05)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> ServingFolder:
+    (tmp_path / "model").mkdir()
+    found = ServingFolder(tmp_path / "run")
+    put(found, 0)
+    return found
+
+
+def put(folder: ServingFolder, version: int, canary: bool = False) -> None:
+    manifest = WeightsManifest(version, f"{version:016x}", ("a",), ("float32",), ((2,),), (1, 2), (-1.5,))
+    folder.promote(folder.add(folder.path.parent / "model", manifest), PASSED, "test", canary)
+
+
+def desk_of(folder: ServingFolder, swap_timeout: float = 60.0, **fields: Any) -> Desk:
+    config = ServeConfig(**{"min_replicas": 4, "max_replicas": 4, **fields})
+    return Desk(str(folder.path), config.model_dump(mode="json"), swap_timeout, "http://here")
+
+
+def play(scene: Coroutine[Any, Any, None]) -> None:
+    async def bounded() -> None:
+        await asyncio.wait_for(scene, 20)
+
+    asyncio.run(bounded())
+
+
+def facts(version: int) -> dict[str, Any]:
+    return {"version": version, "checksum": f"{version:016x}", "probe_error": 0.0, "pid": 1}
+
+
+async def done(desk: Desk, name: str, version: int, refused: Served | None = None) -> None:
+    await desk.report(name, facts(version), refused, "probe")
+
+
+async def start(desk: Desk) -> None:
+    for name in NAMES:
+        assigned = await desk.join(name)
+        await done(desk, name, assigned.manifest.version)
+
+
+def test_replicas_swap_one_after_the_other(folder: ServingFolder) -> None:
+    async def scene() -> None:
+        desk = desk_of(folder)
+        await start(desk)
+        assert await desk.next("a", facts(0), 1) is None
+        put(folder, 1)
+        asked = [await desk.next(name, facts(0), 1) for name in NAMES]
+        given = [name for name, assigned in zip(NAMES, asked, strict=True) if assigned is not None]
+        assert given == ["a"]
+        await done(desk, "a", 1)
+        assert await desk.next("b", facts(0), 1) is not None
+        assert await desk.next("c", facts(0), 1) is None
+        status = json.loads((folder.path / "serving.status.json").read_text())
+        assert {name: row["version"] for name, row in status["replicas"].items()} == {"a": 1, "b": 0, "c": 0, "d": 0}
+        assert {row["target"] for row in status["replicas"].values()} == {1}
+
+    play(scene())
+
+
+def test_a_turn_that_is_not_used_is_lost(folder: ServingFolder) -> None:
+    async def scene() -> None:
+        desk = desk_of(folder, swap_timeout=0.1)
+        await start(desk)
+        put(folder, 1)
+        assert await desk.next("a", facts(0), 1) is not None
+        assert await desk.next("b", facts(0), 1) is None
+        await asyncio.sleep(0.1)
+        assert await desk.next("b", facts(0), 1) is not None
+
+    play(scene())
+
+
+def test_a_canary_takes_its_share_and_goes_again(folder: ServingFolder) -> None:
+    async def scene() -> None:
+        desk = desk_of(folder, canary_share=0.25)
+        await start(desk)
+        put(folder, 1, canary=True)
+        desk._look()
+        targets = {name: row["target"] for name, row in (await desk.status())["replicas"].items()}
+        assert sorted(targets.values()) == [0, 0, 0, 1]
+        (chosen,) = [name for name, version in targets.items() if version == 1]
+        assigned = await desk.next(chosen, facts(0), 1)
+        assert assigned is not None
+        assert (assigned.manifest.version, assigned.canary) == (1, {"version": "v1", "checksum": f"{1:016x}"})
+        await done(desk, chosen, 1)
+        # Who serves on learns of the canary as well, without a turn.
+        other = await desk.next("a" if chosen != "a" else "b", facts(0), 1)
+        assert other is not None
+        assert other.manifest.version == 0
+        folder.rollback("test")
+        desk._look()
+        back = await desk.next(chosen, facts(1), 2)
+        assert back is not None
+        assert back.manifest.version == 0
+
+    play(scene())
+
+
+def test_a_failed_load_brings_everybody_back(folder: ServingFolder) -> None:
+    async def scene() -> None:
+        desk = desk_of(folder)
+        await start(desk)
+        put(folder, 1)
+        desk._look()
+        assert await desk.next("a", facts(0), 1) is not None
+        await done(desk, "a", 0, refused=Served(1, f"{1:016x}"))
+        state = folder.read()
+        assert state is not None
+        assert state.current.version == 0
+        assert {row["target"] for row in (await desk.status())["replicas"].values()} == {0}
+
+    play(scene())
+
+
+def test_desk_is_rebuilt_from_the_folder(folder: ServingFolder) -> None:
+    async def scene() -> None:
+        await start(desk_of(folder))
+        put(folder, 1)
+        again = desk_of(folder)
+        # A replica that knew the old desk only asks the new one and is told what is current.
+        assigned = await again.next("a", facts(0), 1)
+        assert assigned is not None
+        assert assigned.manifest.version == 1
+        assert assigned.folder == str(folder.version_folder(1))
+        assert (await again.status())["replicas"]["a"]["checksum"] == f"{0:016x}"
+
+    play(scene())

@@ -1,0 +1,309 @@
+"""What a request may ask for, who may call, what a version must pass, and what the folder remembers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from configs.errors import UserError
+from configs.schema import Config
+from configs.serving import GateConfig, ServeConfig
+from evaluation.heldout import HeldoutResult, LanguageResult, PromptResult
+from learners.weights import WeightsManifest
+from serving.access import check_key, digest, read_keys
+from serving.errors import RequestRefused
+from serving.folder import ServingFolder
+from serving.gate import Verdict, judge
+from serving.requests import Limits, check_request, parse_body
+from serving.swap import Door
+
+LIMITS = Limits(("world",), max_tokens=64, max_sequences=4, max_length=256, vocabulary=1000)
+HELLO = {"model": "world", "messages": [{"role": "user", "content": "Hello"}]}
+PASSED = Verdict(True, "test")
+
+
+def refused(work: Any, *arguments: Any) -> RequestRefused:
+    with pytest.raises(RequestRefused) as caught:
+        work(*arguments)
+    return caught.value
+
+
+# --- requests -----------------------------------------------------------------------------------------------------
+
+
+def test_a_plain_request_gets_the_defaults() -> None:
+    checked = check_request("chat", {**HELLO, "temperature": 0.5, "user": None}, LIMITS)
+    assert checked == {**HELLO, "temperature": 0.5, "max_tokens": 64}
+    assert (
+        check_request("chat", {"messages": HELLO["messages"], "max_completion_tokens": 3}, LIMITS)["model"] == "world"
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "status", "says"),
+    [
+        ("chat", {"model": "gpt"}, 404, "served: world"),
+        ("chat", {"max_tokens": 65}, 400, "1 to 64"),
+        ("chat", {"max_completion_tokens": 0}, 400, "1 to 64"),
+        ("chat", {"n": 5}, 400, "1 to 4"),
+        ("chat", {"n": True}, 400, "whole number"),
+        ("chat", {"chat_template": "{{ 1 }}"}, 400, "not supported here: chat_template"),
+        ("chat", {"messages": []}, 400, "at least one message"),
+        ("chat", {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "text"),
+        ("chat", {"temperature": "hot"}, 400, "number from 0 to 2"),
+        ("chat", {"repetition_penalty": -1}, 400, "from 0"),
+        ("chat", {"stop": [""]}, 400, "none of them empty"),
+        ("chat", {"response_format": {"type": "json_object"}}, 400, "response_format"),
+        ("completions", {"prompt": [1, 1000]}, 400, "0 to 999"),
+        ("completions", {"prompt": [[1], []]}, 400, "none empty"),
+        ("completions", {"prompt": ["a", "b", "c"], "n": 2}, 400, "6 completions"),
+        ("completions", {}, 400, "prompt must be"),
+    ],
+)
+def test_what_is_not_served_is_refused_with_its_limit(
+    kind: str, change: dict[str, Any], status: int, says: str
+) -> None:
+    body = {**(HELLO if kind == "chat" else {"model": "world"}), **change}
+    error = refused(check_request, kind, body, LIMITS)
+    assert error.status == status
+    assert says in error.message
+    assert error.body()["error"]["code"] == status
+
+
+BROKEN = [b"", b"[1]", b"{", b"\xff", b'{"a": NaN}', b'{"a": 1e999}', b'{"a": "\\ud800"}', b"[" * 100_000]
+BROKEN += [b'{"a": ' + b"9" * 30 + b"}", b'{"a":' + b"[" * 40 + b"]" * 40 + b"}"]
+
+
+@pytest.mark.parametrize("raw", BROKEN)
+def test_bodies_that_are_no_request(raw: bytes) -> None:
+    assert refused(parse_body, raw).status == 400
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+FIELDS = [
+    "messages",
+    "prompt",
+    "n",
+    "seed",
+    "temperature",
+    "stop",
+    "max_tokens",
+    "logprobs",
+    "stream",
+    "model",
+    "top_k",
+]
+FIELD = st.sampled_from(FIELDS)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(["chat", "completions"]), st.dictionaries(FIELD, JSON, max_size=4))
+def test_any_body_is_checked_or_refused(kind: str, change: dict[str, Any]) -> None:
+    status = 0
+    try:
+        body = parse_body(json.dumps({**HELLO, "prompt": "a", **change}).encode("utf-8", "surrogatepass"))
+        checked = check_request(kind, body, LIMITS)
+    except RequestRefused as error:
+        status = error.status
+    else:
+        status = 400
+        assert checked["model"] == "world"
+    assert status in (400, 404)
+
+
+# --- keys ---------------------------------------------------------------------------------------------------------
+
+
+def test_keys_come_from_file_and_environment_and_only_their_digests_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("# mine\nfirst-key-that-is-long\n\n", encoding="utf-8")
+    config = ServeConfig(api_keys_file=tmp_path / "keys", api_keys_env="KEYS")
+    digests = read_keys(config, {"KEYS": "second-key-that-is-long"})
+    assert digests == (digest("first-key-that-is-long"), digest("second-key-that-is-long"))
+    check_key("Bearer second-key-that-is-long", digests)
+    for header in (None, "", "Bearer ", "Bearer first", "Basic first-key-that-is-long", "first-key-that-is-long"):
+        error = refused(check_key, header, digests)
+        assert error.status == 401
+        assert "first-key" not in error.message
+
+
+def test_keys_that_protect_nothing_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("\n", encoding="utf-8")
+    with pytest.raises(UserError, match="there is no key in it"):
+        read_keys(ServeConfig(api_keys_file=tmp_path / "keys"))
+    with pytest.raises(UserError, match="serve.api_keys_env"):
+        read_keys(ServeConfig(api_keys_env="KEYS"), {})
+    with pytest.raises(UserError, match="fewer than 16"):
+        read_keys(ServeConfig(api_keys_env="KEYS"), {"KEYS": "short"})
+    with pytest.raises(UserError, match="cannot read"):
+        read_keys(ServeConfig(api_keys_file=tmp_path / "none"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"host": "0.0.0.0"}, "API keys"),
+        ({"min_replicas": 3}, "max_replicas"),
+        ({"canary_share": 0.2}, "min_replicas"),
+    ],
+)
+def test_contradictions_of_the_serve_section(fields: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        ServeConfig(**fields)
+
+
+def test_a_gate_needs_evaluations() -> None:
+    values: dict[str, Any] = {
+        "model": {"policy": "p", "reference": "r"},
+        "languages": {"codes": ["en", "es"]},
+        "prompts": {"train": "{lang}", "heldout": "{lang}"},
+        "serve": {"enabled": True, "gate": {"kind": "heldout"}},
+    }
+    with pytest.raises(ValueError, match="evaluation.every"):
+        Config.model_validate(values)
+    assert Config.model_validate({**values, "evaluation": {"every": 1}}).serve.gate.needs_evaluation
+
+
+def test_canaries_are_whole_replicas_but_never_all() -> None:
+    config = ServeConfig(min_replicas=2, max_replicas=8, canary_share=0.25)
+    assert [config.canary_replicas(n) for n in (1, 2, 4, 5, 8)] == [0, 1, 1, 2, 2]
+
+
+# --- gate ---------------------------------------------------------------------------------------------------------
+
+
+def result(version: int, sampled: list[float], right: float = 1.0) -> HeldoutResult:
+    prompts = tuple(PromptResult(f"p{i}", None, value) for i, value in enumerate(sampled))
+    row = LanguageResult(None, sum(sampled) / len(sampled), right, 0.0, 10.0, 10.0, 0.0, prompts)
+    english = LanguageResult(
+        None, 0.0, 1.0, 0.0, 10.0, 10.0, 0.0, tuple(PromptResult(p.id, None, 0.0) for p in prompts)
+    )
+    return HeldoutResult(version, {"en": english, "es": row})
+
+
+def test_heldout_gate_refuses_what_is_surely_worse() -> None:
+    gate = GateConfig(kind="heldout")
+    served = result(0, [0.5, 0.75] * 20)
+    worse, same, better = ([0.25, 0.25] * 20, [0.75, 0.5] * 20, [1.0, 0.75] * 20)
+    assert not judge(gate, "en", served, result(1, worse)).passed
+    assert judge(gate, "en", served, result(1, same)).passed
+    assert judge(gate, "en", served, result(1, better)).passed
+    assert not judge(gate, "en", served, None).passed
+    assert judge(gate, "en", None, result(1, worse)).passed
+    assert judge(GateConfig(), "en", served, None).passed
+
+
+def test_win_rate_and_right_language_gates() -> None:
+    served = result(0, [0.5] * 10)
+    new = result(1, [1.0] * 3 + [0.5] * 4 + [0.0] * 3, right=0.9)
+    assert judge(GateConfig(kind="win_rate"), "en", served, new).figures["win_rate"] == pytest.approx(0.5)
+    assert not judge(GateConfig(kind="win_rate", min_win_rate=0.6), "en", served, new).passed
+    verdict = judge(GateConfig(min_right_language=0.95), "en", served, new)
+    assert not verdict.passed
+    assert "es: 0.900" in verdict.reason
+
+
+# --- folder -------------------------------------------------------------------------------------------------------
+
+
+def manifest(version: int) -> WeightsManifest:
+    return WeightsManifest(version, f"{version:016x}", ("a",), ("float32",), ((2, 3),), (1, 2), (-1.5,))
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> ServingFolder:
+    model = tmp_path / "model"
+    (model / "trainer").mkdir(parents=True)
+    (model / "model.safetensors").write_bytes(b"weights")
+    (model / "state.json").write_text("{}")
+    folder = ServingFolder(tmp_path / "run")
+    for version in range(3):
+        folder.promote(folder.add(model, manifest(version)), PASSED, "test")
+    return folder
+
+
+def test_versions_outlive_their_checkpoints_and_roll_back(served: ServingFolder, tmp_path: Path) -> None:
+    (tmp_path / "model" / "model.safetensors").unlink()
+    assert (served.version_folder(1) / "model.safetensors").read_bytes() == b"weights"
+    assert served.manifest(1) == manifest(1)
+    assert not (served.version_folder(1) / "trainer").exists()
+    assert served.rollback("test").current.version == 1
+    assert served.rollback("test").current.version == 0
+    with pytest.raises(UserError, match="no earlier version"):
+        served.rollback("test")
+    events = [json.loads(line)["event"] for line in (served.path / "promotions.jsonl").read_text().splitlines()]
+    assert events == ["promoted"] * 3 + ["rolled back"] * 2
+
+
+def test_a_version_that_cannot_be_loaded_is_given_up_once(served: ServingFolder) -> None:
+    state = served.read()
+    assert state is not None
+    back = served.failed(state.current, "probe")
+    assert back is not None
+    assert back.current.version == 1
+    assert served.failed(state.current, "probe from another replica") == back
+
+
+def test_canary_is_promoted_or_taken_away(served: ServingFolder, tmp_path: Path) -> None:
+    canary = served.add(tmp_path / "model", manifest(3))
+    state = served.promote(canary, PASSED, "test", canary=True)
+    assert (state.current.version, state.canary) == (2, canary)
+    assert served.rollback("test").canary is None
+    served.promote(canary, PASSED, "test", canary=True)
+    state = served.promote(canary, PASSED, "test")
+    assert (state.current, state.canary) == (canary, None)
+    assert served.decided() == {0, 1, 2, 3}
+
+
+def test_old_versions_are_removed_beyond_what_a_rollback_reaches(served: ServingFolder, tmp_path: Path) -> None:
+    for version in range(3, 7):
+        served.promote(served.add(tmp_path / "model", manifest(version)), PASSED, "test")
+    assert sorted(path.name for path in (served.path / "serving").iterdir()) == [f"v{v:04d}" for v in range(3, 7)]
+
+
+# --- door ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_swap_waits_for_those_inside_and_marks_who_stays() -> None:
+    async def scene() -> None:
+        door = Door(3, capacity=3)
+        quick, slow = await door.admit(), await door.admit()
+        late: list[str] = []
+
+        async def come_late() -> None:
+            async with door.enter() as ticket:
+                late.append(ticket.versions)
+
+        async with door.shut(drain=0.1) as inside_then:
+            assert inside_then == 2
+            comer = asyncio.create_task(come_late())
+            await asyncio.sleep(0)
+            assert refused_now(door)
+            door.leave(quick)
+            door.mark(4)
+            door.version = 4
+        await asyncio.wait_for(comer, 1)
+        assert late == ["v4"]
+        assert (quick.versions, slow.versions) == ("v3", "v3-v4")
+        door.leave(slow)
+        async with door.shut(drain=60) as inside_then:
+            assert inside_then == 0
+
+    def refused_now(door: Door) -> bool:
+        coroutine = door.admit()
+        try:
+            coroutine.send(None)
+        except RequestRefused as error:
+            return error.status == 429 and error.headers == {"Retry-After": "1"}
+        return False
+
+    asyncio.run(scene())

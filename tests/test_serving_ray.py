@@ -1,0 +1,305 @@
+"""The endpoint for real: Ray Serve, vLLM and the unmodified OpenAI client, on the embedded world's model."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from actors_support import perturbed
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from actors.cluster import start_cluster
+from configs.errors import UserError
+from configs.running import ClusterConfig
+from configs.serving import ServeConfig
+from learners.checkpoint import write_model_folder
+from serving.app import Endpoint, serving
+from serving.describe import describe
+from serving.engine import EngineSettings
+from serving.folder import ServingFolder
+from serving.gate import Verdict
+
+pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.timeout(400)]
+
+POLICY = Path("worlds/default/policy")
+KEY = "a-key-for-the-tests-only"
+PASSED = Verdict(True, "test")
+QUESTION = [{"role": "user", "content": "Which city does Bob live in?"}]
+
+
+@dataclass
+class Served:
+    endpoint: Endpoint
+    folder: ServingFolder
+    client: openai.OpenAI
+
+    def chat(self, **fields: Any) -> Any:
+        return self.client.chat.completions.create(**{"model": "world", "messages": QUESTION, **fields})
+
+    def promote(self, version: int) -> dict[str, Any]:
+        kept = self.folder.manifest(version)
+        self.folder.promote(self.folder.add(self.folder.version_folder(version), kept), PASSED, "test")
+        return self.endpoint.wait_for(version, 60)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """One replica, two versions to swap between."""
+    root = tmp_path_factory.mktemp("serving")
+    os.environ["ISOGLOSS_TEST_KEYS"] = KEY
+    folder = ServingFolder(root / "run")
+    other = perturbed(POLICY, 1, std=0.02)
+    weights = {name: value.detach().clone() for name, value in other.named_parameters()}
+    write_model_folder(root / "other", weights, POLICY, "float32")
+    folder.promote(folder.add(POLICY, describe(POLICY, 0)), PASSED, "test")
+    folder.add(root / "other", describe(root / "other", 1))
+    config = ServeConfig(
+        port=8917,
+        cpus_per_replica=0.5,
+        kv_cache_gb=0.125,
+        max_tokens=128,
+        max_body_kb=64,
+        max_concurrent=80,
+        drain_s=0.3,
+        api_keys_env="ISOGLOSS_TEST_KEYS",
+    )
+    settings = EngineSettings("world", "float32", 256, 0)
+    with (
+        start_cluster(ClusterConfig(num_cpus=2), root),
+        serving(folder, config, settings, start_timeout=240, load_timeout=60) as endpoint,
+        openai.OpenAI(base_url=endpoint.url, api_key=KEY, max_retries=0, timeout=60) as client,
+    ):
+        yield Served(endpoint, folder, client)
+
+
+def test_openai_client_chat(served: Served) -> None:
+    (model,) = served.client.models.list().data
+    assert model.id == "world"
+    assert model.model_dump()["isogloss"]["current"]["version"] == "v0"
+    raw = served.client.chat.completions.with_raw_response.create(
+        model="world", messages=QUESTION, temperature=0, max_tokens=24
+    )
+    reply = raw.parse()
+    assert raw.headers["x-isogloss-version"] == "v0"
+    assert reply.model_dump()["isogloss"] == {"version": "v0"}
+    assert reply.usage.prompt_tokens > 0
+    assert reply.choices[0].finish_reason == "stop"
+    text = reply.choices[0].message.content
+
+    chunks = list(served.chat(temperature=0, max_tokens=24, stream=True, stream_options={"include_usage": True}))
+    assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == text
+    assert {chunk.model_dump()["isogloss"]["version"] for chunk in chunks} == {"v0"}
+    assert chunks[-1].usage.completion_tokens == reply.usage.completion_tokens
+
+    cut = served.chat(temperature=0, stop=text[3:6])
+    assert cut.choices[0].message.content == text[: text.index(text[3:6])]
+    several = served.chat(n=3, temperature=1.0, logprobs=True, top_logprobs=2, max_tokens=8)
+    assert [choice.index for choice in several.choices] == [0, 1, 2]
+    first = several.choices[0].logprobs.content[0]
+    assert first.logprob <= 0
+    assert len(first.top_logprobs) >= 2
+
+
+def test_openai_client_completions_and_seeds(served: Served) -> None:
+    def sample(seed: int) -> list[str]:
+        reply = served.client.completions.create(
+            model="world", prompt="Ann likes", seed=seed, n=3, temperature=1.0, max_tokens=12
+        )
+        return [choice.text for choice in reply.choices]
+
+    one = sample(5)
+    assert len(set(one)) > 1
+    assert sample(5) == one
+    assert sample(6) != one
+    # Prompts of many lengths at once: with a seed each, a prompt that is prefilled in two parts would end vLLM 0.32.
+    with openai.OpenAI(base_url=served.endpoint.url, api_key=KEY, max_retries=0, timeout=60) as client:
+        long = [" ".join(["Ann"] * count) for count in (1, 40, 100, 7)]
+        reply = client.completions.create(model="world", prompt=long, seed=1, temperature=1.0, max_tokens=4)
+    assert len(reply.choices) == 4
+
+
+def test_errors_have_openai_s_form(served: Served) -> None:
+    with pytest.raises(openai.NotFoundError, match="served: world"):
+        served.chat(model="gpt")
+    with pytest.raises(openai.BadRequestError, match="1 to 128"):
+        served.chat(max_tokens=129)
+    with pytest.raises(openai.BadRequestError, match="256"):
+        served.chat(messages=[{"role": "user", "content": "Ann " * 400}])
+    with pytest.raises(openai.AuthenticationError):
+        served.client.with_options(api_key="another-key-of-some-length").models.list()
+    with pytest.raises(openai.APIStatusError) as caught:
+        served.chat(messages=[{"role": "user", "content": "x" * 70_000}])
+    assert caught.value.status_code == 413
+    base = served.endpoint.url.removesuffix("/v1")
+    assert httpx.get(base + "/health").json()["version"] == "v0"
+    for path in ("/v1/nothing", "/docs", "/openapi.json"):
+        assert httpx.get(base + path).json()["error"]["code"] == 404
+    assert httpx.get(base + "/v1/completions").status_code == 405
+
+
+def test_concurrency_64_and_too_many(served: Served) -> None:
+    async def ask(count: int) -> list[Any]:
+        async with openai.AsyncOpenAI(base_url=served.endpoint.url, api_key=KEY, max_retries=0) as client:
+            calls = [
+                client.chat.completions.create(model="world", messages=QUESTION, max_tokens=64,
+                                               extra_body={"ignore_eos": True})
+                for _ in range(count)
+            ]  # fmt: skip
+            return await asyncio.gather(*calls, return_exceptions=True)
+
+    assert all(reply.usage.completion_tokens == 64 for reply in asyncio.run(ask(64)))
+    outcomes = asyncio.run(ask(120))
+    refused = [error for error in outcomes if isinstance(error, Exception)]
+    assert {type(error) for error in refused} == {openai.RateLimitError}
+    assert {error.response.headers["retry-after"] for error in refused} == {"1"}
+    assert len(outcomes) - len(refused) >= 80
+
+
+VALUES = st.one_of(
+    st.none(), st.booleans(), st.integers(-(2**65), 2**65), st.integers(-2, 40), st.floats(), st.text(max_size=9),
+    st.sampled_from([[], {}, [[0]], [3], [""], {"1": 5}, {"2864": -100}, {"99999": 1}, {"type": "text"},
+                     {"include_usage": True}]),
+)  # fmt: skip
+NAMES = st.sampled_from(
+    ["messages", "prompt", "n", "seed", "temperature", "top_p", "top_k", "min_p", "stop", "max_tokens", "logprobs",
+     "top_logprobs", "logit_bias", "stream", "stream_options", "presence_penalty", "repetition_penalty", "echo", "user"]
+)  # fmt: skip
+
+
+def test_fuzzed_bodies_never_end_in_5xx(served: Served) -> None:
+    seen: list[int] = []
+    with httpx.Client(base_url=served.endpoint.url, headers={"Authorization": f"Bearer {KEY}"}, timeout=60) as client:
+
+        @settings(max_examples=120, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+        @given(st.booleans(), st.dictionaries(NAMES, VALUES, max_size=4))
+        def fuzz(chat: bool, change: dict[str, Any]) -> None:
+            body = {
+                "model": "world",
+                "max_tokens": 2,
+                **({"messages": QUESTION} if chat else {"prompt": "a"}),
+                **change,
+            }
+            raw = json.dumps(body).encode("utf-8", "surrogatepass")
+            reply = client.post("/chat/completions" if chat else "/completions", content=raw)
+            seen.append(reply.status_code)
+            assert reply.status_code in (200, 400), (body, reply.text)
+            assert "Traceback" not in reply.text
+            assert '{"error":{"message":"the engine failed' not in reply.text
+
+        fuzz()
+    assert {200, 400} <= set(seen)
+
+
+def test_hot_swaps_under_load(served: Served) -> None:
+    greedy: dict[str, str] = {}
+    for version in (1, 0):
+        served.promote(version)
+        greedy[f"v{version}"] = served.chat(temperature=0, max_tokens=120, extra_body={"ignore_eos": True}).choices[
+            0].message.content  # fmt: skip
+    assert greedy["v0"] != greedy["v1"]
+    over = threading.Event()
+    replies: list[tuple[set[str], str]] = []
+    failures: list[BaseException] = []
+
+    def load() -> None:
+        while not over.is_set():
+            try:
+                versions, text = set(), ""
+                for chunk in served.chat(temperature=0, max_tokens=120, stream=True, extra_body={"ignore_eos": True}):
+                    last = chunk.model_dump()["isogloss"]["version"]
+                    versions.add(last)
+                    text += chunk.choices[0].delta.content or ""
+                replies.append((versions, text))
+            except BaseException as error:
+                failures.append(error)
+
+    clients = [threading.Thread(target=load) for _ in range(4)]
+    for client in clients:
+        client.start()
+    try:
+        for swap in range(6):
+            status = served.promote(1 - swap % 2)
+            (row,) = status["replicas"].values()
+            assert row["checksum"] == served.folder.manifest(1 - swap % 2).checksum
+            time.sleep(0.3)
+    finally:
+        over.set()
+        for client in clients:
+            client.join(60)
+    assert not failures
+    assert len(replies) > 8
+    for versions, text in replies:
+        if len(versions) == 1 and "-" not in (version := next(iter(versions))):
+            assert text == greedy[version], "a reply names a version that it does not come from"
+        else:
+            assert any("-" in version for version in versions)
+    assert {"v0", "v1"} <= {version for versions, _ in replies for version in versions}
+
+
+def test_a_version_that_engines_cannot_prove_is_given_up(served: Served) -> None:
+    wrong = replace(served.folder.manifest(1), version=2, probe_logprob=(-1.0,) * 23)
+    served.folder.promote(served.folder.add(served.folder.version_folder(1), wrong), PASSED, "test")
+    with pytest.raises(UserError, match="given up"):
+        served.endpoint.wait_for(2, 60)
+    reply = served.chat(temperature=0, max_tokens=4)
+    assert reply.model_dump()["isogloss"]["version"] == "v0"
+    events = [json.loads(line) for line in (served.folder.path / "promotions.jsonl").read_text().splitlines()]
+    assert [(row["event"], row["version"]) for row in events[-2:]] == [("failed", 2), ("rolled back", 0)]
+    assert "probe" in events[-2]["reason"]
+
+
+def test_killed_replica_comes_back_with_the_current_weights(served: Served) -> None:
+    served.promote(1)
+    (row,) = served.endpoint.status()["replicas"].values()
+    outcomes: list[tuple[int, str]] = []
+
+    def load() -> None:
+        try:
+            reply = httpx.post(
+                served.endpoint.url + "/chat/completions",
+                json={"model": "world", "messages": QUESTION, "max_tokens": 128, "ignore_eos": True},
+                headers={"Authorization": f"Bearer {KEY}"},
+                timeout=100,
+            )
+            outcomes.append((reply.status_code, reply.text))
+        except httpx.RemoteProtocolError as error:  # the connection was closed
+            outcomes.append((502, str(error)))
+
+    clients = [threading.Thread(target=load) for _ in range(4)]
+    for client in clients:
+        client.start()
+    time.sleep(0.15)
+    os.kill(row["pid"], signal.SIGKILL)
+    for client in clients:
+        client.join(110)
+    assert len(outcomes) == 4, "a request hangs"
+    print("requests in hand of a killed replica:", outcomes)
+    for status, text in outcomes:
+        assert status == 200 or status >= 500
+        assert "Traceback" not in text
+    with pytest.raises(ProcessLookupError):
+        os.kill(row["pid"], 0)
+    deadline = time.monotonic() + 120
+    while True:
+        rows = [r for r in served.endpoint.status()["replicas"].values() if r.get("pid") not in (None, row["pid"])]
+        if rows:
+            break
+        assert time.monotonic() < deadline, "the replica does not come back"
+        time.sleep(0.2)
+    assert rows[0]["checksum"] == served.folder.manifest(1).checksum
+    reply = served.client.with_options(max_retries=5).chat.completions.create(
+        model="world", messages=QUESTION, temperature=0, max_tokens=4
+    )
+    assert reply.model_dump()["isogloss"]["version"] == "v1"
