@@ -14,7 +14,8 @@ from judge_stub import always_first, judge_server, longer
 from test_eval_suites import write
 
 from actors.evaluate import EvalRequest, run_eval
-from configs.errors import UserError
+from cli import main
+from configs.errors import Stopped, UserError
 from evaluation.suites.cache import EvalCache
 from evaluation.suites.read import load_suite
 from evaluation.suites.records import Answer, Decoding
@@ -181,6 +182,32 @@ def test_blocks_do_not_depend_on_what_is_kept() -> None:
     assert [(r.key.language, r.key.prompt_id) for r in requests] == [item.key for item in suite.items]
     assert len({request.seed for request in requests}) == 140
     assert {request.temperature for request in requests} == {0.7}
+
+
+def test_an_end_before_the_end_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from actors.calls import ActorDied
+    from actors.generate import _mended
+    from actors.pool import StopRequested
+    from actors.signals import StopFlag
+
+    flag = StopFlag()
+    flag.asked_by = "SIGTERM"
+    with pytest.raises(Stopped, match="stopped by SIGTERM; .* the same command goes on"), _mended(flag):
+        raise StopRequested
+    with pytest.raises(UserError, match=r"rollout actor 0 failed\n  The answers so far are kept"), _mended(flag):
+        raise ActorDied("rollout actor 0 failed")
+
+    def stopped(_: EvalRequest) -> Path:
+        raise Stopped("stopped by SIGINT")
+
+    monkeypatch.setattr("actors.evaluate.run_eval", stopped)
+    monkeypatch.setattr(sys, "argv", ["isogloss", "eval", "x"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 130
+    assert capsys.readouterr().err == "isogloss: stopped by SIGINT\n"
 
 
 def test_kept_answers_start_nothing(tmp_path: Path) -> None:
