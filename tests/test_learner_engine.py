@@ -62,12 +62,12 @@ def test_the_rate_falls_in_training(folder: Path, tmp_path: Path, caplog: pytest
 
 
 def test_deepspeeds_own_adam_and_scheduler(folder: Path, tmp_path: Path) -> None:
-    """DeepSpeed's form of our optimiser, with the rates filled in, is the same to the bit."""
+    """DeepSpeed's form of our optimiser, with the rates filled in, is the same but for rounding: ours is fused."""
     adam = {"type": "AdamW", "params": {"torch_adam": True, "lr": "auto"}}
     for stage in (0, 2):
         _, ours = train(folder, tmp_path / f"ours{stage}", zero_stage=stage)
         _, theirs = train(folder, tmp_path / f"theirs{stage}", zero_stage=stage, deepspeed={"optimizer": adam})
-        assert distance(ours, theirs) == 0.0
+        assert distance(ours, theirs) < 1e-6
     decay = {"type": "WarmupDecayLR", "params": {"total_num_steps": 4, "warmup_num_steps": 2, "warmup_type": "linear"}}
     steps, _ = train(folder, tmp_path / "decay", deepspeed={"optimizer": adam, "scheduler": decay})
     assert [step.learning_rate for step in steps] == pytest.approx([0.0, 0.0, 5e-4])  # its own way of counting
