@@ -314,7 +314,10 @@ def speed(passes: int, micro: int, models: dict[int, Path]) -> str:
 
 
 def memory(models: dict[int, Path]) -> str:
-    """Peaks at the large vocabulary where a forward pass of TRL holds as many pairs as one of ours, as Markdown."""
+    """Peaks of one step at the large vocabulary, where a pass of TRL holds as many pairs as one of ours, as Markdown.
+
+    One step only, for time: AdamW's state, the same on both sides, is then made after the backward pass.
+    """
     ours, theirs = both(Case("", VOCABULARIES[-1], "1:1", 8, 8, steps=1), models)
     cells = [f"{side[key]:,.0f}" for key in ("peak", "over") for side in (ours, theirs)]
     return (
