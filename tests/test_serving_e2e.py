@@ -46,31 +46,31 @@ def start(command: list[str]) -> subprocess.Popen[str]:
 def test_endpoint_follows_the_run_and_obeys_the_commands(tmp_path: Path) -> None:
     overrides = [
         "serve.enabled=true", f"serve.port={PORT}", "serve.cpus_per_replica=0.5", "serve.kv_cache_gb=0.125",
-        "schedule.rounds=1", "cluster.num_cpus=3",
+        "serve.gate.min_right_language=0.2", "evaluation.every=1", "cluster.num_cpus=3",
     ]  # fmt: skip
     training = start([*CLI, *arguments(tmp_path, "served", *overrides)[1:]])
     try:
         wait(lambda: health().get("version") == "v0", training, "v0 served")
-        wait(lambda: health().get("version") == "v1", training, "v1 served")  # while v1 is evaluated
+        wait(lambda: health().get("version") == "v1", training, "v1 served")
         body = {"model": "served", "messages": [{"role": "user", "content": "Which city does Bob live in?"}]}
         reply = httpx.post(f"{BASE}/v1/chat/completions", json=body, timeout=60)
-        assert reply.headers["x-isogloss-version"] == "v1"
+        assert reply.headers["x-isogloss-version"] in ("v1", "v2")
         output, _ = training.communicate(timeout=240)
     finally:
         training.kill()
     assert training.returncode == 0, output
-    assert "serving: v1 promoted, no gate" in output
+    assert "serving: v1 promoted, right language" in output
     run = tmp_path / "served"
     rows = [json.loads(line) for line in (run / "promotions.jsonl").read_text().splitlines()]
-    assert [(row["event"], row["version"]) for row in rows] == [("promoted", 0), ("promoted", 1)]
+    assert [(row["event"], row["version"]) for row in rows] == [("promoted", 0), ("promoted", 1), ("promoted", 2)]
 
     serving = start([*CLI, "serve", str(run), f"serve.port={PORT}", "cluster.num_cpus=2"])
     try:
-        wait(lambda: health().get("version") == "v1", serving, "v1 served")
+        wait(lambda: health().get("version") == "v2", serving, "v2 served")
         done = subprocess.run([*CLI, "rollback", str(run)], capture_output=True, text=True, timeout=100, check=False)
         assert done.returncode == 0, done.stderr
-        assert "v0 is served by 1 replica(s)" in done.stdout
-        assert (health()["version"], health()["checksum"]) == ("v0", rows[0]["checksum"])
+        assert "v1 is served by 1 replica(s)" in done.stdout
+        assert (health()["version"], health()["checksum"]) == ("v1", rows[1]["checksum"])
         serving.send_signal(signal.SIGTERM)
         output, _ = serving.communicate(timeout=60)
     finally:
