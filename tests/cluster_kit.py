@@ -20,6 +20,19 @@ from pathlib import Path
 HEAD, SECOND = "127.0.0.1", "127.0.0.2"
 RAY = Path(sys.executable).with_name("ray")
 
+# `ray start` with the switch that keeps all of it on the loopback interface. For a second node Ray refuses that switch,
+# since it was meant for systems that can have one node only: lifted for this one process, set again for its children.
+SWITCH = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+START_SECOND = f"""
+import os
+os.environ["{SWITCH}"] = "1"
+from ray._private import services
+from ray.scripts import scripts
+services.resolve_ip_for_localhost = lambda host: host
+os.environ["{SWITCH}"] = "0"
+scripts.main()
+"""
+
 
 @dataclass(frozen=True)
 class TwoNodes:
@@ -83,7 +96,8 @@ def two_nodes(folder: Path, head_cpus: int, second_cpus: int) -> Iterator[TwoNod
     try:
         for number, arguments in enumerate(commands):
             log = (folder / f"node-{number}.log").open("wb")
-            command = [str(RAY), "start", *arguments, *common]
+            ray = [str(RAY)] if number == 0 else [sys.executable, "-c", START_SECOND]
+            command = [*ray, "start", *arguments, *common]
             processes.append(subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=env, cwd=folder))
             _wait(cluster.dashboard + "/api/version" if number == 0 else cluster.metrics[1], processes[-1], log.name)
         yield cluster
