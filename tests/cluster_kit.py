@@ -1,4 +1,4 @@
-"""A Ray cluster of two nodes on this machine, started by hand as a user starts one: two addresses of the loopback."""
+"""A Ray cluster of two nodes on this machine, started by hand as a user starts one: two raylets on the loopback."""
 
 from __future__ import annotations
 
@@ -17,8 +17,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-HEAD, SECOND = "127.0.0.1", "127.0.0.2"
+HEAD = "127.0.0.1"
 RAY = Path(sys.executable).with_name("ray")
+
+# `ray start` with the switch that keeps all of it on the loopback interface. For a second node Ray refuses that switch,
+# since it was meant for systems that can have one node only: lifted for this one process, set again for its children.
+SWITCH = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+START_SECOND = f"""
+import os
+os.environ["{SWITCH}"] = "1"
+from ray._private import services
+from ray.scripts import scripts
+services.resolve_ip_for_localhost = lambda host: host
+os.environ["{SWITCH}"] = "0"
+scripts.main()
+"""
 
 
 @dataclass(frozen=True)
@@ -27,6 +40,7 @@ class TwoNodes:
 
     dashboard: str  # URL
     metrics: tuple[str, str]  # URLs of both nodes
+    session: Path  # Ray's folder, with the logs
 
 
 def free_ports(count: int) -> list[int]:
@@ -50,13 +64,14 @@ def fetch(url: str) -> str:
 
 
 @contextlib.contextmanager
-def two_nodes(folder: Path, head_cpus: int, second_cpus: int) -> Iterator[TwoNodes]:
+def two_nodes(folder: Path, head_cpus: int, second_cpus: int, second: str = HEAD) -> Iterator[TwoNodes]:
     """Head and second node; both end with the block.
 
     Args:
         folder: For logs.
         head_cpus: CPUs that Ray lends on the head.
         second_cpus: CPUs that it lends on the second node.
+        second: Address of the second node.
     """
     gcs, dashboard, client, *metrics = free_ports(5)
     session = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # short: the paths of sockets must be
@@ -74,16 +89,18 @@ def two_nodes(folder: Path, head_cpus: int, second_cpus: int) -> Iterator[TwoNod
             f"--metrics-export-port={metrics[0]}", f"--temp-dir={session}",
         ],
         [
-            f"--address={HEAD}:{gcs}", f"--node-ip-address={SECOND}", f"--num-cpus={second_cpus}",
+            f"--address={HEAD}:{gcs}", f"--node-ip-address={second}", f"--num-cpus={second_cpus}",
             f"--metrics-export-port={metrics[1]}",
         ],
     )  # fmt: skip
-    cluster = TwoNodes(f"http://{HEAD}:{dashboard}", (f"http://{HEAD}:{metrics[0]}", f"http://{SECOND}:{metrics[1]}"))
+    urls = f"http://{HEAD}:{metrics[0]}", f"http://{second}:{metrics[1]}"
+    cluster = TwoNodes(f"http://{HEAD}:{dashboard}", urls, Path(session))
     processes: list[subprocess.Popen[bytes]] = []
     try:
         for number, arguments in enumerate(commands):
             log = (folder / f"node-{number}.log").open("wb")
-            command = [str(RAY), "start", *arguments, *common]
+            ray = [str(RAY)] if number == 0 else [sys.executable, "-c", START_SECOND]
+            command = [*ray, "start", *arguments, *common]
             processes.append(subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=env, cwd=folder))
             _wait(cluster.dashboard + "/api/version" if number == 0 else cluster.metrics[1], processes[-1], log.name)
         yield cluster

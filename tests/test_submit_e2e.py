@@ -69,10 +69,10 @@ def submit(cluster: TwoNodes, runs: Path, *more: str) -> subprocess.CompletedPro
     return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
 
 
-def wait_until(reached: Callable[[], bool], what: str, seconds: float = 150) -> None:
+def wait_until(reached: Callable[[], bool], what: str, seconds: float, log: Callable[[], str]) -> None:
     deadline = time.monotonic() + seconds
     while not reached():
-        assert time.monotonic() < deadline, f"never: {what}"
+        assert time.monotonic() < deadline, f"never: {what}\n{log()}"
         time.sleep(0.1)
 
 
@@ -124,17 +124,17 @@ def test_job_on_two_nodes_is_stopped_resumed_and_watched(cluster: TwoNodes, tmp_
         assert status in ("PENDING", "RUNNING"), log()
         return chunks_answered(runs) >= 1
 
-    wait_until(lambda: client.get_job_status("isogloss-job").value == "RUNNING", "the job runs", 60)
+    wait_until(lambda: client.get_job_status("isogloss-job").value == "RUNNING", "the job runs", 60, log)
     second = submit(cluster, runs, "--no-wait")
     assert second.returncode == 2, "the same run twice at a time"
     assert "is running as job isogloss-job" in second.stderr
     nodes: dict[str, set[str]] = {}
-    wait_until(lambda: seen_everywhere(cluster, nodes) and sampling(), "round 1 samples")
+    wait_until(lambda: seen_everywhere(cluster, nodes) and sampling(), "round 1 samples", 120, log)
     assert len(nodes["rollout"]) == len(nodes["learner"]) == 1, nodes
     assert nodes["rollout"] != nodes["learner"], "rollout and learner share a node"
 
     client.stop_job("isogloss-job")
-    wait_until(lambda: client.get_job_status("isogloss-job").value == "STOPPED", "the job stopped", 90)
+    wait_until(lambda: client.get_job_status("isogloss-job").value == "STOPPED", "the job stopped", 90, log)
     assert "stopped by SIGTERM; nothing is lost" in log(), log()
     answered = chunks_answered(runs)
     with journal(runs, NAME) as store:
