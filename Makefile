@@ -19,7 +19,7 @@ ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
 	$(BIN)/python -m pytest -m "not vllm and not ray and not e2e"
-	$(BIN)/python -m pytest -m vllm
+	$(BIN)/python -m pytest -m "vllm and not ray and not e2e"
 	$(BIN)/python -m pytest -m "ray and not e2e"
 	$(BIN)/python -m pytest -m e2e
 endif
