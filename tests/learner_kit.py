@@ -130,12 +130,19 @@ def make_groups(count: int, answers: int = 3, round_number: int = 1) -> list[Sam
     ]
 
 
+def make_examples(objective: str, round_number: int = 1) -> list[Pair] | list[SampleGroup]:
+    """What an objective trains on in a round: 14 pairs or groups."""
+    if objective == "rloo":
+        return make_groups(14, round_number=round_number)
+    return make_pairs(14, round_number)
+
+
 RANK = """
 import sys, json, torch
 import torch.distributed as dist
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from learner_kit import make_pairs
+from learner_kit import make_examples
 from configs.schema import LearnerConfig, ModelConfig
 from learners import distributed
 from learners.checkpoint import latest_checkpoint
@@ -156,7 +163,7 @@ for case in job["cases"]:
         if found is not None:
             assert restore(session, found)
         for number in rounds:
-            save_round(session, run, session.train_round(number, make_pairs(14, number)), 2, 0)
+            save_round(session, run, session.train_round(number, make_examples(learner.objective, number)), 2, 0)
         session.close()
 dist.barrier()
 """

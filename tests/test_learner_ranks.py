@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from learner_kit import Case, make_folder, make_pairs, train_on_ranks
+from learner_kit import Case, make_examples, make_folder, train_on_ranks
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -24,7 +24,17 @@ LEARNER = {
 }
 LORA = {"lora": {"rank": 4}, "learning_rate": 3e-3}
 COSINE = {"schedule": "cosine", "total_steps": 8}
-STAGES = {"float32": (0, 1, 2, 3), "bfloat16": (1, 2, 3), "lora": (1, 3)}  # in bfloat16 stage 0 is stage 1
+OBJECTIVES: dict[str, dict[str, Any]] = {
+    "kto": {"objective": "kto", "reference": "initial"},
+    "rloo": {"objective": "rloo", "nll_weight": 0.0, "reference": "initial"},
+}
+STAGES = {  # in bfloat16 stage 0 is stage 1
+    "float32": (0, 1, 2, 3),
+    "bfloat16": (1, 2, 3),
+    "lora": (1, 3),
+    "kto": (1, 3),
+    "rloo": (1, 3),
+}
 
 # Largest difference of a weight that float32 sums in another order make in three steps.
 FLOAT32 = 2e-5
@@ -44,6 +54,11 @@ def two(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
         *(Case(f"float32-{stage}", {**LEARNER, "zero_stage": stage}) for stage in STAGES["float32"]),
         *(Case(f"bfloat16-{stage}", {**LEARNER, "zero_stage": stage}, "bfloat16") for stage in STAGES["bfloat16"]),
         *(Case(f"lora-{stage}", {**LEARNER, **LORA, "zero_stage": stage}) for stage in STAGES["lora"]),
+        *(
+            Case(f"{name}-{stage}", {**LEARNER, **fields, "zero_stage": stage})
+            for name, fields in OBJECTIVES.items()
+            for stage in STAGES[name]
+        ),
         Case("accumulated", {**LEARNER, "zero_stage": 2, "tokens_per_micro_batch": 1}),
         Case("recomputed", {**LEARNER, "zero_stage": 3, "activation_checkpointing": True}),
     ]
@@ -60,13 +75,16 @@ def alone(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, d
 
     def train(name: str, dtype: str, **fields: Any) -> dict[str, Tensor]:
         learner = LearnerConfig.model_validate({**LEARNER, "zero_stage": 0, "tokens_per_micro_batch": 4096, **fields})
-        train_offline(folder, make_pairs(14), out / name, learner, ModelConfig(policy=folder, dtype=dtype), 7)
+        train_offline(
+            folder, make_examples(learner.objective), out / name, learner, ModelConfig(policy=folder, dtype=dtype), 7
+        )
         return load_file(out / name / "model.safetensors")
 
     return {
         "float32": train("float32", "float32"),
         "bfloat16": train("bfloat16", "bfloat16"),
         "lora": train("lora", "float32", **LORA),
+        **{name: train(name, "float32", **fields) for name, fields in OBJECTIVES.items()},
     }
 
 
