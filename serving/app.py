@@ -85,13 +85,81 @@ def serving(
     """
     keys = read_keys(config)
     _check_port(config)
-    name = f"isogloss-{settings.name}"
+    name = application_name(settings)
     url = f"http://{config.host}:{config.port}/v1"
-    plain = config.model_dump(mode="json")
-    swap_timeout = config.drain_s + 4 * load_timeout
-    desk = DeskActor.options(name=name, namespace=NAMESPACE, num_cpus=0, max_restarts=-1, max_task_retries=0).remote(
-        str(folder.path.resolve()), plain, swap_timeout, url
+    desk = start_desk(folder, config, name, load_timeout, url)
+    with _quiet():
+        try:
+            serve.start(
+                http_options={
+                    "host": config.host,
+                    "port": config.port,
+                    "request_timeout_s": config.request_timeout_s + config.drain_s + _SPARE_S,
+                },
+                proxy_location="HeadOnly",
+                logging_config={"enable_access_log": False, "log_level": "WARNING"},
+            )
+            application = bind(config, settings, keys, name, load_timeout)
+            serve.run_many(
+                [serve.RunTarget(application, name=name, route_prefix="/")],
+                wait_for_ingress_deployment_creation=False,
+                wait_for_applications_running=False,
+            )
+            _wait_until_running(name, start_timeout)
+        except BaseException as error:
+            _end(name, desk)
+            if isinstance(error, UserError) or not isinstance(error, Exception):
+                raise
+            raise UserError(f"serve: the endpoint did not start on {config.host}:{config.port} ({error})") from error
+    try:
+        yield Endpoint(url, name, desk)
+    finally:
+        _end(name, desk)
+
+
+def application_name(settings: EngineSettings) -> str:
+    """Name of the Serve application and of its desk."""
+    return f"isogloss-{settings.name}"
+
+
+def start_desk(
+    folder: ServingFolder, config: ServeConfig, name: str, load_timeout: float, url: str, lifetime: str | None = None
+) -> Any:
+    """The actor that tells the replicas what to serve.
+
+    Args:
+        folder: What it follows.
+        config: The serve section.
+        name: Under which the replicas find it.
+        load_timeout: Each step of a weight update, in seconds.
+        url: For its status.
+        lifetime: ``detached``: it outlives the process that starts it, and one that is there already is taken.
+    """
+    options = DeskActor.options(
+        name=name,
+        namespace=NAMESPACE,
+        num_cpus=0,
+        max_restarts=-1,
+        max_task_retries=0,
+        lifetime=lifetime,
+        get_if_exists=lifetime is not None,
     )
+    swap_timeout = config.drain_s + 4 * load_timeout
+    return options.remote(str(folder.path.resolve()), config.model_dump(mode="json"), swap_timeout, url)
+
+
+def bind(
+    config: ServeConfig, settings: EngineSettings, keys: tuple[str, ...], name: str, load_timeout: float
+) -> serve.Application:
+    """The Serve application, not yet running.
+
+    Args:
+        config: The serve section.
+        settings: What the engines are made of.
+        keys: Digests of the API keys.
+        name: Of the desk.
+        load_timeout: Each step of a weight update, in seconds.
+    """
     deployment: Any = serve.deployment(  # its annotation is that of a decorator
         PolicyReplicaApp,
         name="policy",
@@ -112,33 +180,8 @@ def serving(
         graceful_shutdown_timeout_s=10,
         logging_config={"enable_access_log": False},
     )
-    with _quiet():
-        try:
-            serve.start(
-                http_options={
-                    "host": config.host,
-                    "port": config.port,
-                    "request_timeout_s": config.request_timeout_s + config.drain_s + _SPARE_S,
-                },
-                proxy_location="HeadOnly",
-                logging_config={"enable_access_log": False, "log_level": "WARNING"},
-            )
-            application = deployment.bind(plain, settings, keys, name, load_timeout)
-            serve.run_many(
-                [serve.RunTarget(application, name=name, route_prefix="/")],
-                wait_for_ingress_deployment_creation=False,
-                wait_for_applications_running=False,
-            )
-            _wait_until_running(name, start_timeout)
-        except BaseException as error:
-            _end(name, desk)
-            if isinstance(error, UserError) or not isinstance(error, Exception):
-                raise
-            raise UserError(f"serve: the endpoint did not start on {config.host}:{config.port} ({error})") from error
-    try:
-        yield Endpoint(url, name, desk)
-    finally:
-        _end(name, desk)
+    application: serve.Application = deployment.bind(config.model_dump(mode="json"), settings, keys, name, load_timeout)
+    return application
 
 
 def _check_port(config: ServeConfig) -> None:

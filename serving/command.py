@@ -38,7 +38,7 @@ def run_serve(target: Path, overrides: Sequence[str], state: Path | None) -> Non
     from actors.cluster import start_cluster
     from serving.app import serving
 
-    config, cluster, settings, folder = _plan(target, overrides, state)
+    config, cluster, settings, folder = plan(target, overrides, state)
     with start_cluster(cluster, folder.path) as started:
         need, have = config.min_replicas * config.cpus_per_replica, started.resources.get("CPU", 0.0)
         if need > have:
@@ -64,9 +64,19 @@ def _wait_for_signal() -> None:
             signal.signal(number, handler)
 
 
-def _plan(
+def plan(
     target: Path, overrides: Sequence[str], state: Path | None
 ) -> tuple[ServeConfig, ClusterConfig, EngineSettings, ServingFolder]:
+    """What to serve and how: the settings of a run or a model folder, overridden.
+
+    Args:
+        target: Run folder, or Hugging Face model folder.
+        overrides: ``field=value`` of the serve section, or ``cluster.field=value``.
+        state: For a model folder: where ``serving.json`` is kept.
+
+    Raises:
+        UserError: The target is neither, or an override is wrong.
+    """
     from serving.engine import EngineSettings
     from serving.follow import engine_settings
 

@@ -307,3 +307,14 @@ def test_a_swap_waits_for_those_inside_and_marks_who_stays() -> None:
         return False
 
     asyncio.run(scene())
+
+
+def test_under_serves_own_config_keys_are_required(tmp_path: Path) -> None:
+    from serving.build import BuildArguments, application
+
+    with pytest.raises(UserError, match="neither a run folder"):
+        application(BuildArguments(target=tmp_path))
+    arguments = BuildArguments(target=Path("worlds/default/policy"), state=tmp_path / "state")
+    with pytest.raises(UserError, match=r"serve.api_keys_env: .* need API keys"):
+        application(arguments)
+    assert (tmp_path / "state" / "serving.json").is_file()
