@@ -22,7 +22,7 @@ RAY = Path(sys.executable).with_name("ray")
 
 # `ray start` with the switch that keeps all of it on the loopback interface. For a second node Ray refuses that switch,
 # since it was meant for systems that can have one node only: lifted for this one process, set again for its children.
-# A node cleans the folder of uploads by its own count of who needs them: two nodes must not share it, as they would here.
+# A node cleans the folder of uploads by its own count of who needs them: two nodes must not share it, as here they would
 SWITCH = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 START_SECOND = f"""
 import os

@@ -41,14 +41,15 @@ class Scraper(threading.Thread):
         self._urls = urls
         self._stop_asked = threading.Event()
         self.samples: set[str] = set()  # name with labels
-        self.latest: set[str] = set()  # of the last scrape that found any
+        self.latest: set[str] = set()  # of the last scrape that found a driver at work
 
     def run(self) -> None:
         while not self._stop_asked.wait(1.0):
             text = "".join(fetch(f"{url}/metrics") for url in self._urls)
             found = set(re.findall(r"^(ray_isogloss_\S+?(?:\{[^}]*\})?) ", text, re.MULTILINE))
             self.samples |= found
-            self.latest = found or self.latest
+            if any(sample.startswith("ray_isogloss_engine_state") for sample in found):
+                self.latest = found
 
     def finish(self) -> dict[str, set[str]]:
         """Labels with values, by exported name."""
