@@ -22,7 +22,7 @@ RAY = Path(sys.executable).with_name("ray")
 
 # `ray start` with the switch that keeps all of it on the loopback interface. For a second node Ray refuses that switch,
 # since it was meant for systems that can have one node only: lifted for this one process, set again for its children.
-# A node cleans the folder of uploads by its own count of who needs them: two nodes must not share it, as here they would
+# A node cleans the folder of uploads by its own count of who needs them, so two nodes must not share it, as they would.
 SWITCH = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 START_SECOND = f"""
 import os
@@ -113,7 +113,7 @@ def two_nodes(folder: Path, head_cpus: int, second_cpus: int, second: str = HEAD
         for process in reversed(processes):
             process.send_signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=15)
+                process.wait(timeout=30)
             if process.poll() is None:
                 process.kill()
         shutil.rmtree(session, ignore_errors=True)
