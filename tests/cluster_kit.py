@@ -22,13 +22,18 @@ RAY = Path(sys.executable).with_name("ray")
 
 # `ray start` with the switch that keeps all of it on the loopback interface. For a second node Ray refuses that switch,
 # since it was meant for systems that can have one node only: lifted for this one process, set again for its children.
+# A node cleans the folder of uploads by its own count of who needs them, so two nodes must not share it, as they would.
 SWITCH = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 START_SECOND = f"""
 import os
 os.environ["{SWITCH}"] = "1"
-from ray._private import services
+from ray._private import parameter, services
 from ray.scripts import scripts
 services.resolve_ip_for_localhost = lambda host: host
+keep = parameter.RayParams.__init__
+def own_folder(self, *args, **named):
+    keep(self, *args, **{{**named, "runtime_env_dir_name": "runtime_resources_of_the_second"}})
+parameter.RayParams.__init__ = own_folder
 os.environ["{SWITCH}"] = "0"
 scripts.main()
 """
@@ -108,7 +113,7 @@ def two_nodes(folder: Path, head_cpus: int, second_cpus: int, second: str = HEAD
         for process in reversed(processes):
             process.send_signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=15)
+                process.wait(timeout=30)
             if process.poll() is None:
                 process.kill()
         shutil.rmtree(session, ignore_errors=True)

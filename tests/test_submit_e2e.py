@@ -41,14 +41,15 @@ class Scraper(threading.Thread):
         self._urls = urls
         self._stop_asked = threading.Event()
         self.samples: set[str] = set()  # name with labels
-        self.latest: set[str] = set()  # of the last scrape that found any
+        self.latest: set[str] = set()  # of the last scrape that found a driver at work
 
     def run(self) -> None:
         while not self._stop_asked.wait(1.0):
             text = "".join(fetch(f"{url}/metrics") for url in self._urls)
             found = set(re.findall(r"^(ray_isogloss_\S+?(?:\{[^}]*\})?) ", text, re.MULTILINE))
             self.samples |= found
-            self.latest = found or self.latest
+            if any(sample.startswith("ray_isogloss_engine_state") for sample in found):
+                self.latest = found
 
     def finish(self) -> dict[str, set[str]]:
         """Labels with values, by exported name."""
@@ -119,17 +120,19 @@ def test_job_on_two_nodes_is_stopped_resumed_and_watched(cluster: TwoNodes, tmp_
     client: Any = JobSubmissionClient(cluster.dashboard)
     log = partial(client.get_job_logs, "isogloss-job")
 
+    nodes: dict[str, set[str]] = {}
+
     def sampling() -> bool:
         status = client.get_job_status("isogloss-job").value
         assert status in ("PENDING", "RUNNING"), log()
+        seen_everywhere(cluster, nodes)
         return chunks_answered(runs) >= 1
 
     wait_until(lambda: client.get_job_status("isogloss-job").value == "RUNNING", "the job runs", 60, log)
     second = submit(cluster, runs, "--no-wait")
     assert second.returncode == 2, "the same run twice at a time"
     assert "is running as job isogloss-job" in second.stderr
-    nodes: dict[str, set[str]] = {}
-    wait_until(lambda: seen_everywhere(cluster, nodes) and sampling(), "round 1 samples", 120, log)
+    wait_until(lambda: sampling() and seen_everywhere(cluster, nodes), "round 1 samples", 120, log)
     assert len(nodes["rollout"]) == len(nodes["learner"]) == 1, nodes
     assert nodes["rollout"] != nodes["learner"], "rollout and learner share a node"
 
