@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from configs.errors import UserError
+from rollout.write_ahead import write_ahead
 
 VERSION = 1
 _WAIT_S = 60.0  # for another writer; each holds the file for one row
@@ -71,7 +72,7 @@ class VerdictCache:
                 raise
 
     def _prepare(self) -> None:
-        self._db.execute("PRAGMA journal_mode=WAL")
+        write_ahead(self._db, _WAIT_S)
         self._db.execute("PRAGMA synchronous=NORMAL")
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version == VERSION:

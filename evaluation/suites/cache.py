@@ -9,6 +9,7 @@ from pathlib import Path
 
 from configs.errors import UserError
 from evaluation.suites.records import Answer
+from rollout.write_ahead import write_ahead
 
 VERSION = 1
 _AT_ONCE = 500  # keys of one query; SQLite takes 999 in its oldest builds
@@ -88,7 +89,7 @@ class EvalCache:
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    connection.execute("PRAGMA journal_mode = WAL")
+    write_ahead(connection, _WAIT_S)
     connection.execute("PRAGMA synchronous = NORMAL")  # a lost answer is made again
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version not in (0, VERSION):
