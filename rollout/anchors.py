@@ -8,7 +8,7 @@ from configs.errors import UserError
 from configs.schema import Config
 from rollout.cursor import round_prompt_ids
 from rollout.jsonl import id_of, read_rows, text_of
-from rollout.records import Pair
+from rollout.records import Pair, labelled_pair
 from rollout.seeds import stable_seed
 
 
@@ -65,28 +65,12 @@ def load_anchors(config: Config) -> tuple[Anchor, ...]:
 
 
 def anchor_pairs(config: Config, anchors: tuple[Anchor, ...], round: int) -> list[Pair]:
-    """The anchors of a round: seeded, without replacement, and all are used once before any is used again.
-
-    Their scores are 1 and 0 (they were labelled, not scored) and their weight version is 0: no policy of this run
-    wrote them, so staleness does not apply.
-    """
+    """The anchors of a round: seeded, without replacement, and all are used once before any is used again."""
     if not anchors:
         return []
     positions = [str(index) for index in range(len(anchors))]
     drawn = round_prompt_ids(positions, round, config.anchor.pairs_per_round, stable_seed("anchor", config.run.seed))
     return [
-        Pair(
-            id=f"r{round:04d}/anchor/{anchor.language}/{anchor.id}",
-            round=round,
-            prompt_id=anchor.id,
-            language=anchor.language,
-            source="anchor",
-            prompt=anchor.prompt,
-            chosen=anchor.chosen,
-            rejected=anchor.rejected,
-            chosen_score=1.0,
-            rejected_score=0.0,
-            weight_version=0,
-        )
+        labelled_pair("anchor", round, anchor.id, anchor.language, anchor.prompt, anchor.chosen, anchor.rejected)
         for anchor in (anchors[int(position)] for position in drawn)
     ]

@@ -13,7 +13,7 @@ from configs.base import LANGUAGE_PATTERN
 from configs.errors import UserError
 from configs.schema import Config, OfflineConfig
 from rollout.jsonl import id_of, parse_row, read_lines, text_of
-from rollout.records import Message, Pair, Turns
+from rollout.records import Message, Pair, Turns, labelled_pair
 
 SHOWN = 10  # problems that a message lists
 SUFFIXES = (".jsonl", ".parquet")
@@ -229,22 +229,10 @@ def _answer(answer: str | tuple[Message, ...], prompt: tuple[Message, ...], name
 
 
 def offline_pairs(preferences: Sequence[Preference], per_round: int | None, round: int) -> list[Pair]:
-    """The slice that round ``round`` (from 1) trains on. Scores are 1 and 0: the pairs were labelled, not scored."""
+    """The slice that round ``round`` (from 1) trains on."""
     size = per_round or len(preferences)
     return [
-        Pair(
-            id=f"r{round:04d}/offline/{one.language}/{one.id}",
-            round=round,
-            prompt_id=one.id,
-            language=one.language,
-            source="offline",
-            prompt=one.prompt,
-            chosen=one.chosen,
-            rejected=one.rejected,
-            chosen_score=1.0,
-            rejected_score=0.0,
-            weight_version=0,
-        )
+        labelled_pair("offline", round, one.id, one.language, one.prompt, one.chosen, one.rejected)
         for one in preferences[(round - 1) * size : round * size]
     ]
 

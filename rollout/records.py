@@ -109,6 +109,33 @@ class Pair:
     reference_rejected: float | None = None
 
 
+def labelled_pair(
+    source: Literal["anchor", "offline"],
+    round: int,
+    name: str,
+    language: str,
+    prompt: Turns,
+    chosen: str,
+    rejected: str,
+) -> Pair:
+    """A pair that comes from a file. Its scores are 1 and 0 (it was labelled, not scored) and its weight version is 0:
+    no policy of this run wrote it, so staleness does not apply.
+    """
+    return Pair(
+        id=f"r{round:04d}/{source}/{language}/{name}",
+        round=round,
+        prompt_id=name,
+        language=language,
+        source=source,
+        prompt=prompt,
+        chosen=chosen,
+        rejected=rejected,
+        chosen_score=1.0,
+        rejected_score=0.0,
+        weight_version=0,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class SampleGroup:
     """All usable answers to one prompt with their rewards: what RLOO trains on, where the DPO family takes a ``Pair``.
