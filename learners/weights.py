@@ -188,9 +188,29 @@ def make_manifest(version: int, weights: Mapping[str, Tensor], scorer: nn.Module
         scorer: A ``LogprobModel`` or the engine around it.
         vocabulary: Ids below this are valid.
     """
-    digest = gather_objects(checksum(weights))[0]
+    return describe_weights(version, weights, gather_objects(checksum(weights))[0], scorer, vocabulary, device())
+
+
+def describe_weights(
+    version: int,
+    weights: Mapping[str, Tensor],
+    digest: str,
+    scorer: nn.Module,
+    vocabulary: int,
+    place: torch.device,
+) -> WeightsManifest:
+    """The manifest of weights whose checksum is known.
+
+    Args:
+        version: Round that produced the weights.
+        weights: Full weights, or an adapter's.
+        digest: Their checksum.
+        scorer: A ``LogprobModel`` or the engine around it.
+        vocabulary: Ids below this are valid.
+        place: Where the scorer computes.
+    """
     ids = probe_ids(digest, vocabulary)
-    logprobs = segment_logprobs(scorer, [Segment(ids[:1], (ids[1:],))], PROBE_TOKENS, device())[0][0]
+    logprobs = segment_logprobs(scorer, [Segment(ids[:1], (ids[1:],))], PROBE_TOKENS, place)[0][0]
     names = tuple(sorted(weights))
     return WeightsManifest(
         version=version,

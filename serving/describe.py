@@ -10,9 +10,8 @@ from transformers import AutoModelForCausalLM
 
 from configs.errors import UserError
 from learners.checkpoint import STATE_FILE, read_state
-from learners.logprobs import LogprobModel, segment_logprobs
-from learners.packing import Segment
-from learners.weights import PROBE_TOKENS, WeightsManifest, checksum, dtype_name, probe_ids
+from learners.logprobs import LogprobModel
+from learners.weights import PROBE_TOKENS, WeightsManifest, checksum, describe_weights
 
 _TIED_HEAD = "lm_head.weight"
 
@@ -50,16 +49,5 @@ def describe(folder: Path, version: int) -> WeightsManifest:
     digest = checksum(weights)
     if (Path(folder) / STATE_FILE).is_file() and read_state(Path(folder)).checksum != digest:
         raise UserError(f"{folder}: its weights have another checksum than its {STATE_FILE}; it is damaged")
-    ids = probe_ids(digest, model.config.vocab_size)
-    segment = Segment(ids[:1], (ids[1:],))
-    logprobs = segment_logprobs(LogprobModel(model, PROBE_TOKENS), [segment], PROBE_TOKENS, torch.device("cpu"))[0][0]
-    names = tuple(sorted(weights))
-    return WeightsManifest(
-        version=version,
-        checksum=digest,
-        names=names,
-        dtypes=tuple(dtype_name(weights[name]) for name in names),
-        shapes=tuple(tuple(weights[name].shape) for name in names),
-        probe_ids=ids,
-        probe_logprob=tuple(float(value) for value in logprobs),
-    )
+    scorer = LogprobModel(model, PROBE_TOKENS)
+    return describe_weights(version, weights, digest, scorer, model.config.vocab_size, torch.device("cpu"))
