@@ -221,10 +221,7 @@ class Driver:
                 )
             sampled = sample_version(self._config.schedule, action.round)
             self._exported.paired(counts, sampled, staleness(sampled, action.round - 1))
-            if mined.groups:
-                self._team.store("put_groups", action.round, mined.groups)
-            else:
-                self._team.store("put_pairs", action.round, mined.pairs)
+            self._team.store("put_groups" if mined.groups else "put_pairs", action.round, mined.examples)
             self._team.store("set_round_state", action.round, action.then, {"counts": counts})
 
     def _mine(self, round: int, candidates: list[Candidate], scores: list[Score]) -> MinedPairs:

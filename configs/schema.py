@@ -79,8 +79,7 @@ class Config(Section):
                 raise ValueError(f"{field}: offline training samples no answers; set it to null, or offline.path")
         if self.anchor.pairs_per_round:
             raise ValueError("anchor.pairs_per_round: offline training takes its pairs from offline.path; set it to 0")
-        # As text: which objectives there are is the learner section's business.
-        if str(self.learner.objective) == "rloo":
+        if self.learner.objective == "rloo":
             raise ValueError(
                 "learner.objective: rloo needs sampled groups, and offline.path holds pairs; choose sigmoid, say"
             )
