@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import json
 import tempfile
 import time
@@ -40,7 +41,8 @@ from serving.gate import Verdict  # noqa: E402
 
 POLICY = Path("worlds/default/policy")
 PROMPT_TOKENS, NEW_TOKENS = 48, 128
-TRIALS = 2
+TURNS = 5
+RAW = "raw engine"
 PORT = 8919
 MEASURED = Verdict(True, "benchmark")
 SETTINGS = EngineSettings("policy", "float32", 256, 0)
@@ -80,77 +82,64 @@ def requests(count: int) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-async def timed(work: Callable[[dict[str, Any]], Awaitable[int]], count: int, concurrency: int) -> float:
-    """Tokens a second of ``count`` requests, so many at once; the best of some trials after a warm-up."""
-
-    async def once() -> float:
-        gate = asyncio.Semaphore(concurrency)
-
-        async def one(request: dict[str, Any]) -> int:
-            async with gate:
-                return await work(request)
-
-        begun = time.perf_counter()
-        tokens = sum(await asyncio.gather(*(one(request) for request in requests(count))))
-        assert tokens == count * NEW_TOKENS, f"{tokens} tokens"
-        return tokens / (time.perf_counter() - begun)
-
-    await once()
-    return max([await once() for _ in range(TRIALS)])
+Work = Callable[[dict[str, Any]], Awaitable[int]]
 
 
-async def raw_engine(model: Path, count: int, levels: list[int]) -> dict[int, float]:
+async def rate(work: Work, count: int, concurrency: int) -> float:
+    """Tokens a second of ``count`` requests, so many at once."""
+    gate = asyncio.Semaphore(concurrency)
+
+    async def one(request: dict[str, Any]) -> int:
+        async with gate:
+            return await work(request)
+
+    begun = time.perf_counter()
+    tokens = sum(await asyncio.gather(*(one(request) for request in requests(count))))
+    assert tokens == count * NEW_TOKENS, f"{tokens} tokens"
+    return tokens / (time.perf_counter() - begun)
+
+
+def raw_route(engine: ServingEngine) -> Work:
     """The same engine, fed directly in this process; detokenises as the endpoint does."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
-    engine = await ServingEngine.start(model, SETTINGS, serve_config())
-    number = 0
+    numbers = itertools.count()
 
     async def work(request: dict[str, Any]) -> int:
-        nonlocal number
-        number += 1
         params = SamplingParams(
             max_tokens=NEW_TOKENS, ignore_eos=True, temperature=1.0, output_kind=RequestOutputKind.FINAL_ONLY
         )
-        outputs = [
-            output
-            async for output in engine.raw.generate({"prompt_token_ids": request["prompt"]}, params, f"raw-{number}")
-        ]
+        prompt = {"prompt_token_ids": request["prompt"]}
+        outputs = [output async for output in engine.raw.generate(prompt, params, f"raw-{next(numbers)}")]
         return len(outputs[-1].outputs[0].token_ids)
 
-    try:
-        return {level: await timed(work, count, level) for level in levels}
-    finally:
-        engine.close()
+    return work
 
 
-async def through_endpoint(url: str, count: int, levels: list[int], raw: dict[int, float]) -> None:
-    """Rows of the table: not streamed, streamed eight tokens a chunk, and token by token."""
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+def whole_route(session: aiohttp.ClientSession, url: str) -> Work:
+    """Through the endpoint, not streamed."""
 
-        async def whole(request: dict[str, Any]) -> int:
-            async with session.post(url + "/completions", json=request) as reply:
-                return int((await reply.json())["usage"]["completion_tokens"])
+    async def work(request: dict[str, Any]) -> int:
+        async with session.post(url + "/completions", json=request) as reply:
+            return int((await reply.json())["usage"]["completion_tokens"])
 
-        def streamed(interval: int) -> Callable[[dict[str, Any]], Awaitable[int]]:
-            async def work(request: dict[str, Any]) -> int:
-                last = {}
-                more = {"stream": True, "stream_interval": interval, "stream_options": {"include_usage": True}}
-                async with session.post(url + "/completions", json={**request, **more}) as reply:
-                    async for line in reply.content:
-                        if line.startswith(b"data: {") and b'"usage":{' in line:
-                            last = json.loads(line[6:])
-                return int(last["usage"]["completion_tokens"])
+    return work
 
-            return work
 
-        for name, work in (
-            ("not streamed", whole), ("streamed, 8 tokens a chunk", streamed(8)), ("streamed, 1 token", streamed(1))
-        ):  # fmt: skip
-            found = {level: await timed(work, count, level) for level in levels}
-            cells = [f"{found[level]:,.0f} ({found[level] / raw[level]:.2f})" for level in levels]
-            print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+def streamed_route(session: aiohttp.ClientSession, url: str, interval: int) -> Work:
+    """Through the endpoint, streamed with so many tokens a chunk."""
+
+    async def work(request: dict[str, Any]) -> int:
+        last = {}
+        more = {"stream": True, "stream_interval": interval, "stream_options": {"include_usage": True}}
+        async with session.post(url + "/completions", json={**request, **more}) as reply:
+            async for line in reply.content:
+                if line.startswith(b"data: {") and b'"usage":{' in line:
+                    last = json.loads(line[6:])
+        return int(last["usage"]["completion_tokens"])
+
+    return work
 
 
 @contextlib.contextmanager
@@ -166,15 +155,40 @@ def endpoint_of(versions: list[Path], config: ServeConfig) -> Iterator[tuple[End
             yield endpoint, folder
 
 
-def throughput(title: str, model: Path, count: int, levels: list[int]) -> None:
-    """One table: tokens a second by route and concurrency, with the share of the raw engine's."""
-    raw = asyncio.run(raw_engine(model, count, levels))
-    print(f"\n{title}: {count} requests of {PROMPT_TOKENS} + {NEW_TOKENS} tokens, tokens/s, best of {TRIALS}")
+async def throughput(title: str, model: Path, url: str, count: int, levels: list[int]) -> None:
+    """One table: tokens a second by route and concurrency, with the share of the raw engine's.
+
+    The routes take turns, so that a machine that is slower for a while is so for all of them; the share is taken turn
+    by turn.
+    """
+    engine = await ServingEngine.start(model, SETTINGS, serve_config())
+    try:
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+            routes = {
+                RAW: raw_route(engine),
+                "not streamed": whole_route(session, url),
+                "streamed, 8 tokens a chunk": streamed_route(session, url, 8),
+                "streamed, 1 token a chunk": streamed_route(session, url, 1),
+            }
+            found: dict[tuple[str, int], list[float]] = {}
+            for level, turn in itertools.product(levels, range(1 + TURNS)):
+                for name, work in routes.items():
+                    speed = await rate(work, count, level)
+                    if turn:  # the first warms up
+                        found.setdefault((name, level), []).append(speed)
+    finally:
+        engine.close()
+    print(f"\n{title}: {count} requests of {PROMPT_TOKENS} + {NEW_TOKENS} tokens, tokens/s, median of {TURNS} turns")
     print("| route | " + " | ".join(f"{level} at once" for level in levels) + " |")
     print("|---|" + "---|" * len(levels))
-    print("| raw engine | " + " | ".join(f"{raw[level]:,.0f}" for level in levels) + " |", flush=True)
-    with endpoint_of([model], serve_config()) as (endpoint, _):
-        asyncio.run(through_endpoint(endpoint.url, count, levels, raw))
+    for name in routes:
+        print(f"| {name} | " + " | ".join(_cell(found[name, level], found[RAW, level]) for level in levels) + " |")
+
+
+def _cell(speeds: list[float], raw: list[float]) -> str:
+    shares = np.array(speeds) / np.array(raw)
+    share = "" if speeds is raw else f" ({np.median(shares):.2f}, {shares.min():.2f} to {shares.max():.2f})"
+    return f"{np.median(speeds):,.0f}{share}"
 
 
 async def _stream(session: aiohttp.ClientSession, url: str, record: dict[str, Any]) -> AsyncIterator[float]:
@@ -281,10 +295,15 @@ def main() -> None:
             models = [POLICY, other_version(Path(name) / "other")]
             with endpoint_of(models, serve_config(drain_s=arguments.drain)) as (endpoint, folder):
                 asyncio.run(swaps(endpoint, folder, arguments.swaps, arguments.clients))
-        if "tiny" in arguments.parts:
-            throughput("1.0 M parameters (embedded world)", POLICY, 64, [16, 64])
-        if "large" in arguments.parts:
-            throughput("Llama 512 x 8", large_model(Path(name) / "large"), 64, [16, 64])
+        kinds = {
+            "tiny": ("1.0 M parameters (embedded world)", lambda: POLICY),
+            "large": ("Llama 512 x 8", lambda: large_model(Path(name) / "large")),
+        }
+        for kind, (title, make) in kinds.items():
+            if kind in arguments.parts:
+                model = make()
+                with endpoint_of([model], serve_config()) as (endpoint, _):
+                    asyncio.run(throughput(title, model, endpoint.url, 64, [16, 64]))
 
 
 if __name__ == "__main__":

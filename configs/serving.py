@@ -49,12 +49,20 @@ class ServeConfig(Section):
     target_ongoing_requests: float = Field(
         32, gt=0, description="Requests a replica has in hand before Ray Serve adds another."
     )
+    upscale_delay_s: float = Field(10, gt=0, description="How long they have more in hand before one is added.")
+    downscale_delay_s: float = Field(300, gt=0, description="How long they have less in hand before one goes.")
     cpus_per_replica: float = Field(1.0, gt=0, description="CPUs that Ray reserves for a replica.")
     gpus_per_replica: float = Field(0.0, ge=0, description="GPUs that Ray reserves for a replica.")
     kv_cache_gb: float = Field(0.25, gt=0, description="Key-value cache of a replica, GiB.")
     max_num_seqs: int = Field(64, ge=1, description="Sequences that a replica decodes at once.")
     stream_interval: int = Field(
-        1, ge=1, description="Tokens of a streamed chunk (the first token comes alone); more cost less CPU."
+        1, ge=1, description="Least tokens of a streamed chunk (the first token comes alone); more cost less CPU."
+    )
+    streams_per_chunk_token: int = Field(
+        16,
+        ge=0,
+        description="For each so many requests that a replica has in hand, the chunks of a new stream carry one token "
+        "more, unless it names its own `stream_interval`. 0: never.",
     )
     max_tokens: int = Field(512, ge=1, description="Longest completion that a request may ask for, and the default.")
     max_sequences: int = Field(16, ge=1, description="Completions of one request: prompts times `n`.")
@@ -92,6 +100,11 @@ class ServeConfig(Section):
                 "canary_share: a canary is a replica of its own; set min_replicas to at least 2 or canary_share to 0"
             )
         return self
+
+    def chunk_tokens(self, in_hand: int) -> int:
+        """Tokens of a streamed chunk for a request that comes while ``in_hand`` others are answered."""
+        more = in_hand // self.streams_per_chunk_token if self.streams_per_chunk_token else 0
+        return self.stream_interval + more
 
     def canary_replicas(self, replicas: int) -> int:
         """How many of ``replicas`` serve a canary: the share rounded up, but never all of them."""

@@ -169,6 +169,11 @@ def bind(
             "max_replicas": config.max_replicas,
             "initial_replicas": config.min_replicas,
             "target_ongoing_requests": config.target_ongoing_requests,
+            "upscale_delay_s": config.upscale_delay_s,
+            "downscale_delay_s": config.downscale_delay_s,
+            # Serve averages over 30 s, however short the delays are.
+            "look_back_period_s": max(2.0, min(30.0, config.upscale_delay_s)),
+            "metrics_interval_s": 1.0,
         },
         ray_actor_options={
             "num_cpus": config.cpus_per_replica,

@@ -187,6 +187,9 @@ class ServingEngine:
             if reply.error.code >= 500:
                 logger.exception("a request failed")
                 reply.error.message = "the engine failed on this request"
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise asyncio.CancelledError  # vLLM answers "client disconnected" instead, also where the time was over
         if isinstance(reply, ErrorResponse):
             raise RequestRefused(reply.error.code, reply.error.message, reply.error.param)
         return reply if hasattr(reply, "__aiter__") else reply.model_dump_json()

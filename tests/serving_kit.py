@@ -1,0 +1,66 @@
+"""An endpoint for tests: the embedded world's model in two versions, and the unmodified OpenAI client."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import openai
+from actors_support import perturbed
+
+from actors.cluster import start_cluster
+from configs.running import ClusterConfig
+from configs.serving import ServeConfig
+from learners.checkpoint import write_model_folder
+from serving.app import Endpoint, serving
+from serving.describe import describe
+from serving.engine import EngineSettings
+from serving.folder import ServingFolder
+from serving.gate import Verdict
+
+POLICY = Path("worlds/default/policy")
+KEY = "a-key-for-the-tests-only"
+KEYS_VARIABLE = "ISOGLOSS_TEST_KEYS"
+PASSED = Verdict(True, "test")
+QUESTION = [{"role": "user", "content": "Which city does Bob live in?"}]
+
+
+@dataclass
+class Served:
+    """A running endpoint; version 0 is the policy, version 1 another model."""
+
+    endpoint: Endpoint
+    folder: ServingFolder
+    client: openai.OpenAI
+
+    def chat(self, **fields: Any) -> Any:
+        return self.client.chat.completions.create(**{"model": "world", "messages": QUESTION, **fields})
+
+    def promote(self, version: int, canary: bool = False) -> dict[str, Any]:
+        kept = self.folder.manifest(version)
+        served = self.folder.add(self.folder.version_folder(version), kept)
+        self.folder.promote(served, PASSED, "test", canary)
+        return self.endpoint.wait_for(version, 60)
+
+
+@contextlib.contextmanager
+def serve_two_versions(root: Path, config: ServeConfig) -> Iterator[Served]:
+    """On a Ray cluster of its own; version 0 is current, 1 is kept."""
+    os.environ[KEYS_VARIABLE] = KEY
+    folder = ServingFolder(root / "run")
+    other = perturbed(POLICY, 1, std=0.02)
+    weights = {name: value.detach().clone() for name, value in other.named_parameters()}
+    write_model_folder(root / "other", weights, POLICY, "float32")
+    folder.promote(folder.add(POLICY, describe(POLICY, 0)), PASSED, "test")
+    folder.add(root / "other", describe(root / "other", 1))
+    settings = EngineSettings("world", "float32", 256, 0)
+    with (
+        start_cluster(ClusterConfig(num_cpus=2), root),
+        serving(folder, config, settings, start_timeout=240, load_timeout=60) as endpoint,
+        openai.OpenAI(base_url=endpoint.url, api_key=KEY, max_retries=0, timeout=60) as client,
+    ):
+        yield Served(endpoint, folder, client)

@@ -1,0 +1,177 @@
+"""Several replicas for real: canaries, swaps one after the other, a killed replica, autoscaling, a frozen engine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import openai
+import psutil
+import pytest
+from serving_kit import KEY, KEYS_VARIABLE, QUESTION, Served, serve_two_versions
+
+from configs.serving import ServeConfig
+
+pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.timeout(400)]
+
+TIMEOUT_S = 12.0
+HEADERS = {"Authorization": f"Bearer {KEY}"}
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Two replicas, three under load."""
+    config = ServeConfig(
+        port=8918,
+        min_replicas=2,
+        max_replicas=3,
+        target_ongoing_requests=4,
+        upscale_delay_s=1,
+        downscale_delay_s=200,
+        cpus_per_replica=0.5,
+        kv_cache_gb=0.125,
+        max_tokens=200,
+        drain_s=1,
+        request_timeout_s=TIMEOUT_S,
+        canary_share=0.5,
+        api_keys_env=KEYS_VARIABLE,
+    )
+    with serve_two_versions(tmp_path_factory.mktemp("replicas"), config) as found:
+        yield found
+
+
+def ask(served: Served, count: int) -> list[Any]:
+    async def all_of_them() -> list[Any]:
+        async with openai.AsyncOpenAI(base_url=served.endpoint.url, api_key=KEY, max_retries=0) as client:
+            calls = [client.chat.completions.create(model="world", messages=QUESTION, max_tokens=16, temperature=0)
+                     for _ in range(count)]  # fmt: skip
+            return await asyncio.gather(*calls)
+
+    return asyncio.run(all_of_them())
+
+
+def versions(served: Served, count: int = 16) -> Counter[str]:
+    return Counter(reply.model_dump()["isogloss"]["version"] for reply in ask(served, count))
+
+
+@contextlib.contextmanager
+def load(served: Served, clients: int) -> Iterator[list[tuple[int, str]]]:
+    """Clients that stream without a pause; yields what became of each request: status and text."""
+    over, outcomes = threading.Event(), []
+    body = {"model": "world", "messages": QUESTION, "max_tokens": 100, "ignore_eos": True, "stream": True}
+
+    def client() -> None:
+        while not over.is_set():
+            text = ""
+            try:
+                with httpx.stream("POST", served.endpoint.url + "/chat/completions", json=body, headers=HEADERS,
+                                  timeout=60) as reply:  # fmt: skip
+                    for part in reply.iter_text():
+                        text += part
+                outcomes.append((reply.status_code, text))
+            except httpx.TransportError as error:
+                outcomes.append((0, text + repr(error)))
+
+    threads = [threading.Thread(target=client) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield outcomes
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join(70)
+
+
+def whole(outcomes: list[tuple[int, str]]) -> bool:
+    return all(status == 200 and text.endswith("data: [DONE]\n\n") and '"error"' not in text
+               for status, text in outcomes)  # fmt: skip
+
+
+def rows(served: Served) -> list[dict[str, Any]]:
+    return [row for row in served.endpoint.status()["replicas"].values() if "pid" in row]
+
+
+def wait(reached: Callable[[], bool], what: str, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < deadline, f"never: {what}"
+        time.sleep(0.2)
+
+
+def test_canary_promotion_and_rollback_under_load(served: Served) -> None:
+    with load(served, 6) as outcomes:
+        served.promote(1, canary=True)
+        # HAProxy may not have heard of the second replica yet.
+        wait(lambda: set(versions(served)) == {"v0", "v1"}, "replies of both", 20)
+        (model,) = served.client.models.list().data
+        shown = model.model_dump()["isogloss"]
+        assert (shown["current"]["version"], shown["canary"]["version"]) == ("v0", "v1")
+        assert Counter(row["version"] for row in rows(served)) == {0: 1, 1: 1}
+        served.promote(1)
+        assert set(versions(served)) == {"v1"}
+        served.folder.rollback("test")
+        served.endpoint.wait_for(0, 60)
+        assert set(versions(served)) == {"v0"}
+    assert len(outcomes) > 12
+    assert whole(outcomes), [text[-300:] for status, text in outcomes if not whole([(status, text)])]
+
+
+def test_frozen_engines_end_in_504_and_waiting_requests_bring_a_third_replica(served: Served) -> None:
+    engines = [
+        child for row in rows(served) for child in psutil.Process(row["pid"]).children(recursive=True)
+        if "EngineCore" in " ".join([child.name(), *child.cmdline()])
+    ]  # fmt: skip
+    assert len(engines) == 2
+    body = {"model": "world", "messages": QUESTION, "max_tokens": 200, "ignore_eos": True}
+    url = served.endpoint.url + "/chat/completions"
+    late: list[httpx.Response] = []
+    waiting = [
+        threading.Thread(target=lambda: late.append(httpx.post(url, json=body, headers=HEADERS, timeout=60)))
+        for _ in range(20)
+    ]
+    try:
+        with httpx.stream("POST", url, json={**body, "stream": True}, headers=HEADERS, timeout=60) as reply:
+            parts = reply.iter_text()
+            text = next(parts)
+            for engine in engines:
+                engine.send_signal(signal.SIGSTOP)
+            for thread in waiting:
+                thread.start()
+            text += "".join(parts)
+        for thread in waiting:
+            thread.join(60)
+    finally:
+        for engine in engines:
+            engine.send_signal(signal.SIGCONT)
+    assert [reply.status_code for reply in late] == [504] * 20
+    assert "serve.request_timeout_s" in late[0].json()["error"]["message"]
+    last = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: {")][-1]
+    assert last["error"]["code"] == 504
+    assert text.endswith("data: [DONE]\n\n")
+    assert set(versions(served)) == {"v0"}
+    wait(lambda: len(rows(served)) == 3, "a third replica", 200)
+    assert {row["checksum"] for row in rows(served)} == {served.folder.manifest(0).checksum}
+
+
+def test_a_killed_replica_costs_what_it_had_in_hand(served: Served) -> None:
+    victim, *others = rows(served)
+    with load(served, 9) as outcomes:
+        wait(lambda: len(outcomes) > 9, "load")
+        os.kill(victim["pid"], signal.SIGKILL)
+        before = len(outcomes)
+        wait(lambda: len(outcomes) > before + 18, "answers while a replica is gone", 30)
+        assert {row["pid"] for row in others} <= {row["pid"] for row in rows(served)}
+    failed = [(status, text) for status, text in outcomes if not whole([(status, text)])]
+    # Its streams break off; what had no first byte yet was asked again of the others.
+    assert 0 < len(failed) <= 9
+    assert {status for status, _ in failed} == {0}, failed
