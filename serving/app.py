@@ -13,13 +13,15 @@ from typing import Any
 
 import ray
 from ray import serve
+from ray.serve.config import DeploymentActorConfig
 
 from actors.calls import call
-from actors.env import rollout_env, runtime_env
+from actors.env import base_env, rollout_env, runtime_env
 from configs.errors import UserError
 from configs.serving import ServeConfig
 from serving.access import read_keys
-from serving.desk import NAMESPACE, DeskActor
+from serving.contact import DESK, NAMESPACE
+from serving.desk_actor import DeskActor
 from serving.engine import EngineSettings
 from serving.folder import ServingFolder
 from serving.replica import PolicyReplicaApp
@@ -122,10 +124,8 @@ def application_name(settings: EngineSettings) -> str:
     return f"isogloss-{settings.name}"
 
 
-def start_desk(
-    folder: ServingFolder, config: ServeConfig, name: str, load_timeout: float, url: str, lifetime: str | None = None
-) -> Any:
-    """The actor that tells the replicas what to serve.
+def start_desk(folder: ServingFolder, config: ServeConfig, name: str, load_timeout: float, url: str) -> Any:
+    """The actor that tells the replicas what to serve; ends with this process, restarted by Ray if it dies before.
 
     Args:
         folder: What it follows.
@@ -133,23 +133,38 @@ def start_desk(
         name: Under which the replicas find it.
         load_timeout: Each step of a weight update, in seconds.
         url: For its status.
-        lifetime: ``detached``: it outlives the process that starts it, and one that is there already is taken.
     """
-    options = DeskActor.options(
-        name=name,
-        namespace=NAMESPACE,
-        num_cpus=0,
-        max_restarts=-1,
-        max_task_retries=0,
-        lifetime=lifetime,
-        get_if_exists=lifetime is not None,
+    options = DeskActor.options(name=name, namespace=NAMESPACE, max_restarts=-1, max_task_retries=0)
+    return options.remote(*_desk_arguments(folder, config, load_timeout, url))
+
+
+def own_desk(folder: ServingFolder, config: ServeConfig, load_timeout: float) -> DeploymentActorConfig:
+    """A desk that Serve starts, restarts and ends together with the deployment; each version of it has its own.
+
+    Args:
+        folder: What it follows.
+        config: The serve section.
+        load_timeout: Each step of a weight update, in seconds.
+    """
+    arguments = _desk_arguments(folder, config, load_timeout, None)
+    return DeploymentActorConfig(
+        name=DESK, actor_class=DeskActor, init_args=arguments, actor_options={"runtime_env": runtime_env(base_env())}
     )
+
+
+def _desk_arguments(
+    folder: ServingFolder, config: ServeConfig, load_timeout: float, url: str | None
+) -> tuple[str, dict[str, Any], float, str | None]:
     swap_timeout = config.drain_s + 4 * load_timeout
-    return options.remote(str(folder.path.resolve()), config.model_dump(mode="json"), swap_timeout, url)
+    return str(folder.path.resolve()), config.model_dump(mode="json"), swap_timeout, url
 
 
 def bind(
-    config: ServeConfig, settings: EngineSettings, keys: tuple[str, ...], name: str, load_timeout: float
+    config: ServeConfig,
+    settings: EngineSettings,
+    keys: tuple[str, ...],
+    desk: str | DeploymentActorConfig,
+    load_timeout: float,
 ) -> serve.Application:
     """The Serve application, not yet running.
 
@@ -157,12 +172,14 @@ def bind(
         config: The serve section.
         settings: What the engines are made of.
         keys: Digests of the API keys.
-        name: Of the desk.
+        desk: Name of the desk that this process started, or one of the deployment's own.
         load_timeout: Each step of a weight update, in seconds.
     """
+    own = None if isinstance(desk, str) else [desk]
     deployment: Any = serve.deployment(  # its annotation is that of a decorator
         PolicyReplicaApp,
         name="policy",
+        deployment_actors=own,
         max_ongoing_requests=2 * config.max_concurrent,  # the replica itself refuses beyond max_concurrent, with 429
         autoscaling_config={
             "min_replicas": config.min_replicas,
@@ -180,7 +197,10 @@ def bind(
         graceful_shutdown_timeout_s=10,
         logging_config={"enable_access_log": False},
     )
-    application: serve.Application = deployment.bind(config.model_dump(mode="json"), settings, keys, name, load_timeout)
+    named = desk if isinstance(desk, str) else None
+    application: serve.Application = deployment.bind(
+        config.model_dump(mode="json"), settings, keys, named, load_timeout
+    )
     return application
 
 

@@ -27,6 +27,7 @@ STATE = "serving.json"
 STATUS = "serving.status.json"
 PROMOTIONS = "promotions.jsonl"
 MANIFEST = "manifest.json"
+STATUS_FRESH_S = 10.0  # a running endpoint writes its status every 2 s
 KEPT = 3  # versions that a rollback can still reach
 
 
