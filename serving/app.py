@@ -15,7 +15,7 @@ import ray
 from ray import serve
 from ray.serve.config import DeploymentActorConfig
 
-from actors.calls import call
+from actors.calls import ActorDied, call
 from actors.env import base_env, rollout_env, runtime_env
 from configs.errors import UserError
 from configs.serving import ServeConfig
@@ -26,6 +26,7 @@ from serving.engine import EngineSettings
 from serving.folder import ServingFolder
 from serving.replica import PolicyReplicaApp
 
+_DESK_S = 30.0  # until the desk answers, its restart by Ray included
 _SPARE_S = 30.0  # the proxy's own limit lies so far above the replica's: the replica's error is the clearer one
 
 
@@ -44,9 +45,16 @@ class Endpoint:
     desk: Any
 
     def status(self) -> dict[str, Any]:
-        """What is wanted and what each replica serves."""
-        found: dict[str, Any] = call(self.desk.status.remote(), 30.0, "the serving desk's status")
-        return found
+        """What is wanted and what each replica serves; a desk that is being restarted is waited for."""
+        deadline = time.monotonic() + _DESK_S
+        while True:
+            try:
+                found: dict[str, Any] = call(self.desk.status.remote(), _DESK_S, "the serving desk's status")
+                return found
+            except ActorDied:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
 
     def wait_for(self, version: int, timeout: float) -> dict[str, Any]:
         """Wait until every replica serves its part of a version that was promoted.
