@@ -48,14 +48,25 @@ class DeskContact:
             async with asyncio.timeout(within):
                 while True:
                     try:
-                        if self._handle is None:
-                            self._handle = await asyncio.to_thread(self._find, self._name)
-                        return await getattr(self._handle, method).remote(*arguments)
-                    except (RayActorError, ValueError) as error:
+                        handle = await self._found()
+                        return await getattr(handle, method).remote(*arguments)
+                    except (RayActorError, _NoDesk) as error:
                         self._handle, reason = None, error
                     await asyncio.sleep(_AGAIN_S)
         except TimeoutError:
             raise DeskAway(f"no answer to {method} within {within:g} s ({reason or 'it is silent'})") from None
+
+    async def _found(self) -> Any:
+        if self._handle is None:
+            try:
+                self._handle = await asyncio.to_thread(self._find, self._name)
+            except ValueError as error:
+                raise _NoDesk(str(error)) from None
+        return self._handle
+
+
+class _NoDesk(Exception):
+    """There is no actor of that name now."""
 
 
 def _look_up(name: str | None) -> Any:
