@@ -14,6 +14,7 @@ from typing import Any
 import ray
 from ray import serve
 from ray.serve.config import DeploymentActorConfig
+from ray.serve.context import _get_global_client  # nothing public says where Serve listens
 
 from actors.calls import ActorDied, call
 from actors.env import base_env, rollout_env, runtime_env
@@ -213,6 +214,16 @@ def bind(
 
 
 def _check_port(config: ServeConfig) -> None:
+    running = _get_global_client(raise_if_no_controller_running=False)
+    if running is not None:
+        # On a cluster that was joined: Serve is there for another application, or since an endpoint that ended.
+        there = running.http_config
+        if (there.host, there.port) != (config.host, config.port):
+            raise UserError(
+                f"serve.port: Ray Serve runs on this cluster already and listens on {there.host}:{there.port}, for all "
+                "applications; set serve.host and serve.port to that, or end it by `serve shutdown`"
+            )
+        return
     # Serve would try for half a minute and then say so in a log.
     with socket.socket(socket.AF_INET6 if ":" in config.host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
