@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from ray import serve
 from ray.serve.exceptions import RayServeException
 
@@ -32,6 +32,11 @@ class BuildArguments(BaseModel):
     state: Path | None = Field(
         None, description="For a model folder: where serving.json is kept; by default under $ISOGLOSS_HOME."
     )
+
+    @field_validator("overrides", mode="before")
+    @classmethod
+    def _as_one_text(cls, value: Any) -> Any:
+        return value.split() if isinstance(value, str) else value  # `serve run serving.build:application overrides=...`
 
 
 def application(args: dict[str, Any]) -> serve.Application:

@@ -327,4 +327,6 @@ def test_under_serves_own_config_what_is_wrong_is_said(tmp_path: Path, monkeypat
     monkeypatch.setenv("ISOGLOSS_HOME", str(tmp_path))
     with pytest.raises(CannotBuild, match=r"serve.api_keys_env: .* need API keys"):
         application({"target": model})
+    with pytest.raises(CannotBuild, match="serve.api_keys_env: there is no key in it"):
+        application({"target": model, "overrides": "max_tokens=9 api_keys_env=NOT_SET"})  # as `serve run` passes it
     assert (tmp_path / "runs" / "serving-policy" / "serving.json").is_file()
