@@ -14,7 +14,7 @@ from typing import Any
 
 from configs.errors import UserError
 from configs.serving import ServeConfig
-from learners.weights import WeightsManifest
+from learners.manifest import WeightsManifest
 from serving.folder import STATE, STATUS, STATUS_FRESH_S, Served, ServingFolder, ServingState, write_json
 
 logger = logging.getLogger(__name__)

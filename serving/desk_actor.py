@@ -1,4 +1,4 @@
-"""The actor around the desk. Serve's controller unpickles this class: it must not drag torch in there."""
+"""The actor around the desk. Serve's controller unpickles this class: it must not drag the project in there."""
 
 from __future__ import annotations
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from ray.exceptions import RayActorError
 
 from configs.errors import UserError
 from configs.serving import ServeConfig
-from learners.weights import WeightsManifest
+from learners.manifest import WeightsManifest
 from serving import contact
 from serving import desk as desks
 from serving.contact import DeskAway, DeskContact
@@ -229,3 +231,10 @@ def test_what_the_desk_itself_refuses_is_not_asked_again() -> None:
                 await DeskContact("isogloss-mine", lambda name, line=line: line).ask(5, "next")
 
     play(scene())
+
+
+def test_the_desk_starts_without_torch() -> None:
+    # It would take seconds to load, in which a killed desk is not back.
+    code = "import serving.desk, sys; assert not {'torch', 'transformers', 'vllm', 'ray'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
