@@ -203,5 +203,6 @@ def _outcome(run: Path, state: ServingState, timeout: float) -> str:
             place = f"at {status['url']}" if status["url"] else "of a Serve application"
             return f"{run}: {shown} is served by {len(rows)} replica(s) {place}"
         if time.monotonic() > deadline:
-            raise UserError(f"{run}: {shown} has not reached every replica within {timeout:g} s: {status['replicas']}")
+            found = status["replicas"] or "no replica is up"
+            raise UserError(f"{run}: {shown} has not reached every replica within {timeout:g} s: {found}")
         time.sleep(0.2)

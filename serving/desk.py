@@ -154,12 +154,20 @@ class Desk:
             logger.warning("cannot write the status file: %s", error)
 
     def _superseded(self) -> bool:
-        """Whether a desk that started later writes the status: while Serve replaces replicas there are two."""
+        """Whether another desk writes the status: while Serve replaces replicas there are two.
+
+        The one whose replicas answer does, and of two of that kind the younger.
+        """
         try:
             found = json.loads((self._folder.path / STATUS).read_text(encoding="utf-8"))
-            return found["desk"]["started"] > self._started and time.time() - found["time"] < STATUS_FRESH_S
-        except (OSError, ValueError, TypeError, KeyError):
+            started, fresh = found["desk"]["started"], time.time() - found["time"] < STATUS_FRESH_S
+            there = any("version" in row for row in found["replicas"].values())
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return False
+        here = any(row.facts for row in self._replicas.values())
+        if started == self._started or not fresh:
+            return False
+        return there if here != there else started > self._started
 
     def _seen(self, replica: str) -> _Replica:
         if self._watching is None or self._watching.done():

@@ -166,14 +166,22 @@ def test_of_two_desks_the_younger_writes_the_status(folder: ServingFolder, monke
     async def scene() -> None:
         old, new = desk_of(folder), desk_of(folder)
         assert new._started > old._started
+
+        def written() -> list[str]:
+            return list(json.loads((folder.path / "serving.status.json").read_text())["replicas"])
+
         await done(old, "a", 0)
+        await new.join("b")
+        new._write_status()
+        assert written() == ["a"], "the younger one's replica does not serve yet"
         await done(new, "b", 0)
+        assert written() == ["b"]
         await done(old, "a", 0)
-        assert list(json.loads((folder.path / "serving.status.json").read_text())["replicas"]) == ["b"]
+        assert written() == ["b"]
         # The younger one is gone: Serve took the change back, say.
         monkeypatch.setattr(desks, "STATUS_FRESH_S", 0.0)
         await done(old, "a", 0)
-        assert list(json.loads((folder.path / "serving.status.json").read_text())["replicas"]) == ["a"]
+        assert written() == ["a"]
 
     play(scene())
 
