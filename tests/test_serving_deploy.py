@@ -111,7 +111,7 @@ class Deployed:
                     seen.append(self.version())
                 except Exception as error:
                     failures.append(f"{time.time():.1f} {error!r}")
-                time.sleep(0.05)
+                time.sleep(0.2)  # replicas that start need the CPUs more
 
         caller = threading.Thread(target=ask)
         caller.start()
@@ -128,7 +128,7 @@ class Deployed:
         deadline = time.monotonic() + seconds
         while not reached():
             assert time.monotonic() < deadline, f"never: {what}\n{self.serve('status')}"
-            time.sleep(0.1)
+            time.sleep(0.3)
 
 
 @pytest.fixture(scope="module")
