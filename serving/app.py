@@ -143,7 +143,7 @@ def start_desk(folder: ServingFolder, config: ServeConfig, name: str, load_timeo
         load_timeout: Each step of a weight update, in seconds.
         url: For its status.
     """
-    options = DeskActor.options(name=name, namespace=NAMESPACE, max_restarts=-1, max_task_retries=0)
+    options = DeskActor.options(name=name, namespace=NAMESPACE, num_cpus=0, max_restarts=-1, max_task_retries=0)
     return options.remote(*_desk_arguments(folder, config, load_timeout, url))
 
 
@@ -156,9 +156,8 @@ def own_desk(folder: ServingFolder, config: ServeConfig, load_timeout: float) ->
         load_timeout: Each step of a weight update, in seconds.
     """
     arguments = _desk_arguments(folder, config, load_timeout, None)
-    return DeploymentActorConfig(
-        name=DESK, actor_class=DeskActor, init_args=arguments, actor_options={"runtime_env": runtime_env(base_env())}
-    )
+    options = {"num_cpus": 0, "runtime_env": runtime_env(base_env())}
+    return DeploymentActorConfig(name=DESK, actor_class=DeskActor, init_args=arguments, actor_options=options)
 
 
 def _desk_arguments(
@@ -184,7 +183,7 @@ def bind(
         desk: Name of the desk that this process started, or one of the deployment's own.
         load_timeout: Each step of a weight update, in seconds.
     """
-    own = None if isinstance(desk, str) else [desk]
+    own: list[Any] | None = None if isinstance(desk, str) else [desk]
     deployment: Any = serve.deployment(  # its annotation is that of a decorator
         PolicyReplicaApp,
         name="policy",

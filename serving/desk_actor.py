@@ -7,8 +7,7 @@ from typing import Any
 import ray
 
 
-@ray.remote(num_cpus=0)
-class DeskActor:
+class DeskProcess:
     """``serving.desk.Desk`` in a process of its own; arguments and methods are the desk's."""
 
     def __init__(self, folder: str, config: dict[str, Any], swap_timeout: float, url: str | None) -> None:
@@ -27,3 +26,6 @@ class DeskActor:
 
     async def status(self) -> dict[str, Any]:
         return await self._desk.status()
+
+
+DeskActor = ray.remote(DeskProcess)
