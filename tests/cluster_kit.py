@@ -114,7 +114,8 @@ def one_node(folder: Path, cpus: int, env: dict[str, str]) -> Iterator[OneNode]:
     gcs, dashboard, client, metrics = free_ports(4)
     with _session() as session:
         head = _head(session, gcs, dashboard, client, metrics, cpus)
-        with _running(folder, [head], [f"http://{HEAD}:{dashboard}/api/version"], env):
+        # Ray's workers are nice to others by default: on a busy machine replicas would then take minutes to start.
+        with _running(folder, [head], [f"http://{HEAD}:{dashboard}/api/version"], {"RAY_worker_niceness": "0", **env}):
             yield OneNode(f"http://{HEAD}:{dashboard}", f"{HEAD}:{gcs}", session)
 
 
