@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from learners.distributed import device, gather_objects, load_deepspeed, world
 from learners.logprobs import segment_logprobs
 from learners.lora import AdaptedLayer, base_name, is_adapter, merged, tensor_names
+from learners.manifest import WeightsManifest as WeightsManifest
 from learners.packing import Segment
 
 # Gathered at once under ZeRO-3, per rank, on top of what training holds.
@@ -22,19 +23,6 @@ BUCKET_BYTES = 256 * 1024**2
 
 # Length of the sequence that an engine has to score alike.
 PROBE_TOKENS = 24
-
-
-@dataclass(frozen=True, slots=True)
-class WeightsManifest:
-    """What was published. ``names``, ``dtypes`` and ``shapes`` go together, names sorted."""
-
-    version: int  # round that produced the weights
-    checksum: str
-    names: tuple[str, ...]
-    dtypes: tuple[str, ...]  # as torch spells them, "float32"
-    shapes: tuple[tuple[int, ...], ...]
-    probe_ids: tuple[int, ...]  # a sequence of token ids, to be fed as they are
-    probe_logprob: tuple[float, ...]  # nats, of probe_ids[1:], each given those before it; temperature 1
 
 
 @dataclass(frozen=True, slots=True)

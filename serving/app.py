@@ -13,17 +13,21 @@ from typing import Any
 
 import ray
 from ray import serve
+from ray.serve.config import DeploymentActorConfig
+from ray.serve.context import _get_global_client  # nothing public says where Serve listens
 
-from actors.calls import call
-from actors.env import rollout_env, runtime_env
+from actors.calls import ActorDied, call
+from actors.env import base_env, rollout_env, runtime_env
 from configs.errors import UserError
 from configs.serving import ServeConfig
 from serving.access import read_keys
-from serving.desk import NAMESPACE, DeskActor
+from serving.contact import DESK, NAMESPACE
+from serving.desk_actor import DeskActor
 from serving.engine import EngineSettings
 from serving.folder import ServingFolder
 from serving.replica import PolicyReplicaApp
 
+_DESK_S = 30.0  # until the desk answers, its restart by Ray included
 _SPARE_S = 30.0  # the proxy's own limit lies so far above the replica's: the replica's error is the clearer one
 
 
@@ -42,9 +46,16 @@ class Endpoint:
     desk: Any
 
     def status(self) -> dict[str, Any]:
-        """What is wanted and what each replica serves."""
-        found: dict[str, Any] = call(self.desk.status.remote(), 30.0, "the serving desk's status")
-        return found
+        """What is wanted and what each replica serves; a desk that is being restarted is waited for."""
+        deadline = time.monotonic() + _DESK_S
+        while True:
+            try:
+                found: dict[str, Any] = call(self.desk.status.remote(), _DESK_S, "the serving desk's status")
+                return found
+            except ActorDied:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
 
     def wait_for(self, version: int, timeout: float) -> dict[str, Any]:
         """Wait until every replica serves its part of a version that was promoted.
@@ -122,10 +133,8 @@ def application_name(settings: EngineSettings) -> str:
     return f"isogloss-{settings.name}"
 
 
-def start_desk(
-    folder: ServingFolder, config: ServeConfig, name: str, load_timeout: float, url: str, lifetime: str | None = None
-) -> Any:
-    """The actor that tells the replicas what to serve.
+def start_desk(folder: ServingFolder, config: ServeConfig, name: str, load_timeout: float, url: str) -> Any:
+    """The actor that tells the replicas what to serve; ends with this process, restarted by Ray if it dies before.
 
     Args:
         folder: What it follows.
@@ -133,23 +142,37 @@ def start_desk(
         name: Under which the replicas find it.
         load_timeout: Each step of a weight update, in seconds.
         url: For its status.
-        lifetime: ``detached``: it outlives the process that starts it, and one that is there already is taken.
     """
-    options = DeskActor.options(
-        name=name,
-        namespace=NAMESPACE,
-        num_cpus=0,
-        max_restarts=-1,
-        max_task_retries=0,
-        lifetime=lifetime,
-        get_if_exists=lifetime is not None,
-    )
+    options = DeskActor.options(name=name, namespace=NAMESPACE, num_cpus=0, max_restarts=-1, max_task_retries=0)
+    return options.remote(*_desk_arguments(folder, config, load_timeout, url))
+
+
+def own_desk(folder: ServingFolder, config: ServeConfig, load_timeout: float) -> DeploymentActorConfig:
+    """A desk that Serve starts, restarts and ends together with the deployment; each version of it has its own.
+
+    Args:
+        folder: What it follows.
+        config: The serve section.
+        load_timeout: Each step of a weight update, in seconds.
+    """
+    arguments = _desk_arguments(folder, config, load_timeout, None)
+    options = {"num_cpus": 0, "runtime_env": runtime_env(base_env())}
+    return DeploymentActorConfig(name=DESK, actor_class=DeskActor, init_args=arguments, actor_options=options)
+
+
+def _desk_arguments(
+    folder: ServingFolder, config: ServeConfig, load_timeout: float, url: str | None
+) -> tuple[str, dict[str, Any], float, str | None]:
     swap_timeout = config.drain_s + 4 * load_timeout
-    return options.remote(str(folder.path.resolve()), config.model_dump(mode="json"), swap_timeout, url)
+    return str(folder.path.resolve()), config.model_dump(mode="json"), swap_timeout, url
 
 
 def bind(
-    config: ServeConfig, settings: EngineSettings, keys: tuple[str, ...], name: str, load_timeout: float
+    config: ServeConfig,
+    settings: EngineSettings,
+    keys: tuple[str, ...],
+    desk: str | DeploymentActorConfig,
+    load_timeout: float,
 ) -> serve.Application:
     """The Serve application, not yet running.
 
@@ -157,12 +180,14 @@ def bind(
         config: The serve section.
         settings: What the engines are made of.
         keys: Digests of the API keys.
-        name: Of the desk.
+        desk: Name of the desk that this process started, or one of the deployment's own.
         load_timeout: Each step of a weight update, in seconds.
     """
+    own: list[Any] | None = None if isinstance(desk, str) else [desk]
     deployment: Any = serve.deployment(  # its annotation is that of a decorator
         PolicyReplicaApp,
         name="policy",
+        deployment_actors=own,
         max_ongoing_requests=2 * config.max_concurrent,  # the replica itself refuses beyond max_concurrent, with 429
         autoscaling_config={
             "min_replicas": config.min_replicas,
@@ -185,11 +210,24 @@ def bind(
         graceful_shutdown_timeout_s=10,
         logging_config={"enable_access_log": False},
     )
-    application: serve.Application = deployment.bind(config.model_dump(mode="json"), settings, keys, name, load_timeout)
+    named = desk if isinstance(desk, str) else None
+    application: serve.Application = deployment.bind(
+        config.model_dump(mode="json"), settings, keys, named, load_timeout
+    )
     return application
 
 
 def _check_port(config: ServeConfig) -> None:
+    running = _get_global_client(raise_if_no_controller_running=False)
+    if running is not None:
+        # On a cluster that was joined: Serve is there for another application, or since an endpoint that ended.
+        there = running.http_config
+        if (there.host, there.port) != (config.host, config.port):
+            raise UserError(
+                f"serve.port: Ray Serve runs on this cluster already and listens on {there.host}:{there.port}, for all "
+                "applications; set serve.host and serve.port to that, or end it by `serve shutdown`"
+            )
+        return
     # Serve would try for half a minute and then say so in a log.
     with socket.socket(socket.AF_INET6 if ":" in config.host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -219,7 +257,7 @@ def _wait_until_running(name: str, timeout: float) -> None:
 
 def _end(name: str, desk: Any) -> None:
     # Serve itself stays: on a shared cluster others may use it, and a local one ends with this process.
-    with contextlib.suppress(Exception):  # Ray may be gone already
+    with contextlib.suppress(Exception), _quiet():  # Ray may be gone already
         serve.delete(name)
     with contextlib.suppress(Exception):
         ray.kill(desk)

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from ray import serve
+from ray.serve.exceptions import RayServeException
 
+from actors.job import HOME
 from configs.errors import UserError
 from serving.access import read_keys
-from serving.app import application_name, bind, start_desk
-from serving.command import plan
+from serving.app import bind, own_desk
+from serving.command import explained, plan
+
+
+class CannotBuild(RayServeException):
+    """What is wrong, in words: Serve shows errors of this kind as they are, and any other with its traceback."""
 
 
 class BuildArguments(BaseModel):
@@ -21,24 +29,59 @@ class BuildArguments(BaseModel):
 
     target: Path = Field(description="Run folder, or Hugging Face model folder; the same path on every node.")
     overrides: list[str] = Field(default_factory=list, description="`field=value` of the serve section.")
-    state: Path | None = Field(None, description="For a model folder: where serving.json is kept.")
+    state: Path | None = Field(
+        None, description="For a model folder: where serving.json is kept; by default under $ISOGLOSS_HOME."
+    )
+
+    @field_validator("overrides", mode="before")
+    @classmethod
+    def _as_one_text(cls, value: Any) -> Any:
+        return value.split() if isinstance(value, str) else value  # `serve run serving.build:application overrides=...`
 
 
-def application(args: BuildArguments) -> serve.Application:
-    """Build the application; its desk is detached, so that it outlives this builder.
+def application(args: dict[str, Any]) -> serve.Application:
+    """Build the application. Serve calls this in a process of its own, anew whenever ``args`` changed.
 
     Serve's config file decides on host and port, mostly 0.0.0.0 here. API keys are therefore required.
 
+    Args:
+        args: As ``BuildArguments``. Not annotated with it: Serve reads annotations as they stand, here as a string.
+
     Raises:
-        UserError: The target is neither a run nor a model, or there are no API keys.
+        CannotBuild: The arguments are wrong, the target is neither a run nor a model, or there are no API keys.
     """
-    config, cluster, settings, folder = plan(args.target, args.overrides, args.state)
-    keys = read_keys(config, os.environ)
+    try:
+        return _application(BuildArguments.model_validate(args), os.environ)
+    except ValidationError as error:
+        raise CannotBuild(f"args: {explained(error)}") from None
+    except UserError as error:
+        raise CannotBuild(str(error)) from None
+
+
+def _application(args: BuildArguments, environment: Mapping[str, str]) -> serve.Application:
+    config, cluster, settings, folder = plan(args.target, args.overrides, _state(args, environment))
+    keys = read_keys(config, environment)
     if not keys:
         raise UserError(
             "serve.api_keys_env: an endpoint under Serve's own config can be reached from other machines, so callers "
             "need API keys; add api_keys_env=ISOGLOSS_API_KEYS, or api_keys_file=..., to overrides"
         )
-    name = application_name(settings)
-    start_desk(folder, config, name, cluster.sync_timeout_s, "as Serve's config says", lifetime="detached")
-    return bind(config, settings, keys, name, cluster.sync_timeout_s)
+    timeout = cluster.sync_timeout_s
+    return bind(config, settings, keys, own_desk(folder, config, timeout), timeout)
+
+
+def _state(args: BuildArguments, environment: Mapping[str, str]) -> Path | None:
+    """Where a model folder's state is kept: Serve's processes start in folders that do not last."""
+    for field, path in (("target", args.target), ("state", args.state)):
+        if path is not None and not path.is_absolute():
+            raise UserError(f"args.{field}: {path} is relative, but Serve's processes start in folders of their own; "
+                            "name the absolute path, the same on every node")  # fmt: skip
+    if args.state is not None or (args.target / "config.yaml").is_file():
+        return args.state
+    home = environment.get(HOME)
+    if not home:
+        raise UserError(
+            f"args.state: where shall the serving state of the model folder {args.target} be kept? Name an absolute "
+            f"path on storage that all nodes share, or set {HOME}"
+        )
+    return Path(home) / "runs" / f"serving-{args.target.name}"

@@ -18,13 +18,11 @@ from configs.schema import Config
 from configs.serving import ServeConfig
 from learners.checkpoint import all_checkpoints, checkpoint_folder
 from serving.describe import describe
-from serving.folder import STATUS, ServingFolder, ServingState
+from serving.folder import STATUS, STATUS_FRESH_S, ServingFolder, ServingState
 from serving.gate import Verdict
 
 if TYPE_CHECKING:
     from serving.engine import EngineSettings
-
-_FRESH_S = 10.0  # a running endpoint writes its status every 2 s
 
 
 def run_serve(target: Path, overrides: Sequence[str], state: Path | None) -> None:
@@ -94,7 +92,7 @@ def plan(
         serve = ServeConfig.model_validate(values["serve"])
         cluster = ClusterConfig.model_validate(values["cluster"])
     except ValidationError as error:
-        raise UserError(_explained(error)) from None
+        raise UserError(explained(error)) from None
     name = serve.model_name or target.resolve().name
     folder = ServingFolder(state or Path("runs") / f"serving-{name}")
     manifest = describe(target, 0)
@@ -122,7 +120,7 @@ def load_run(run: Path, overrides: Sequence[str] = ()) -> Config:
     try:
         return Config.model_validate(_overridden(yaml.safe_load(path.read_text(encoding="utf-8")), overrides))
     except ValidationError as error:
-        raise UserError(_explained(error)) from None
+        raise UserError(explained(error)) from None
 
 
 def _overridden(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -140,7 +138,8 @@ def _overridden(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, A
     return values
 
 
-def _explained(error: ValidationError) -> str:
+def explained(error: ValidationError) -> str:
+    """Every field that is wrong, one a line."""
     lines = [
         f"{'.'.join(str(part) for part in item['loc'])}: {item['msg'].removeprefix('Value error, ')}"
         for item in error.errors(include_url=False)
@@ -193,16 +192,17 @@ def _outcome(run: Path, state: ServingState, timeout: float) -> str:
             status = json.loads((run / STATUS).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             status = {"time": 0.0}
-        if time.time() - status["time"] > _FRESH_S:
+        if time.time() - status["time"] > STATUS_FRESH_S:
             return f"{run}: {shown}; no endpoint is running, the next one begins with it"
         newer = status["wanted"]["generation"] > state.generation
         rows = status["replicas"].values()
         if newer and ServingState.from_json(status["wanted"]).current != state.current:
             raise UserError(f"{run}: {shown} was given up by the endpoint; promotions.jsonl says why")
-        if status["wanted"]["generation"] >= state.generation and all(
-            row.get("version") == row["target"] for row in rows
-        ):
-            return f"{run}: {shown} is served by {len(rows)} replica(s) at {status['url']}"
+        arrived = all(row.get("version") == row["target"] for row in rows)
+        if status["wanted"]["generation"] >= state.generation and rows and arrived:
+            place = f"at {status['url']}" if status["url"] else "of a Serve application"
+            return f"{run}: {shown} is served by {len(rows)} replica(s) {place}"
         if time.monotonic() > deadline:
-            raise UserError(f"{run}: {shown} has not reached every replica within {timeout:g} s: {status['replicas']}")
+            found = status["replicas"] or "no replica is up"
+            raise UserError(f"{run}: {shown} has not reached every replica within {timeout:g} s: {found}")
         time.sleep(0.2)

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
+import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import ray
-
 from configs.errors import UserError
 from configs.serving import ServeConfig
-from learners.weights import WeightsManifest
-from serving.folder import STATE, STATUS, Served, ServingFolder, ServingState, write_json
+from learners.manifest import WeightsManifest
+from serving.folder import STATE, STATUS, STATUS_FRESH_S, Served, ServingFolder, ServingState, write_json
 
 logger = logging.getLogger(__name__)
 
-NAMESPACE = "isogloss-serving"
 POLL_S = 0.2  # how often the state file is looked at
 _LONG_POLL_S = 5.0
 _GONE_S = 20.0  # without a word from a replica
@@ -54,16 +53,16 @@ class _Replica:
 
 
 class Desk:
-    """The actor behind ``DeskActor``: one event loop, no threads.
+    """What ``DeskActor`` runs: one event loop, no threads.
 
     Args:
         folder: The run's folder.
         config: The serve section, as ``model_dump(mode="json")``.
         swap_timeout: A replica that was told to swap and says nothing for so long loses its turn, in seconds.
-        url: Where the endpoint listens, for the status file.
+        url: Where the endpoint listens, for the status file; None where Serve's own config says it.
     """
 
-    def __init__(self, folder: str, config: dict[str, Any], swap_timeout: float, url: str) -> None:
+    def __init__(self, folder: str, config: dict[str, Any], swap_timeout: float, url: str | None) -> None:
         self._folder = ServingFolder(Path(folder))
         self._config = ServeConfig.model_validate(config)
         self._swap_timeout, self._url = swap_timeout, url
@@ -77,7 +76,7 @@ class Desk:
         if state is None:
             raise UserError(f"{folder}: nothing to serve; promote a version first")
         self._state: ServingState = state
-        self._mtime = time.time()
+        self._mtime = self._started = time.time()
         self._watching: asyncio.Task[None] | None = None
 
     async def join(self, replica: str) -> Assignment:
@@ -138,6 +137,7 @@ class Desk:
         self._drop_silent()
         return {
             "time": time.time(),
+            "desk": {"pid": os.getpid(), "started": self._started},
             "url": self._url,
             "wanted": self._state.to_json(),
             "replicas": {
@@ -146,10 +146,28 @@ class Desk:
         }
 
     def _write_status(self) -> None:
+        if self._superseded():
+            return
         try:
             write_json(self._folder.path / STATUS, self._status())
         except OSError as error:  # a full disk must not end the endpoint
             logger.warning("cannot write the status file: %s", error)
+
+    def _superseded(self) -> bool:
+        """Whether another desk writes the status: while Serve replaces replicas there are two.
+
+        The one whose replicas answer does, and of two of that kind the younger.
+        """
+        try:
+            found = json.loads((self._folder.path / STATUS).read_text(encoding="utf-8"))
+            started, fresh = found["desk"]["started"], time.time() - found["time"] < STATUS_FRESH_S
+            there = any("version" in row for row in found["replicas"].values())
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return False
+        here = any(row.facts for row in self._replicas.values())
+        if started == self._started or not fresh:
+            return False
+        return there if here != there else started > self._started
 
     def _seen(self, replica: str) -> _Replica:
         if self._watching is None or self._watching.done():
@@ -232,6 +250,3 @@ class Desk:
 
 def _shown(served: Served) -> dict[str, Any]:
     return {"version": f"v{served.version}", "checksum": served.checksum}
-
-
-DeskActor = ray.remote(Desk)

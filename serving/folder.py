@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
-from learners.checkpoint import STATE_FILE, TRAINER_FOLDER, complete_or_absent
-from learners.weights import WeightsManifest
+from learners.manifest import WeightsManifest
 from serving.gate import Verdict
 
 STATE = "serving.json"
 STATUS = "serving.status.json"
 PROMOTIONS = "promotions.jsonl"
 MANIFEST = "manifest.json"
+STATUS_FRESH_S = 10.0  # a running endpoint writes its status every 2 s
 KEPT = 3  # versions that a rollback can still reach
 
 
@@ -111,6 +111,9 @@ class ServingFolder:
 
     def add(self, model: Path, manifest: WeightsManifest) -> Served:
         """Keep a model folder as a version; nothing happens if it is there already."""
+        # It brings torch, seconds that the desk need not take to start.
+        from learners.checkpoint import STATE_FILE, TRAINER_FOLDER, complete_or_absent
+
         folder = self.version_folder(manifest.version)
         if not (folder / MANIFEST).is_file() or self.manifest(manifest.version).checksum != manifest.checksum:
             shutil.rmtree(folder, ignore_errors=True)

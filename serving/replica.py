@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray import serve
 from ray.util.metrics import Counter, Histogram
 from starlette.applications import Starlette
@@ -23,7 +22,8 @@ from starlette.types import Receive, Scope, Send
 
 from configs.serving import ServeConfig
 from serving.access import check_key
-from serving.desk import NAMESPACE, POLL_S, Assignment
+from serving.contact import DeskContact
+from serving.desk import Assignment
 from serving.engine import EngineSettings, ServingEngine
 from serving.errors import RequestRefused, error_body
 from serving.folder import Served
@@ -32,7 +32,9 @@ from serving.swap import Door, Ticket
 
 logger = logging.getLogger(__name__)
 
-_DESK_S = 30.0  # one answer of the desk, its long poll included
+_DESK_S = 30.0  # one answer of the desk, its long poll included, and its restart if it dies
+_JOIN_S = 60.0  # the same for a replica that starts: without the desk it cannot go on
+_AGAIN_S = 0.2  # between a question that failed and the next
 _LATENCY_S = [0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100]
 
 
@@ -43,7 +45,7 @@ class PolicyReplica:
         config: The serve section, as ``model_dump(mode="json")``.
         settings: What the engine is made of.
         keys: Digests of the API keys; none lets everybody in.
-        desk: Name of the desk actor.
+        desk: Name of the desk actor; None for the one that Serve keeps for the deployment.
         load_timeout: For each step of a weight update, in seconds.
     """
 
@@ -56,25 +58,30 @@ class PolicyReplica:
     _facts: dict[str, Any]
 
     async def __init__(  # type: ignore[misc]
-        self, config: dict[str, Any], settings: EngineSettings, keys: tuple[str, ...], desk: str, load_timeout: float
+        self,
+        config: dict[str, Any],
+        settings: EngineSettings,
+        keys: tuple[str, ...],
+        desk: str | None,
+        load_timeout: float,
     ) -> None:
         self._config = ServeConfig.model_validate(config)
         self._settings, self._keys, self._load_timeout = settings, keys, load_timeout
         self._id = serve.get_replica_context().replica_tag
-        self._desk = ray.get_actor(desk, namespace=NAMESPACE)
+        self._desk = DeskContact(desk)
         self._broken = ""
         self._requests = Counter("isogloss_serve_requests", "Requests answered.", tag_keys=("version", "status"))
         self._seconds = Histogram(
             "isogloss_serve_request_seconds", "From admission to the last byte.", _LATENCY_S, tag_keys=("version",)
         )
-        assigned: Assignment = await asyncio.wait_for(self._desk.join.remote(self._id), _DESK_S)
+        assigned: Assignment = await self._desk.ask(_JOIN_S, "join", self._id)
         self._engine = await ServingEngine.start(Path(assigned.folder), settings, self._config)
         # Unproven until here, and there may be a newer one already: not ready before it has the one that is wanted.
         while True:
             error = await self._engine.load(Path(assigned.folder), assigned.manifest, load_timeout)
             self._assigned = assigned
-            await self._report(error)
-            newest: Assignment = await asyncio.wait_for(self._desk.join.remote(self._id), _DESK_S)
+            await self._report(error, within=_JOIN_S)
+            newest: Assignment = await self._desk.ask(_JOIN_S, "join", self._id)
             if newest.manifest == assigned.manifest:
                 break
             assigned = newest
@@ -90,7 +97,9 @@ class PolicyReplica:
 
     # --- weights --------------------------------------------------------------------------------------------------
 
-    async def _report(self, probe_error: float, refused: Served | None = None, reason: str = "") -> None:
+    async def _report(
+        self, probe_error: float, refused: Served | None = None, reason: str = "", within: float = _DESK_S
+    ) -> None:
         manifest = self._engine.manifest
         assert manifest is not None, "reports follow a load that was proven"
         self._facts = {
@@ -99,38 +108,42 @@ class PolicyReplica:
             "probe_error": probe_error,
             "pid": os.getpid(),
         }
-        await asyncio.wait_for(self._desk.report.remote(self._id, self._facts, refused, reason), _DESK_S)
+        await self._desk.ask(within, "report", self._id, self._facts, refused, reason)
 
     async def _follow(self) -> None:
         """Ask the desk for the version to serve, for ever; the desk being away is no reason to stop serving."""
         while True:
             try:
-                wanted: Assignment | None = await asyncio.wait_for(
-                    self._desk.next.remote(self._id, self._facts, self._assigned.generation), _DESK_S
+                wanted: Assignment | None = await self._desk.ask(
+                    _DESK_S, "next", self._id, self._facts, self._assigned.generation
                 )
                 if wanted is not None:
                     await self._take(wanted)
             except asyncio.CancelledError:
                 raise
             except Exception as error:
-                logger.warning("the desk did not answer (%s); asking again", error)
-                await asyncio.sleep(POLL_S)
+                logger.warning("serving on as before: %s", error)
+                await asyncio.sleep(_AGAIN_S)
 
     async def _take(self, wanted: Assignment) -> None:
         if wanted.manifest == self._assigned.manifest:
             self._assigned = wanted
             return
+        refused: Served | None = None
+        reason = ""
         async with self._door.shut(self._config.drain_s) as still_inside:
-            before = self._assigned
             try:
                 error = await self._load(wanted)
+                self._assigned = wanted
+                self._door.version = wanted.manifest.version
             except Exception as failure:
-                await self._go_back(before, wanted, failure)
-                return
-            self._assigned = wanted
-            self._door.version = wanted.manifest.version
-        logger.info("v%d is in, %d requests span it", wanted.manifest.version, still_inside)
-        await self._report(error)
+                refused = Served(wanted.manifest.version, wanted.manifest.checksum)
+                reason = f"v{wanted.manifest.version}: {failure or type(failure).__name__}"
+                error = await self._go_back(reason)
+        if refused is None:
+            logger.info("v%d is in, %d requests span it", wanted.manifest.version, still_inside)
+        # With the door open: a desk that is away must not keep requests waiting.
+        await self._report(error, refused, reason)
 
     async def _load(self, assigned: Assignment) -> float:
         version = assigned.manifest.version
@@ -139,15 +152,13 @@ class PolicyReplica:
             Path(assigned.folder), assigned.manifest, self._load_timeout, lambda: self._door.mark(version)
         )
 
-    async def _go_back(self, before: Assignment, wanted: Assignment, failure: Exception) -> None:
-        reason = f"v{wanted.manifest.version}: {failure or type(failure).__name__}"
+    async def _go_back(self, reason: str) -> float:
         try:
-            error = await self._load(before)
+            return await self._load(self._assigned)
         except Exception as second:
             # Serve replaces this replica; what it answers until then would come from unknown weights.
             self._broken = f"{reason}; and going back failed: {second}"
             raise
-        await self._report(error, Served(wanted.manifest.version, wanted.manifest.checksum), reason)
 
     async def check_health(self) -> None:
         """Called by Serve; raising has the replica replaced."""

@@ -1,4 +1,4 @@
-"""A Ray cluster of two nodes on this machine, started by hand as a user starts one: two raylets on the loopback."""
+"""Ray clusters on this machine, started by hand as a user starts one: one raylet or two, on the loopback."""
 
 from __future__ import annotations
 
@@ -50,6 +50,15 @@ class TwoNodes:
     session: Path  # Ray's folder, with the logs
 
 
+@dataclass(frozen=True)
+class OneNode:
+    """A running head."""
+
+    dashboard: str  # URL
+    gcs: str  # host:port, for `ray.init`
+    session: Path  # Ray's folder, with the logs
+
+
 def free_ports(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
     try:
@@ -81,36 +90,71 @@ def two_nodes(folder: Path, head_cpus: int, second_cpus: int, second: str = HEAD
         second: Address of the second node.
     """
     gcs, dashboard, client, *metrics = free_ports(5)
-    session = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # short: the paths of sockets must be
+    further = [
+        f"--address={HEAD}:{gcs}", f"--node-ip-address={second}", f"--num-cpus={second_cpus}",
+        f"--metrics-export-port={metrics[1]}",
+    ]  # fmt: skip
+    urls = f"http://{HEAD}:{metrics[0]}", f"http://{second}:{metrics[1]}"
+    with _session() as session:
+        head = _head(session, gcs, dashboard, client, metrics[0], head_cpus)
+        waits = [f"http://{HEAD}:{dashboard}/api/version", urls[1]]
+        with _running(folder, [head, further], waits, {}):
+            yield TwoNodes(f"http://{HEAD}:{dashboard}", urls, session)
+
+
+@contextlib.contextmanager
+def one_node(folder: Path, cpus: int, env: dict[str, str]) -> Iterator[OneNode]:
+    """A head alone; it ends with the block.
+
+    Args:
+        folder: For logs; Ray's processes start in it.
+        cpus: CPUs that Ray lends.
+        env: Environment of all of Ray's processes, beside this process's own.
+    """
+    gcs, dashboard, client, metrics = free_ports(4)
+    with _session() as session:
+        head = _head(session, gcs, dashboard, client, metrics, cpus)
+        # Ray's workers are nice to others by default: on a busy machine replicas would then take minutes to start.
+        with _running(folder, [head], [f"http://{HEAD}:{dashboard}/api/version"], {"RAY_worker_niceness": "0", **env}):
+            yield OneNode(f"http://{HEAD}:{dashboard}", f"{HEAD}:{gcs}", session)
+
+
+@contextlib.contextmanager
+def _session() -> Iterator[Path]:
+    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # short: the paths of sockets must be
+    try:
+        yield Path(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _head(session: Path, gcs: int, dashboard: int, client: int, metrics: int, cpus: int) -> list[str]:
+    return [
+        "--head", f"--node-ip-address={HEAD}", f"--port={gcs}", f"--num-cpus={cpus}",
+        f"--dashboard-host={HEAD}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}",
+        f"--metrics-export-port={metrics}", f"--temp-dir={session}",
+    ]  # fmt: skip
+
+
+@contextlib.contextmanager
+def _running(folder: Path, nodes: list[list[str]], waits: list[str], more: dict[str, str]) -> Iterator[None]:
+    """Nodes, the head first, started one after the other; ``waits`` has what answers when each is up."""
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {
         "PATH": f"{RAY.parent}{os.pathsep}{os.environ['PATH']}",  # as an activated environment: jobs find `python`
         "RAY_JOB_STOP_WAIT_TIME_S": "60",
         "RAY_metrics_report_interval_ms": "1000",
+        **more,
     }
-    # An agent's port is fixed by default: a second Ray on the machine would have none to serve jobs or metrics.
-    common = ["--block", "--dashboard-agent-listen-port=0"]
-    commands = (
-        [
-            "--head", f"--node-ip-address={HEAD}", f"--port={gcs}", f"--num-cpus={head_cpus}",
-            f"--dashboard-host={HEAD}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}",
-            f"--metrics-export-port={metrics[0]}", f"--temp-dir={session}",
-        ],
-        [
-            f"--address={HEAD}:{gcs}", f"--node-ip-address={second}", f"--num-cpus={second_cpus}",
-            f"--metrics-export-port={metrics[1]}",
-        ],
-    )  # fmt: skip
-    urls = f"http://{HEAD}:{metrics[0]}", f"http://{second}:{metrics[1]}"
-    cluster = TwoNodes(f"http://{HEAD}:{dashboard}", urls, Path(session))
     processes: list[subprocess.Popen[bytes]] = []
     try:
-        for number, arguments in enumerate(commands):
+        for number, arguments in enumerate(nodes):
             log = (folder / f"node-{number}.log").open("wb")
             ray = [str(RAY)] if number == 0 else [sys.executable, "-c", START_SECOND]
-            command = [*ray, "start", *arguments, *common]
+            # An agent's port is fixed by default: a second Ray on the machine would have none to serve jobs or metrics.
+            command = [*ray, "start", *arguments, "--block", "--dashboard-agent-listen-port=0"]
             processes.append(subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=env, cwd=folder))
-            _wait(cluster.dashboard + "/api/version" if number == 0 else cluster.metrics[1], processes[-1], log.name)
-        yield cluster
+            _wait(waits[number], processes[-1], log.name)
+        yield
     finally:
         # Ray's own way out waits up to 16 s for each of its processes in turn; nothing here is worth it.
         family = [one for each in processes for one in _family(each.pid)]
@@ -121,7 +165,6 @@ def two_nodes(folder: Path, head_cpus: int, second_cpus: int, second: str = HEAD
             with contextlib.suppress(psutil.NoSuchProcess):
                 left.kill()
         psutil.wait_procs(alive, timeout=10)
-        shutil.rmtree(session, ignore_errors=True)
 
 
 def _family(pid: int) -> list[psutil.Process]:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.exceptions import RayActorError
 
+from configs.errors import UserError
 from configs.serving import ServeConfig
-from learners.weights import WeightsManifest
+from learners.manifest import WeightsManifest
+from serving import contact
 from serving import desk as desks
+from serving.contact import DeskAway, DeskContact
 from serving.desk import Desk
 from serving.folder import Served, ServingFolder
 from serving.gate import Verdict
@@ -25,6 +31,7 @@ NAMES = ["a", "b", "c", "d"]
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(desks, "POLL_S", 0.01)
     monkeypatch.setattr(desks, "_LONG_POLL_S", 0.05)
+    monkeypatch.setattr(contact, "_AGAIN_S", 0.01)
 
 
 @pytest.fixture
@@ -153,3 +160,89 @@ def test_desk_is_rebuilt_from_the_folder(folder: ServingFolder) -> None:
         assert (await again.status())["replicas"]["a"]["checksum"] == f"{0:016x}"
 
     play(scene())
+
+
+def test_of_two_desks_the_younger_writes_the_status(folder: ServingFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene() -> None:
+        old, new = desk_of(folder), desk_of(folder)
+        assert new._started > old._started
+
+        def written() -> list[str]:
+            return list(json.loads((folder.path / "serving.status.json").read_text())["replicas"])
+
+        await done(old, "a", 0)
+        await new.join("b")
+        new._write_status()
+        assert written() == ["a"], "the younger one's replica does not serve yet"
+        await done(new, "b", 0)
+        assert written() == ["b"]
+        await done(old, "a", 0)
+        assert written() == ["b"]
+        # The younger one is gone: Serve took the change back, say.
+        monkeypatch.setattr(desks, "STATUS_FRESH_S", 0.0)
+        await done(old, "a", 0)
+        assert written() == ["a"]
+
+    play(scene())
+
+
+class Line:
+    """An actor's handle: each call takes the next outcome."""
+
+    def __init__(self, *outcomes: Any) -> None:
+        self._outcomes = list(outcomes)
+        self.next = self
+
+    async def remote(self, *arguments: Any) -> Any:
+        outcome = self._outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome, arguments
+
+
+def test_a_replica_finds_its_desk_again() -> None:
+    # As it goes when Serve replaces a desk: the handle is dead, then there is no such actor, then there is another.
+    found = [Line("first", RayActorError()), ValueError("no such actor"), Line(RayActorError()), Line("second")]
+
+    def find(name: str | None) -> Any:
+        assert name == "isogloss-mine"
+        each = found.pop(0)
+        if isinstance(each, Exception):
+            raise each
+        return each
+
+    async def scene() -> None:
+        line = DeskContact("isogloss-mine", find)
+        assert await line.ask(5, "next", "a", 1) == ("first", ("a", 1))
+        assert await line.ask(5, "next", "a", 2) == ("second", ("a", 2))
+        assert found == []
+
+    play(scene())
+
+
+def test_a_desk_that_stays_away_is_given_up_in_time() -> None:
+    def find(name: str | None) -> Any:
+        raise ValueError("no such actor")
+
+    async def scene() -> None:
+        with pytest.raises(DeskAway, match="no answer to join within 0.05 s .no such actor"):
+            await DeskContact("isogloss-mine", find).ask(0.05, "join", "a")
+
+    play(scene())
+
+
+def test_what_the_desk_itself_refuses_is_not_asked_again() -> None:
+    async def scene() -> None:
+        for error in (UserError("damaged"), ValueError("damaged")):
+            line = Line(error)
+            with pytest.raises(type(error), match="damaged"):
+                await DeskContact("isogloss-mine", lambda name, line=line: line).ask(5, "next")
+
+    play(scene())
+
+
+def test_the_desk_starts_without_torch() -> None:
+    # It would take seconds to load, in which a killed desk is not back.
+    code = "import serving.desk, sys; assert not {'torch', 'transformers', 'vllm', 'ray'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr

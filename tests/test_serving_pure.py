@@ -309,12 +309,24 @@ def test_a_swap_waits_for_those_inside_and_marks_who_stays() -> None:
     asyncio.run(scene())
 
 
-def test_under_serves_own_config_keys_are_required(tmp_path: Path) -> None:
-    from serving.build import BuildArguments, application
+def test_under_serves_own_config_what_is_wrong_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from serving.build import CannotBuild, application
 
-    with pytest.raises(UserError, match="neither a run folder"):
-        application(BuildArguments(target=tmp_path))
-    arguments = BuildArguments(target=Path("worlds/default/policy"), state=tmp_path / "state")
-    with pytest.raises(UserError, match=r"serve.api_keys_env: .* need API keys"):
-        application(arguments)
-    assert (tmp_path / "state" / "serving.json").is_file()
+    monkeypatch.delenv("ISOGLOSS_HOME", raising=False)
+    model = str(Path("worlds/default/policy").resolve())
+    for arguments, complaint in [
+        ({"target": "runs/mine"}, "args.target: runs/mine is relative"),
+        ({"target": model, "state": "here"}, "args.state: here is relative"),
+        ({"target": model}, f"args.state: .* model folder {model} .* or set ISOGLOSS_HOME"),
+        ({"target": model, "overides": []}, "args: overides: Extra inputs"),
+        ({"overrides": []}, "args: target: Field required"),
+        ({"target": str(tmp_path), "state": str(tmp_path)}, "neither a run folder"),
+    ]:
+        with pytest.raises(CannotBuild, match=complaint):
+            application(arguments)
+    monkeypatch.setenv("ISOGLOSS_HOME", str(tmp_path))
+    with pytest.raises(CannotBuild, match=r"serve.api_keys_env: .* need API keys"):
+        application({"target": model})
+    with pytest.raises(CannotBuild, match="serve.api_keys_env: there is no key in it"):
+        application({"target": model, "overrides": "max_tokens=9 api_keys_env=NOT_SET"})  # as `serve run` passes it
+    assert (tmp_path / "runs" / "serving-policy" / "serving.json").is_file()

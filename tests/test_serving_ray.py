@@ -230,6 +230,38 @@ def test_a_version_that_engines_cannot_prove_is_given_up(served: Served) -> None
     assert "probe" in events[-2]["reason"]
 
 
+def test_killed_desk_comes_back_and_nobody_notices(served: Served) -> None:
+    served.promote(0)
+    before = served.endpoint.status()["desk"]["pid"]
+    over = threading.Event()
+    versions: list[str] = []
+    failures: list[BaseException] = []
+
+    def load() -> None:
+        while not over.is_set():
+            try:
+                versions.append(served.chat(max_tokens=32).model_dump()["isogloss"]["version"])
+            except BaseException as error:
+                failures.append(error)
+
+    clients = [threading.Thread(target=load) for _ in range(2)]
+    for client in clients:
+        client.start()
+    try:
+        time.sleep(0.3)
+        os.kill(before, signal.SIGKILL)
+        # Promoted while there is no desk: the next one begins with it, and the replica asks that one.
+        status = served.promote(1)
+        served.promote(0)
+    finally:
+        over.set()
+        for client in clients:
+            client.join(60)
+    assert status["desk"]["pid"] != before
+    assert not failures
+    assert {"v0", "v1"} == {one for seen in versions for one in seen.split("-")}
+
+
 def test_killed_replica_comes_back_with_the_current_weights(served: Served) -> None:
     served.promote(1)
     (row,) = served.endpoint.status()["replicas"].values()

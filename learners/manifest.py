@@ -1,0 +1,18 @@
+"""What is known of published weights: a record without torch, for processes that need not load it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsManifest:
+    """What was published. ``names``, ``dtypes`` and ``shapes`` go together, names sorted."""
+
+    version: int  # round that produced the weights
+    checksum: str
+    names: tuple[str, ...]
+    dtypes: tuple[str, ...]  # as torch spells them, "float32"
+    shapes: tuple[tuple[int, ...], ...]
+    probe_ids: tuple[int, ...]  # a sequence of token ids, to be fed as they are
+    probe_logprob: tuple[float, ...]  # nats, of probe_ids[1:], each given those before it; temperature 1

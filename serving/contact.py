@@ -1,0 +1,73 @@
+"""How a replica reaches its desk, and reaches it again after the desk's process died."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray import serve
+from ray.exceptions import RayActorError
+
+NAMESPACE = "isogloss-serving"
+DESK = "desk"  # of a deployment that has its own
+_AGAIN_S = 0.2
+
+
+class DeskAway(Exception):
+    """The desk did not answer in time."""
+
+
+class DeskContact:
+    """Calls to the desk. Whoever restarts a dead one (Ray or Serve), its handle may change: it is then looked up again.
+
+    Args:
+        name: Of the desk actor; None for the one that Serve keeps for this replica's deployment.
+        find: Looks it up; raises ValueError as long as there is none. For tests.
+    """
+
+    def __init__(self, name: str | None, find: Callable[[str | None], Any] | None = None) -> None:
+        self._name = name
+        self._find = find or _look_up
+        self._handle: Any = None
+
+    async def ask(self, within: float, method: str, *arguments: Any) -> Any:
+        """Call a method of the desk; a desk that is being restarted is waited for.
+
+        Args:
+            within: Deadline of it all, in seconds.
+            method: Name of the method.
+            arguments: Its arguments. The desk may get them twice: it dies after it acted, before it answered.
+
+        Raises:
+            DeskAway: No answer in time.
+        """
+        reason: Exception | None = None
+        try:
+            async with asyncio.timeout(within):
+                while True:
+                    try:
+                        handle = await self._found()
+                        return await getattr(handle, method).remote(*arguments)
+                    except (RayActorError, _NoDesk) as error:
+                        self._handle, reason = None, error
+                    await asyncio.sleep(_AGAIN_S)
+        except TimeoutError:
+            raise DeskAway(f"no answer to {method} within {within:g} s ({reason or 'it is silent'})") from None
+
+    async def _found(self) -> Any:
+        if self._handle is None:
+            try:
+                self._handle = await asyncio.to_thread(self._find, self._name)
+            except ValueError as error:
+                raise _NoDesk(str(error)) from None
+        return self._handle
+
+
+class _NoDesk(Exception):
+    """There is no actor of that name now."""
+
+
+def _look_up(name: str | None) -> Any:
+    return serve.get_deployment_actor(DESK) if name is None else ray.get_actor(name, namespace=NAMESPACE)
