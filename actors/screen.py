@@ -80,6 +80,11 @@ class Screen:
             return
         console.print(f"[dim]{time.monotonic() - self._started:6.1f}s[/dim]  {text}")
 
+    def note(self, text: str) -> None:
+        """One line where the output is a file or a job's log; a terminal shows progress instead."""
+        if not console.is_terminal:
+            self.say(text)
+
     @contextmanager
     def stage(self, title: str) -> Iterator[StageProgress]:
         """Shows progress within a stage on a terminal; says when it began elsewhere."""

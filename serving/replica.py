@@ -13,7 +13,6 @@ from typing import Any
 
 import ray
 from ray import serve
-from ray.util.metrics import Counter, Histogram
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -21,6 +20,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from actors.telemetry import Telemetry
 from configs.serving import ServeConfig
 from serving.access import check_key
 from serving.desk import NAMESPACE, POLL_S, Assignment
@@ -33,7 +33,6 @@ from serving.swap import Door, Ticket
 logger = logging.getLogger(__name__)
 
 _DESK_S = 30.0  # one answer of the desk, its long poll included
-_LATENCY_S = [0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100]
 
 
 class PolicyReplica:
@@ -63,10 +62,7 @@ class PolicyReplica:
         self._id = serve.get_replica_context().replica_tag
         self._desk = ray.get_actor(desk, namespace=NAMESPACE)
         self._broken = ""
-        self._requests = Counter("isogloss_serve_requests", "Requests answered.", tag_keys=("version", "status"))
-        self._seconds = Histogram(
-            "isogloss_serve_request_seconds", "From admission to the last byte.", _LATENCY_S, tag_keys=("version",)
-        )
+        self._exported = Telemetry("endpoint", settings.name)
         assigned: Assignment = await asyncio.wait_for(self._desk.join.remote(self._id), _DESK_S)
         self._engine = await ServingEngine.start(Path(assigned.folder), settings, self._config)
         # Unproven until here, and there may be a newer one already: not ready before it has the one that is wanted.
@@ -93,6 +89,7 @@ class PolicyReplica:
     async def _report(self, probe_error: float, refused: Served | None = None, reason: str = "") -> None:
         manifest = self._engine.manifest
         assert manifest is not None, "reports follow a load that was proven"
+        self._show_version(manifest.version)
         self._facts = {
             "version": manifest.version,
             "checksum": manifest.checksum,
@@ -119,6 +116,7 @@ class PolicyReplica:
     async def _take(self, wanted: Assignment) -> None:
         if wanted.manifest == self._assigned.manifest:
             self._assigned = wanted
+            self._show_version(wanted.manifest.version)  # a canary may have become the current version
             return
         async with self._door.shut(self._config.drain_s) as still_inside:
             before = self._assigned
@@ -129,6 +127,7 @@ class PolicyReplica:
                 return
             self._assigned = wanted
             self._door.version = wanted.manifest.version
+        self._swapped(wanted, "loaded")
         logger.info("v%d is in, %d requests span it", wanted.manifest.version, still_inside)
         await self._report(error)
 
@@ -141,6 +140,7 @@ class PolicyReplica:
 
     async def _go_back(self, before: Assignment, wanted: Assignment, failure: Exception) -> None:
         reason = f"v{wanted.manifest.version}: {failure or type(failure).__name__}"
+        self._swapped(wanted, "given up")
         try:
             error = await self._load(before)
         except Exception as second:
@@ -148,6 +148,10 @@ class PolicyReplica:
             self._broken = f"{reason}; and going back failed: {second}"
             raise
         await self._report(error, Served(wanted.manifest.version, wanted.manifest.checksum), reason)
+
+    def _swapped(self, wanted: Assignment, outcome: str) -> None:
+        version = f"v{wanted.manifest.version}"
+        self._exported.count("isogloss_serve_swaps", 1, version=version, outcome=outcome)
 
     async def check_health(self) -> None:
         """Called by Serve; raising has the replica replaced."""
@@ -158,6 +162,8 @@ class PolicyReplica:
         await self._engine.check()
 
     async def __del__(self) -> None:
+        if hasattr(self, "_exported"):
+            self._exported.close()
         following = getattr(self, "_following", None)
         if following is not None:
             following.cancel()
@@ -305,10 +311,16 @@ class PolicyReplica:
         self._door.leave(ticket)
         if count:
             self._count(ticket.versions, ticket.status)
-        self._seconds.observe(time.monotonic() - begun, {"version": ticket.versions})
+        self._exported.observe("isogloss_serve_request_seconds", time.monotonic() - begun, version=ticket.versions)
 
     def _count(self, versions: str, status: int) -> None:
-        self._requests.inc(1, {"version": versions, "status": str(status)})
+        self._exported.count("isogloss_serve_requests", 1, version=versions, status=status)
+
+    def _show_version(self, version: int) -> None:
+        canary = self._assigned.canary
+        role = "canary" if canary is not None and canary["version"] == f"v{version}" else "current"
+        self._exported.forget("isogloss_served_version")  # it may have had the other role
+        self._exported.set("isogloss_served_version", version, replica=self._id, role=role)
 
 
 class _Stream(StreamingResponse):
