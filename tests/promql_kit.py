@@ -1,6 +1,6 @@
 """The part of PromQL that the dashboard uses: parsed, and checked against the table of metrics.
 
-Refused is what Prometheus refuses, and what it takes but draws nothing or nonsense for: a label that the metric has not,
+Refused is what Prometheus refuses, and what it takes but draws nothing or nonsense for: a label that a metric has not,
 a rate of a gauge, a range without a rate, two sides of an operator whose labels never match.
 """
 
