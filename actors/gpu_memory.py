@@ -133,7 +133,7 @@ def check_memory(
     """
     check_engine(config, model)
     roles = {role.name: role for role in plan.roles}
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for need in needs(config, model):
         known = [size for one in placed if one.role == need.role and (size := gpu_gib.get(one.node)) is not None]
         if not known:

@@ -256,7 +256,7 @@ def follow(client: JobSubmissionClient, job: Job, write: Callable[[str], object]
     if status == "FAILED":
         info = within(CALL_TIMEOUT_S, f"end of {job.id}", lambda: client.get_job_info(job.id))
         # Ray's message ends with the log's last lines, which were just shown.
-        reason = info.message.partition(", last available logs")[0]
+        reason = (info.message or "").partition(", last available logs")[0]
         raise UserError(f"{job.id} failed: {reason}\n  its log is above; once mended, go on with: {job.command}")
     write(f"{job.id}: {status.lower()}{'' if status == 'SUCCEEDED' else f'; go on with: {job.command}'}\n")
     return status == "SUCCEEDED"

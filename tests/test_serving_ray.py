@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -16,11 +17,16 @@ from typing import Any
 import httpx
 import openai
 import pytest
+import ray
 from actors_support import perturbed
+from cluster_kit import fetch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from metrics_kit import Sample, samples, wrong_labels
 
 from actors.cluster import start_cluster
+from actors.run_metrics import RunMetrics
+from actors.telemetry import METRICS, exported_names
 from configs.errors import UserError
 from configs.running import ClusterConfig
 from configs.serving import ServeConfig
@@ -58,7 +64,7 @@ class Served:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """One replica, two versions to swap between."""
     root = tmp_path_factory.mktemp("serving")
-    os.environ["ISOGLOSS_TEST_KEYS"] = KEY
+    os.environ.update({"ISOGLOSS_TEST_KEYS": KEY, "RAY_metrics_report_interval_ms": "1000"})
     folder = ServingFolder(root / "run")
     other = perturbed(POLICY, 1, std=0.02)
     weights = {name: value.detach().clone() for name, value in other.named_parameters()}
@@ -258,6 +264,39 @@ def test_a_version_that_engines_cannot_prove_is_given_up(served: Served) -> None
     events = [json.loads(line) for line in (served.folder.path / "promotions.jsonl").read_text().splitlines()]
     assert [(row["event"], row["version"]) for row in events[-2:]] == [("failed", 2), ("rolled back", 0)]
     assert "probe" in events[-2]["reason"]
+
+
+def test_what_is_served_is_exported(served: Served) -> None:
+    (node,) = ray.nodes()
+    (replica,) = served.endpoint.status()["replicas"]
+    of = ("endpoint", "world")
+    with contextlib.closing(RunMetrics("world-run", 1)) as run:
+        run.offered("refused")
+        expected = {
+            Sample("ray_isogloss_served_version", frozenset({of, ("replica", replica), ("role", "current")})): 0.0,
+            Sample("ray_isogloss_serve_swaps_total", frozenset({of, ("version", "v2"), ("outcome", "given up")})): 1.0,
+            Sample(
+                "ray_isogloss_serve_decisions_total", frozenset({("run", "world-run"), ("outcome", "refused")})
+            ): 1.0,
+        }
+        deadline = time.monotonic() + 30
+        while True:
+            found = samples(fetch(f"http://127.0.0.1:{node['MetricsExportPort']}/metrics"))
+            if expected.items() <= found.items():
+                break
+            assert time.monotonic() < deadline, {one: found.get(one) for one in expected}
+            time.sleep(0.5)
+    assert wrong_labels(found) == []
+    names = {name for metric, entry in METRICS.items() if entry.owner == "endpoint" for name in exported_names(metric)}
+    assert names <= {one.name for one in found}
+    answered = {one: value for one, value in found.items() if one.name == "ray_isogloss_serve_requests_total"}
+    assert {one["status"] for one in answered} >= {"200", "400", "401", "404", "429"}
+    good = sum(value for one, value in answered.items() if one["status"] == "200")
+    timed = {one: value for one, value in found.items() if one.name == "ray_isogloss_serve_request_seconds_count"}
+    assert sum(timed.values()) >= good > 64
+    assert {one["version"] for one in timed} >= {"v0", "v1"}
+    spent = sum(value for one, value in found.items() if one.name == "ray_isogloss_serve_request_seconds_sum")
+    assert 0 < spent / sum(timed.values()) < 60
 
 
 def test_killed_replica_comes_back_with_the_current_weights(served: Served) -> None:
