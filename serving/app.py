@@ -246,7 +246,7 @@ def _wait_until_running(name: str, timeout: float) -> None:
 
 def _end(name: str, desk: Any) -> None:
     # Serve itself stays: on a shared cluster others may use it, and a local one ends with this process.
-    with contextlib.suppress(Exception):  # Ray may be gone already
+    with contextlib.suppress(Exception), _quiet():  # Ray may be gone already
         serve.delete(name)
     with contextlib.suppress(Exception):
         ray.kill(desk)
