@@ -173,7 +173,7 @@ class Telemetry:
 
             entry = METRICS[name]
             if (entry.kind, entry.owner) != (kind, self._owner):
-                raise TypeError(f"{name} is a {entry.kind} of an {entry.owner}, not a {kind} of an {self._owner}")
+                raise TypeError(f"{name} is a {entry.kind} of the {entry.owner}, not a {kind} of the {self._owner}")
             if kind == "histogram":
                 self._made[name] = metrics.Histogram(name, entry.description, list(BUCKETS), entry.all_labels)
             elif kind == "counter":
