@@ -96,7 +96,7 @@ def check_inputs_travel(config: Config, config_file: Path, upload: Upload) -> st
         left_out = "is left out of the upload (by .gitignore, .rayignore, or as runs/)"
         why = left_out if place.exists() else "does not exist"
         raise UserError(
-            f"{field}: {path} {why}, so the job would not find it (relative paths start at {upload.root}, which is what "
+            f"{field}: {path} {why}, so the job would not find it (relative paths start at {upload.root}, which "
             "it gets); name an absolute path on storage that all nodes share"
         )
     return config_file.resolve().relative_to(upload.root).as_posix()

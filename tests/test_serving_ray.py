@@ -266,6 +266,19 @@ def test_a_version_that_engines_cannot_prove_is_given_up(served: Served) -> None
     assert "probe" in events[-2]["reason"]
 
 
+def test_a_second_endpoint_on_the_cluster_is_refused_before_it_starts(served: Served) -> None:
+    other = EngineSettings("other", "float32", 256, 0)
+    for port, message in (
+        (8917, r"127\.0\.0\.1:8917 is where isogloss-world is served on this cluster"),
+        (8918, r"Serve already runs on this cluster and listens on 127\.0\.0\.1:8917 .* set .* serve\.port=8917"),
+    ):
+        with (
+            pytest.raises(UserError, match=message),
+            serving(served.folder, ServeConfig(port=port), other, start_timeout=60, load_timeout=60),
+        ):
+            pass
+
+
 def test_what_is_served_is_exported(served: Served) -> None:
     (node,) = ray.nodes()
     (replica,) = served.endpoint.status()["replicas"]
