@@ -11,6 +11,7 @@ import pytest
 
 from actors import telemetry
 from actors.run_metrics import RunMetrics
+from serving.replica import PolicyReplica
 
 Labels = frozenset[tuple[str, str]]
 
@@ -110,6 +111,26 @@ def test_offline_slices_and_decisions_of_the_gate_are_counted(run: RunMetrics, p
     run.offered("refused")
     assert page.of("isogloss_pairs", "version") == {"file": 3}
     assert page.of("isogloss_serve_decisions", "outcome") == {"refused": 1}
+
+
+def test_a_replica_says_which_version_it_serves_and_as_what(page: Page) -> None:
+    exported = telemetry.Telemetry("endpoint", "m")
+    replica: Any = SimpleNamespace(_exported=exported, _id="a", _assigned=SimpleNamespace(canary={"version": "v2"}))
+    PolicyReplica._show_version(replica, 1)
+    assert page.of("isogloss_served_version", "role") == {"current": 1}
+    PolicyReplica._show_version(replica, 2)
+    replica._assigned.canary = None  # promoted
+    PolicyReplica._show_version(replica, 2)
+    page.gauges.clear()
+    time.sleep(0.1)
+    assert page.of("isogloss_served_version", "role") == {"current": 2}
+    assert page.of("isogloss_served_version", "endpoint") == {"m": 2}
+    given_up: Any = SimpleNamespace(manifest=SimpleNamespace(version=3))
+    PolicyReplica._swapped(replica, given_up, "given up")
+    PolicyReplica._count(replica, "v2-v3", 200)
+    assert page.of("isogloss_serve_swaps", "version") == {"v3": 1}
+    assert page.of("isogloss_serve_requests", "version") == {"v2-v3": 1}
+    exported.close()
 
 
 def test_an_endpoint_s_metric_is_not_a_run_s() -> None:
