@@ -46,10 +46,10 @@ def train(
         plan = PlacementPlan.from_config(resolved)
         print_plan(plan)
         if cluster is not None:
-            from actors.screen import print_nodes
+            from actors.dry_run import check_described
             from configs.nodes import load_cluster
 
-            print_nodes(plan, load_cluster(cluster).resources())
+            check_described(resolved, plan, load_cluster(cluster))
         return
     if cluster is not None:
         raise UserError("--cluster: only describes a cluster for --dry-run; cluster.address names one to run on")

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from actors.collect import RoundCollector
@@ -40,7 +40,7 @@ from rollout.next import next_actions
 from rollout.pairs import MinedPairs, mine_pairs
 from rollout.records import Candidate, Score
 from rollout.staleness import publishes, sample_version, staleness
-from rollout.state import Action
+from rollout.state import Action, reached
 
 POLL_S = 0.02
 LEARNER = "learner"
@@ -50,6 +50,19 @@ def _track(action: Action) -> str:
     if action.kind in ("generate", "score", "pair"):
         return "sample"
     return "publish" if action.kind == "publish" else "learn"
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """What an endpoint made of a version.
+
+    Attributes:
+        outcome: promoted, canary or refused.
+        line: For the screen.
+    """
+
+    outcome: str
+    line: str
 
 
 class Driver:
@@ -64,7 +77,7 @@ class Driver:
         should_stop: Asked several times a second; True ends the run at a resumable point.
         exported: What Ray exports for dashboards; told of everything.
         offer: Told of each published version (its manifest, all evaluations), for an endpoint to serve it; returns
-            what to show.
+            what came of it.
     """
 
     def __init__(
@@ -76,7 +89,7 @@ class Driver:
         metrics: MetricsLog,
         should_stop: Callable[[], bool],
         exported: RunMetrics,
-        offer: Callable[[int, WeightsManifest | None, dict[int, Any]], str | None] | None = None,
+        offer: Callable[[int, WeightsManifest | None, dict[int, Any]], Offered | None] | None = None,
     ) -> None:
         self._config = config
         self._given = inputs
@@ -96,6 +109,8 @@ class Driver:
         Raises:
             StopRequested: A stop was asked for; everything finished is in the journal.
         """
+        trained = [round for round, state in self._team.states().items() if reached(state, "trained")]
+        self._exported.begun(max(trained, default=0))
         self._evaluate(0)
         while actions := self._actions():
             self._start_learning(actions)
@@ -124,6 +139,8 @@ class Driver:
         action = next((a for a in actions if _track(a) == "learn"), None)
         if action is not None and self._learning is None:
             start = self._team.reference if action.kind == "reference" else self._team.train
+            what = "reference log-probabilities" if action.kind == "reference" else "training"
+            self._screen.note(f"round {action.round}: {what}")
             self._learning = action, start(action.round), time.time()
 
     def _finish_learning(self) -> None:
@@ -139,7 +156,8 @@ class Driver:
         return self._should_stop()
 
     def _should_stop(self) -> bool:
-        self._exported.pools([self._team.rollouts, self._team.rewards], self._team.version)
+        pools = [self._team.rollouts, self._team.rewards]
+        self._exported.pools(pools, self._team.version, learning=self._learning is not None)
         return self._stop_asked()
 
     def _clock(self, round: int) -> StageClock:
@@ -264,6 +282,7 @@ class Driver:
         reports: list[Any] = []
         if publishes(self._config.schedule, round):
             self._exported.stage("publishing", round)
+            self._screen.note(f"round {round}: weights v{round} to every actor")
             pools = (self._team.rollouts, self._team.rewards)
             actors = [f"{pool.name} {index}" for pool in pools for index in range(pool.size)]
             with clock.stage("sync", worker=True), _lane(clock, actors, "sync"):
@@ -284,9 +303,10 @@ class Driver:
             return
         result = self._results.get(version)
         manifest = None if result is None else result.manifest
-        line = self._offer_version(version, manifest, self._team.store("evaluations"))
-        if line is not None:
-            self._screen.say(line)
+        offered = self._offer_version(version, manifest, self._team.store("evaluations"))
+        if offered is not None:
+            self._exported.offered(offered.outcome)
+            self._screen.say(offered.line)
 
     def _write_row(self, round: int, reports: list[Any]) -> None:
         _, data = self._team.store("round_state", round)

@@ -119,7 +119,8 @@ class OfflineDriver(Driver):
         with clock.stage("pair"):
             pairs = offline_pairs(self._offline.preferences, self._config.offline.pairs_per_round, action.round)
             languages = Counter(pair.language for pair in pairs)
-            counts = {"pairs": len(pairs), "pairs_by_language": dict(sorted(languages.items()))}
+            counts: dict[str, Any] = {"pairs": len(pairs), "pairs_by_language": dict(sorted(languages.items()))}
+            self._exported.sliced(counts["pairs_by_language"])
             self._team.store("put_pairs", action.round, pairs)
             data = {"counts": counts, "offline_digest": self._digest}
             self._team.store("set_round_state", action.round, action.then, data)

@@ -53,15 +53,11 @@ class PlacementPlan:
         """Read the plan off a config.
 
         Raises:
-            UserError: An engine is split over more GPUs than it reserves.
+            UserError: GPUs are reserved that an engine or a rank cannot use, or that ranks would share.
         """
         rollout, reward, learner, serve = config.rollout, config.reward, config.learner, config.serve
         online = config.offline.path is None
-        if rollout.tensor_parallel > 1 and rollout.gpus_per_actor < rollout.tensor_parallel:
-            raise UserError(
-                f"rollout.gpus_per_actor: {rollout.gpus_per_actor:g} is fewer than rollout.tensor_parallel "
-                f"{rollout.tensor_parallel}; set it to {rollout.tensor_parallel}"
-            )
+        _check_gpus(config)
         return cls(
             Role("rollout", rollout.actors if online else 0, rollout.cpus_per_actor, rollout.gpus_per_actor,
                  ("rollout.actors", "rollout.cpus_per_actor", "rollout.gpus_per_actor")),
@@ -96,6 +92,33 @@ class PlacementPlan:
         ]
         totals = self.totals()
         return [*table, ("total", sum(r.count for r in self.roles), 0.0, 0.0, totals["CPU"], totals["GPU"])]
+
+
+def _check_gpus(config: Config) -> None:
+    rollout, learner = config.rollout, config.learner
+    more = rollout.gpus_per_actor > max(rollout.tensor_parallel, 1)
+    if more or (rollout.tensor_parallel > 1 and rollout.gpus_per_actor < rollout.tensor_parallel):
+        raise UserError(
+            f"rollout.gpus_per_actor: {rollout.gpus_per_actor:g} is {'more' if more else 'fewer'} than "
+            f"rollout.tensor_parallel {rollout.tensor_parallel}; set it to {rollout.tensor_parallel}"
+        )
+    if learner.gpus_per_worker > 1:
+        raise UserError(
+            f"learner.gpus_per_worker: {learner.gpus_per_worker:g}, but a rank trains on one GPU; set it to 1 and "
+            "raise learner.workers"
+        )
+    if learner.workers > 1 and 0 < learner.gpus_per_worker < 1:
+        raise UserError(
+            f"learner.gpus_per_worker: with {learner.gpus_per_worker:g} ranks would share a GPU, with each other or "
+            "with rollouts, and NCCL refuses two ranks on one; set it to 1"
+        )
+    single = {
+        "reward.gpus_per_actor": config.reward.gpus_per_actor,
+        "serve.gpus_per_replica": config.serve.gpus_per_replica,
+    }
+    for name, gpus in single.items():
+        if gpus > 1:
+            raise UserError(f"{name}: {gpus:g}, but the process computes on one GPU; set it to 1")
 
 
 def check_capacity(plan: PlacementPlan, resources: Mapping[str, float]) -> None:

@@ -20,7 +20,6 @@ from actors.offline import OfflineDriver, check_offline, offline_summary
 from actors.pool import StopRequested
 from actors.preflight import check_inputs
 from actors.run_folder import RunFolder, open_run_folder
-from actors.run_metrics import RunMetrics
 from actors.screen import Screen
 from actors.signals import StopFlag
 from actors.team import Team, start_team
@@ -56,13 +55,12 @@ def run_training(
 
     def work(team: Team, folder: RunFolder, metrics: MetricsLog, flag: StopFlag) -> None:
         screen.say(f"rollout, reward and learner actors are up, weights v{team.version}")
-        exported = RunMetrics(config.run.name, config.schedule.rounds)
         with contextlib.ExitStack() as stack:
             offer = None
             if follow is not None:
                 endpoint, offer = stack.enter_context(follow(config, folder))
                 screen.say(f"serving at {endpoint.url}")
-            Driver(config, inputs, team, screen, metrics, flag, exported, offer).run()
+            Driver(config, inputs, team, screen, metrics, flag, team.exported, offer).run()
         _summarise(config, folder, team, screen, inputs.names, time.time() - started)
 
     return _with_team(config, inputs.prompts, resume, screen, what, work)
@@ -77,8 +75,7 @@ def _run_offline(config: Config, resume: bool) -> bool:
     what = f"{len(inputs.preferences)} pairs of {config.offline.path} in {config.schedule.rounds} round(s){skipped}"
 
     def work(team: Team, folder: RunFolder, metrics: MetricsLog, flag: StopFlag) -> None:
-        exported = RunMetrics(config.run.name, config.schedule.rounds)
-        OfflineDriver(inputs, team, screen, metrics, flag, exported).run()
+        OfflineDriver(inputs, team, screen, metrics, flag, team.exported).run()
         _conclude(folder, screen, offline_summary(inputs, team.store("round_states"), time.time() - started))
 
     return _with_team(config, None, resume, screen, what, work)

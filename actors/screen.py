@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from actors.fit import by_node, place
+from actors.fit import Placed, by_node, place
 from actors.placement import PlacementPlan
 from evaluation.heldout import HeldoutResult
 
@@ -31,16 +31,28 @@ def print_plan(plan: PlacementPlan) -> None:
     console.print(table)
 
 
-def print_nodes(plan: PlacementPlan, nodes: Mapping[str, Mapping[str, float]]) -> None:
-    """Which process goes to which node of ``--dry-run --cluster``.
+def print_nodes(plan: PlacementPlan, nodes: Mapping[str, Mapping[str, float]]) -> list[Placed]:
+    """Which process goes to which node of ``--dry-run --cluster``; returns that.
 
     Raises:
         UserError: A process finds none.
     """
+    placed = place(plan, nodes)
     table = Table(title="Nodes", title_justify="left")
     for column in ("node", "processes", "CPUs", "GPUs"):
         table.add_column(column, justify="right" if column.endswith("s") and column != "processes" else "left")
-    for row in by_node(place(plan, nodes), nodes, plan):
+    for row in by_node(placed, nodes, plan):
+        table.add_row(*row)
+    console.print(table)
+    return placed
+
+
+def print_memory(rows: Sequence[tuple[str, ...]]) -> None:
+    """What each process keeps on a GPU, from ``gpu_memory.check_memory``."""
+    table = Table(title="Memory of each GPU, GiB (activations are not counted)", title_justify="left")
+    for column in ("processes", "of which", "counted", "there is"):
+        table.add_column(column, justify="right" if column in ("counted", "there is") else "left")
+    for row in rows:
         table.add_row(*row)
     console.print(table)
 
@@ -79,6 +91,11 @@ class Screen:
         if self._quiet:
             return
         console.print(f"[dim]{time.monotonic() - self._started:6.1f}s[/dim]  {text}")
+
+    def note(self, text: str) -> None:
+        """One line where the output is a file or a job's log; a terminal shows progress instead."""
+        if not console.is_terminal:
+            self.say(text)
 
     @contextmanager
     def stage(self, title: str) -> Iterator[StageProgress]:

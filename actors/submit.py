@@ -209,7 +209,9 @@ def submit_run(
     check_upload(upload)
     from ray.job_submission import JobSubmissionClient
 
-    logging.getLogger("ray").setLevel(logging.ERROR)  # what is left out of the upload is said here
+    # What is left out of the upload is said here, and each of Ray's loggers has a level of its own.
+    for name in ["ray", *(name for name in logging.root.manager.loggerDict if name.startswith("ray."))]:
+        logging.getLogger(name).setLevel(logging.ERROR)
     client = within(CALL_TIMEOUT_S, url, lambda: JobSubmissionClient(url))
     known = within(CALL_TIMEOUT_S, f"{url}: list of jobs", lambda: _statuses(client))
     again = shlex.join(["isogloss", "submit", str(config_file), *overrides, *(["--address", url] if address else [])])
@@ -253,6 +255,8 @@ def follow(client: JobSubmissionClient, job: Job, write: Callable[[str], object]
         return True
     if status == "FAILED":
         info = within(CALL_TIMEOUT_S, f"end of {job.id}", lambda: client.get_job_info(job.id))
-        raise UserError(f"{job.id} failed: {info.message}\n  its log is above; once mended, go on with: {job.command}")
+        # Ray's message ends with the log's last lines, which were just shown.
+        reason = (info.message or "").partition(", last available logs")[0]
+        raise UserError(f"{job.id} failed: {reason}\n  its log is above; once mended, go on with: {job.command}")
     write(f"{job.id}: {status.lower()}{'' if status == 'SUCCEEDED' else f'; go on with: {job.command}'}\n")
     return status == "SUCCEEDED"

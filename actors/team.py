@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +19,7 @@ from actors.pool import Pool
 from actors.reward import create_reward_actor
 from actors.rollout import create_rollout_actor
 from actors.run_folder import RunFolder
+from actors.run_metrics import RunMetrics
 from actors.shared import check_shared
 from actors.signals import StopFlag, stop_on_signals
 from actors.store import create_store_actor
@@ -42,11 +44,13 @@ class Team:
         prompts: The train prompts, which reward actors need for their reward prompts; None offline, where there are
             neither rollout nor reward actors.
         folder: The run's folder.
+        exported: What Ray exports of the run.
     """
 
-    def __init__(self, config: Config, prompts: PromptSet | None, folder: RunFolder) -> None:
+    def __init__(self, config: Config, prompts: PromptSet | None, folder: RunFolder, exported: RunMetrics) -> None:
         self.config = config
         self.folder = folder
+        self.exported = exported
         self._prompts = prompts
         self._groups = PlacementGroups()
         self.store_seconds = 0.0
@@ -183,9 +187,10 @@ def start_team(config: Config, prompts: PromptSet | None, folder: RunFolder, fla
         check_each_fits(plan, cluster.nodes)
         models = {"model.policy": config.model.policy, "model.reference": config.model.reference}
         check_shared(folder.path, models, config.cluster.start_timeout_s)
-        team = Team(config, prompts, folder)
-        try:
-            team.start()
-            yield team
-        finally:
-            team.close()
+        with contextlib.closing(RunMetrics(config.run.name, config.schedule.rounds)) as exported:
+            team = Team(config, prompts, folder, exported)
+            try:
+                team.start()
+                yield team
+            finally:
+                team.close()

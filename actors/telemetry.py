@@ -2,11 +2,13 @@
 
 ``/metrics`` of a node shows them as ``ray_<name>``, counters with ``_total`` as Prometheus wants it, histograms as
 ``_bucket``, ``_sum`` and ``_count``. ``deploy/grafana/isogloss.json`` draws them. Every metric of a run has a label
-``run`` besides its own, since several runs may share a cluster.
+``run`` besides its own, and every metric of an endpoint a label ``endpoint`` (the model's name in requests), since
+several may share a cluster.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,16 +17,22 @@ Kind = Literal["gauge", "counter", "histogram"]
 
 # Seconds; from a cached token to a slow generation.
 BUCKETS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+REFRESH_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric: what it is, and its labels besides ``run``, which the serving replicas' own do not have."""
+    """One metric: what it is, and its labels besides the owner's."""
 
     kind: Kind
     description: str
     labels: tuple[str, ...] = ()
-    served: bool = False  # set by the serving replicas instead of the driver
+    owner: Literal["run", "endpoint"] = "run"  # set by the driver, or by the serving replicas
+
+    @property
+    def all_labels(self) -> tuple[str, ...]:
+        """Every label, the owner's first."""
+        return self.owner, *self.labels
 
 
 METRICS: dict[str, Metric] = {
@@ -32,6 +40,9 @@ METRICS: dict[str, Metric] = {
     "isogloss_round": Metric("gauge", "Round that the driver works at, from 1; 0 before the first."),
     "isogloss_rounds": Metric("gauge", "Rounds that the run has in all."),
     "isogloss_tokens": Metric("counter", "Completion tokens sampled.", ("language", "version")),
+    "isogloss_tokens_per_second": Metric(
+        "gauge", "Completion tokens a second of the newest round's sampling.", ("language",)
+    ),
     "isogloss_candidates": Metric("counter", "Answers and translations sampled.", ("language", "version")),
     "isogloss_gate_outcomes": Metric(
         "counter", "Candidates by what the gates said: ok or why refused.", ("language", "gate", "version")
@@ -56,8 +67,23 @@ METRICS: dict[str, Metric] = {
     "isogloss_heldout_right_language": Metric(
         "gauge", "Share of held-out answers in the right language.", ("language", "version")
     ),
-    "isogloss_serve_requests": Metric("counter", "Served requests.", ("version", "status"), True),
-    "isogloss_serve_request_seconds": Metric("histogram", "Time of a served request.", ("version",), True),
+    "isogloss_serve_decisions": Metric(
+        "counter", "Versions that the gate of the endpoint promoted, made the canary, or refused.", ("outcome",)
+    ),
+    "isogloss_served_version": Metric(
+        "gauge",
+        "Weight version that a replica serves, as the current one or as the canary.",
+        ("replica", "role"),
+        "endpoint",
+    ),
+    "isogloss_serve_swaps": Metric(
+        "counter",
+        "Attempts of a replica to swap in a version: loaded, or given up.",
+        ("version", "outcome"),
+        "endpoint",
+    ),
+    "isogloss_serve_requests": Metric("counter", "Served requests.", ("version", "status"), "endpoint"),
+    "isogloss_serve_request_seconds": Metric("histogram", "Time of a served request.", ("version",), "endpoint"),
 }
 
 
@@ -72,38 +98,53 @@ def exported_names(name: str) -> tuple[str, ...]:
 
 
 class Telemetry:
-    """Sets a run's metrics; they leave through the node that this process runs on. Needs an initialised Ray.
+    """Sets the metrics of a run or of an endpoint; they leave through the node that this process runs on.
+
+    A thread sets all gauges again once a second until ``close``: Ray's agent drops those of which it hears nothing for
+    two exports, and who sets them may wait for minutes for actors to start or for weights to arrive.
+
+    Needs an initialised Ray, and must be closed before Ray is left.
 
     Args:
-        run: Value of the label ``run``.
+        owner: Whose: ``run`` or ``endpoint``.
+        name: Value of that label.
     """
 
-    def __init__(self, run: str) -> None:
-        self._run = run
+    def __init__(self, owner: Literal["run", "endpoint"], name: str) -> None:
+        self._owner, self._name = owner, name
         self._made: dict[str, Any] = {}
         self._gauges: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
         self._stage: str | None = None
+        self._lock = threading.RLock()
+        self._closed = threading.Event()
+        self._heart = threading.Thread(target=self._beat, name="telemetry", daemon=True)
+        self._heart.start()
 
     def set(self, name: str, value: float | None, **labels: object) -> None:
         """Set a gauge; None (not known) leaves it as it is."""
         if value is not None:
             tags = self._labels(labels)
-            self._metric(name, "gauge").set(float(value), tags)
-            self._gauges[name, tuple(sorted(tags.items()))] = float(value)
+            with self._lock:
+                self._metric(name, "gauge").set(float(value), tags)
+                self._gauges[name, tuple(sorted(tags.items()))] = float(value)
 
-    def refresh(self) -> None:
-        """Set all gauges to what they are: Ray's agent drops those of which it hears nothing for two exports."""
-        for (name, tags), value in self._gauges.items():
-            self._made[name].set(value, dict(tags))
+    def forget(self, name: str, **labels: object) -> None:
+        """No longer set a gauge again where it has these labels; it vanishes after two exports."""
+        gone = {(key, str(value)) for key, value in labels.items()}
+        with self._lock:
+            for key in [key for key in self._gauges if key[0] == name and gone <= set(key[1])]:
+                del self._gauges[key]
 
     def count(self, name: str, amount: float, **labels: object) -> None:
         """Add to a counter."""
         if amount > 0:
-            self._metric(name, "counter").inc(float(amount), self._labels(labels))
+            with self._lock:
+                self._metric(name, "counter").inc(float(amount), self._labels(labels))
 
     def observe(self, name: str, seconds: float, **labels: object) -> None:
         """Add a sample to a histogram."""
-        self._metric(name, "histogram").observe(seconds, self._labels(labels))
+        with self._lock:
+            self._metric(name, "histogram").observe(seconds, self._labels(labels))
 
     def stage(self, name: str) -> None:
         """The driver is in another stage now."""
@@ -112,21 +153,31 @@ class Telemetry:
         self.set("isogloss_stage", 1, stage=name)
         self._stage = name
 
+    def close(self) -> None:
+        """End the thread; safe to call more than once."""
+        self._closed.set()
+        self._heart.join()
+
+    def _beat(self) -> None:
+        while not self._closed.wait(REFRESH_S):
+            with self._lock:
+                for (name, tags), value in self._gauges.items():
+                    self._made[name].set(value, dict(tags))
+
     def _labels(self, labels: Mapping[str, object]) -> dict[str, str]:
-        return {"run": self._run, **{key: str(value) for key, value in labels.items()}}
+        return {self._owner: self._name, **{key: str(value) for key, value in labels.items()}}
 
     def _metric(self, name: str, kind: Kind) -> Any:
         if name not in self._made:
             from ray.util import metrics
 
             entry = METRICS[name]
-            if entry.kind != kind:
-                raise TypeError(f"{name} is a {entry.kind}, not a {kind}")
-            tags = ("run", *entry.labels)
+            if (entry.kind, entry.owner) != (kind, self._owner):
+                raise TypeError(f"{name} is a {entry.kind} of the {entry.owner}, not a {kind} of the {self._owner}")
             if kind == "histogram":
-                self._made[name] = metrics.Histogram(name, entry.description, list(BUCKETS), tags)
+                self._made[name] = metrics.Histogram(name, entry.description, list(BUCKETS), entry.all_labels)
             elif kind == "counter":
-                self._made[name] = metrics.Counter(name, entry.description, tags)
+                self._made[name] = metrics.Counter(name, entry.description, entry.all_labels)
             else:
-                self._made[name] = metrics.Gauge(name, entry.description, tags)
+                self._made[name] = metrics.Gauge(name, entry.description, entry.all_labels)
         return self._made[name]

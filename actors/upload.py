@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from configs.errors import UserError
+from configs.load import config_files
 from configs.schema import Config
 
 logger = logging.getLogger(__name__)
@@ -83,28 +84,48 @@ def check_inputs_travel(config: Config, config_file: Path, upload: Upload) -> st
     Raises:
         UserError: Names the field and the file or folder.
     """
-    named = {"config": config_file}
-    if not config_file.resolve().is_relative_to(upload.root):
-        raise UserError(f"{config_file}: is not below {upload.root}, which is what the job gets; copy it there")
-    named |= {"model.policy": config.model.policy}
-    if config.model.reference is not None:
-        named["model.reference"] = config.model.reference
-    if config.anchor.path is not None:
-        named["anchor.path"] = config.anchor.path
-    if config.candidates.untranslated_ids is not None:
-        named["candidates.untranslated_ids"] = config.candidates.untranslated_ids
-    for field, text in (("prompts.train", config.prompts.train), ("prompts.heldout", config.prompts.heldout)):
-        for code in config.languages.codes if text is not None else ():
-            named[f"{field} ({code})"] = Path(str(text).replace("{lang}", code))
-    for field, path in named.items():
+    for file in config_files(config_file):
+        if not file.resolve().is_relative_to(upload.root):
+            raise UserError(f"{file}: is not below {upload.root}, which is what the job gets; copy it there")
+    for field, path in _named(config, config_file):
         if path.is_absolute() and field != "config":
             continue  # on the cluster's storage: the job's own checks look there
         place = path.resolve()
         if place.is_relative_to(upload.root) and place.relative_to(upload.root).as_posix() in upload:
             continue
         left_out = "is left out of the upload (by .gitignore, .rayignore, or as runs/)"
+        why = left_out if place.exists() else "does not exist"
         raise UserError(
-            f"{field}: {path} {left_out if place.exists() else 'does not exist'}, so the job would not find it; name "
-            "an absolute path on storage that all nodes share"
+            f"{field}: {path} {why}, so the job would not find it (relative paths start at {upload.root}, which "
+            "it gets); name an absolute path on storage that all nodes share"
         )
     return config_file.resolve().relative_to(upload.root).as_posix()
+
+
+def _named(config: Config, config_file: Path) -> Iterator[tuple[str, Path]]:
+    """Every file or folder that the job reads, with the field that names it."""
+    for file in config_files(config_file):
+        yield "config", file
+    for field, path in (
+        ("model.policy", config.model.policy),
+        ("model.reference", config.model.reference),
+        ("reward.model", config.reward.model),
+        ("anchor.path", config.anchor.path),
+        ("candidates.untranslated_ids", config.candidates.untranslated_ids),
+        ("serve.api_keys_file", config.serve.api_keys_file),
+    ):
+        if path is not None:
+            yield field, path
+    for field, text, codes in (
+        ("prompts.train", config.prompts.train, config.languages.codes),
+        ("prompts.heldout", config.prompts.heldout, config.evaluated),
+        ("offline.path", config.offline.path, config.languages.codes),
+    ):
+        if text is None:
+            continue
+        if "{lang}" not in text:
+            yield field, Path(text)
+        elif not codes:  # offline: whatever languages there are
+            yield field, Path(text.partition("{lang}")[0] + "x").parent
+        for code in codes if "{lang}" in text else ():
+            yield f"{field} ({code})", Path(text.replace("{lang}", code))

@@ -49,6 +49,12 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         raise UserError(f"{path}: " + _explain(error)) from None
 
 
+def config_files(path: Path) -> list[Path]:
+    """A config file that could be loaded, and those that it extends, directly or not."""
+    parent = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader).get(EXTENDS)
+    return [path, *([] if parent is None else config_files(path.parent / parent))]
+
+
 def load_section(path: Path | None, name: str, model: type[S], overrides: Sequence[str] = ()) -> S:
     """Read one section alone, from a file that holds its fields, or a config that has it among others.
 

@@ -18,12 +18,21 @@ class NodeGroup(Section):
     count: int = Field(1, ge=1, description="How many.")
     cpus: float = Field(..., ge=0, description="CPUs that Ray lends on each.")
     gpus: float = Field(0.0, ge=0, description="GPUs that Ray lends on each.")
+    gpu_memory_gb: float | None = Field(None, gt=0, description="GiB of each GPU; without it memory is not checked.")
+
+
+class StoredModel(Section):
+    """A model on the cluster's storage that is not on this machine."""
+
+    path: Path = Field(..., description="As `model.policy` names it.")
+    config: Path = Field(..., description="Its config.json, relative to the description's file.")
 
 
 class DescribedCluster(Section):
     """All nodes of a cluster."""
 
     nodes: list[NodeGroup] = Field(..., min_length=1)
+    models: list[StoredModel] = Field(default_factory=list)
 
     def resources(self) -> dict[str, dict[str, float]]:
         """CPU and GPU of every node, by name."""
@@ -32,6 +41,16 @@ class DescribedCluster(Section):
             for group in self.nodes
             for index in range(group.count)
         }
+
+    def gpu_memory(self) -> dict[str, float | None]:
+        """GiB of the GPUs of every node, by its name; None where the description does not say."""
+        return {f"{group.name}-{index}": group.gpu_memory_gb for group in self.nodes for index in range(group.count)}
+
+    def model_config_of(self, policy: Path) -> Path | None:
+        """The ``config.json`` of a model: of the folder if it is here, else as described; None if neither."""
+        if (policy / "config.json").is_file():
+            return policy / "config.json"
+        return next((model.config for model in self.models if model.path == policy), None)
 
 
 def load_cluster(path: Path) -> DescribedCluster:
@@ -54,4 +73,8 @@ def load_cluster(path: Path) -> DescribedCluster:
     names = [group.name for group in cluster.nodes]
     if len(set(names)) < len(names):
         raise UserError(f"{path}: nodes: two groups have the same name; give each its own")
-    return cluster
+    models = [model.model_copy(update={"config": path.parent / model.config}) for model in cluster.models]
+    for model in models:
+        if not model.config.is_file():
+            raise UserError(f"{path}: models: {model.config} does not exist; name the config.json of {model.path}")
+    return cluster.model_copy(update={"models": models})

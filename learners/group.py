@@ -84,7 +84,7 @@ class LearnerGroup:
         gpu = config.learner.gpus_per_worker > 0
         local = {} if config.cluster.address else LOOPBACK_ENVIRONMENT
         self._env = {**({} if gpu else CPU_ENVIRONMENT | local), **(env or {})}
-        self._name = f"learner-mailbox-{uuid.uuid4().hex[:12]}"
+        self._name = f"isogloss-{config.run.name}-learner-mailbox-{uuid.uuid4().hex[:12]}"
         self._storage = self._run_dir / f".{self._name}"
         self._mailbox: Any = None
         self._fit: threading.Thread | None = None

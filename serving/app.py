@@ -95,8 +95,8 @@ def serving(
         UserError: No key where one is configured, the port is taken, or the replicas do not start.
     """
     keys = read_keys(config)
-    _check_port(config)
     name = application_name(settings)
+    _check_port(config, name)
     url = f"http://{config.host}:{config.port}/v1"
     desk = start_desk(folder, config, name, load_timeout, url)
     with _quiet():
@@ -217,16 +217,8 @@ def bind(
     return application
 
 
-def _check_port(config: ServeConfig) -> None:
-    running = _get_global_client(raise_if_no_controller_running=False)
-    if running is not None:
-        # On a cluster that was joined: Serve is there for another application, or since an endpoint that ended.
-        there = running.http_config
-        if (there.host, there.port) != (config.host, config.port):
-            raise UserError(
-                f"serve.port: Ray Serve runs on this cluster already and listens on {there.host}:{there.port}, for all "
-                "applications; set serve.host and serve.port to that, or end it by `serve shutdown`"
-            )
+def _check_port(config: ServeConfig, name: str) -> None:
+    if _serve_runs_there(config, name):
         return
     # Serve would try for half a minute and then say so in a log.
     with socket.socket(socket.AF_INET6 if ":" in config.host else socket.AF_INET) as probe:
@@ -236,6 +228,35 @@ def _check_port(config: ServeConfig) -> None:
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise UserError(f"serve.port: {config.port} is in use on {config.host}; choose another") from None
+
+
+def _serve_runs_there(config: ServeConfig, name: str) -> bool:
+    """Whether Serve runs on this cluster already, from an earlier endpoint, and listens where this one shall.
+
+    Serve starts once in a cluster's life and keeps its first address. What a killed run left of its own endpoint is
+    taken away, so that the run can be started again.
+
+    Raises:
+        UserError: Serve listens elsewhere, or another endpoint has the place.
+    """
+    client = _get_global_client(raise_if_no_controller_running=False)
+    if client is None:
+        return False
+    has = client.http_config
+    if (has.host, has.port) != (config.host, config.port):
+        raise UserError(
+            f"serve.port: Ray Serve already runs on this cluster and listens on {has.host}:{has.port} as long as the "
+            f"cluster lives, not on {config.host}:{config.port}; set serve.host={has.host} serve.port={has.port}"
+        )
+    applications = serve.status().applications
+    if others := sorted(other for other in applications if other.startswith("isogloss-") and other != name):
+        raise UserError(
+            f"serve.port: {has.host}:{has.port} is where {', '.join(others)} is served on this cluster; wait for its "
+            "end, or end it"
+        )
+    if name in applications:
+        serve.delete(name)
+    return True
 
 
 def _wait_until_running(name: str, timeout: float) -> None:

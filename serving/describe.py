@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
+from transformers.utils.logging import disable_progress_bar
 
 from configs.errors import UserError
 from learners.checkpoint import STATE_FILE, read_state
@@ -40,6 +41,7 @@ def describe(folder: Path, version: int) -> WeightsManifest:
         UserError: The folder is no model, or its weights are not those that its ``state.json`` names.
     """
     weights = folder_weights(folder)
+    disable_progress_bar()  # a job's log would show it as lines
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True).eval()
     except (OSError, ValueError, KeyError) as error:

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from actors.driver import Offered
 from actors.run_folder import RunFolder
 from configs.schema import Config
 from evaluation.heldout import HeldoutResult
@@ -16,7 +17,7 @@ from serving.engine import EngineSettings
 from serving.folder import Served, ServingFolder
 from serving.gate import Verdict, judge
 
-Offer = Callable[[int, WeightsManifest | None, dict[int, Any]], str | None]
+Offer = Callable[[int, WeightsManifest | None, dict[int, Any]], Offered | None]
 
 
 def engine_settings(config: Config) -> EngineSettings:
@@ -48,7 +49,7 @@ class Follower:
             self._decided.add(0)
         return self._serving
 
-    def offer(self, version: int, manifest: WeightsManifest | None, evaluations: dict[int, Any]) -> str | None:
+    def offer(self, version: int, manifest: WeightsManifest | None, evaluations: dict[int, Any]) -> Offered | None:
         """Judge a version, and promote it if it passes.
 
         Args:
@@ -57,7 +58,7 @@ class Follower:
             evaluations: Held-out results by version, as the journal has them.
 
         Returns:
-            A line for the screen; None if the version was decided before or cannot be judged yet.
+            What came of it; None if the version was decided before or cannot be judged yet.
         """
         gate = self._config.serve.gate
         if version in self._decided or (gate.needs_evaluation and version not in evaluations):
@@ -77,11 +78,12 @@ class Follower:
         self._decided.add(version)
         if not verdict.passed:
             self._serving.refuse(Served(version, known.checksum), verdict, "run")
-            return f"serving: v{version} refused, {verdict.reason}"
+            return Offered("refused", f"serving: v{version} refused, {verdict.reason}")
         canary = self._config.serve.canary_share > 0
         served = self._serving.add(model, known)
         self._serving.promote(served, verdict, "run", canary)
-        return f"serving: v{version} {'is the canary' if canary else 'promoted'}, {verdict.reason}"
+        done = "is the canary" if canary else "promoted"
+        return Offered("canary" if canary else "promoted", f"serving: v{version} {done}, {verdict.reason}")
 
 
 @contextlib.contextmanager

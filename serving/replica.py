@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from ray import serve
-from ray.util.metrics import Counter, Histogram
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -20,6 +19,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from actors.telemetry import Telemetry
 from configs.serving import ServeConfig
 from serving.access import check_key
 from serving.contact import DeskContact
@@ -35,7 +35,6 @@ logger = logging.getLogger(__name__)
 _DESK_S = 30.0  # one answer of the desk, its long poll included, and its restart if it dies
 _JOIN_S = 60.0  # the same for a replica that starts: without the desk it cannot go on
 _AGAIN_S = 0.2  # between a question that failed and the next
-_LATENCY_S = [0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100]
 
 
 class PolicyReplica:
@@ -70,10 +69,7 @@ class PolicyReplica:
         self._id = serve.get_replica_context().replica_tag
         self._desk = DeskContact(desk)
         self._broken = ""
-        self._requests = Counter("isogloss_serve_requests", "Requests answered.", tag_keys=("version", "status"))
-        self._seconds = Histogram(
-            "isogloss_serve_request_seconds", "From admission to the last byte.", _LATENCY_S, tag_keys=("version",)
-        )
+        self._exported = Telemetry("endpoint", settings.name)
         assigned: Assignment = await self._desk.ask(_JOIN_S, "join", self._id)
         self._engine = await ServingEngine.start(Path(assigned.folder), settings, self._config)
         # Unproven until here, and there may be a newer one already: not ready before it has the one that is wanted.
@@ -102,6 +98,7 @@ class PolicyReplica:
     ) -> None:
         manifest = self._engine.manifest
         assert manifest is not None, "reports follow a load that was proven"
+        self._show_version(manifest.version)
         self._facts = {
             "version": manifest.version,
             "checksum": manifest.checksum,
@@ -128,6 +125,7 @@ class PolicyReplica:
     async def _take(self, wanted: Assignment) -> None:
         if wanted.manifest == self._assigned.manifest:
             self._assigned = wanted
+            self._show_version(wanted.manifest.version)  # a canary may have become the current version
             return
         refused: Served | None = None
         reason = ""
@@ -140,6 +138,7 @@ class PolicyReplica:
                 refused = Served(wanted.manifest.version, wanted.manifest.checksum)
                 reason = f"v{wanted.manifest.version}: {failure or type(failure).__name__}"
                 error = await self._go_back(reason)
+        self._swapped(wanted, "loaded" if refused is None else "given up")
         if refused is None:
             logger.info("v%d is in, %d requests span it", wanted.manifest.version, still_inside)
         # With the door open: a desk that is away must not keep requests waiting.
@@ -160,6 +159,10 @@ class PolicyReplica:
             self._broken = f"{reason}; and going back failed: {second}"
             raise
 
+    def _swapped(self, wanted: Assignment, outcome: str) -> None:
+        version = f"v{wanted.manifest.version}"
+        self._exported.count("isogloss_serve_swaps", 1, version=version, outcome=outcome)
+
     async def check_health(self) -> None:
         """Called by Serve; raising has the replica replaced."""
         if self._broken:
@@ -169,6 +172,8 @@ class PolicyReplica:
         await self._engine.check()
 
     async def __del__(self) -> None:
+        if hasattr(self, "_exported"):
+            self._exported.close()
         following = getattr(self, "_following", None)
         if following is not None:
             following.cancel()
@@ -319,10 +324,16 @@ class PolicyReplica:
         self._door.leave(ticket)
         if count:
             self._count(ticket.versions, ticket.status)
-        self._seconds.observe(time.monotonic() - begun, {"version": ticket.versions})
+        self._exported.observe("isogloss_serve_request_seconds", time.monotonic() - begun, version=ticket.versions)
 
     def _count(self, versions: str, status: int) -> None:
-        self._requests.inc(1, {"version": versions, "status": str(status)})
+        self._exported.count("isogloss_serve_requests", 1, version=versions, status=status)
+
+    def _show_version(self, version: int) -> None:
+        canary = self._assigned.canary
+        role = "canary" if canary is not None and canary["version"] == f"v{version}" else "current"
+        self._exported.forget("isogloss_served_version")  # it may have had the other role
+        self._exported.set("isogloss_served_version", version, replica=self._id, role=role)
 
 
 class _Stream(StreamingResponse):

@@ -50,7 +50,7 @@ class Served:
 @contextlib.contextmanager
 def serve_two_versions(root: Path, config: ServeConfig) -> Iterator[Served]:
     """On a Ray cluster of its own; version 0 is current, 1 is kept."""
-    os.environ[KEYS_VARIABLE] = KEY
+    os.environ.update({KEYS_VARIABLE: KEY, "RAY_metrics_report_interval_ms": "1000"})
     folder = ServingFolder(root / "run")
     other = perturbed(POLICY, 1, std=0.02)
     weights = {name: value.detach().clone() for name, value in other.named_parameters()}

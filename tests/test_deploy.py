@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import promql_kit
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -172,17 +173,39 @@ def test_dashboard_draws_every_metric_of_the_table_and_no_other() -> None:
     assert missing == [], "defined, but not drawn"
     for panel in dashboard["panels"]:
         for target in panel.get("targets", []):
-            used = set(re.findall(r"[{,(]\s*(\w+)(?:=~|!=|=)", target["expr"]))
-            metric = re.search(r"ray_(isogloss_[a-z_]+?)(?:_total|_bucket|_sum|_count)?\b", target["expr"])
-            assert metric
-            labels = {"run", *METRICS[metric[1]].labels}
-            assert used <= labels, f"{panel['title']}: {used - labels} is no label of {metric[1]}"
+            labels = promql_kit.check(target["expr"])
             shown = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
             assert shown <= labels, f"{panel['title']}: legend {shown - labels}"
+    asked = {name for text in texts for name in re.findall(r"\$(\w+)", text)}
+    variables = {one["name"]: one for one in dashboard["templating"]["list"]}
+    assert asked <= set(variables), "a variable that the dashboard has not"
+    for name in asked:
+        metric, label = re.fullmatch(r"label_values\((\w+), (\w+)\)", variables[name]["query"]).groups()  # type: ignore[union-attr]
+        assert label in promql_kit.kinds()[metric][1]
     boxes = [panel["gridPos"] for panel in dashboard["panels"]]
     cells = [(x, y) for b in boxes for x in range(b["x"], b["x"] + b["w"]) for y in range(b["y"], b["y"] + b["h"])]
     assert len(cells) == len(set(cells)), "panels overlap"
     assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('ray_isogloss_round{runs="x"}', "runs is no label"),
+        ("ray_isogloss_rund", "not exported"),
+        ("rate(ray_isogloss_round[1m])", "no counter"),
+        ("rate(ray_isogloss_pairs_total)", "no counter over a time"),
+        ("ray_isogloss_pairs_total[1m]", "no series"),
+        ("sum by (gate) (ray_isogloss_pairs_total)", "sum by"),
+        ("histogram_quantile(0.5, sum by (run) (ray_isogloss_sync_seconds_bucket))", "no le"),
+        ("sum by (language) (ray_isogloss_pairs_total) / sum(ray_isogloss_pairs_total)", "never match"),
+        ("sum(ray_isogloss_pairs_total", "ends too early"),
+        ("sum(ray_isogloss_pairs_total))", "left over"),
+    ],
+)
+def test_wrong_expressions_are_found(text: str, message: str) -> None:
+    with pytest.raises(promql_kit.Wrong, match=message):
+        promql_kit.check(text)
 
 
 def test_prometheus_reads_the_file_that_ray_writes() -> None:

@@ -46,10 +46,14 @@ def test_each_version_is_judged_once_and_only_when_it_can_be(config: Config, run
     evaluations = {0: result(0, [0.5, 0.75] * 20).to_json()}
     assert follower.offer(1, manifest(1), evaluations) is None  # not evaluated yet
     evaluations[1] = result(1, [0.75, 1.0] * 20).to_json()
-    assert "v1 promoted" in (follower.offer(1, manifest(1), evaluations) or "")
+    promoted = follower.offer(1, manifest(1), evaluations)
+    assert promoted is not None
+    assert (promoted.outcome, "v1 promoted" in promoted.line) == ("promoted", True)
     assert follower.offer(1, manifest(1), evaluations) is None
     evaluations[2] = result(2, [0.0, 0.25] * 20).to_json()
-    assert "v2 refused" in (follower.offer(2, manifest(2), evaluations) or "")
+    refused = follower.offer(2, manifest(2), evaluations)
+    assert refused is not None
+    assert (refused.outcome, "v2 refused" in refused.line) == ("refused", True)
     # After a restart nothing is judged again, and what was served is served.
     again = Follower(config, run)
     assert (again.prepare().read() or state).current.version == 1

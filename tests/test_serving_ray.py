@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -16,12 +17,19 @@ import httpx
 import openai
 import psutil
 import pytest
+import ray
+from cluster_kit import fetch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from metrics_kit import Sample, samples, wrong_labels
 from serving_kit import KEY, KEYS_VARIABLE, PASSED, QUESTION, Served, serve_two_versions
 
+from actors.run_metrics import RunMetrics
+from actors.telemetry import METRICS, exported_names
 from configs.errors import UserError
 from configs.serving import ServeConfig
+from serving.app import serving
+from serving.engine import EngineSettings
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.timeout(400)]
 
@@ -228,6 +236,52 @@ def test_a_version_that_engines_cannot_prove_is_given_up(served: Served) -> None
     events = [json.loads(line) for line in (served.folder.path / "promotions.jsonl").read_text().splitlines()]
     assert [(row["event"], row["version"]) for row in events[-2:]] == [("failed", 2), ("rolled back", 0)]
     assert "probe" in events[-2]["reason"]
+
+
+def test_a_second_endpoint_on_the_cluster_is_refused_before_it_starts(served: Served) -> None:
+    other = EngineSettings("other", "float32", 256, 0)
+    for port, message in (
+        (8917, r"127\.0\.0\.1:8917 is where isogloss-world is served on this cluster"),
+        (8918, r"Serve already runs on this cluster and listens on 127\.0\.0\.1:8917 .* set .* serve\.port=8917"),
+    ):
+        with (
+            pytest.raises(UserError, match=message),
+            serving(served.folder, ServeConfig(port=port), other, start_timeout=60, load_timeout=60),
+        ):
+            pass
+
+
+def test_what_is_served_is_exported(served: Served) -> None:
+    (node,) = ray.nodes()
+    (replica,) = served.endpoint.status()["replicas"]
+    of = ("endpoint", "world")
+    with contextlib.closing(RunMetrics("world-run", 1)) as run:
+        run.offered("refused")
+        expected = {
+            Sample("ray_isogloss_served_version", frozenset({of, ("replica", replica), ("role", "current")})): 0.0,
+            Sample("ray_isogloss_serve_swaps_total", frozenset({of, ("version", "v2"), ("outcome", "given up")})): 1.0,
+            Sample(
+                "ray_isogloss_serve_decisions_total", frozenset({("run", "world-run"), ("outcome", "refused")})
+            ): 1.0,
+        }
+        deadline = time.monotonic() + 30
+        while True:
+            found = samples(fetch(f"http://127.0.0.1:{node['MetricsExportPort']}/metrics"))
+            if expected.items() <= found.items():
+                break
+            assert time.monotonic() < deadline, {one: found.get(one) for one in expected}
+            time.sleep(0.5)
+    assert wrong_labels(found) == []
+    names = {name for metric, entry in METRICS.items() if entry.owner == "endpoint" for name in exported_names(metric)}
+    assert names <= {one.name for one in found}
+    answered = {one: value for one, value in found.items() if one.name == "ray_isogloss_serve_requests_total"}
+    assert {one["status"] for one in answered} >= {"200", "400", "401", "404", "429"}
+    good = sum(value for one, value in answered.items() if one["status"] == "200")
+    timed = {one: value for one, value in found.items() if one.name == "ray_isogloss_serve_request_seconds_count"}
+    assert sum(timed.values()) >= good > 64
+    assert {one["version"] for one in timed} >= {"v0", "v1"}
+    spent = sum(value for one, value in found.items() if one.name == "ray_isogloss_serve_request_seconds_sum")
+    assert 0 < spent / sum(timed.values()) < 60
 
 
 def test_killed_desk_comes_back_and_nobody_notices(served: Served) -> None:

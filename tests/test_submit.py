@@ -9,7 +9,9 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator
+from contextlib import chdir
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -93,6 +95,9 @@ def test_too_large_an_upload_names_the_largest_files(tmp_path: Path) -> None:
         ("model.policy=runs/models/mine", r"model\.policy: runs/models/mine does not exist, .* absolute path"),
         ("model.policy=tests/data", r"model\.policy: tests/data is left out of the upload"),
         ("prompts.train=../{lang}.jsonl", r"prompts\.train \(en\): \.\./en\.jsonl does not exist"),
+        ("evaluation.languages=[zz]", r"prompts\.heldout \(zz\): .* does not exist"),
+        ("reward={kind: reward_model, model: runs/rm}", r"reward\.model: runs/rm does not exist"),
+        ("serve={api_keys_file: keys.txt}", r"serve\.api_keys_file: keys\.txt does not exist"),
         ("model.policy=/shared/models/mine", None),
     ],
 )
@@ -110,6 +115,27 @@ def test_config_from_elsewhere_is_refused(tmp_path: Path) -> None:
     elsewhere.write_text("x: 1")
     with pytest.raises(UserError, match=r"mine\.yaml: is not below .*; copy it there"):
         check_inputs_travel(config(), elsewhere, list_upload(Path.cwd()))
+
+
+def test_what_a_config_extends_and_preferences_travel_as_well(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    (project / "pairs").mkdir(parents=True)
+    (project / "pairs" / "es.jsonl").write_text("{}")
+    (tmp_path / "base.yaml").write_text("model: {policy: /shared/m}\noffline: {path: 'pairs/{lang}.jsonl'}\n")
+    mine = project / "mine.yaml"
+    mine.write_text("extends: ../base.yaml\n")
+    with pytest.raises(UserError, match=r"base\.yaml: is not below .*; copy it there"):
+        check_inputs_travel(load_config(mine), mine, list_upload(project))
+    (tmp_path / "base.yaml").rename(project / "base.yaml")
+    mine.write_text("extends: base.yaml\n")
+    with chdir(project):
+        assert check_inputs_travel(load_config(mine), mine, list_upload(project)) == "mine.yaml"
+        (project / ".rayignore").write_text("base.yaml\n")
+        with pytest.raises(UserError, match=r"config: .*base\.yaml is left out of the upload"):
+            check_inputs_travel(load_config(mine), mine, list_upload(project))
+        (project / ".rayignore").write_text("pairs/\n")
+        with pytest.raises(UserError, match=r"offline\.path: pairs is left out of the upload"):
+            check_inputs_travel(load_config(mine), mine, list_upload(project))
 
 
 # --- the job's name and command ---------------------------------------------------------------------------------------
@@ -176,6 +202,22 @@ def test_no_cluster_at_all_is_one_message(tmp_path: Path) -> None:
 def test_wrong_config_is_found_before_anything_is_sent() -> None:
     done = CliRunner().invoke(app, ["submit", "configs/demo.yaml", "learner.bta=1", "--address", "http://127.0.0.1:9"])
     assert "did you mean learner.beta" in str(done.exception)
+
+
+def test_a_job_that_failed_is_told_without_its_log_again() -> None:
+    class Failed(Flaky):
+        def get_job_status(self, _job: str) -> SimpleNamespace:
+            return SimpleNamespace(value="FAILED")
+
+        def get_job_info(self, _job: str) -> SimpleNamespace:
+            return SimpleNamespace(
+                message="exit code 2, last available logs (truncated to 20,000 chars):\nno such model"
+            )
+
+    with pytest.raises(UserError) as caught:
+        follow(Failed(["no such model\n"]), FIRST, lambda _text: None)  # type: ignore[arg-type]
+    assert str(caught.value).splitlines()[0] == "isogloss-demo failed: exit code 2"
+    assert "no such model" not in str(caught.value)
 
 
 FIRST = Job("isogloss-demo", "http://h:8265", "isogloss submit configs/demo.yaml")
