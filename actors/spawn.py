@@ -13,6 +13,7 @@ from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from actors.env import runtime_env
+from configs.collector import started
 from configs.errors import UserError
 from configs.schema import Config
 
@@ -30,6 +31,7 @@ class Start(Generic[T]):
             self._worker = build()
         except UserError as error:
             self._error = error
+        started()
 
     @property
     def worker(self) -> T:
