@@ -20,7 +20,6 @@ import torch
 from actors.env import apply_env, rollout_env
 from actors.health import Health, State, SyncError
 from actors.verify import SyncReport, check_probe, checked_tensors, expected_shapes
-from configs.collector import keep
 from configs.errors import UserError
 from configs.schema import LoraConfig
 from learners.lora import adapter_shapes, write_adapter
@@ -176,8 +175,6 @@ class VllmEngine:
         check_vllm_version()
         apply_env(rollout_env(gpu))  # read by vLLM when it is imported
         from vllm import LLM
-
-        keep()  # vLLM collects everything three times while it starts
 
         self._gpu, self._max_length, self._kv_cache_gb = gpu, max_length, kv_cache_gb
         self._dtype, self._lora, self._model = dtype, lora, model
