@@ -18,7 +18,7 @@ test: install-dev ## Install, then run all tests (ARGS="-k pairs -x" is passed t
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
-	$(BIN)/python -m pytest -m "not vllm and not ray and not e2e"
+	$(BIN)/python -m pytest -n 2 -m "not vllm and not ray and not e2e"
 	$(BIN)/python -m pytest -m "vllm and not ray and not e2e"
 	$(BIN)/python -m pytest -m "ray and not e2e"
 	$(BIN)/python -m pytest -m e2e
