@@ -13,12 +13,12 @@ help: ## Show this list
 demo: install ## Install, then run two rounds over the embedded world (RUN=name RESUME=1 goes on with one)
 	$(BIN)/isogloss train configs/demo.yaml run.name=$(RUN) $(if $(RESUME),--resume)
 
-# A process for each kind: vLLM, Ray and torch.distributed each leave state behind that the others trip over.
+# Processes for each kind: vLLM, Ray and torch.distributed each leave state behind that the others trip over.
 test: install-dev ## Install, then run all tests (ARGS="-k pairs -x" is passed to one pytest instead)
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
-	$(BIN)/python -m pytest -m "not vllm and not ray and not e2e"
+	$(BIN)/python -m pytest -n 2 -m "not vllm and not ray and not e2e"
 	$(BIN)/python -m pytest -m "vllm and not ray and not e2e"
 	$(BIN)/python -m pytest -m "ray and not e2e"
 	$(BIN)/python -m pytest -m e2e

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from configs.collector import keep
 from configs.errors import Stopped, UserError
 
 app = typer.Typer(
@@ -270,6 +271,8 @@ def main() -> None:
     except Stopped as stop:
         print(f"isogloss: {stop}", file=sys.stderr)
         sys.exit(INTERRUPTED_EXIT)
+    finally:
+        keep()  # nothing follows but the end of the process
 
 
 if __name__ == "__main__":

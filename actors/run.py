@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
+
+from rich.markup import escape
 
 from actors.calls import ActorDied, DeadlineExceeded
 from actors.driver import Driver
@@ -97,9 +100,9 @@ def _with_team(
         with start_team(config, prompts, folder, flag) as team:
             work(team, folder, metrics, flag)
     except StopRequested:
-        overrides = " ".join(arg for arg in sys.argv[2:] if not arg.startswith("--"))
-        again = "submit it again" if inside_job(os.environ) else f"isogloss train {overrides} --resume"
-        screen.say(f"stopped by {flag.asked_by}; nothing is lost. Go on: {again}")
+        given = shlex.join(arg for arg in sys.argv[2:] if not arg.startswith("--"))
+        again = "submit it again" if inside_job(os.environ) else f"isogloss train {given} --resume"
+        screen.say(f"stopped by {flag.asked_by}; nothing is lost. Go on: {escape(again)}")  # lists look like markup
         return False
     except (ActorDied, DeadlineExceeded, LearnerFailed, LearnerTimeout, SyncError) as error:
         raise UserError(f"{error}\n  {folder.path} keeps all that was done; go on with --resume") from error

@@ -90,7 +90,8 @@ class Screen:
         """One line, with the time since the start."""
         if self._quiet:
             return
-        console.print(f"[dim]{time.monotonic() - self._started:6.1f}s[/dim]  {text}")
+        # Unwrapped: commands and paths in it are there to be copied.
+        console.print(f"[dim]{time.monotonic() - self._started:6.1f}s[/dim]  {text}", soft_wrap=True)
 
     def note(self, text: str) -> None:
         """One line where the output is a file or a job's log; a terminal shows progress instead."""

@@ -13,6 +13,7 @@ from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from actors.env import runtime_env
+from configs.collector import keep, started
 from configs.errors import UserError
 from configs.schema import Config
 
@@ -26,10 +27,12 @@ class Start(Generic[T]):
     def __init__(self, build: Callable[[], T]) -> None:
         self._worker: T | None = None
         self._error: UserError | None = None
+        keep()  # vLLM collects everything three times while it starts
         try:
             self._worker = build()
         except UserError as error:
             self._error = error
+        started()
 
     @property
     def worker(self) -> T:

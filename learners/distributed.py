@@ -34,6 +34,11 @@ def load_deepspeed() -> ModuleType:
     from deepspeed.ops import __compatible_ops__
 
     __compatible_ops__["deepspeed_shm_comm"] = False
+    if not torch.cuda.is_available():
+        from deepspeed.runtime import compiler
+
+        # Or every rank imports PyTorch's compiler, 2 s, for the kernels of an optimiser (Muon) that is only looked up.
+        compiler.compile = lambda: lambda function: function
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     # DeepSpeed calls collectives by names that this PyTorch announces to rename: nothing a user could act on.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed\.c10d_logger")

@@ -12,6 +12,7 @@ from typing import Any
 import ray
 import ray.train
 
+from configs.collector import started
 from configs.errors import UserError
 from configs.schema import LearnerConfig, ModelConfig
 from learners import distributed
@@ -45,6 +46,7 @@ def run_rank(config: LoopConfig) -> None:
         except UserError as error:
             ray.get(mailbox.refuse.remote(error))
             return
+        started()
         rank = session.rank
         ray.get(mailbox.arrive.remote(rank, ray.get_runtime_context().get_node_id(), os.getpid()))
         while (command := _agree(mailbox, rank)) != "closed":

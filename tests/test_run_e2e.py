@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from chromium_kit import chromium, find_chromium
 from run_kit import arguments, checksum, journal, summary, train
 
+from rollout.records import CandidateKey
+from rollout.state import RoundState
 from rollout.state import reached as at_least
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+NAME = "interrupted"
 
 
 @pytest.fixture(scope="module")
@@ -99,116 +102,146 @@ def test_export(straight: Path) -> None:
     assert pq.read_table(straight / "straight" / "export" / "pairs.parquet").num_rows == expected
 
 
-def test_same_seed_gives_the_same_pairs_and_weights(straight: Path, tmp_path: Path) -> None:
-    # Two rollout actors instead of one: who does which chunk must not matter either.
-    done = train(tmp_path, "again", "rollout.actors=2", "rollout.cpus_per_actor=0.5")
+@dataclass(frozen=True)
+class Progress:
+    """Of both rounds: how far each is, and how many of its chunks are answered and scored."""
+
+    state_1: RoundState = "planned"
+    state_2: RoundState = "planned"
+    answered_1: int = 0
+    scored_1: int = 0
+    answered_2: int = 0
+    scored_2: int = 0
+
+
+Sampled = dict[CandidateKey, tuple[int, ...]]  # the tokens of every candidate; its gate is found later
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """One start that did not reach the end."""
+
+    stage: str
+    code: int
+    output: str
+    sampled: Sampled  # all that is in the journal by then
+
+
+def interrupt(folder: Path, stage: str, sent: signal.Signals, *more: str) -> Interrupted:
+    """Start or go on with the run, and end it in a stage of a round by a signal."""
+    output = folder / f"{stage}.log"
+    found = progress(folder)
+    with output.open("w") as log:
+        command = [*arguments(folder, NAME), *more]
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+    deadline = time.monotonic() + 240
+    # Not before all of it is up: the journal may be in that stage from the start.
+    while not ("actors are up" in output.read_text() and in_stage(stage, found, progress(folder))):
+        assert process.poll() is None, f"ended before {stage}: {output.read_text()}"
+        assert time.monotonic() < deadline, f"never reached {stage}: {output.read_text()}"
+        time.sleep(0.02)
+    process.send_signal(sent)
+    code = process.wait(timeout=60)
+    return Interrupted(stage, code, output.read_text(), sampled(folder, NAME))
+
+
+def sampled(folder: Path, name: str) -> Sampled:
+    with journal(folder, name) as store:
+        return {candidate.key: candidate.token_ids for number in (1, 2) for candidate in store.candidates(number)}
+
+
+def progress(folder: Path) -> Progress:
+    """What the journal says; nothing as long as it is being made."""
+    if not (folder / NAME / "store.sqlite").exists():
+        return Progress()
+    try:
+        with journal(folder, NAME) as store:
+            states = [(store.round_state(number) or ("planned", {}))[0] for number in (1, 2)]
+            chunks = [len(store.done_chunks(number, kind)) for number in (1, 2) for kind in ("answer", "score")]
+    except Exception:
+        return Progress()
+    return Progress(*states, *chunks)
+
+
+def in_stage(stage: str, before: Progress, now: Progress) -> bool:
+    """Whether a stage is under way; of sampling, whether this start has added to it."""
+    return {
+        "sample": now.answered_1 > before.answered_1,
+        "generate": now.state_1 == "done" and now.answered_2 > before.answered_2,
+        "score": now.scored_2 > before.scored_2,
+        # Or later: some of these states last a tenth of a second.
+        "reference": at_least(now.state_2, "paired"),
+        "train": at_least(now.state_2, "referenced"),
+        "publish": at_least(now.state_2, "trained"),
+    }[stage]
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Interrupted]]:
+    """The same run, stopped in round 1 and killed at every stage of round 2; each start goes on where the last ended.
+
+    Round 1 is for the most part sampled by two actors instead of one: who does which chunk must not matter either.
+    """
+    folder = tmp_path_factory.mktemp("interrupted")
+    ends = [
+        interrupt(folder, "sample", signal.SIGTERM),
+        interrupt(folder, "generate", signal.SIGKILL, "--resume", "rollout.actors=2", "rollout.cpus_per_actor=0.5"),
+        *(interrupt(folder, stage, signal.SIGKILL, "--resume") for stage in ("score", "reference", "train", "publish")),
+    ]
+    done = train(folder, NAME, "--resume")
     assert done.returncode == 0, done.stdout + done.stderr
-    with journal(straight, "straight") as one, journal(tmp_path, "again") as two:
+    return folder, ends
+
+
+def test_sigterm_ends_cleanly(interrupted: tuple[Path, list[Interrupted]]) -> None:
+    stopped = interrupted[1][0]
+    assert stopped.code == 130, stopped.output
+    assert "stopped by SIGTERM; nothing is lost" in stopped.output
+    assert "'languages.codes=[en, es, sw]'" in stopped.output, "the command to go on with is not the one given"
+    assert "Traceback" not in stopped.output
+
+
+def test_no_candidate_is_lost_or_sampled_again(straight: Path, interrupted: tuple[Path, list[Interrupted]]) -> None:
+    _, ends = interrupted
+    assert [end.code for end in ends[1:]] == [-signal.SIGKILL] * 5
+    expected = sampled(straight, "straight")
+    known: Sampled = {}
+    for end in ends:
+        assert known.items() <= end.sampled.items(), f"lost or sampled again before {end.stage}"
+        assert end.sampled.items() <= expected.items(), f"not what a run without a stop samples, before {end.stage}"
+        known = end.sampled
+    assert known == expected
+    assert 0 < len(ends[0].sampled) < len(ends[1].sampled) < len(expected), "not stopped while sampling"
+
+
+def test_interrupted_at_every_stage_ends_with_the_same_pairs_and_weights(
+    straight: Path, interrupted: tuple[Path, list[Interrupted]]
+) -> None:
+    folder, _ = interrupted
+    with journal(straight, "straight") as one, journal(folder, NAME) as two:
         for number in (1, 2):
             assert one.candidates(number) == two.candidates(number)
             assert one.pairs(number) == two.pairs(number)
-    assert checksum(straight, "straight", 2) == checksum(tmp_path, "again", 2)
-
-
-def start(folder: Path, name: str, *more: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*arguments(folder, name), *more],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def wait_for(process: subprocess.Popen[str], reached: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 240
-    while not reached():
-        assert process.poll() is None, f"ended before {what}: {process.stdout and process.stdout.read()}"
-        assert time.monotonic() < deadline, f"never reached {what}"
-        time.sleep(0.02)
-
-
-def in_stage(folder: Path, name: str, stage: str) -> Callable[[], bool]:
-    """Whether round 2 is in a stage, as the journal tells."""
-
-    def reached() -> bool:
-        if not (folder / name / "store.sqlite").exists():
-            return False
-        try:
-            with journal(folder, name) as store:
-                state = (store.round_state(2) or ("planned", {}))[0]
-                first_done = (store.round_state(1) or ("planned", {}))[0] == "done"
-                answered, scored = (len(store.done_chunks(2, kind)) for kind in ("answer", "score"))
-        except Exception:  # the file is being made
-            return False
-        return {
-            "generate": first_done and answered >= 1,
-            "score": scored >= 1,
-            # Or later: some of these states last a tenth of a second.
-            "reference": at_least(state, "paired"),
-            "train": at_least(state, "referenced"),
-            "publish": at_least(state, "trained"),
-        }[stage]
-
-    return reached
-
-
-@pytest.mark.parametrize("stage", ["generate", "score", "reference", "train", "publish"])
-def test_killed_in_round_2_and_resumed_ends_with_the_same_weights(straight: Path, tmp_path: Path, stage: str) -> None:
-    process = start(tmp_path, "killed")
-    wait_for(process, in_stage(tmp_path, "killed", stage), f"round 2, {stage}")
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait(timeout=30)
-    with journal(tmp_path, "killed") as store:
-        before = {candidate.key: candidate.text for candidate in store.candidates(2)}
-
-    done = train(tmp_path, "killed", "--resume")
-    assert done.returncode == 0, done.stdout + done.stderr
-    with journal(straight, "straight") as one, journal(tmp_path, "killed") as two:
-        resumed = {candidate.key: candidate.text for candidate in two.candidates(2)}
-        assert before.items() <= resumed.items(), "a candidate was lost or sampled again"
-        assert one.candidates(2) == two.candidates(2)
-        assert [pair.id for pair in one.pairs(2)] == [pair.id for pair in two.pairs(2)]
         assert two.counts()["consumed"] == two.counts()["pairs"]
-    assert checksum(straight, "straight", 2) == checksum(tmp_path, "killed", 2)
+    for number in (1, 2):
+        assert checksum(straight, "straight", number) == checksum(folder, NAME, number)
 
 
-def test_sigterm_ends_cleanly_and_the_run_goes_on(straight: Path, tmp_path: Path) -> None:
-    process = start(tmp_path, "stopped")
-    wait_for(process, in_stage(tmp_path, "stopped", "generate"), "round 2")
-    os.kill(process.pid, signal.SIGTERM)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, output
-    assert "stopped by SIGTERM; nothing is lost" in output
-    assert "Traceback" not in output
-    done = train(tmp_path, "stopped", "--resume")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert checksum(straight, "straight", 2) == checksum(tmp_path, "stopped", 2)
-
-
-def test_lidr_runs_with_both_directions(tmp_path: Path) -> None:
-    done = train(tmp_path, "lidr", "languages.shares={en: 1.0}", "evaluation.languages=[fr]", config="lidr")
+def test_lidr_runs_with_both_directions_and_semi_online(tmp_path: Path) -> None:
+    overrides = ("languages.shares={en: 1.0}", "evaluation.languages=[fr]", "schedule.rounds=3")
+    schedule = ("schedule.max_staleness=1", "schedule.sync_every=2")
+    done = train(tmp_path, "lidr", *overrides, *schedule, config="lidr")
     assert done.returncode == 0, done.stdout + done.stderr
     with journal(tmp_path, "lidr") as store:
         mined = [pair for pair in store.pairs(1) if pair.source == "mined"]
     assert {pair.language for pair in mined} == {"en", "es", "sw"}
     assert {p.chosen_key.source for p in mined if p.chosen_key and p.language != "en"} == {"translation"}
     assert {p.rejected_key.source for p in mined if p.rejected_key and p.language == "en"} == {"translation"}
-    row = json.loads((tmp_path / "lidr" / "metrics.jsonl").read_text().splitlines()[0])
-    assert set(row["counts"]["translation_outcomes"]) == {"en-es", "en-sw", "es-en", "sw-en"}
+    rows = [json.loads(line) for line in (tmp_path / "lidr" / "metrics.jsonl").read_text().splitlines()]
+    assert set(rows[0]["counts"]["translation_outcomes"]) == {"en-es", "en-sw", "es-en", "sw-en"}
     found = summary(tmp_path, "lidr")  # French is evaluated and nothing else
     assert list(found["languages"]) == ["en", "es", "sw", "fr"]
     assert found["unseen_mean"]["end"] == found["languages"]["fr"]["end"]["accuracy_sampled"]
-    assert set(row["heldout_start"]) == {"en", "es", "sw", "fr"}
-
-
-def test_overlap_and_semi_online_stay_within_their_staleness(tmp_path: Path) -> None:
-    overrides = ("schedule.rounds=3", "schedule.max_staleness=1")
-    done = train(tmp_path, "overlap", *overrides)
-    assert done.returncode == 0, done.stdout + done.stderr
-    rows = [json.loads(line) for line in (tmp_path / "overlap" / "metrics.jsonl").read_text().splitlines()]
-    assert [row["staleness"] for row in rows] == [0, 1, 1]
-    done = train(tmp_path, "semi", "schedule.rounds=3", "schedule.max_staleness=1", "schedule.sync_every=2")
-    assert done.returncode == 0, done.stdout + done.stderr
-    rows = [json.loads(line) for line in (tmp_path / "semi" / "metrics.jsonl").read_text().splitlines()]
-    assert all(row["staleness"] <= 1 for row in rows)
+    assert set(rows[0]["heldout_start"]) == {"en", "es", "sw", "fr"}
+    # Version 1 is never published, version 3 only to be evaluated.
+    assert [(row["sample_version"], row["staleness"]) for row in rows] == [(0, 0), (0, 1), (2, 0)]

@@ -1,7 +1,8 @@
-"""A whole run with adapters over the embedded world."""
+"""A whole run with adapters over the embedded world, in which sampling overlaps training."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 BASE = Path("worlds/default/policy")
 SMALLER = (
-    "schedule.rounds=1",
+    "schedule.rounds=3",
+    "schedule.max_staleness=1",
     "rollout.prompts_per_round=12",
     "prompts.heldout_limit=2",
     "evaluation.samples_per_prompt=1",
@@ -31,10 +33,12 @@ SMALLER = (
 
 
 @torch.no_grad()
-def test_a_run_whose_adapter_travels_alone(tmp_path: Path) -> None:
+def test_a_run_whose_adapter_travels_alone_while_the_next_round_is_sampled(tmp_path: Path) -> None:
     done = train(tmp_path, "adapter", *SMALLER, "learner.lora={rank: 4, publish: adapter}")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert summary(tmp_path, "adapter")["weight_version"] == 1
+    assert summary(tmp_path, "adapter")["weight_version"] == 3
+    rows = [json.loads(line) for line in (tmp_path / "adapter" / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["sample_version"], row["staleness"]) for row in rows] == [(0, 0), (0, 1), (1, 1)]
     checkpoint = tmp_path / "adapter" / "checkpoints" / "round-0001"
     published = load_file(checkpoint / "adapter" / ADAPTER_FILE)
     assert read_state(checkpoint).checksum == checksum(published)
