@@ -6,6 +6,7 @@ import copy
 import json
 import re
 import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from actors.env import ingress_env
 from actors.telemetry import METRICS, exported_names
 from cli import app
 from configs.load import load_config
@@ -136,6 +138,23 @@ def test_dockerfile_is_sound() -> None:
     assert [words for name, words in found if name == "USER"][-1] != ["root"], "runs as root"
     text = " ".join(" ".join(words) for _, words in found)
     assert not re.search(r"(?i)(token|password|secret|key)=[\w-]{8,}", text), "a secret in the image"
+
+
+def test_image_and_docs_start_haproxy_as_isogloss_does() -> None:
+    wanted = ingress_env(Path(sys.executable).with_name("isogloss-haproxy"))
+    set_in_image = {}
+    for name, words in instructions():
+        if name == "ENV":
+            text = " ".join(words)
+            set_in_image.update({key: quoted or plain for key, quoted, plain in
+                                 re.findall(r'(\w+)=(?:"([^"]*)"|(\S+))', text)})  # fmt: skip
+    found = {name: value for name, value in set_in_image.items() if name.startswith("RAY_SERVE")}
+    assert found.pop("RAY_SERVE_HAPROXY_BINARY_PATH") == "/opt/venv/bin/isogloss-haproxy"
+    assert len(found) == 4
+    assert found.items() <= wanted.items()
+    exported = Path("docs/cluster.md").read_text()
+    for name, value in found.items():
+        assert f'{name}="{value}"' in exported or f"{name}={value}" in exported
 
 
 def test_dockerfile_copies_what_exists_and_is_sent() -> None:
