@@ -26,6 +26,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 
 
 def test_nothing_is_logged_and_nothing_asked_for(page: Page, report: Path) -> None:
+    page.logged.clear()  # of other tests on this page
+    page.requests.clear()
     page.show(report)
     assert page.evaluate("document.querySelectorAll('.pair').length") == 12
     page.evaluate("document.querySelector('.pair summary').click()")
