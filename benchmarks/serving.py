@@ -127,12 +127,14 @@ def whole_route(session: aiohttp.ClientSession, url: str) -> Work:
     return work
 
 
-def streamed_route(session: aiohttp.ClientSession, url: str, interval: int) -> Work:
-    """Through the endpoint, streamed with so many tokens a chunk."""
+def streamed_route(session: aiohttp.ClientSession, url: str, interval: int | None) -> Work:
+    """Through the endpoint, streamed with so many tokens a chunk; None leaves it to the endpoint."""
+    more = {"stream": True, "stream_options": {"include_usage": True}}
+    if interval:
+        more["stream_interval"] = interval
 
     async def work(request: dict[str, Any]) -> int:
         last = {}
-        more = {"stream": True, "stream_interval": interval, "stream_options": {"include_usage": True}}
         async with session.post(url + "/completions", json={**request, **more}) as reply:
             async for line in reply.content:
                 if line.startswith(b"data: {") and b'"usage":{' in line:
@@ -167,7 +169,7 @@ async def throughput(title: str, model: Path, url: str, count: int, levels: list
             routes = {
                 RAW: raw_route(engine),
                 "not streamed": whole_route(session, url),
-                "streamed, 8 tokens a chunk": streamed_route(session, url, 8),
+                "streamed": streamed_route(session, url, None),
                 "streamed, 1 token a chunk": streamed_route(session, url, 1),
             }
             found: dict[tuple[str, int], list[float]] = {}

@@ -58,11 +58,11 @@ class ServeConfig(Section):
     stream_interval: int = Field(
         1, ge=1, description="Least tokens of a streamed chunk (the first token comes alone); more cost less CPU."
     )
-    streams_per_chunk_token: int = Field(
-        16,
+    chunk_ms: float = Field(
+        40,
         ge=0,
-        description="For each so many requests that a replica has in hand, the chunks of a new stream carry one token "
-        "more, unless it names its own `stream_interval`. 0: never.",
+        description="Under load (8 requests or more in hand of a replica), tokens of a stream that come within so many "
+        "milliseconds share a chunk, unless the request names its own `stream_interval`. 0: never.",
     )
     max_tokens: int = Field(512, ge=1, description="Longest completion that a request may ask for, and the default.")
     max_sequences: int = Field(16, ge=1, description="Completions of one request: prompts times `n`.")
@@ -100,11 +100,6 @@ class ServeConfig(Section):
                 "canary_share: a canary is a replica of its own; set min_replicas to at least 2 or canary_share to 0"
             )
         return self
-
-    def chunk_tokens(self, in_hand: int) -> int:
-        """Tokens of a streamed chunk for a request that comes while ``in_hand`` others are answered."""
-        more = in_hand // self.streams_per_chunk_token if self.streams_per_chunk_token else 0
-        return self.stream_interval + more
 
     def canary_replicas(self, replicas: int) -> int:
         """How many of ``replicas`` serve a canary: the share rounded up, but never all of them."""

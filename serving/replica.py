@@ -27,6 +27,7 @@ from serving.desk import Assignment
 from serving.engine import EngineSettings, ServingEngine
 from serving.errors import RequestRefused, error_body
 from serving.folder import Served
+from serving.pace import Pace
 from serving.requests import Limits, check_request, parse_body
 from serving.swap import Door, Ticket
 
@@ -52,6 +53,7 @@ class PolicyReplica:
     _assigned: Assignment
     _engine: ServingEngine
     _door: Door
+    _pace: Pace
     _limits: Limits
     _following: asyncio.Task[None]
     _facts: dict[str, Any]
@@ -81,6 +83,7 @@ class PolicyReplica:
             if newest.manifest == assigned.manifest:
                 break
             assigned = newest
+        self._pace = Pace(self._config.stream_interval, self._config.chunk_ms / 1000)
         self._door = Door(assigned.manifest.version, self._config.max_concurrent)
         self._limits = Limits(
             (settings.name,),
@@ -256,8 +259,7 @@ class PolicyReplica:
                 if self._broken:
                     raise RequestRefused(503, "this replica is being replaced; try again", headers={"Retry-After": "5"})
                 if body.get("stream"):
-                    # Fewer chunks leave more of the CPU to the engine; under load nobody sees tokens come alone.
-                    body.setdefault("stream_interval", self._config.chunk_tokens(self._door.inside - 1))
+                    body.setdefault("stream_interval", self._pace.tokens(self._door.inside - 1))
                 reply = await self._engine.answer(kind, body)
                 if isinstance(reply, str):
                     versions = ticket.versions
@@ -276,7 +278,7 @@ class PolicyReplica:
                 self._done(ticket, begun, count=False)  # counted where it is caught
             raise
         held = ticket
-        events = self._events(first, stream, held, deadline)
+        events = self._events(first, stream, held, deadline, body["stream_interval"] / body.get("n", 1))
         return _Stream(events, {"x-isogloss-version": held.versions}, lambda: self._done(held, begun))
 
     async def _body(self, request: Request) -> bytes:
@@ -294,17 +296,27 @@ class PolicyReplica:
         return b"".join(parts)
 
     async def _events(
-        self, first: str, rest: AsyncIterator[str], ticket: Ticket, deadline: float
+        self, first: str, rest: AsyncIterator[str], ticket: Ticket, deadline: float, tokens: float
     ) -> AsyncIterator[str]:
-        """Server-sent events, each marked with the version(s) that the reply comes from so far."""
-        event = first
+        """Server-sent events, each marked with the version(s) that the reply comes from so far.
+
+        Args:
+            first: The first one.
+            rest: The others.
+            ticket: Of the request.
+            deadline: In the event loop's time.
+            tokens: Of one sequence, that an event carries.
+        """
+        event, begun, count = first, time.monotonic(), 0
         while True:
+            count += 1
             yield "data: " + _marked(event[6:], ticket.versions) if event.startswith("data: {") else event
             try:
                 async with asyncio.timeout_at(deadline):
                     event = await anext(rest)
             except StopAsyncIteration:
                 ticket.status = 200
+                self._pace.saw((count - 1) * tokens, time.monotonic() - begun)
                 return
             except TimeoutError:
                 ticket.status = 504

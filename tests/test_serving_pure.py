@@ -20,6 +20,7 @@ from serving.access import check_key, digest, read_keys
 from serving.errors import RequestRefused
 from serving.folder import ServingFolder
 from serving.gate import Verdict, judge
+from serving.pace import CALM, Pace
 from serving.requests import Limits, check_request, parse_body
 from serving.swap import Door
 
@@ -330,3 +331,18 @@ def test_under_serves_own_config_what_is_wrong_is_said(tmp_path: Path, monkeypat
     with pytest.raises(CannotBuild, match="serve.api_keys_env: there is no key in it"):
         application({"target": model, "overrides": "max_tokens=9 api_keys_env=NOT_SET"})  # as `serve run` passes it
     assert (tmp_path / "runs" / "serving-policy" / "serving.json").is_file()
+
+
+def test_tokens_of_a_chunk() -> None:
+    pace = Pace(2, 0.04)
+    assert pace.tokens(100) == 2, "nothing is known yet"
+    pace.saw(100, 0.4)  # 4 ms a token
+    assert [pace.tokens(in_hand) for in_hand in (0, CALM - 1, CALM, 100)] == [2, 2, 10, 10]
+    pace.saw(0, 1.0)
+    assert pace.tokens(100) == 10, "a stream of one event says nothing"
+    for _ in range(40):
+        pace.saw(100, 5.0)  # a slow model: nobody waits for a second token
+    assert pace.tokens(100) == 2
+    never = Pace(1, 0)
+    never.saw(100, 0.4)
+    assert never.tokens(100) == 1
