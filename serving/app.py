@@ -14,7 +14,7 @@ from typing import Any
 import ray
 from ray import serve
 from ray.serve.config import DeploymentActorConfig
-from ray.serve.context import _get_global_client  # nothing public says where Serve listens
+from ray.serve.context import _disconnect, _get_global_client  # nothing public says where Serve listens
 
 from actors.calls import ActorDied, call
 from actors.env import base_env, rollout_env, runtime_env
@@ -280,6 +280,8 @@ def _end(name: str, desk: Any) -> None:
     # Serve itself stays: on a shared cluster others may use it, and a local one ends with this process.
     with contextlib.suppress(Exception), _quiet():  # Ray may be gone already
         serve.delete(name)
+    with contextlib.suppress(Exception):
+        _disconnect()  # Serve would take the next cluster that this process starts for this one
     with contextlib.suppress(Exception):
         ray.kill(desk)
 
