@@ -23,7 +23,7 @@ from actors.metrics import START, MetricsLog, StageClock
 from actors.metrics_rows import learner_figures, round_counts
 from actors.pool import StopRequested, drain
 from actors.preflight import Inputs
-from actors.run_metrics import RunMetrics
+from actors.run_metrics import LEARNER, RunMetrics
 from actors.screen import Screen
 from actors.team import Team
 from configs.errors import UserError
@@ -43,7 +43,6 @@ from rollout.staleness import publishes, sample_version, staleness
 from rollout.state import Action, reached
 
 POLL_S = 0.02
-LEARNER = "learner"
 
 
 def _track(action: Action) -> str:

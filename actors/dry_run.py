@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from actors.gpu_memory import check_engine, check_memory
+from actors.gpu_memory import check_memory
 from actors.placement import PlacementPlan
 from actors.screen import console, print_memory, print_nodes
 from configs.nodes import DescribedCluster
@@ -25,9 +25,7 @@ def check_described(config: Config, plan: PlacementPlan, cluster: DescribedClust
         return
     from actors.model_size import model_size  # imports torch
 
-    size = model_size(source)
-    check_engine(config, size)
-    rows = check_memory(config, size, plan, placed, cluster.gpu_memory())
+    rows = check_memory(config, model_size(source), plan, placed, cluster.gpu_memory())
     if rows:
         print_memory(rows)
     elif plan.totals()["GPU"]:

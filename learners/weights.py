@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +18,8 @@ from learners.logprobs import segment_logprobs
 from learners.lora import AdaptedLayer, base_name, is_adapter, merged, tensor_names
 from learners.manifest import WeightsManifest as WeightsManifest
 from learners.packing import Segment
+
+T = TypeVar("T")
 
 # Gathered at once under ZeRO-3, per rank, on top of what training holds.
 BUCKET_BYTES = 256 * 1024**2
@@ -96,7 +99,7 @@ def _gather(pieces: Sequence[Piece], partitioned: bool, bucket_bytes: int) -> di
         return {piece.name: piece.value() for piece in pieces} if rank == 0 else {}
     deepspeed = load_deepspeed()
     weights: dict[str, Tensor] = {}
-    for bucket in _buckets(pieces, bucket_bytes):
+    for bucket in in_buckets(pieces, _gathered_bytes, bucket_bytes):
         with deepspeed.zero.GatheredParameters([parameter for piece in bucket for parameter in piece.parameters]):
             if rank == 0:
                 weights |= {piece.name: piece.value() for piece in bucket}
@@ -107,17 +110,27 @@ def _on_cpu(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
-def _buckets(pieces: Sequence[Piece], bucket_bytes: int) -> list[list[Piece]]:
-    buckets: list[list[Piece]] = []
+def _gathered_bytes(piece: Piece) -> int:
+    # DeepSpeed: numel() of a partition is 0
+    return sum(one.ds_numel * one.element_size() for one in piece.parameters)  # type: ignore[attr-defined]
+
+
+def in_buckets(items: Iterable[T], size: Callable[[T], int], most: int) -> list[list[T]]:
+    """Items in their order, cut so that a bucket has at most ``most`` bytes or one item.
+
+    Args:
+        items: What to cut.
+        size: Bytes of an item.
+        most: Bytes of a bucket.
+    """
+    buckets: list[list[T]] = []
     filled = 0
-    for piece in pieces:
-        # DeepSpeed: numel() of a partition is 0
-        size = sum(one.ds_numel * one.element_size() for one in piece.parameters)  # type: ignore[attr-defined]
-        if not buckets or filled + size > bucket_bytes:
+    for item in items:
+        if not buckets or filled + size(item) > most:
             buckets.append([])
             filled = 0
-        buckets[-1].append(piece)
-        filled += size
+        buckets[-1].append(item)
+        filled += size(item)
     return buckets
 
 

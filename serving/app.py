@@ -15,6 +15,7 @@ import ray
 from ray import serve
 from ray.serve.config import DeploymentActorConfig
 from ray.serve.context import _disconnect, _get_global_client  # nothing public says where Serve listens
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from actors.calls import ActorDied, call
 from actors.env import base_env, rollout_env, runtime_env
@@ -47,15 +48,11 @@ class Endpoint:
 
     def status(self) -> dict[str, Any]:
         """What is wanted and what each replica serves; a desk that is being restarted is waited for."""
-        deadline = time.monotonic() + _DESK_S
-        while True:
-            try:
-                found: dict[str, Any] = call(self.desk.status.remote(), _DESK_S, "the serving desk's status")
-                return found
-            except ActorDied:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.1)
+        again = Retrying(
+            retry=retry_if_exception_type(ActorDied), wait=wait_fixed(0.1), stop=stop_after_delay(_DESK_S), reraise=True
+        )
+        found: dict[str, Any] = again(lambda: call(self.desk.status.remote(), _DESK_S, "the serving desk's status"))
+        return found
 
     def wait_for(self, version: int, timeout: float) -> dict[str, Any]:
         """Wait until every replica serves its part of a version that was promoted.

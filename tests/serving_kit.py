@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from serving.engine import EngineSettings
 from serving.folder import ServingFolder
 from serving.gate import Verdict
 
-POLICY = Path("worlds/default/policy")
+POLICY = Path("worlds/default/policy").resolve()
 KEY = "a-key-for-the-tests-only"
 KEYS_VARIABLE = "ISOGLOSS_TEST_KEYS"
 PASSED = Verdict(True, "test")
@@ -48,13 +49,41 @@ class Served:
 
 
 @contextlib.contextmanager
+def in_background(work: Callable[[], object], clients: int) -> Iterator[list[BaseException]]:
+    """Threads that repeat ``work`` without a pause until the block ends; yields what it raised."""
+    over = threading.Event()
+    failures: list[BaseException] = []
+
+    def client() -> None:
+        while not over.is_set():
+            try:
+                work()
+            except BaseException as error:
+                failures.append(error)
+
+    threads = [threading.Thread(target=client) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield failures
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join(70)
+
+
+def write_other_model(folder: Path) -> None:
+    """Another model than the policy, of its form."""
+    weights = {name: value.detach().clone() for name, value in perturbed(POLICY, 1, std=0.02).named_parameters()}
+    write_model_folder(folder, weights, POLICY, "float32")
+
+
+@contextlib.contextmanager
 def serve_two_versions(root: Path, config: ServeConfig) -> Iterator[Served]:
     """On a Ray cluster of its own; version 0 is current, 1 is kept."""
     os.environ.update({KEYS_VARIABLE: KEY, "RAY_metrics_report_interval_ms": "1000"})
     folder = ServingFolder(root / "run")
-    other = perturbed(POLICY, 1, std=0.02)
-    weights = {name: value.detach().clone() for name, value in other.named_parameters()}
-    write_model_folder(root / "other", weights, POLICY, "float32")
+    write_other_model(root / "other")
     folder.promote(folder.add(POLICY, describe(POLICY, 0)), PASSED, "test")
     folder.add(root / "other", describe(root / "other", 1))
     settings = EngineSettings("world", "float32", 256, 0)

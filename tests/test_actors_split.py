@@ -8,9 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
-from actors.engine import in_parts
+from learners.weights import in_buckets
 from tests.tiny import build_tiny_model
 
 # Its own process: engines of one process share vLLM's process groups.
@@ -24,6 +23,7 @@ apply_driver_env()
 def main():
     import actors.engine
     from actors.engine import VllmEngine
+    from learners.weights import in_buckets
     from tests.actors_support import perturbed, publish
     from tests.test_actors_engine import greedy, random_prompts, reference_greedy
 
@@ -34,7 +34,7 @@ def main():
     before = [output.token_ids for output in engine.generate(requests)]
     model = perturbed(folder, seed=2)
     manifest, arrays = publish(model, version=1)
-    parts = actors.engine.in_parts(arrays, actors.engine.PART_BYTES)
+    parts = in_buckets(arrays.values(), lambda array: array.nbytes, actors.engine.PART_BYTES)
     engine.update_weights(manifest, arrays)
     after = [output.token_ids for output in engine.generate(requests)]
     expected = [reference_greedy(model, request.prompt_ids) for request in requests]
@@ -47,9 +47,9 @@ if __name__ == "__main__":
 
 
 def test_parts_keep_order_and_size() -> None:
-    weights = {name: torch.zeros(count) for name, count in (("a", 10), ("b", 20), ("c", 100), ("d", 5), ("e", 5))}
-    assert [list(part) for part in in_parts(weights, 120)] == [["a", "b"], ["c"], ["d", "e"]]
-    assert in_parts({}, 120) == []
+    sizes = {"a": 40, "b": 80, "c": 400, "d": 20, "e": 20}
+    assert in_buckets(sizes, sizes.__getitem__, 120) == [["a", "b"], ["c"], ["d", "e"]]
+    assert in_buckets({}, sizes.__getitem__, 120) == []
 
 
 @pytest.mark.vllm

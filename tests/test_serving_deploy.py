@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,16 +18,14 @@ import openai
 import psutil
 import pytest
 import yaml
-from actors_support import perturbed
 from cluster_kit import OneNode, free_ports, one_node
 from run_kit import small_config
+from serving_kit import POLICY, in_background, write_other_model
 
-from learners.checkpoint import write_model_folder
 from serving.command import run_promote, run_rollback
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
-POLICY = Path("worlds/default/policy").resolve()
 KEYS = "the-key-of-the-tests,another-key-of-the-tests"
 SERVE = Path(sys.executable).with_name("serve")
 MANIFEST = yaml.safe_load(Path("deploy/kuberay/rayservice.yaml").read_text())["spec"]
@@ -101,25 +98,14 @@ class Deployed:
 
     def under_load(self, work: Callable[[], None]) -> set[str]:
         """Do something while a caller asks without a break; returns the versions that answered."""
-        over = threading.Event()
         seen: list[str] = []
-        failures: list[str] = []
 
         def ask() -> None:
-            while not over.is_set():
-                try:
-                    seen.append(self.version())
-                except Exception as error:
-                    failures.append(f"{time.time():.1f} {error!r}")
-                time.sleep(0.2)  # replicas that start need the CPUs more
+            time.sleep(0.2)  # replicas that start need the CPUs more
+            seen.append(self.version())
 
-        caller = threading.Thread(target=ask)
-        caller.start()
-        try:
+        with in_background(ask, 1) as failures:
             work()
-        finally:
-            over.set()
-            caller.join(60)
         assert failures == []
         assert len(seen) > 5
         return {one for versions in seen for one in versions.split("-")}
@@ -139,8 +125,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     run.mkdir()
     config = small_config(root, "run.name=run", f"model.policy={POLICY}")
     (run / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
-    weights = {name: value.detach().clone() for name, value in perturbed(POLICY, 1, std=0.02).named_parameters()}
-    write_model_folder(run / "checkpoints" / "round-0001", weights, POLICY, "float32")
+    write_other_model(run / "checkpoints" / "round-0001")
     (container,) = MANIFEST["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]["containers"]
     env = {"PYTHONPATH": str(Path.cwd())}  # the image has the code installed
     for variable in container["env"]:

@@ -22,7 +22,7 @@ from cluster_kit import fetch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from metrics_kit import Sample, samples, wrong_labels
-from serving_kit import KEY, KEYS_VARIABLE, PASSED, QUESTION, Served, serve_two_versions
+from serving_kit import KEY, KEYS_VARIABLE, PASSED, QUESTION, Served, in_background, serve_two_versions
 
 from actors.run_metrics import RunMetrics
 from actors.telemetry import METRICS, exported_names
@@ -187,35 +187,22 @@ def test_hot_swaps_under_load(served: Served) -> None:
         greedy[f"v{version}"] = served.chat(temperature=0, max_tokens=120, extra_body={"ignore_eos": True}).choices[
             0].message.content  # fmt: skip
     assert greedy["v0"] != greedy["v1"]
-    over = threading.Event()
     replies: list[tuple[set[str], str]] = []
-    failures: list[BaseException] = []
 
-    def load() -> None:
-        while not over.is_set():
-            try:
-                versions, text = set(), ""
-                for chunk in served.chat(temperature=0, max_tokens=120, stream=True, extra_body={"ignore_eos": True}):
-                    last = chunk.model_dump()["isogloss"]["version"]
-                    versions.add(last)
-                    text += chunk.choices[0].delta.content or ""
-                replies.append((versions, text))
-            except BaseException as error:
-                failures.append(error)
+    def ask() -> None:
+        versions, text = set(), ""
+        for chunk in served.chat(temperature=0, max_tokens=120, stream=True, extra_body={"ignore_eos": True}):
+            last = chunk.model_dump()["isogloss"]["version"]
+            versions.add(last)
+            text += chunk.choices[0].delta.content or ""
+        replies.append((versions, text))
 
-    clients = [threading.Thread(target=load) for _ in range(4)]
-    for client in clients:
-        client.start()
-    try:
+    with in_background(ask, 4) as failures:
         for swap in range(6):
             status = served.promote(1 - swap % 2)
             (row,) = status["replicas"].values()
             assert row["checksum"] == served.folder.manifest(1 - swap % 2).checksum
             time.sleep(0.3)
-    finally:
-        over.set()
-        for client in clients:
-            client.join(60)
     assert not failures
     assert len(replies) > 8
     for versions, text in replies:
@@ -287,30 +274,17 @@ def test_what_is_served_is_exported(served: Served) -> None:
 def test_killed_desk_comes_back_and_nobody_notices(served: Served) -> None:
     served.promote(0)
     before = served.endpoint.status()["desk"]["pid"]
-    over = threading.Event()
     versions: list[str] = []
-    failures: list[BaseException] = []
 
-    def load() -> None:
-        while not over.is_set():
-            try:
-                versions.append(served.chat(max_tokens=32).model_dump()["isogloss"]["version"])
-            except BaseException as error:
-                failures.append(error)
+    def ask() -> None:
+        versions.append(served.chat(max_tokens=32).model_dump()["isogloss"]["version"])
 
-    clients = [threading.Thread(target=load) for _ in range(2)]
-    for client in clients:
-        client.start()
-    try:
+    with in_background(ask, 2) as failures:
         time.sleep(0.3)
         os.kill(before, signal.SIGKILL)
         # Promoted while there is no desk: the next one begins with it, and the replica asks that one.
         status = served.promote(1)
         served.promote(0)
-    finally:
-        over.set()
-        for client in clients:
-            client.join(60)
     assert status["desk"]["pid"] != before
     assert not failures
     assert {"v0", "v1"} == {one for seen in versions for one in seen.split("-")}

@@ -17,7 +17,7 @@ import httpx
 import openai
 import psutil
 import pytest
-from serving_kit import KEY, KEYS_VARIABLE, QUESTION, Served, serve_two_versions
+from serving_kit import KEY, KEYS_VARIABLE, QUESTION, Served, in_background, serve_two_versions
 
 from configs.serving import ServeConfig
 
@@ -66,30 +66,23 @@ def versions(served: Served, count: int = 16) -> Counter[str]:
 @contextlib.contextmanager
 def load(served: Served, clients: int) -> Iterator[list[tuple[int, str]]]:
     """Clients that stream without a pause; yields what became of each request: status and text."""
-    over, outcomes = threading.Event(), []
+    outcomes: list[tuple[int, str]] = []
     body = {"model": "world", "messages": QUESTION, "max_tokens": 100, "ignore_eos": True, "stream": True}
 
-    def client() -> None:
-        while not over.is_set():
-            text = ""
-            try:
-                with httpx.stream("POST", served.endpoint.url + "/chat/completions", json=body, headers=HEADERS,
-                                  timeout=60) as reply:  # fmt: skip
-                    for part in reply.iter_text():
-                        text += part
-                outcomes.append((reply.status_code, text))
-            except httpx.TransportError as error:
-                outcomes.append((0, text + repr(error)))
+    def ask() -> None:
+        text = ""
+        try:
+            with httpx.stream("POST", served.endpoint.url + "/chat/completions", json=body, headers=HEADERS,
+                              timeout=60) as reply:  # fmt: skip
+                for part in reply.iter_text():
+                    text += part
+            outcomes.append((reply.status_code, text))
+        except httpx.TransportError as error:
+            outcomes.append((0, text + repr(error)))
 
-    threads = [threading.Thread(target=client) for _ in range(clients)]
-    for thread in threads:
-        thread.start()
-    try:
+    with in_background(ask, clients) as failures:
         yield outcomes
-    finally:
-        over.set()
-        for thread in threads:
-            thread.join(70)
+    assert not failures
 
 
 def whole(outcomes: list[tuple[int, str]]) -> bool:
