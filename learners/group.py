@@ -21,6 +21,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from safetensors.torch import load_file
 
 from configs.schema import Config
@@ -104,7 +105,10 @@ class LearnerGroup:
         # Ray Train's default would make every message between ranks and controller wait for seconds.
         os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-        self._mailbox = ray.remote(Mailbox).options(name=self._name, num_cpus=0, max_concurrency=256).remote()
+        # Beside the driver: its end is then the group's end anyway, and no other node's is.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        options = {"num_cpus": 0, "max_concurrency": 256, "scheduling_strategy": here}
+        self._mailbox = ray.remote(Mailbox).options(name=self._name, **options).remote()
         self._fit = threading.Thread(target=self._run_fit, name="learner-fit", daemon=True)
         self._fit.start()
         workers = self._config.learner.workers

@@ -92,12 +92,12 @@ def chunks_answered(runs: Path) -> int:
 
 
 def nodes_of_actors(cluster: TwoNodes) -> dict[str, set[str]]:
-    """Node ids of the living actors of the run, by role; learner ranks are Ray Train's."""
+    """Node ids of the living actors of the run, by role; the learner's ranks are Ray Train's actors."""
     from ray.util.state import list_actors
 
     found: dict[str, set[str]] = {}
     for actor in list_actors(address=cluster.dashboard, filters=[("state", "=", "ALIVE")], limit=1000):
-        role = re.match(rf"isogloss-{NAME}-(\w+)-", actor.name or "")
+        role = re.match(rf"isogloss-{NAME}-(rollout|reward|store|learner-mailbox)-", actor.name or "")
         key = role[1] if role else "learner" if actor.class_name.startswith("RayTrainWorker") else None
         if key:
             found.setdefault(key, set()).add(actor.node_id)
@@ -141,6 +141,7 @@ def test_job_on_two_nodes_is_stopped_resumed_and_watched(cluster: TwoNodes, tmp_
     wait_until(lambda: sampling() and seen_everywhere(cluster, nodes), "round 1 samples", 120, log)
     assert len(nodes["rollout"]) == len(nodes["learner"]) == 1, nodes
     assert nodes["rollout"] != nodes["learner"], "rollout and learner share a node"
+    assert nodes["store"] == nodes["learner-mailbox"], "journal and mailbox are where the driver is"
 
     client.stop_job("isogloss-job")
     wait_until(lambda: client.get_job_status("isogloss-job").value == "STOPPED", "the job stopped", 90, log)
