@@ -322,6 +322,7 @@ class Driver:
             "seconds": self._clock(round).summary(),
             "timeline": self._clock(round).timeline(),
             "restarts": {pool.name: pool.restarts for pool in (self._team.rollouts, self._team.rewards)},
+            "failed_broadcasts": self._team.failed_broadcasts,
         }
         if round == 1 and (start := self._team.store("evaluations").get(0)):
             row[START] = _shown(HeldoutResult.from_json(start))

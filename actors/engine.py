@@ -8,7 +8,7 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +20,11 @@ import torch
 
 from actors.env import apply_env, rollout_env
 from actors.health import Health, State, SyncError
-from actors.verify import SyncReport, check_probe, checked_tensors, expected_shapes
+from actors.verify import SyncReport, check_probe, check_shapes, checked_tensors, expected_shapes
 from configs.errors import UserError
 from configs.schema import LoraConfig
 from learners.lora import adapter_shapes, write_adapter
+from learners.meeting import Meeting
 from learners.weights import WeightsManifest, in_buckets
 from rollout.seeds import stable_seed
 
@@ -110,7 +111,7 @@ def _transfer_settings() -> dict[str, Any]:
 
     return {
         "weight_transfer_config": WeightTransferConfig(backend=BACKEND),
-        "worker_extension_cls": "actors.weight_transfer.RegisterBackend",
+        "worker_extension_cls": "actors.weight_transfer.Extension",
     }
 
 
@@ -293,13 +294,44 @@ class VllmEngine:
             SyncError: The arrays are not the manifest's, or the engine's log-probabilities are not the
                 learner's. The engine is STALE then.
         """
+
+        def load() -> dict[str, float]:
+            begun = time.perf_counter()
+            weights = checked_tensors(manifest, arrays, self._expected(manifest))
+            checked = time.perf_counter()
+            self._load(manifest.version, weights)
+            return {"check": checked - begun, "load": time.perf_counter() - checked}
+
+        return self._refit(manifest, load)
+
+    def receive_weights(self, manifest: WeightsManifest, meeting: Meeting) -> SyncReport:
+        """As ``update_weights``, with full weights that the learner broadcasts.
+
+        Args:
+            manifest: What the learner sends.
+            meeting: Where, with the seat of the engine's first process.
+
+        Raises:
+            SyncError: The weights are not this model's, did not arrive intact at all who wait for them, or are not what
+                the engine computes with. The engine is STALE then.
+        """
+
+        def load() -> dict[str, float]:
+            begun = time.perf_counter()
+            check_shapes(manifest.version, dict(zip(manifest.names, manifest.shapes, strict=True)), self._shapes)
+            self._llm.start_weight_update()
+            self._llm.update_weights({"update_info": {"broadcast": (manifest, meeting)}})
+            self._finish_update(manifest.version)
+            return {"broadcast": time.perf_counter() - begun}
+
+        return self._refit(manifest, load)
+
+    def _refit(self, manifest: WeightsManifest, load: Callable[[], dict[str, float]]) -> SyncReport:
         if self.health.state not in (State.READY, State.STALE):
             raise SyncError(f"{self.health.name}: cannot update while {self.health.state.value}")
         begun = time.perf_counter()
         try:
-            weights = checked_tensors(manifest, arrays, self._expected(manifest))
-            checked = time.perf_counter()
-            self._load(manifest.version, weights)
+            seconds = load()
             loaded = time.perf_counter()
             error = check_probe(manifest, self.prompt_logprobs(manifest.probe_ids), self._dtype)
         except Exception as failure:
@@ -307,14 +339,8 @@ class VllmEngine:
             raise
         self.health = self.health.refitted(manifest.version)
         probed = time.perf_counter()
-        return SyncReport(
-            version=manifest.version,
-            checksum_ok=True,
-            probe_error=error,
-            seconds={
-                "check": checked - begun, "load": loaded - checked, "probe": probed - loaded, "total": probed - begun
-            },
-        )  # fmt: skip
+        seconds |= {"probe": probed - loaded, "total": probed - begun}
+        return SyncReport(version=manifest.version, checksum_ok=True, probe_error=error, seconds=seconds)
 
     def _expected(self, manifest: WeightsManifest) -> dict[str, tuple[int, ...]]:
         if self._lora is None:
@@ -332,7 +358,13 @@ class VllmEngine:
         most = PART_BYTES if self._split else sys.maxsize
         for part in in_buckets(weights.items(), lambda item: item[1].nbytes, most):
             self._llm.update_weights({"update_info": {"tensors": dict(part)}})
-        self._llm.finish_weight_update(weight_version=str(version))
+        self._finish_update(version)
+
+    def _finish_update(self, version: int) -> None:
+        self._llm.finish_weight_update()
+        if failures := [failure for failure in self._llm.collective_rpc("weights_failure") if failure]:
+            raise SyncError(f"{self.health.name}: weights of version {version} were not taken: {failures[0]}")
+        self._llm.update_weight_version(str(version))
         # vLLM keeps cached keys and values of the old weights over an update.
         self._reset_prefix_cache()
 

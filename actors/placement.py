@@ -112,6 +112,8 @@ def _check_gpus(config: Config) -> None:
             f"learner.gpus_per_worker: with {learner.gpus_per_worker:g} ranks would share a GPU, with each other or "
             "with rollouts, and NCCL refuses two ranks on one; set it to 1"
         )
+    if config.cluster.weight_transfer == "broadcast":
+        _check_broadcast(config)
     single = {
         "reward.gpus_per_actor": config.reward.gpus_per_actor,
         "serve.gpus_per_replica": config.serve.gpus_per_replica,
@@ -119,6 +121,25 @@ def _check_gpus(config: Config) -> None:
     for name, gpus in single.items():
         if gpus > 1:
             raise UserError(f"{name}: {gpus:g}, but the process computes on one GPU; set it to 1")
+
+
+def broadcast_gpus(config: Config) -> dict[str, float]:
+    """GPUs of each process that takes part in a broadcast of weights, by field; NCCL needs one in each."""
+    gpus = {
+        "learner.gpus_per_worker": config.learner.gpus_per_worker,
+        "rollout.gpus_per_actor": config.rollout.gpus_per_actor,
+    }
+    return gpus | ({"reward.gpus_per_actor": config.reward.gpus_per_actor} if config.reward.follows_policy else {})
+
+
+def _check_broadcast(config: Config) -> None:
+    shares = broadcast_gpus(config)
+    for name, gpus in shares.items():
+        if all(shares.values()) and gpus % 1:
+            raise UserError(
+                f"cluster.weight_transfer: broadcast goes over NCCL, which refuses two processes on one GPU, as {name} "
+                f"{gpus:g} may have it; set that to a whole number, or cluster.weight_transfer to objects"
+            )
 
 
 def check_capacity(plan: PlacementPlan, resources: Mapping[str, float]) -> None:

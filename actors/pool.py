@@ -117,6 +117,18 @@ class Pool:
                     ),
                 )
 
+    def replace(self, index: int, reason: Exception) -> None:
+        """Put a fresh actor in the place of one that died.
+
+        Args:
+            index: Which.
+            reason: What it died of.
+
+        Raises:
+            ActorDied: It did so too often.
+        """
+        self._replace(self.workers[index], reason)
+
     def clear(self) -> None:
         """Forget what is queued (a stop was asked for); running calls are left to end with their actors."""
         self.queue.clear()

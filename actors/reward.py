@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +14,25 @@ import psutil
 import ray
 import torch
 from ray.util.placement_group import PlacementGroup
-from torch import Tensor
-from transformers import PreTrainedModel
 
 from actors.env import base_env
 from actors.health import Health, SyncError
+from actors.implicit import ScoringModels
 from actors.reward_model import RewardModel, reward_model_scores
 from actors.spawn import ActorOptions, Start, absolute_dump, actor_name, spawn
-from actors.verify import SyncReport, check_probe, checked_tensors
+from actors.verify import SyncReport
 from configs.errors import UserError
 from configs.schema import Config
 from judges import Judge, Usage
 from judges.tournament import tournament, tournament_scores
-from learners.encode import ChatEncoder
-from learners.engine import load_model
-from learners.logprobs import LogprobModel, segment_logprobs
-from learners.lora import adapter_shapes, merge_into, publishes_adapter
-from learners.packing import Segment
+from learners.meeting import Meeting
 from learners.weights import WeightsManifest
 from rollout.detect import LanguageDetector
 from rollout.gates import apply_gates
 from rollout.plan import load_untranslated
 from rollout.prompts import PromptSet
 from rollout.records import Candidate, Score
-from rollout.rewards import ScoreRequest, implicit_score, score_requests, verifier_scores
+from rollout.rewards import score_requests, verifier_scores
 
 _PATIENCE = 0.9  # of cluster.call_timeout_s, for the comparisons of one chunk
 
@@ -57,123 +52,6 @@ class Judged:
     scores: list[Score]
     skipped: Counter[tuple[str, str]]
     usage: Usage | None = None
-
-
-class ScoringModels:
-    """Numerator and denominator of the implicit reward.
-
-    Args:
-        config: The run.
-        policy: Hugging Face folder of the reward policy.
-        reference: Hugging Face folder of the reward reference.
-
-    Raises:
-        UserError: A folder is unusable, or the two have different vocabularies.
-    """
-
-    def __init__(self, config: Config, policy: Path, reference: Path) -> None:
-        if config.reward.policy == "initial" and config.reward.reference == "previous_round":
-            raise UserError(
-                "reward.policy: initial makes no sense with reward.reference previous_round (the reference would be "
-                "newer than the policy); set one of them otherwise"
-            )
-        self._config = config
-        self._device = torch.device("cuda" if config.reward.gpus_per_actor > 0 else "cpu")
-        self._encoder = ChatEncoder(policy, config.model.add_bos)
-        self._policy = self._load(policy)
-        self._reference = self._load(reference)
-        sizes = [m.config.get_text_config().vocab_size for m in (self._policy, self._reference)]
-        if sizes[0] != sizes[1]:
-            raise UserError(
-                f"model.reference: {reference} has a vocabulary of {sizes[1]}, the policy {policy} one of {sizes[0]}; "
-                "name the model that the policy was aligned from"
-            )
-        # They share the models' weights, so that updates in place are seen.
-        self._scorers = (self._scorer(self._policy), self._scorer(self._reference))
-        self._shifted_for: int | None = None
-
-    def _load(self, folder: Path) -> PreTrainedModel:
-        return load_model(Path(folder), self._config.model.dtype, self._device).requires_grad_(False)
-
-    def _scorer(self, model: PreTrainedModel) -> LogprobModel:
-        return LogprobModel(model, self._config.learner.logprob_chunk)
-
-    def score(self, requests: Sequence[ScoreRequest]) -> tuple[list[Score], int]:
-        """Implicit rewards (nats), in the order of ``requests``, and the tokens that were scored.
-
-        Texts under one prompt share a single copy of it. ``parts`` also holds the length of each text, in
-        characters and in tokens without the end of turn.
-        """
-        groups: dict[str, list[int]] = {}
-        for index, request in enumerate(requests):
-            groups.setdefault(request.prompt, []).append(index)
-        completions = [tuple(self._encoder.completion_ids(request.text)) for request in requests]
-        segments = [
-            Segment(tuple(self._encoder.prompt_ids(prompt)), tuple(completions[i] for i in members))
-            for prompt, members in groups.items()
-        ]
-        budget = self._config.reward.tokens_per_micro_batch
-        policy, reference = (segment_logprobs(s, segments, budget, self._device) for s in self._scorers)
-        scores: dict[int, Score] = {}
-        for row, members in enumerate(groups.values()):
-            for column, index in enumerate(members):
-                sums = (float(side[row][column].sum()) for side in (policy, reference))
-                score = implicit_score(requests[index].key, *sums)
-                lengths = {
-                    "length_chars": float(len(requests[index].text)),
-                    "length_tokens": float(len(completions[index]) - 1),
-                }
-                scores[index] = replace(score, parts={**score.parts, **lengths})
-        return [scores[index] for index in range(len(requests))], sum(s.tokens for s in segments)
-
-    @torch.no_grad()
-    def update(self, manifest: WeightsManifest, arrays: dict[str, Any], known: bool) -> float:
-        """Put published weights into the policy, and its former weights into a ``previous_round`` reference.
-
-        Args:
-            manifest: What was published.
-            arrays: The weights.
-            known: Whether the policy's present weights are those of a verified version.
-
-        Returns:
-            The probe's difference, nats a token.
-
-        Raises:
-            SyncError: Refused, or not proven.
-        """
-        state = self._policy.state_dict()
-        seen: dict[int, str] = {}
-        for name, tensor in state.items():  # a tied weight counts under its first name
-            seen.setdefault(tensor.data_ptr(), name)
-        shapes = {name: tuple(state[name].shape) for name in seen.values()}
-        weights = self._checked(manifest, arrays, shapes)
-        if self._config.reward.reference == "previous_round" and self._shifted_for != manifest.version:
-            if not known:
-                raise SyncError(
-                    f"version {manifest.version}: the policy's former weights are unknown, so there is no "
-                    "previous_round reference; start the actor anew from two checkpoints"
-                )
-            for name, tensor in self._reference.state_dict().items():
-                tensor.copy_(state[name])
-            self._shifted_for = manifest.version
-        for name, weight in weights.items():
-            state[name].copy_(weight)
-        ids = manifest.probe_ids
-        probe = [Segment(ids[:1], (ids[1:],))]
-        ((logprobs,),) = segment_logprobs(self._scorers[0], probe, len(ids), self._device)
-        return check_probe(manifest, logprobs.tolist(), self._config.model.dtype)
-
-    def _checked(
-        self, manifest: WeightsManifest, arrays: dict[str, Any], shapes: dict[str, tuple[int, ...]]
-    ) -> dict[str, Tensor]:
-        """The policy's new weights by name, without those that stay; an adapter is merged into its base."""
-        learner, model = self._config.learner, self._config.model
-        if learner.lora is None or not publishes_adapter(learner):
-            weights = checked_tensors(manifest, arrays, shapes)
-            return {name: weights[name] for name in shapes}
-        expected = adapter_shapes(manifest.names, shapes, learner.lora.rank)
-        adapter = checked_tensors(manifest, arrays, expected)
-        return merge_into(model.policy, adapter, learner.lora, getattr(torch, model.dtype))
 
 
 def judge_cache(config: Config) -> Path:
@@ -302,22 +180,54 @@ class RewardWorker:
             SyncError: Refused or not proven; the actor is STALE.
         """
         begun = time.perf_counter()
-        if self._models is None or self._config.reward.policy == "initial":
+        models = self._models
+        if models is None or not self._config.reward.follows_policy or self._holds(manifest.version):
             self.health = self.health.refitted(manifest.version)
             return SyncReport(manifest.version, True, 0.0, {"total": time.perf_counter() - begun})
-        if manifest.version == self.health.version and not self.health.reason:
-            return SyncReport(manifest.version, True, 0.0, {"total": time.perf_counter() - begun})
-        try:
+
+        def load(known: bool) -> tuple[float, dict[str, float]]:
             arrays = ray.get(weights[0])
             fetched = time.perf_counter() - begun
-            error = self._models.update(manifest, arrays, known=not self.health.reason)
+            error = models.update(manifest, arrays, known)
+            return error, {"fetch": fetched, "load": time.perf_counter() - begun - fetched}
+
+        return self._refit(manifest, load)
+
+    def receive(self, manifest: WeightsManifest, meeting: Meeting) -> SyncReport:
+        """Take over weights that the learner broadcasts; for a reward that depends on the current policy.
+
+        Args:
+            manifest: What is published.
+            meeting: Where, with this actor's seat.
+
+        Raises:
+            SyncError: Refused, or not all got them, or not proven; the actor is STALE.
+        """
+        begun = time.perf_counter()
+        models = self._models
+        if models is None or self._holds(manifest.version):
+            raise SyncError(f"{self.health.name}: takes no weights of version {manifest.version}")
+
+        def load(known: bool) -> tuple[float, dict[str, float]]:
+            error = models.receive(manifest, meeting, known)
+            return error, {"broadcast": time.perf_counter() - begun}
+
+        return self._refit(manifest, load)
+
+    def _holds(self, version: int) -> bool:
+        return version == self.health.version and not self.health.reason
+
+    def _refit(self, manifest: WeightsManifest, load: Callable[[bool], tuple[float, dict[str, float]]]) -> SyncReport:
+        begun = time.perf_counter()
+        try:
+            error, seconds = load(not self.health.reason)
         except Exception as failure:
             self.health = self.health.refit_failed(f"update to version {manifest.version} failed: {failure}")
             raise
         self.health = self.health.refitted(manifest.version)
         total = time.perf_counter() - begun
         self._stats["sync_seconds"] += total
-        return SyncReport(manifest.version, True, error, {"fetch": fetched, "load": total - fetched, "total": total})
+        return SyncReport(manifest.version, True, error, {**seconds, "total": total})
 
     def stats(self) -> dict[str, float]:
         """Counters since the start: seconds, calls and tokens; memory (GiB); process id."""
@@ -359,6 +269,10 @@ class RewardActor:
     def sync(self, manifest: WeightsManifest, weights: list[ray.ObjectRef]) -> SyncReport:
         """See ``RewardWorker.sync``."""
         return self._start.worker.sync(manifest, weights)
+
+    def receive(self, manifest: WeightsManifest, meeting: Meeting) -> SyncReport:
+        """See ``RewardWorker.receive``."""
+        return self._start.worker.receive(manifest, meeting)
 
     def stats(self) -> dict[str, float]:
         """See ``RewardWorker.stats``."""

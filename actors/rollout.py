@@ -20,6 +20,7 @@ from configs.errors import UserError
 from configs.schema import Config
 from learners.encode import ChatEncoder
 from learners.lora import ADAPTER_FOLDER, publishes_adapter
+from learners.meeting import Meeting
 from learners.weights import WeightsManifest
 from rollout.plan import Chunk, finish_candidate
 from rollout.records import Candidate
@@ -114,6 +115,21 @@ class RolloutWorker:
                 f"{limit}; raise it or remove the prompt"
             )
 
+    def receive(self, manifest: WeightsManifest, meeting: Meeting) -> SyncReport:
+        """Update to the weights that the learner broadcasts and prove it.
+
+        Args:
+            manifest: What is published.
+            meeting: Where, with the seat of the engine's first process.
+
+        Raises:
+            SyncError: Refused, or not all got them, or not proven; the actor is STALE.
+        """
+        begun = time.perf_counter()
+        report = self._engine.receive_weights(manifest, meeting)
+        self._count_sync(begun)
+        return report
+
     def sync(self, manifest: WeightsManifest, weights: list[ray.ObjectRef]) -> SyncReport:
         """Update to the published weights and prove it.
 
@@ -135,9 +151,12 @@ class RolloutWorker:
         report = self._engine.update_weights(manifest, tensors)
         report.seconds["fetch"] = fetched
         report.seconds["total"] += fetched
+        self._count_sync(begun)
+        return report
+
+    def _count_sync(self, begun: float) -> None:
         self._stats["sync_seconds"] += time.perf_counter() - begun
         self._stats["sync_calls"] += 1
-        return report
 
     def stats(self) -> dict[str, float]:
         """Counters since the start: seconds, calls and tokens; memory (GiB); process id."""
@@ -175,6 +194,10 @@ class RolloutActor:
     def sync(self, manifest: WeightsManifest, weights: list[ray.ObjectRef]) -> SyncReport:
         """See ``RolloutWorker.sync``."""
         return self._start.worker.sync(manifest, weights)
+
+    def receive(self, manifest: WeightsManifest, meeting: Meeting) -> SyncReport:
+        """See ``RolloutWorker.receive``."""
+        return self._start.worker.receive(manifest, meeting)
 
     def stats(self) -> dict[str, float]:
         """See ``RolloutWorker.stats``."""

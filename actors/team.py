@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,12 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from actors.calls import call
+from actors.calls import ActorDied, call
 from actors.cluster import start_cluster
 from actors.env import learner_env
 from actors.fit import check_each_fits
 from actors.placement import PlacementGroups, PlacementPlan, check_capacity, reserve
 from actors.pool import Pool
+from actors.publish import broadcast
 from actors.reward import create_reward_actor
 from actors.rollout import create_rollout_actor
 from actors.run_folder import RunFolder
@@ -23,7 +25,9 @@ from actors.run_metrics import RunMetrics
 from actors.shared import check_shared
 from actors.signals import StopFlag, stop_on_signals
 from actors.store import create_store_actor
+from actors.verify import SyncReport
 from configs.schema import Config
+from learners.errors import BroadcastFailed
 from learners.group import LearnerGroup, RoundResult
 from learners.weights import WeightsManifest
 from rollout.identity import comparable_config, config_digest
@@ -32,6 +36,8 @@ from rollout.staleness import rollout_version
 from rollout.state import RoundState, check_states
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 STORE_TIMEOUT_S = 120.0  # one transaction or query; far above what any takes
 
@@ -54,6 +60,7 @@ class Team:
         self._prompts = prompts
         self._groups = PlacementGroups()
         self.store_seconds = 0.0
+        self.failed_broadcasts = 0
         self._store = create_store_actor(
             folder.store, config_digest(config), comparable_config(config), config.run.name
         )
@@ -122,18 +129,50 @@ class Team:
 
         return self._learner_thread.submit(work)
 
-    def publish(self, manifest: WeightsManifest) -> list[Any]:
-        """The last trained weights into every rollout and reward actor, verified by each; returns their reports."""
-        # The rank that published them owns the object: the group re-reads the checkpoint if it died meanwhile.
-        timeout = self.config.cluster.sync_timeout_s
-        weights = self._learner_thread.submit(self._learner.weights, timeout).result()
-        handles = [*self.rollouts.handles, *self.rewards.handles]
+    def publish(self, manifest: WeightsManifest) -> list[SyncReport]:
+        """The last trained weights into every rollout and reward actor, verified by each; returns their reports.
+
+        An actor that died is replaced by one that begins with them, and reports nothing.
+        """
         self.version = manifest.version
-        return call(
-            [handle.sync.remote(manifest, weights) for handle in handles],
-            self.config.cluster.sync_timeout_s,
-            f"weights v{manifest.version} to reach {len(handles)} actors (cluster.sync_timeout_s)",
-        )
+        reports, rest = self._broadcast(manifest)
+        timeout = self.config.cluster.sync_timeout_s
+        weights: list[Any] = []
+        if not reports:
+            # The rank that published them owns the object: the group re-reads the checkpoint if it died meanwhile.
+            weights = self._learner_thread.submit(self._learner.weights, timeout).result()
+        deadline = time.monotonic() + timeout
+        waiting = [
+            (pool, index, handle.sync.remote(manifest, weights))
+            for pool in rest
+            for index, handle in enumerate(pool.handles)
+        ]
+        for pool, index, reference in waiting:
+            what = f"weights v{manifest.version} to reach {pool.name} {index} (cluster.sync_timeout_s)"
+            try:
+                reports.append(call(reference, max(0.0, deadline - time.monotonic()), what))
+            except ActorDied as died:
+                pool.replace(index, died)
+        return reports
+
+    def _broadcast(self, manifest: WeightsManifest) -> tuple[list[SyncReport], list[Pool]]:
+        """Reports of the actors that got a broadcast, none if there was none, and those that still need to hear."""
+        rewards = [self.rewards] if self.config.reward.follows_policy else []
+        takers = [self.rollouts, *rewards]
+        if self.config.cluster.weight_transfer != "broadcast":
+            return [], [self.rollouts, self.rewards]
+        try:
+            reports = broadcast(
+                self.config,
+                [handle for pool in takers for handle in pool.handles],
+                manifest,
+                lambda meeting: self._learner_thread.submit(self._learner.broadcast, meeting),
+            )
+        except BroadcastFailed as failure:
+            self.failed_broadcasts += 1
+            logger.warning("weights v%d go through the object store: %s", manifest.version, failure)
+            return [], [self.rollouts, self.rewards]
+        return reports, [] if rewards else [self.rewards]
 
     def close(self) -> None:
         """End what can be ended in order; Ray takes the rest with it."""

@@ -92,13 +92,7 @@ def checked_tensors(
     absent = sorted(set(manifest.names) - set(received))
     if absent:
         raise SyncError(f"weights of version {manifest.version} came without {absent[:5]}")
-    wrong = sorted(name for name, shape in shapes.items() if received.get(name) != shape)
-    unknown = sorted(set(received) - set(shapes) - {_TIED_HEAD})
-    if wrong or unknown:
-        raise SyncError(
-            f"weights of version {manifest.version} are not this model's: "
-            f"missing or of another shape: {wrong[:5]}; unknown: {unknown[:5]}"
-        )
+    check_shapes(manifest.version, received, shapes)
     with warnings.catch_warnings():
         # Ray's shared memory is read-only, and nobody here writes to it.
         warnings.filterwarnings("ignore", message="The given buffer is not writable")
@@ -109,6 +103,26 @@ def checked_tensors(
             f"weights of version {manifest.version} have checksum {found}, but {manifest.checksum} was published"
         )
     return tensors
+
+
+def check_shapes(version: int, found: Mapping[str, tuple[int, ...]], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse weights that are not the model's.
+
+    Args:
+        version: Their version.
+        found: Shapes by parameter name.
+        shapes: What the model needs (``expected_shapes``).
+
+    Raises:
+        SyncError: Says which names.
+    """
+    wrong = sorted(name for name, shape in shapes.items() if found.get(name) != shape)
+    unknown = sorted(set(found) - set(shapes) - {_TIED_HEAD})
+    if wrong or unknown:
+        raise SyncError(
+            f"weights of version {version} are not this model's: "
+            f"missing or of another shape: {wrong[:5]}; unknown: {unknown[:5]}"
+        )
 
 
 def check_probe(manifest: WeightsManifest, logprobs: Sequence[float], dtype: str) -> float:

@@ -1,4 +1,4 @@
-"""vLLM weight-transfer backend that takes a dictionary of arrays in the engine's own process.
+"""vLLM weight-transfer backend that takes a dictionary of tensors, or joins the learner's broadcast of them.
 
 vLLM's built-in backends need a GPU. This one goes through the same lifecycle
 (``init_weight_transfer_engine / start / update / finish_weight_update``), works on CPU and is written for CUDA as
@@ -10,7 +10,7 @@ whatever process holds the worker.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,19 +25,29 @@ from vllm.model_executor.layers.quantization.base_config import QuantizeMethodBa
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, VocabParallelEmbedding
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
-BACKEND = "isogloss_arrays"
+from learners.broadcast import receive
+from learners.manifest import WeightsManifest
+from learners.meeting import Meeting
+
+BACKEND = "isogloss"
 
 
 @dataclass
-class ArraysInit(WeightTransferInitInfo):
-    """Nothing to agree on beforehand."""
+class Init(WeightTransferInitInfo):
+    """Nothing to agree on beforehand: every broadcast forms its own group."""
 
 
 @dataclass
-class ArraysUpdate(WeightTransferUpdateInfo):
-    """One update: Hugging Face parameter name -> tensor on the CPU (may share read-only memory)."""
+class Update(WeightTransferUpdateInfo):
+    """One update: tensors that are here, or where to get them.
 
-    tensors: dict[str, torch.Tensor]
+    Attributes:
+        tensors: Hugging Face parameter name -> tensor on the CPU (may share read-only memory).
+        broadcast: What is sent, and where, with the seat of the engine's first process.
+    """
+
+    tensors: dict[str, torch.Tensor] = field(default_factory=dict)
+    broadcast: tuple[WeightsManifest, Meeting] | None = None
 
 
 def repack_tied_heads(model: nn.Module) -> int:
@@ -64,43 +74,66 @@ def repack_tied_heads(model: nn.Module) -> int:
     return len(tied)
 
 
-class ArraysEngine(WeightTransferEngine[ArraysInit, ArraysUpdate]):
-    """Loads tensors that are already in this process, through vLLM's layerwise reload.
+class Transfer(WeightTransferEngine[Init, Update]):
+    """Loads tensors as they come, through vLLM's layerwise reload.
 
     ``model.load_weights`` alone would corrupt a live CPU engine: its linear layers hold packed weights only.
     """
 
-    init_info_cls = ArraysInit
-    update_info_cls = ArraysUpdate
+    failure = ""  # what went wrong since the update began
 
-    def init_transfer_engine(self, init_info: ArraysInit) -> None:
+    init_info_cls = Init
+    update_info_cls = Update
+
+    def init_transfer_engine(self, init_info: Init) -> None:
         """No connection to set up."""
 
     def start_weight_update(self) -> None:
         """Put every layer back into the form in which it takes checkpoint weights."""
+        self.failure = ""
         initialize_layerwise_reload(self.model)
 
     def update_weights(self, update_info: dict[str, object]) -> None:
-        """As the base class, but wait for the accelerator only where there is one.
+        """As the base class, but wait for the accelerator only where there is one, and keep what goes wrong.
 
         A load that fails half way closes the reload: what the model computes is undefined then, but the next
-        update, which brings all weights, finds every layer ready to take them.
+        update, which brings all weights, finds every layer ready to take them. The error is not raised but kept in
+        ``failure``: of a split engine whose processes all raise, vLLM takes one answer, and the next call gets the
+        other in place of its own. Ask for it when the update is finished.
         """
+        if self.failure:
+            return
         try:
             self.receive_weights(self.parse_update_info(update_info))
-        except BaseException:
+        except Exception as error:
             finalize_layerwise_reload(self.model, self.model_config)
-            raise
+            self.failure = f"{type(error).__name__}: {error}"
         if self.device.type != "cpu":
             torch.accelerator.synchronize()
 
-    def receive_weights(self, update_info: ArraysUpdate) -> None:
-        """Load all tensors of the update."""
+    def receive_weights(self, update_info: Update) -> None:
+        """Load all tensors of the update.
+
+        Raises:
+            BroadcastFailed: Not all of a broadcast arrived here, or at another process, intact.
+        """
         model: Any = self.model  # every vLLM model has load_weights, but no class says so
-        model.load_weights(iter(update_info.tensors.items()))
+
+        def load(tensors: dict[str, torch.Tensor]) -> None:
+            model.load_weights(iter(tensors.items()))
+
+        if update_info.broadcast is None:
+            load(update_info.tensors)
+            return
+        manifest, meeting = update_info.broadcast
+        seat = meeting.seat(meeting.rank + self.parallel_config.rank)
+        # NCCL knows GPUs alone; over gloo the tensors come to the CPU, and the model's loaders take them on from there.
+        receive(seat, manifest, self.device if seat.backend == "nccl" else torch.device("cpu"), load)
 
     def finish_weight_update(self) -> None:
-        """Pack the layers again, the tied output layer included."""
+        """Pack the layers again, the tied output layer included; nothing where the weights were not taken."""
+        if self.failure:
+            return
         finalize_layerwise_reload(self.model, self.model_config)
         if self.device.type == "cpu":
             repack_tied_heads(self.model)
@@ -109,8 +142,15 @@ class ArraysEngine(WeightTransferEngine[ArraysInit, ArraysUpdate]):
         """Nothing to release."""
 
 
-class RegisterBackend:
-    """Worker extension without methods: importing its module registers the backend."""
+class Extension:
+    """What vLLM's worker gets besides: importing its module registers the backend."""
+
+    weight_transfer_engine: Any  # Transfer, by vLLM's worker
+
+    def weights_failure(self) -> str:
+        """Why this process could not take the update's weights; empty if it could."""
+        failure: str = self.weight_transfer_engine.failure
+        return failure
 
 
-WeightTransferEngineFactory.register_engine(BACKEND, ArraysEngine)
+WeightTransferEngineFactory.register_engine(BACKEND, Transfer)

@@ -71,6 +71,11 @@ class RewardConfig(Section):
     gpus_per_actor: float = Field(0.0, ge=0, description="GPUs that Ray reserves for a reward actor.")
     tokens_per_micro_batch: int = Field(4096, ge=1, description="Tokens scored in one forward pass.")
 
+    @property
+    def follows_policy(self) -> bool:
+        """Whether reward actors hold the current policy, and so take every published version."""
+        return self.kind == "implicit" and self.policy == "current"
+
 
 class PairsConfig(Section):
     """How scored candidates become preference pairs."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from configs.base import LanguageCode, Section
@@ -62,4 +64,10 @@ class ClusterConfig(Section):
     call_timeout_s: float = Field(600, gt=0, description="One generation or scoring call.")
     train_timeout_s: float = Field(3600, gt=0, description="Training of one round.")
     sync_timeout_s: float = Field(120, gt=0, description="Weights into every engine.")
+    weight_transfer: Literal["objects", "broadcast"] = Field(
+        "objects",
+        description="How full weights get from the learner to the rollout engines. `objects`: through Ray's object "
+        "store. `broadcast`: by a collective from the learner's rank 0, over NCCL where both have GPUs and gloo "
+        "otherwise; if that fails, through the object store after all.",
+    )
     max_actor_restarts: int = Field(2, ge=0, description="Restarts of a dead rollout or reward actor.")

@@ -113,6 +113,16 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _broadcast_is_of_full_weights(self) -> Config:
+        lora = self.learner.lora
+        if self.cluster.weight_transfer == "broadcast" and lora is not None and lora.publish == "adapter":
+            raise ValueError(
+                "cluster.weight_transfer: broadcast is for full weights, and learner.lora.publish adapter publishes "
+                "the adapter alone; set it to objects"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _agree(self) -> Config:
         online = self.offline.path is None
         if online and self.reward.kind == "implicit" and self.model.reference is None:

@@ -8,7 +8,10 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class LoopConfig:
-    """What a rank needs to know; plain data, sent by Ray."""
+    """What a rank needs to know; plain data, sent by Ray.
+
+    With ``broadcasts`` rank 0 keeps published weights, to send them, and does not put them into the object store.
+    """
 
     mailbox: str
     namespace: str
@@ -17,6 +20,7 @@ class LoopConfig:
     start_round: int
     seed: int
     min_free_disk_gb: float
+    broadcasts: bool
     learner: dict[str, Any]
     model: dict[str, Any]
 

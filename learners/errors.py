@@ -18,3 +18,7 @@ class LearnerTimeout(RuntimeError):
 
 class LearnerFailed(RuntimeError):
     """The learner group died more often than ``learner.max_failures`` allows."""
+
+
+class BroadcastFailed(RuntimeError):
+    """A broadcast of weights ended without everybody having them; the learner is as it was."""

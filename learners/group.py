@@ -30,6 +30,7 @@ from learners.entry import LoopConfig, train_loop
 from learners.errors import LearnerFailed, LearnerTimeout
 from learners.lora import published_file
 from learners.mailbox import CommandKind, Mailbox, Outcome
+from learners.meeting import Meeting
 from learners.metrics import RoundMetrics
 from learners.micro import References
 from learners.snapshot import Snapshot
@@ -50,7 +51,10 @@ _REPLY_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class RoundResult:
-    """A trained round. ``weights`` is a list so that Ray hands the reference on instead of the arrays."""
+    """A trained round.
+
+    ``weights`` is a list so that Ray hands the reference on instead of the arrays; empty where they are broadcast.
+    """
 
     round: int
     metrics: RoundMetrics
@@ -127,7 +131,7 @@ class LearnerGroup:
         A pair's are (chosen, rejected); empty for an objective without a reference.
         """
         found: References
-        found, _ = self._command("reference", round_number, pairs, timeout)
+        found, _ = self._command("reference", round_number, list(pairs), f"{len(pairs)} pairs", timeout)
         return found
 
     def train(self, round_number: int, pairs: Sequence[Example], timeout: float) -> RoundResult:
@@ -141,17 +145,20 @@ class LearnerGroup:
             LearnerFailed: The ranks died more often than ``learner.max_failures`` allows.
         """
         snapshot: Snapshot
-        snapshot, weights = self._command("train", round_number, pairs, timeout)
+        snapshot, weights = self._command("train", round_number, list(pairs), f"{len(pairs)} pairs", timeout)
         self._last = RoundResult(round_number, snapshot.metrics, snapshot.checkpoint, snapshot.manifest, list(weights))
         return self._last
 
     def weights(self, timeout: float) -> list[ray.ObjectRef]:
-        """The weights of the last trained round, read from its checkpoint if the object is lost.
+        """The weights of the last trained round, read from its checkpoint if there is no object, or none any more.
 
         The rank that published them owns the object, so it goes when the rank does.
         """
         if self._last is None:
             raise LearnerFailed("no round has been trained yet, so there are no weights to hand out")
+        if not self._last.weights:
+            self._reload(self._last)
+            return self._last.weights
         try:
             ray.get(self._last.weights[0], timeout=timeout)
         except GetTimeoutError:
@@ -162,6 +169,17 @@ class LearnerGroup:
             logger.warning("weights of round %d are lost (%s): reading the checkpoint", self._last.round, error)
             self._reload(self._last)
         return self._last.weights
+
+    def broadcast(self, meeting: Meeting) -> None:
+        """Send the weights of the last trained round to all who come to the meeting; returns when they have them.
+
+        Raises:
+            BroadcastFailed: Not all got them, or rank 0 was restarted since it trained the round.
+            LearnerTimeout, LearnerFailed: As for ``train``.
+        """
+        if self._last is None:
+            raise LearnerFailed("no round has been trained yet, so there are no weights to send")
+        self._command("broadcast", self._last.round, meeting, f"to {meeting.size - 1} processes", meeting.timeout_s)
 
     def ranks(self) -> dict[int, tuple[str, int]]:
         """Node id and process id of every rank."""
@@ -223,6 +241,7 @@ class LearnerGroup:
             start_round=self._start_round,
             seed=self._config.run.seed,
             min_free_disk_gb=self._config.run.min_free_disk_gb,
+            broadcasts=self._config.cluster.weight_transfer == "broadcast",
             learner=self._config.learner.model_dump(mode="json"),
             model=self._absolute_model(),
         )
@@ -235,13 +254,13 @@ class LearnerGroup:
         return found
 
     def _command(
-        self, kind: CommandKind, round_number: int, pairs: Sequence[Example], timeout: float
+        self, kind: CommandKind, round_number: int, payload: Any, size: str, timeout: float
     ) -> tuple[Any, tuple[Any, ...]]:
         if self._mailbox is None:
             raise LearnerFailed(f"{kind} of round {round_number}: the learner group is not running")
         deadline = time.monotonic() + timeout
-        what = f"the learner's {kind} of round {round_number} ({len(pairs)} pairs)"
-        number = self._ask(self._mailbox.post.remote(kind, round_number, list(pairs)), what)
+        what = f"the learner's {kind} of round {round_number} ({size})"
+        number = self._ask(self._mailbox.post.remote(kind, round_number, payload), what)
         while True:
             wait = min(_POLL_S, max(deadline - time.monotonic(), 0.0))
             outcome: Outcome | None = self._ask(self._mailbox.outcome.remote(number, wait), what)

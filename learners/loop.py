@@ -11,16 +11,20 @@ from typing import Any
 
 import ray
 import ray.train
+import torch
 
 from configs.collector import started
 from configs.errors import UserError
 from configs.schema import LearnerConfig, ModelConfig
 from learners import distributed
+from learners.broadcast import send
 from learners.checkpoint import checkpoint_folder, latest_checkpoint
 from learners.entry import LoopConfig
+from learners.errors import BroadcastFailed
 from learners.mailbox import Command, Outcome
+from learners.meeting import Meeting
 from learners.session import LearnerSession
-from learners.snapshot import republish, restore, save_round
+from learners.snapshot import Snapshot, republish, restore, save_round
 from learners.weights import to_numpy
 
 # How long rank 0 waits for a command before it tells the others that there is none: far below the
@@ -49,17 +53,20 @@ def run_rank(config: LoopConfig) -> None:
         started()
         rank = session.rank
         ray.get(mailbox.arrive.remote(rank, ray.get_runtime_context().get_node_id(), os.getpid()))
+        servant = _Servant(session, config)
         while (command := _agree(mailbox, rank)) != "closed":
             if command == "idle":
                 continue
             try:
-                result, references = _obey(session, config, command, ray.get(mailbox.payload.remote(command.number)))
+                result, references = servant.obey(command, ray.get(mailbox.payload.remote(command.number)))
+                outcome = Outcome(pickle.dumps(result), references)
+            except BroadcastFailed as failure:
+                outcome = Outcome(error=failure)  # seen by rank 0 alone, and the ranks are as they were
             except UserError as error:
                 # Bad input or numbers: the same again after a restart. Any rank may be the one that saw it.
                 ray.get(mailbox.finish.remote(command.number, Outcome(error=error)))
                 return
             if rank == 0:
-                outcome = Outcome(pickle.dumps(result), references)
                 ray.get(mailbox.finish.remote(command.number, outcome))
     finally:
         done.set()
@@ -88,34 +95,61 @@ def _agree(mailbox: ray.actor.ActorHandle, rank: int) -> Any:
     return distributed.gather_objects(command)[0]
 
 
-def _obey(
-    session: LearnerSession, config: LoopConfig, command: Command, pairs: Any
-) -> tuple[Any, tuple[ray.ObjectRef, ...]]:
-    """The result on rank 0 (of ``train``: a snapshot without weights), and the reference to the weights."""
-    if command.kind == "reference":
-        if session.round >= command.round:
+class _Servant:
+    """Does commands, the same on every rank."""
+
+    def __init__(self, session: LearnerSession, config: LoopConfig) -> None:
+        self._session = session
+        self._config = config
+        self._published: Snapshot | None = None  # with the weights, on rank 0, to be broadcast
+
+    def obey(self, command: Command, payload: Any) -> tuple[Any, tuple[ray.ObjectRef, ...]]:
+        """The result on rank 0 (of ``train``: a snapshot without weights), and the reference to the weights."""
+        if command.kind == "reference":
+            return self._reference(command.round, payload), ()
+        if command.kind == "broadcast":
+            self._broadcast(command.round, payload)
+            return None, ()
+        return self._train(command.round, payload)
+
+    def _reference(self, round: int, examples: Any) -> Any:
+        if self._session.round >= round:
             raise UserError(
-                f"round {command.round}: its reference was asked for, but the learner is past it (at round "
-                f"{session.round}); remove the newer checkpoints to train that round again"
+                f"round {round}: its reference was asked for, but the learner is past it (at round "
+                f"{self._session.round}); remove the newer checkpoints to train that round again"
             )
-        return session.reference_logprobs(command.round, pairs), ()
-    if session.round == command.round:
-        # Trained and saved by a group that died before it could say so.
-        snapshot = republish(session, checkpoint_folder(Path(config.run_dir), command.round))
-    elif session.round > command.round:
-        raise UserError(
-            f"round {command.round}: cannot be trained, the learner is at round {session.round}; "
-            "remove the newer checkpoints to train it again"
-        )
-    else:
-        metrics = session.train_round(command.round, pairs)
-        snapshot = save_round(
-            session, Path(config.run_dir), metrics, session.learner.keep_checkpoints, config.min_free_disk_gb
-        )
-    if session.rank != 0:
-        return None, ()
-    weights = ray.put(to_numpy(snapshot.weights))
-    return replace(snapshot, weights={}), (weights,)
+        return self._session.reference_logprobs(round, examples)
+
+    def _train(self, round: int, examples: Any) -> tuple[Snapshot | None, tuple[ray.ObjectRef, ...]]:
+        session, run_dir = self._session, Path(self._config.run_dir)
+        self._published = None  # not beside those that are gathered now
+        if session.round == round:
+            # Trained and saved by a group that died before it could say so.
+            snapshot = republish(session, checkpoint_folder(run_dir, round))
+        elif session.round > round:
+            raise UserError(
+                f"round {round}: cannot be trained, the learner is at round {session.round}; "
+                "remove the newer checkpoints to train it again"
+            )
+        else:
+            metrics = session.train_round(round, examples)
+            keep, spare = session.learner.keep_checkpoints, self._config.min_free_disk_gb
+            snapshot = save_round(session, run_dir, metrics, keep, spare)
+        if session.rank != 0:
+            return None, ()
+        told = replace(snapshot, weights={})
+        if self._config.broadcasts:
+            self._published = snapshot
+            return told, ()
+        return told, (ray.put(to_numpy(snapshot.weights)),)
+
+    def _broadcast(self, round: int, meeting: Meeting) -> None:
+        if self._session.rank != 0:
+            return
+        if self._published is None or self._published.manifest.version != round:
+            raise BroadcastFailed(f"the learner was restarted and does not hold the weights of round {round} any more")
+        place = distributed.device() if meeting.backend == "nccl" else torch.device("cpu")
+        send(meeting, self._published.manifest, self._published.weights, place)
 
 
 def _leave_when_closed(mailbox: ray.actor.ActorHandle, done: threading.Event) -> None:

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-CommandKind = Literal["reference", "train"]
+CommandKind = Literal["reference", "train", "broadcast"]
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What the ranks are to do; its pairs are fetched apart."""
+    """What the ranks are to do; what it is done with (pairs, or a meeting) is fetched apart."""
 
     number: int
     kind: CommandKind

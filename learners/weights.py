@@ -159,14 +159,29 @@ def from_numpy(arrays: Mapping[str, np.ndarray], manifest: WeightsManifest) -> d
     return tensors
 
 
+class Digest:
+    """Checksum of weights that come one after the other, in the order of their names."""
+
+    def __init__(self) -> None:
+        self._digest = xxhash.xxh64()
+
+    def add(self, name: str, tensor: Tensor) -> None:
+        """Count in one tensor: name, dtype, shape and bytes."""
+        tensor = tensor.detach().cpu().contiguous()
+        self._digest.update(json.dumps([name, dtype_name(tensor), list(tensor.shape)]).encode())
+        self._digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))  # type: ignore[arg-type]
+
+    def hex(self) -> str:
+        """What was counted in so far, as 16 hexadecimal digits."""
+        return self._digest.hexdigest()
+
+
 def checksum(tensors: Mapping[str, Tensor]) -> str:
     """xxh64 over sorted names, dtypes, shapes and bytes, as 16 hexadecimal digits."""
-    digest = xxhash.xxh64()
+    digest = Digest()
     for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(json.dumps([name, dtype_name(tensor), list(tensor.shape)]).encode())
-        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))  # type: ignore[arg-type]
-    return digest.hexdigest()
+        digest.add(name, tensors[name])
+    return digest.hex()
 
 
 def probe_ids(digest: str, vocabulary: int) -> tuple[int, ...]:

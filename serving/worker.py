@@ -7,19 +7,20 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from actors.health import SyncError
 from actors.verify import checked_tensors, expected_shapes
-from actors.weight_transfer import RegisterBackend
+from actors.weight_transfer import Extension
 from learners.weights import to_numpy
 from serving.describe import folder_weights
 from serving.folder import manifest_from_json
 
 if TYPE_CHECKING:
-    from vllm.v1.worker.gpu_worker import Worker as _Base
+    from vllm.v1.worker.gpu_worker import Worker as _Worker
 else:
-    _Base = RegisterBackend
+    _Worker = object
 
 
-class ServingWorker(_Base):
+class ServingWorker(Extension, _Worker):
     """Worker extension: the same backend and checks as a rollout engine, fed from a file instead of by reference.
 
     The engine of an asynchronous vLLM is a process of its own, which Ray's object store does not reach; a checkpoint
@@ -30,7 +31,7 @@ class ServingWorker(_Base):
         """Replace all weights; returns seconds.
 
         Raises:
-            SyncError: The folder's weights are not the manifest's.
+            SyncError: The folder's weights are not the manifest's, or could not be taken.
         """
         begun = time.perf_counter()
         manifest = manifest_from_json(json.loads(manifest_json))
@@ -40,4 +41,6 @@ class ServingWorker(_Base):
         self.start_weight_update()
         self.update_weights({"tensors": tensors})
         self.finish_weight_update()
+        if failure := self.weights_failure():
+            raise SyncError(f"weights of version {manifest.version} were not taken: {failure}")
         return time.perf_counter() - begun

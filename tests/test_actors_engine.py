@@ -12,9 +12,11 @@ from actors.engine import EngineRequest, VllmEngine, check_vllm_version
 from actors.health import IllegalTransition, State, SyncError
 from actors.verify import check_probe
 from configs.errors import UserError
+from learners.broadcast import buckets
 from learners.encode import ChatEncoder
+from learners.errors import BroadcastFailed
 from learners.weights import WeightsManifest
-from tests.actors_support import perturbed, publish
+from tests.actors_support import perturbed, publish, sending
 from tests.tiny import build_tiny_model
 
 pytestmark = pytest.mark.vllm
@@ -147,11 +149,52 @@ def test_failed_load_leaves_a_stale_engine_that_can_be_refitted(engines, folders
         self.model.load_weights(iter((n, update_info.tensors[n]) for n in names))
         raise OSError("lost")
 
-    monkeypatch.setattr("actors.weight_transfer.ArraysEngine.receive_weights", half)
-    with pytest.raises(OSError, match="lost"):
+    monkeypatch.setattr("actors.weight_transfer.Transfer.receive_weights", half)
+    with pytest.raises(SyncError, match=r"weights of version 8 were not taken: OSError: lost"):
         engine.update_weights(manifest, arrays)
     assert engine.health.state is State.STALE
     monkeypatch.undo()
+    engine.update_weights(manifest, arrays)
+    requests = greedy(random_prompts(8))
+    expected = [reference_greedy(model, r.prompt_ids) for r in requests]
+    assert [o.token_ids for o in engine.generate(requests)] == expected
+
+
+@pytest.mark.parametrize("kind", ["tied", "untied"])
+def test_broadcast_does_what_an_update_does(engines, folders, kind, monkeypatch) -> None:
+    monkeypatch.setattr("learners.broadcast.BUCKET_BYTES", 50_000)  # parts of a layer come in different buckets
+    engine, model = engines[kind], perturbed(folders[kind], seed=11)
+    manifest, arrays = publish(model, version=8)
+    assert len(buckets(manifest)) > 3
+    with sending(manifest, arrays) as (host, sent):
+        report = engine.receive_weights(manifest, host.meeting.seat(1))
+        assert sent.result(20) is None
+    assert (report.version, engine.version, report.checksum_ok) == (8, 8, True)
+    assert report.probe_error < 1e-4
+    assert set(report.seconds) == {"broadcast", "probe", "total"}
+    requests = greedy(random_prompts(32))
+    expected = [reference_greedy(model, r.prompt_ids) for r in requests]
+    assert [o.token_ids for o in engine.generate(requests)] == expected
+
+
+def test_broadcast_that_breaks_off_leaves_a_stale_engine_that_can_be_refitted(engines, folders, monkeypatch) -> None:
+    monkeypatch.setattr("learners.broadcast.BUCKET_BYTES", 50_000)
+    engine, model = engines["untied"], perturbed(folders["untied"], seed=12)
+    manifest, arrays = publish(model, version=8)
+    broken = {**arrays, "model.norm.weight": arrays["model.norm.weight"] + 1}
+    with sending(manifest, broken) as (host, sent):
+        with pytest.raises(
+            SyncError, match=r"test: .* not taken: BroadcastFailed: weights of version 8 came with checksum"
+        ):
+            engine.receive_weights(manifest, host.meeting.seat(1))
+        assert isinstance(sent.exception(20), BroadcastFailed)
+    assert engine.health.state is State.STALE
+    others, _ = publish(perturbed(folders["tied"], seed=12), version=8)
+    with sending(manifest, arrays) as (host, sent):
+        with pytest.raises(SyncError, match=r"not this model's: missing or of another shape: \['lm_head"):
+            engine.receive_weights(others, host.meeting.seat(1))
+        host.give_up("an engine refused")
+        assert "an engine refused" in str(sent.exception(20))
     engine.update_weights(manifest, arrays)
     requests = greedy(random_prompts(8))
     expected = [reference_greedy(model, r.prompt_ids) for r in requests]

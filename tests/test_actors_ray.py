@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,14 +18,18 @@ from actors.calls import ActorDied, DeadlineExceeded, call
 from actors.cluster import Cluster, start_cluster
 from actors.health import IllegalTransition, SyncError
 from actors.placement import PlacementPlan, check_capacity, reserve
+from actors.pool import Pool
+from actors.publish import broadcast
 from actors.reward import create_reward_actor
 from actors.rollout import create_rollout_actor
 from actors.store import create_store_actor
 from configs.errors import UserError
 from configs.schema import ClusterConfig
+from learners.errors import BroadcastFailed
+from learners.meeting import Meeting
 from rollout.plan import answer_chunks
 from rollout.prompts import PromptSet
-from tests.actors_support import perturbed, publish, small_config
+from tests.actors_support import perturbed, publish, send_to, small_config
 from tests.tiny import build_tiny_model
 
 pytestmark = pytest.mark.ray
@@ -95,7 +101,13 @@ def test_rollout_and_reward_actors(cluster: Cluster, tmp_path: Path, folder: Pat
     prompts = PromptSet.from_config(config)
     groups = reserve(PlacementPlan.from_config(config), timeout=30)
     begun = time.monotonic()
-    rollouts = [create_rollout_actor(config, folder, 0, i, groups.groups["rollout"]) for i in range(2)]
+    versions = [0, 0]
+    pool = Pool(
+        "rollout actor", lambda i: create_rollout_actor(config, folder, versions[i], i, groups.groups["rollout"]),
+        size=2, call_timeout_s=60, max_restarts=1,
+    )  # fmt: skip
+    pool.start()
+    rollouts = pool.handles
     reward = create_reward_actor(config, ray.put(prompts), folder, folder, 0, 0, groups.groups["reward"])
     assert call([a.ready.remote() for a in (*rollouts, reward)], 120, "start") == [0, 0, 0]
     print(f"two engines and a reward actor ready in {time.monotonic() - begun:.1f} s")
@@ -133,10 +145,40 @@ def test_rollout_and_reward_actors(cluster: Cluster, tmp_path: Path, folder: Pat
     assert stats["version"] == 1
     print("start", stats["start_seconds"], "memory", stats["process_gb"])
 
+    # A broadcast reaches all, the stale one, too.
+    newer = publish(perturbed(folder, seed=4, std=0.05), 2)
+    with ThreadPoolExecutor(1) as learner:
+        reports = broadcast(
+            config, [*rollouts, reward], newer[0], lambda meeting: learner.submit(send_to, meeting, *newer)
+        )
+    assert [(report.version, set(report.seconds)) for report in reports] == [
+        (2, {"broadcast", "probe", "total"}), (2, {"broadcast", "probe", "total"}),
+        (2, {"broadcast", "total"}),
+    ]  # fmt: skip
+    (_, _, one), (_, _, two) = call([a.generate.remote(english) for a in rollouts], 60, "generate")
+    assert one == two != first
+
+    # One that dies ends it for all at once.
+    newest = publish(perturbed(folder, seed=5), 3)
+    pid = int(call(rollouts[1].stats.remote(), 30, "stats")["pid"])
+
+    def send_after_a_death(meeting: Meeting) -> Future[None]:
+        os.kill(pid, signal.SIGKILL)
+        return learner.submit(send_to, meeting, *newest)
+
+    begun = time.monotonic()
+    with ThreadPoolExecutor(1) as learner, pytest.raises(BroadcastFailed, match="the process died"):
+        broadcast(config, [*rollouts, reward], newest[0], send_after_a_death)
+    assert time.monotonic() - begun < 30 < config.cluster.sync_timeout_s
+    with pytest.raises(IllegalTransition, match="isogloss-small-rollout-0: cannot work while stale"):
+        call(rollouts[0].generate.remote(english), 60, "generate")
+    assert call(rollouts[0].sync.remote(newest[0], [ray.put(newest[1])]), 60, "sync").version == 3
+
     # A replacement comes up at once although the name may not be free yet.
-    ray.kill(rollouts[0])
-    again = create_rollout_actor(config, folder, 5, 0, groups.groups["rollout"])
-    assert call(again.ready.remote(), 120, "start") == 5
+    versions[1] = 5
+    pool.replace(1, ActorDied("killed"))
+    assert call(pool.handles[1].ready.remote(), 120, "start") == 5
+    assert pool.restarts == 1
     groups.remove()
 
 

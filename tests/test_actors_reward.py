@@ -9,13 +9,16 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from actors import implicit as implicit_module
 from actors import reward as reward_module
 from actors.health import IllegalTransition, State, SyncError
 from actors.reward import RewardWorker
 from configs.errors import UserError
+from learners.errors import BroadcastFailed
+from learners.meeting import Meeting
 from rollout.prompts import PromptSet
 from rollout.records import Candidate, CandidateKey
-from tests.actors_support import PROMPTS, perturbed, publish, small_config
+from tests.actors_support import PROMPTS, perturbed, publish, sending, small_config
 from tests.tiny import build_tiny_model
 
 ANSWERS = {
@@ -102,7 +105,7 @@ def test_gated_candidates_get_no_score(tmp_path: Path, folders: tuple[Path, Path
 
 
 def test_other_rewards_load_no_model(tmp_path: Path, folders: tuple[Path, Path], monkeypatch) -> None:
-    monkeypatch.setattr(reward_module, "load_model", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(implicit_module, "load_model", lambda *_: pytest.fail("a model was loaded"))
     verifier = worker(tmp_path, folders, reward={"kind": "verifier"}, gates={"language_min_chars": 50})
     judged = verifier.judge([candidate("en", 0, 0, "x"), candidate("en", 0, 1, "y")])
     assert [s.reward for s in judged.scores] == [1.0, 0.0]
@@ -133,6 +136,30 @@ def test_sync_moves_the_policy_and_previous_round(tmp_path: Path, folders: tuple
         assert score.parts["reference_logprob"] == pytest.approx(expected[version], abs=1e-4)
         assert score.parts["policy_logprob"] == pytest.approx(expected[version + 1], abs=1e-4)
     assert subject.version() == 2
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_broadcast_moves_the_policy_and_previous_round_once(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    subject = worker(
+        tmp_path, folders, reward={"prompt": "native", "reference": "previous_round"}, learner={"keep_checkpoints": 3}
+    )
+    model = perturbed(folders[0], seed=5)
+    manifest, arrays = publish(model, 1)
+    wrong = {**arrays, "model.norm.weight": arrays["model.norm.weight"] + 1}
+    with sending(manifest, wrong) as (host, sent):
+        with pytest.raises(SyncError, match="weights of version 1 were not taken: .* came with checksum"):
+            subject.receive(manifest, host.meeting.seat(1))
+        assert isinstance(sent.exception(20), BroadcastFailed)
+    assert subject.health.state is State.STALE
+    with sending(manifest, arrays) as (host, sent):
+        assert subject.receive(manifest, host.meeting.seat(1)).probe_error < 1e-4
+        assert sent.result(20) is None
+    text, prompt = ANSWERS["en"][0], PROMPTS["en"][0]
+    (score,) = subject.judge([candidate("en", 0, 0, text)]).scores
+    assert score.parts["reference_logprob"] == pytest.approx(direct(folders[0], folders[0], prompt, text), abs=1e-4)
+    assert score.parts["policy_logprob"] == pytest.approx(direct(model, folders[0], prompt, text), abs=1e-4)
+    with pytest.raises(SyncError, match="reward: takes no weights of version 1"):
+        subject.receive(manifest, Meeting("127.0.0.1", 1, 2, "gloo", 1.0, 1))
 
 
 @pytest.mark.usefixtures("no_ray")

@@ -23,8 +23,9 @@ apply_driver_env()
 def main():
     import actors.engine
     from actors.engine import VllmEngine
+    from actors.health import SyncError
     from learners.weights import in_buckets
-    from tests.actors_support import perturbed, publish
+    from tests.actors_support import perturbed, publish, sending
     from tests.test_actors_engine import greedy, random_prompts, reference_greedy
 
     actors.engine.PART_BYTES = 100_000  # several parts
@@ -38,6 +39,21 @@ def main():
     engine.update_weights(manifest, arrays)
     after = [output.token_ids for output in engine.generate(requests)]
     expected = [reference_greedy(model, request.prompt_ids) for request in requests]
+
+    # A broadcast whose sender gives up half way, then one to both processes that succeeds.
+    model = perturbed(folder, seed=3)
+    manifest, arrays = publish(model, version=2)
+    for fails in (True, False):
+        wrong = {**arrays, "model.norm.weight": arrays["model.norm.weight"] + 1}
+        with sending(manifest, wrong if fails else arrays, takers=2) as (host, sent):
+            try:
+                report = engine.receive_weights(manifest, host.meeting.seat(1))
+                sent.result(30)
+            except SyncError as error:
+                print("refused", error)
+    later = [output.token_ids for output in engine.generate(requests)]
+    expected_later = [reference_greedy(model, request.prompt_ids) for request in requests]
+    print("broadcast", report.version, "equal", sum(a == e for a, e in zip(later, expected_later)))
     print("parts", len(parts), "equal", sum(a == e for a, e in zip(after, expected)),
           "kept", sum(a == b for a, b in zip(after, before)))
 
@@ -67,5 +83,8 @@ def test_split_engine_equals_transformers_after_an_update(tmp_path: Path) -> Non
         check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.splitlines()[-1].split()[2:] == ["equal", "32", "kept", "0"], done.stdout
-    assert int(done.stdout.splitlines()[-1].split()[1]) > 2
+    said = [line for line in done.stdout.splitlines() if line.startswith(("refused", "broadcast", "parts"))]
+    assert "refused split: weights of version 2 were not taken: BroadcastFailed" in said[0], done.stdout
+    assert said[1] == "broadcast 2 equal 32", done.stdout
+    assert said[2].split()[2:] == ["equal", "32", "kept", "0"], done.stdout
+    assert int(said[2].split()[1]) > 2

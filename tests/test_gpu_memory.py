@@ -105,7 +105,7 @@ def test_too_little_memory_is_refused(llama: ModelSize, overrides: tuple[str, ..
 
 
 def test_a_shared_gpu_is_counted_by_its_share(llama: ModelSize) -> None:
-    halves = config("reward.gpus_per_actor=0.5", "reward.actors=2")
+    halves = config("reward.gpus_per_actor=0.5", "reward.actors=2", "cluster.weight_transfer=objects")
     with pytest.raises(UserError, match=r"each reward process keeps 29\.9 GiB .* but gets 28\.0 GiB"):
         check(halves, llama, 56)
 
@@ -118,6 +118,10 @@ def test_a_shared_gpu_is_counted_by_its_share(llama: ModelSize) -> None:
         (("rollout.gpus_per_actor=1",), r"rollout\.gpus_per_actor: 1 is fewer than rollout\.tensor_parallel 2"),
         (("rollout.gpus_per_actor=3",), r"rollout\.gpus_per_actor: 3 is more than rollout\.tensor_parallel 2"),
         (("reward.gpus_per_actor=2",), r"reward\.gpus_per_actor: 2, but the process computes on one"),
+        (
+            ("reward.gpus_per_actor=0.5",),
+            r"weight_transfer: broadcast goes over NCCL, .* as reward\.gpus_per_actor 0\.5 may have it",
+        ),
     ],
 )
 def test_gpus_that_nobody_can_use_or_two_would_share(overrides: tuple[str, ...], message: str) -> None:

@@ -8,16 +8,20 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from learner_kit import Case, make_folder, make_pairs, train_on_ranks
 
 from actors.cluster import start_cluster
 from configs.schema import ClusterConfig, Config, LanguagesConfig, LearnerConfig, ModelConfig, PromptsConfig
+from learners.broadcast import Host, receive
 from learners.checkpoint import read_state
-from learners.errors import LearnerFailed, LearnerTimeout, NumericError
+from learners.errors import BroadcastFailed, LearnerFailed, LearnerTimeout, NumericError
 from learners.weights import checksum, from_numpy
 
 pytestmark = pytest.mark.ray
@@ -54,6 +58,7 @@ def test_two_rounds_with_ranks_killed_are_the_same_two_rounds(cluster: None, tmp
         learner=LEARNER,
     )
     config = config.model_copy(update={"run": config.run.model_copy(update={"seed": 7})})
+    config = config.model_copy(update={"cluster": ClusterConfig(weight_transfer="broadcast")})
     group = LearnerGroup(config, tmp_path / "run", start, env={"OMP_NUM_THREADS": "1"})
     began = time.monotonic()
     with pytest.raises(LearnerFailed, match="not running"):
@@ -81,13 +86,19 @@ def test_two_rounds_with_ranks_killed_are_the_same_two_rounds(cluster: None, tmp
     assert second.checkpoint == tmp_path / "run" / "checkpoints" / "round-0002"
     assert (tmp_path / "run" / "policy").resolve() == second.checkpoint.resolve()
 
-    # The rank that published the weights dies before anybody fetched them.
+    received: dict[str, Any] = {}
+    assert second.weights == [], "broadcast, and put into the object store besides"
+    with Host("127.0.0.1", 1, "gloo", 60) as host, ThreadPoolExecutor(1) as pool:
+        sent = pool.submit(group.broadcast, host.meeting)
+        receive(host.meeting.seat(1), second.manifest, torch.device("cpu"), received.update)
+        assert sent.result(60) is None
+    assert checksum(received) == second.manifest.checksum
+
+    # The rank that holds the weights dies before anybody else asked for them.
     pid = group.ranks()[0][1]
     os.kill(pid, signal.SIGKILL)
-    with pytest.raises(ray.exceptions.RayError):
-        for _ in range(60):
-            ray.get(second.weights[0], timeout=5)
-            time.sleep(0.5)
+    with Host("127.0.0.1", 1, "gloo", 120) as host, pytest.raises(BroadcastFailed, match="learner was restarted"):
+        group.broadcast(host.meeting)
     arrays = ray.get(group.weights(60)[0])
     assert checksum(from_numpy(arrays, second.manifest)) == second.manifest.checksum
     assert group.train(2, make_pairs(14, 2), 240).manifest.checksum == second.manifest.checksum

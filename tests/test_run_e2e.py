@@ -180,12 +180,21 @@ def in_stage(stage: str, before: Progress, now: Progress) -> bool:
 def interrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Interrupted]]:
     """The same run, stopped in round 1 and killed at every stage of round 2; each start goes on where the last ended.
 
-    Round 1 is for the most part sampled by two actors instead of one: who does which chunk must not matter either.
+    Round 1 is for the most part sampled by two actors instead of one, which get its weights by broadcast instead of
+    through the object store: who does which chunk must not matter either, nor how weights travel.
     """
     folder = tmp_path_factory.mktemp("interrupted")
     ends = [
         interrupt(folder, "sample", signal.SIGTERM),
-        interrupt(folder, "generate", signal.SIGKILL, "--resume", "rollout.actors=2", "rollout.cpus_per_actor=0.5"),
+        interrupt(
+            folder,
+            "generate",
+            signal.SIGKILL,
+            "--resume",
+            "rollout.actors=2",
+            "rollout.cpus_per_actor=0.5",
+            "cluster.weight_transfer=broadcast",
+        ),
         *(interrupt(folder, stage, signal.SIGKILL, "--resume") for stage in ("score", "reference", "train", "publish")),
     ]
     done = train(folder, NAME, "--resume")
@@ -225,6 +234,10 @@ def test_interrupted_at_every_stage_ends_with_the_same_pairs_and_weights(
         assert two.counts()["consumed"] == two.counts()["pairs"]
     for number in (1, 2):
         assert checksum(straight, "straight", number) == checksum(folder, NAME, number)
+    rows = [json.loads(line) for line in (folder / NAME / "metrics.jsonl").read_text().splitlines()]
+    assert [sorted(len(report["seconds"]) for report in row["sync"]) for row in rows] == [[1, 3, 3], [1, 5]]
+    assert all("broadcast" in report["seconds"] for report in rows[0]["sync"] if len(report["seconds"]) > 1)
+    assert [row["failed_broadcasts"] for row in rows] == [0, 0]
 
 
 def test_lidr_runs_with_both_directions_and_semi_online(tmp_path: Path) -> None:

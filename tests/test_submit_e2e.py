@@ -25,7 +25,13 @@ NAME = "job"
 # No node holds both rollout (3 CPUs) and learner (2), wherever the first of them lands.
 HEAD_CPUS, SECOND_CPUS = 4, 3
 SPREAD = ("rollout.cpus_per_actor=3", "reward.cpus_per_actor=1", "learner.cpus_per_worker=2")
-QUICK = ("schedule.rounds=1", "prompts.heldout_limit=4", "rollout.prompts_per_round=72", "rollout.chunk_prompts=12")
+QUICK = (
+    "cluster.weight_transfer=broadcast",
+    "schedule.rounds=1",
+    "prompts.heldout_limit=4",
+    "rollout.prompts_per_round=72",
+    "rollout.chunk_prompts=12",
+)
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +162,9 @@ def test_job_on_two_nodes_is_stopped_resumed_and_watched(cluster: TwoNodes, tmp_
     assert "isogloss-job.2: succeeded" in done.stdout
     assert "weights v1" in done.stdout, "the log was not followed"
     assert summary(runs, NAME)["weight_version"] == 1
+    (row,) = [json.loads(line) for line in (runs / NAME / "metrics.jsonl").read_text().splitlines()]
+    assert [set(report["seconds"]) for report in row["sync"]] == [{"broadcast", "probe", "total"}, {"total"}]
+    assert row["failed_broadcasts"] == 0
     with journal(runs, NAME) as store:
         after = {candidate.key: candidate.text for candidate in store.candidates(1)}
         assert store.counts()["consumed"] == store.counts()["pairs"] > 0

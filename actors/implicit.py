@@ -1,0 +1,183 @@
+"""The implicit reward's two models: how much likelier the policy makes an answer than its reference does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from actors.health import SyncError
+from actors.verify import check_probe, check_shapes, checked_tensors
+from configs.errors import UserError
+from configs.schema import Config
+from learners.broadcast import receive
+from learners.encode import ChatEncoder
+from learners.engine import load_model
+from learners.errors import BroadcastFailed
+from learners.logprobs import LogprobModel, segment_logprobs
+from learners.lora import adapter_shapes, merge_into, publishes_adapter
+from learners.meeting import Meeting
+from learners.packing import Segment
+from learners.weights import WeightsManifest
+from rollout.records import Score
+from rollout.rewards import ScoreRequest, implicit_score
+
+
+class ScoringModels:
+    """Numerator and denominator of the implicit reward.
+
+    Args:
+        config: The run.
+        policy: Hugging Face folder of the reward policy.
+        reference: Hugging Face folder of the reward reference.
+
+    Raises:
+        UserError: A folder is unusable, or the two have different vocabularies.
+    """
+
+    def __init__(self, config: Config, policy: Path, reference: Path) -> None:
+        if config.reward.policy == "initial" and config.reward.reference == "previous_round":
+            raise UserError(
+                "reward.policy: initial makes no sense with reward.reference previous_round (the reference would be "
+                "newer than the policy); set one of them otherwise"
+            )
+        self._config = config
+        self._device = torch.device("cuda" if config.reward.gpus_per_actor > 0 else "cpu")
+        self._encoder = ChatEncoder(policy, config.model.add_bos)
+        self._policy = self._load(policy)
+        self._reference = self._load(reference)
+        sizes = [m.config.get_text_config().vocab_size for m in (self._policy, self._reference)]
+        if sizes[0] != sizes[1]:
+            raise UserError(
+                f"model.reference: {reference} has a vocabulary of {sizes[1]}, the policy {policy} one of {sizes[0]}; "
+                "name the model that the policy was aligned from"
+            )
+        # They share the models' weights, so that updates in place are seen.
+        self._scorers = (self._scorer(self._policy), self._scorer(self._reference))
+        self._shifted_for: int | None = None
+
+    def _load(self, folder: Path) -> PreTrainedModel:
+        return load_model(Path(folder), self._config.model.dtype, self._device).requires_grad_(False)
+
+    def _scorer(self, model: PreTrainedModel) -> LogprobModel:
+        return LogprobModel(model, self._config.learner.logprob_chunk)
+
+    def score(self, requests: Sequence[ScoreRequest]) -> tuple[list[Score], int]:
+        """Implicit rewards (nats), in the order of ``requests``, and the tokens that were scored.
+
+        Texts under one prompt share a single copy of it. ``parts`` also holds the length of each text, in
+        characters and in tokens without the end of turn.
+        """
+        groups: dict[str, list[int]] = {}
+        for index, request in enumerate(requests):
+            groups.setdefault(request.prompt, []).append(index)
+        completions = [tuple(self._encoder.completion_ids(request.text)) for request in requests]
+        segments = [
+            Segment(tuple(self._encoder.prompt_ids(prompt)), tuple(completions[i] for i in members))
+            for prompt, members in groups.items()
+        ]
+        budget = self._config.reward.tokens_per_micro_batch
+        policy, reference = (segment_logprobs(s, segments, budget, self._device) for s in self._scorers)
+        scores: dict[int, Score] = {}
+        for row, members in enumerate(groups.values()):
+            for column, index in enumerate(members):
+                sums = (float(side[row][column].sum()) for side in (policy, reference))
+                score = implicit_score(requests[index].key, *sums)
+                lengths = {
+                    "length_chars": float(len(requests[index].text)),
+                    "length_tokens": float(len(completions[index]) - 1),
+                }
+                scores[index] = replace(score, parts={**score.parts, **lengths})
+        return [scores[index] for index in range(len(requests))], sum(s.tokens for s in segments)
+
+    @torch.no_grad()
+    def update(self, manifest: WeightsManifest, arrays: dict[str, Any], known: bool) -> float:
+        """Put published weights into the policy, and its former weights into a ``previous_round`` reference.
+
+        Args:
+            manifest: What was published.
+            arrays: The weights.
+            known: Whether the policy's present weights are those of a verified version.
+
+        Returns:
+            The probe's difference, nats a token.
+
+        Raises:
+            SyncError: Refused, or not proven.
+        """
+        weights = self._checked(manifest, arrays, self._shapes())
+        self._shift_reference(manifest.version, known)
+        self._put(weights)
+        return self._probe(manifest)
+
+    @torch.no_grad()
+    def receive(self, manifest: WeightsManifest, meeting: Meeting, known: bool) -> float:
+        """As ``update``, with full weights that the learner broadcasts.
+
+        Args:
+            manifest: What the learner sends.
+            meeting: Where, with this process's seat.
+            known: Whether the policy's present weights are those of a verified version.
+
+        Returns:
+            The probe's difference, nats a token.
+
+        Raises:
+            SyncError: Refused, or not all got them, or not proven.
+        """
+        check_shapes(manifest.version, dict(zip(manifest.names, manifest.shapes, strict=True)), self._shapes())
+        self._shift_reference(manifest.version, known)
+        place = self._device if meeting.backend == "nccl" else torch.device("cpu")
+        try:
+            receive(meeting, manifest, place, self._put)
+        except BroadcastFailed as failure:
+            raise SyncError(f"weights of version {manifest.version} were not taken: {failure}") from failure
+        return self._probe(manifest)
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        state = self._policy.state_dict()
+        seen: dict[int, str] = {}
+        for name, tensor in state.items():  # a tied weight counts under its first name
+            seen.setdefault(tensor.data_ptr(), name)
+        return {name: tuple(state[name].shape) for name in seen.values()}
+
+    def _shift_reference(self, version: int, known: bool) -> None:
+        if self._config.reward.reference != "previous_round" or self._shifted_for == version:
+            return
+        if not known:
+            raise SyncError(
+                f"version {version}: the policy's former weights are unknown, so there is no "
+                "previous_round reference; start the actor anew from two checkpoints"
+            )
+        state = self._policy.state_dict()
+        for name, tensor in self._reference.state_dict().items():
+            tensor.copy_(state[name])
+        self._shifted_for = version
+
+    def _put(self, weights: dict[str, Tensor]) -> None:
+        state = self._policy.state_dict()
+        for name, weight in weights.items():
+            state[name].copy_(weight)
+
+    def _probe(self, manifest: WeightsManifest) -> float:
+        ids = manifest.probe_ids
+        probe = [Segment(ids[:1], (ids[1:],))]
+        ((logprobs,),) = segment_logprobs(self._scorers[0], probe, len(ids), self._device)
+        return check_probe(manifest, logprobs.tolist(), self._config.model.dtype)
+
+    def _checked(
+        self, manifest: WeightsManifest, arrays: dict[str, Any], shapes: dict[str, tuple[int, ...]]
+    ) -> dict[str, Tensor]:
+        """The policy's new weights by name, without those that stay; an adapter is merged into its base."""
+        learner, model = self._config.learner, self._config.model
+        if learner.lora is None or not publishes_adapter(learner):
+            weights = checked_tensors(manifest, arrays, shapes)
+            return {name: weights[name] for name in shapes}
+        expected = adapter_shapes(manifest.names, shapes, learner.lora.rank)
+        adapter = checked_tensors(manifest, arrays, expected)
+        return merge_into(model.policy, adapter, learner.lora, getattr(torch, model.dtype))
