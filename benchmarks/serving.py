@@ -48,13 +48,14 @@ MEASURED = Verdict(True, "benchmark")
 SETTINGS = EngineSettings("policy", "float32", 256, 0)
 
 
-def large_model(folder: Path) -> Path:
-    """A random Llama, hidden 512, 8 layers, with the embedded world's tokenizer."""
+def random_llama(folder: Path, hidden: int = 512, layers: int = 8) -> Path:
+    """A random Llama with the embedded world's tokenizer."""
     vocabulary = json.loads((POLICY / "config.json").read_text())["vocab_size"]
     torch.manual_seed(0)
     config = LlamaConfig(
-        hidden_size=512, intermediate_size=1536, num_hidden_layers=8, num_attention_heads=8, num_key_value_heads=8,
-        vocab_size=vocabulary, max_position_embeddings=512, tie_word_embeddings=True, eos_token_id=2, bos_token_id=1,
+        hidden_size=hidden, intermediate_size=3 * hidden, num_hidden_layers=layers, num_attention_heads=8,
+        num_key_value_heads=8, vocab_size=vocabulary, max_position_embeddings=512, tie_word_embeddings=True,
+        eos_token_id=2, bos_token_id=1,
     )  # fmt: skip
     model = LlamaForCausalLM(config)
     folder.mkdir(parents=True)
@@ -299,7 +300,7 @@ def main() -> None:
                 asyncio.run(swaps(endpoint, folder, arguments.swaps, arguments.clients))
         kinds = {
             "tiny": ("1.0 M parameters (embedded world)", lambda: POLICY),
-            "large": ("Llama 512 x 8", lambda: large_model(Path(name) / "large")),
+            "large": ("Llama 512 x 8", lambda: random_llama(Path(name) / "large")),
         }
         for kind, (title, make) in kinds.items():
             if kind in arguments.parts:
