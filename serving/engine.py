@@ -201,3 +201,11 @@ class ServingEngine:
     def close(self) -> None:
         """End the engine process."""
         self._engine.shutdown()
+
+
+def request_models() -> dict[str, dict[str, Any]]:
+    """JSON Schema of vLLM's request model of each kind."""
+    from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+    from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+
+    return {"chat": ChatCompletionRequest.model_json_schema(), "completions": CompletionRequest.model_json_schema()}

@@ -58,8 +58,12 @@ def test_a_plain_request_gets_the_defaults() -> None:
         ("chat", {"messages": []}, 400, "at least one message"),
         ("chat", {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "text"),
         ("chat", {"temperature": "hot"}, 400, "number from 0 to 2"),
-        ("chat", {"repetition_penalty": -1}, 400, "from 0"),
+        ("chat", {"frequency_penalty": -2.1}, 400, "from -2 to 2"),
+        ("chat", {"repetition_penalty": 0}, 400, "above 0, at most 10"),
+        ("completions", {"prompt": "a", "top_p": 0.0}, 400, "above 0, at most 1"),
+        ("chat", {"stream": 0}, 400, "true or false"),
         ("chat", {"stop": [""]}, 400, "none of them empty"),
+        ("chat", {"stop": ["a", "b", "c", "d", "e"]}, 400, "at most 4"),
         ("chat", {"response_format": {"type": "json_object"}}, 400, "response_format"),
         ("completions", {"prompt": [1, 1000]}, 400, "0 to 999"),
         ("completions", {"prompt": [[1], []]}, 400, "none empty"),
@@ -75,6 +79,12 @@ def test_what_is_not_served_is_refused_with_its_limit(
     assert error.status == status
     assert says in error.message
     assert error.body()["error"]["code"] == status
+
+
+def test_numbers_without_a_fraction_are_whole() -> None:
+    body = parse_body(b'{"prompt": [2.0, 3], "max_tokens": 4.0, "temperature": 0.5, "seed": 1e30}')
+    assert body == {"prompt": [2, 3], "max_tokens": 4, "temperature": 0.5, "seed": 1e30}
+    assert [type(value) for value in (body["max_tokens"], body["prompt"][0], body["seed"])] == [int, int, float]
 
 
 BROKEN = [b"", b"[1]", b"{", b"\xff", b'{"a": NaN}', b'{"a": 1e999}', b'{"a": "\\ud800"}', b"[" * 100_000]
