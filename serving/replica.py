@@ -23,7 +23,7 @@ from serving.access import check_key
 from serving.contact import DeskContact
 from serving.desk import Assignment
 from serving.engine import EngineSettings, ServingEngine, request_models
-from serving.errors import RequestRefused
+from serving.errors import ENGINE_FAILED, RequestRefused, refusal_in
 from serving.folder import Served
 from serving.pace import Pace
 from serving.requests import Limits, check_request, parse_body
@@ -268,6 +268,8 @@ class PolicyReplica:
                     return Response(_marked(reply, versions), 200, headers, "application/json")
                 stream = reply
                 first = await anext(stream)  # before the status is sent: what fails at once gets its own
+                if (refused := refusal_in(first)) is not None:
+                    raise refused
         except TimeoutError:
             if ticket is not None:
                 self._done(ticket, begun, count=False)
@@ -313,6 +315,10 @@ class PolicyReplica:
         event, begun, count = first, time.monotonic(), 0
         while True:
             count += 1
+            if (refused := refusal_in(event)) is not None:
+                ticket.status = refused.status
+                yield _error_event(refused)
+                return
             yield "data: " + _marked(event[6:], ticket.versions) if event.startswith("data: {") else event
             try:
                 async with asyncio.timeout_at(deadline):
@@ -328,7 +334,7 @@ class PolicyReplica:
             except Exception:
                 logger.exception("a stream failed")
                 ticket.status = 500
-                yield _error_event(RequestRefused(500, "the engine failed while answering"))
+                yield _error_event(RequestRefused(500, ENGINE_FAILED))
                 return
 
     def _too_slow(self) -> RequestRefused:

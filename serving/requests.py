@@ -32,8 +32,10 @@ NUMBERS = {
     "repetition_penalty": (0.0, 10.0),
 }
 ABOVE = frozenset({"top_p", "repetition_penalty"})  # their least value itself is not taken
-FLAGS = ("stream", "ignore_eos", "echo")
-WHOLE = {"stream_interval": (1, _INT32), "top_k": (-1, _INT32)}
+_FLAGS = {"chat": ("stream", "ignore_eos", "logprobs"), "completions": ("stream", "ignore_eos", "echo")}
+WHOLE = {"stream_interval": (1, _INT32), "top_k": (-1, _INT32), "seed": (-(2**63), 2**63 - 1)}
+MAX_LOGPROBS = 20  # as OpenAI and vLLM
+LOGPROBS = {"chat": "top_logprobs", "completions": "logprobs"}  # the field that says how many
 MAX_STOPS = 4  # as OpenAI and vLLM
 _MAX_DEPTH = 32
 _EXACT = 2**53  # floats above are whole, but need not be what was written
@@ -127,7 +129,9 @@ def check_request(kind: str, body: dict[str, Any], limits: Limits) -> dict[str, 
     if not isinstance(model, str) or model not in limits.names:
         raise RequestRefused(404, f"the model {str(model)[:100]!r} does not exist; served: {', '.join(limits.names)}",
                              "model")  # fmt: skip
-    _check_numbers(request)
+    _check_numbers(kind, request)
+    if LOGPROBS[kind] in request:
+        _integer(request, LOGPROBS[kind], 0, MAX_LOGPROBS)
     _check_stop(request)
     tokens = [name for name in ("max_tokens", "max_completion_tokens") if name in request]
     for name in tokens:
@@ -152,7 +156,7 @@ def _integer(request: dict[str, Any], name: str, low: int, high: int) -> int:
     return value
 
 
-def _check_numbers(request: dict[str, Any]) -> None:
+def _check_numbers(kind: str, request: dict[str, Any]) -> None:
     for name, (low, high) in NUMBERS.items():
         value = request.get(name, high)
         within = isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
@@ -162,7 +166,7 @@ def _check_numbers(request: dict[str, Any]) -> None:
     for name, (least, most) in WHOLE.items():
         if name in request:
             _integer(request, name, least, most)
-    for name in FLAGS:
+    for name in _FLAGS[kind]:
         if not isinstance(request.get(name, False), bool):
             raise RequestRefused(400, f"{name} must be true or false", name)
 

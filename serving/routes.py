@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from serving.errors import error_body
-from serving.requests import ABOVE, FIELDS, MAX_STOPS, NUMBERS, WHOLE, Limits
+from serving.requests import ABOVE, FIELDS, LOGPROBS, MAX_LOGPROBS, MAX_STOPS, NUMBERS, WHOLE, Limits
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -88,7 +88,7 @@ def _own(kind: str, limits: Limits) -> dict[str, dict[str, Any]]:
         "required": ["role", "content"],
         "additionalProperties": False,
     }
-    bounds = {**NUMBERS, **WHOLE, "n": (1, limits.max_sequences)}
+    bounds = {**NUMBERS, **WHOLE, "n": (1, limits.max_sequences), LOGPROBS[kind]: (0, MAX_LOGPROBS)}
     bounds |= dict.fromkeys(("max_tokens", "max_completion_tokens"), (1, limits.max_tokens))
     numbers = {
         name: {

@@ -88,14 +88,21 @@ def fuzz(document: dict[str, Any], base: str, key: str, examples: int, seed: int
 
 
 def _count(event: events.ScenarioFinished, tally: Tally) -> None:
+    cases = {case: node.value for case, node in event.recorder.cases.items()}
     for case, interaction in event.recorder.interactions.items():
-        reply = interaction.response
-        path = event.recorder.cases[case].value.path
-        tally.replies[path, 0 if reply is None else reply.status_code] += 1
-        tally.slowest = max(tally.slowest, 0.0 if reply is None else reply.elapsed)
+        sent, reply = cases[case], interaction.response
+        status = 0 if reply is None else reply.status_code
+        tally.replies[sent.path, status] += 1
+        if reply is None:
+            tally.wrong.append(f"no reply: {_words(sent)}")
+        else:
+            tally.slowest = max(tally.slowest, reply.elapsed)
     for case, checks in event.recorder.checks.items():
         for one in checks:
             if one.status == Status.FAILURE:
-                sent = event.recorder.cases[case].value
                 found = one.failure_info.failure.message if one.failure_info else one.name
-                tally.wrong.append(f"{found}: {sent.method} {sent.path} {sent.body!r:.600}")
+                tally.wrong.append(f"{found}: {_words(cases[case])}")
+
+
+def _words(sent: schemathesis.Case) -> str:
+    return f"{sent.method} {sent.path} {sent.body!r:.600}"
