@@ -150,7 +150,13 @@ def test_concurrency_64_and_too_many(served: Served) -> None:
 
 def test_fuzzed_requests_never_end_in_5xx(served: Served) -> None:
     """From the application's own OpenAPI document, through HAProxy."""
-    document = serve.get_app_handle(served.endpoint.name).openapi.remote().result(timeout_s=30)
+
+    # In a process of the cluster: a handle's threads outlive the cluster here, and would start another one.
+    @ray.remote(num_cpus=0)
+    def openapi(name: str) -> dict[str, Any]:
+        return serve.get_app_handle(name).openapi.remote().result(timeout_s=30)
+
+    document = ray.get(openapi.remote(served.endpoint.name), timeout=60)
     assert set(document["paths"]) == {"/health", "/v1/models", "/v1/chat/completions", "/v1/completions"}
     tally = fuzz(document, served.endpoint.url.removesuffix("/v1"), KEY, examples=12)
     assert not tally.wrong, "\n".join(tally.wrong[:20])
