@@ -17,7 +17,8 @@ from actors.health import SyncError
 from actors.verify import check_probe
 from configs.serving import ServeConfig
 from learners.weights import WeightsManifest
-from serving.errors import RequestRefused
+from serving.errors import ENGINE_FAILED, RequestRefused
+from serving.requests import MAX_LOGPROBS
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +88,7 @@ class ServingEngine:
         args.dtype, args.max_model_len, args.seed = settings.dtype, settings.max_length, settings.seed
         args.enforce_eager = not gpu
         args.kv_cache_memory_bytes = int(config.kv_cache_gb * 2**30)
+        args.max_logprobs = MAX_LOGPROBS
         args.max_num_seqs = config.max_num_seqs
         args.max_num_batched_tokens = max(4096, settings.max_length, config.max_num_seqs)
         args.enable_chunked_prefill = gpu
@@ -186,7 +188,7 @@ class ServingEngine:
             reply = create_error_response(error)
             if reply.error.code >= 500:
                 logger.exception("a request failed")
-                reply.error.message = "the engine failed on this request"
+                reply.error.message = ENGINE_FAILED
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             raise asyncio.CancelledError  # vLLM answers "client disconnected" instead, also where the time was over
@@ -201,3 +203,11 @@ class ServingEngine:
     def close(self) -> None:
         """End the engine process."""
         self._engine.shutdown()
+
+
+def request_models() -> dict[str, dict[str, Any]]:
+    """JSON Schema of vLLM's request model of each kind."""
+    from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+    from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+
+    return {"chat": ChatCompletionRequest.model_json_schema(), "completions": CompletionRequest.model_json_schema()}

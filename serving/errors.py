@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Mapping
 from typing import Any
 
+logger = logging.getLogger(__name__)
+
+ENGINE_FAILED = "the engine failed on this request"
 _TYPES = {
     400: "BadRequestError",
     401: "AuthenticationError",
     404: "NotFoundError",
     405: "MethodNotAllowed",
+    408: "RequestTimeout",
     413: "RequestTooLarge",
     429: "RateLimitError",
     500: "InternalServerError",
@@ -43,3 +49,14 @@ def error_body(status: int, message: str, param: str | None = None) -> dict[str,
     """``{"error": {message, type, param, code}}``, as OpenAI's clients read it."""
     kind = _TYPES.get(status, "BadRequestError" if status < 500 else "InternalServerError")
     return {"error": {"message": message, "type": kind, "param": param, "code": status}}
+
+
+def refusal_in(event: str) -> RequestRefused | None:
+    """The error that is in a streamed event of vLLM's, if there is one; without what went wrong inside."""
+    if not event.startswith('data: {"error"'):
+        return None
+    error = json.loads(event[6:])["error"]
+    if error["code"] < 500:
+        return RequestRefused(error["code"], error["message"], error.get("param"))
+    logger.error("a stream failed: %s", error["message"])
+    return RequestRefused(error["code"], ENGINE_FAILED)

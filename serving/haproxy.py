@@ -5,7 +5,8 @@ that each streamed chunk otherwise crosses. Its config has three things that an 
 setting for them, but for the path of the program: two pages on all interfaces and on fixed ports (statistics and
 Prometheus; Serve's own metrics do not need them), a control socket that every local user may write to, and where a
 replica died "Internal Server Error" in plain text, or no reply at all: HAProxy leaves it to the client to repeat what
-went over a connection that was used before.
+went over a connection that was used before. A request may also take an hour to arrive, what a replica's HTTP server or
+Serve stumbles over ends in plain text there, and before an application is up every route is "not found".
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from serving.errors import error_body
 
 REPLIES = {
     400: ("Bad Request", "this is not a valid HTTP request"),
+    404: ("Not Found", "there is no such route"),
+    405: ("Method Not Allowed", "this route has another method"),
     408: ("Request Timeout", "the request did not arrive in time"),
     500: ("Internal Server Error", "the endpoint's HTTP proxy failed"),
     502: ("Bad Gateway", "the replica that was answering has died, and is being replaced; send the request again"),
@@ -30,7 +33,19 @@ _PAGES = ("frontend prometheus", "listen stats")
 _SECTION = re.compile(r"(?m)^(?=\S)")
 # No connection to a replica is used twice: where one breaks there is then always a reply. The whole request is read
 # before it is sent on, so that another replica can be asked instead.
-_OPTIONS = "    option http-server-close\n    option http-buffer-request\n"
+_OPTIONS = "    option http-server-close\n    option http-buffer-request\n    timeout http-request 60s\n"
+# The replicas' HTTP server answers other methods and longer addresses in plain text, Serve stumbles over headers of its
+# own that are not text, and lets callers set its timeout or have abandoned requests go on.
+_RULES = """    http-request deny deny_status 405 unless { method GET HEAD POST PUT PATCH DELETE OPTIONS TRACE }
+    http-request deny deny_status 404 unless { path_beg / }
+    http-request deny deny_status 400 if { url_len gt 60000 }
+    http-request del-header ^(x-request-timeout-seconds|x-request-disconnect-disabled)$ -m reg
+    http-request del-header ^(x-session-id|serve.multiplexed.model.id)$ -m reg
+    http-request del-header x-request-id if { req.fhdr(x-request-id) -m reg [^!-~] }
+"""
+# Serve writes that there is no such path; without that rule the backend has nobody to ask, which is 503.
+_NO_APPLICATION = re.compile(r"(?m)^(backend default_backend\n)(?:\s+http-request return status 404 .*\n)?")
+_ENTRANCE = re.compile(r"(?m)^(frontend http_frontend\n\s+bind .*\n)")
 _PUBLIC_BIND = re.compile(r"(?m)^\s*bind\s+(?:\*|)?:\d")
 
 
@@ -55,10 +70,12 @@ def narrowed(config: str, folder: Path) -> str:
     """
     sections = [part for part in _SECTION.split(config) if not part.startswith(_PAGES)]
     text, sockets = re.subn(r"(?m)^(\s*stats socket .*)\bmode \d+", r"\1mode 600", "".join(sections))
-    text = re.sub(r"(?m)^\s*errorfile .*\n", "", text.replace(_OPTIONS, ""))
+    text = re.sub(r"(?m)^\s*errorfile .*\n", "", text.replace(_OPTIONS, "").replace(_RULES, ""))
+    text, unknown = _NO_APPLICATION.subn(r"\1", text)
+    text, entrances = _ENTRANCE.subn(lambda found: found[0] + _RULES, text)
     files = "".join(f"    errorfile {status} {folder}/isogloss-{status}.http\n" for status in REPLIES)
     text, defaults = re.subn(r"(?m)^defaults\n", lambda found: found[0] + files + _OPTIONS, text)
-    if (sockets, defaults) != (1, 1) or _PUBLIC_BIND.search(text):
+    if (sockets, defaults, unknown, entrances) != (1, 1, 1, 1) or _PUBLIC_BIND.search(text):
         raise ValueError(
             "Ray Serve's HAProxy config is not the one that isogloss knows; set RAY_SERVE_ENABLE_HA_PROXY=0 to use "
             "Serve's own proxy instead"

@@ -11,12 +11,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from fastapi import FastAPI
 from ray import serve
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from actors.telemetry import Telemetry
@@ -24,11 +22,12 @@ from configs.serving import ServeConfig
 from serving.access import check_key
 from serving.contact import DeskContact
 from serving.desk import Assignment
-from serving.engine import EngineSettings, ServingEngine
-from serving.errors import RequestRefused, error_body
+from serving.engine import EngineSettings, ServingEngine, request_models
+from serving.errors import ENGINE_FAILED, RequestRefused, refusal_in
 from serving.folder import Served
 from serving.pace import Pace
 from serving.requests import Limits, check_request, parse_body
+from serving.routes import body_schema, build_app
 from serving.swap import Door, Ticket
 
 logger = logging.getLogger(__name__)
@@ -57,6 +56,7 @@ class PolicyReplica:
     _limits: Limits
     _following: asyncio.Task[None]
     _facts: dict[str, Any]
+    _routes: FastAPI
 
     async def __init__(  # type: ignore[misc]
         self,
@@ -186,17 +186,16 @@ class PolicyReplica:
 
     # --- HTTP -----------------------------------------------------------------------------------------------------
 
-    def __serve_build_asgi_app__(self) -> Starlette:
+    def __serve_build_asgi_app__(self) -> FastAPI:
         """The routes; called by Serve after the constructor."""
-        return Starlette(
-            routes=[
-                Route("/health", self._guarded(self._health), methods=["GET"]),
-                Route("/v1/models", self._guarded(self._models), methods=["GET"]),
-                Route("/v1/chat/completions", self._guarded(self._chat), methods=["POST"]),
-                Route("/v1/completions", self._guarded(self._completions), methods=["POST"]),
-            ],
-            exception_handlers={HTTPException: _http_error},
-        )
+        answers = {"chat": self._guarded(self._chat), "completions": self._guarded(self._completions)}
+        bodies = {kind: body_schema(kind, model, self._limits) for kind, model in request_models().items()}
+        self._routes = build_app(self._guarded(self._health), self._guarded(self._models), answers, bodies)
+        return self._routes
+
+    async def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document of the routes; for callers within the cluster, by Serve's handle."""
+        return self._routes.openapi()
 
     def _guarded(self, work: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
@@ -250,7 +249,7 @@ class PolicyReplica:
         begun = time.monotonic()
         deadline = asyncio.get_running_loop().time() + self._config.request_timeout_s
         check_key(request.headers.get("authorization"), self._keys)
-        body = check_request(kind, parse_body(await self._body(request)), self._limits)
+        body = check_request(kind, parse_body(await self._body(request, deadline)), self._limits)
         stream: AsyncIterator[str] | None = None
         ticket: Ticket | None = None
         try:
@@ -269,6 +268,8 @@ class PolicyReplica:
                     return Response(_marked(reply, versions), 200, headers, "application/json")
                 stream = reply
                 first = await anext(stream)  # before the status is sent: what fails at once gets its own
+                if (refused := refusal_in(first)) is not None:
+                    raise refused
         except TimeoutError:
             if ticket is not None:
                 self._done(ticket, begun, count=False)
@@ -281,18 +282,22 @@ class PolicyReplica:
         events = self._events(first, stream, held, deadline, body["stream_interval"] / body.get("n", 1))
         return _Stream(events, {"x-isogloss-version": held.versions}, lambda: self._done(held, begun))
 
-    async def _body(self, request: Request) -> bytes:
+    async def _body(self, request: Request, deadline: float) -> bytes:
         limit = self._config.max_body_kb * 1024
         refusal = RequestRefused(413, f"the body is larger than {self._config.max_body_kb} KiB (serve.max_body_kb)")
         length = request.headers.get("content-length", "0")
         if length.isdigit() and int(length) > limit:
             raise refusal
         parts, size = [], 0
-        async for part in request.stream():
-            size += len(part)
-            if size > limit:
-                raise refusal
-            parts.append(part)
+        try:
+            async with asyncio.timeout_at(deadline):
+                async for part in request.stream():
+                    size += len(part)
+                    if size > limit:
+                        raise refusal
+                    parts.append(part)
+        except TimeoutError:
+            raise RequestRefused(408, "the request did not arrive in time") from None
         return b"".join(parts)
 
     async def _events(
@@ -310,6 +315,10 @@ class PolicyReplica:
         event, begun, count = first, time.monotonic(), 0
         while True:
             count += 1
+            if (refused := refusal_in(event)) is not None:
+                ticket.status = refused.status
+                yield _error_event(refused)
+                return
             yield "data: " + _marked(event[6:], ticket.versions) if event.startswith("data: {") else event
             try:
                 async with asyncio.timeout_at(deadline):
@@ -325,7 +334,7 @@ class PolicyReplica:
             except Exception:
                 logger.exception("a stream failed")
                 ticket.status = 500
-                yield _error_event(RequestRefused(500, "the engine failed while answering"))
+                yield _error_event(RequestRefused(500, ENGINE_FAILED))
                 return
 
     def _too_slow(self) -> RequestRefused:
@@ -371,12 +380,6 @@ def _marked(reply: str, versions: str) -> str:
 
 def _error_event(refused: RequestRefused) -> str:
     return "data: " + JSONResponse(refused.body()).body.decode() + "\n\ndata: [DONE]\n\n"  # type: ignore[union-attr]
-
-
-async def _http_error(_request: Request, error: Exception) -> Response:
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    reason = {404: "there is no such route", 405: "this route has another method"}.get(status, "bad request")
-    return JSONResponse(error_body(status, reason), status)
 
 
 PolicyReplicaApp = serve.ingress()(PolicyReplica)

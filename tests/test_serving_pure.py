@@ -17,7 +17,7 @@ from configs.serving import GateConfig, ServeConfig
 from evaluation.heldout import HeldoutResult, LanguageResult, PromptResult
 from learners.weights import WeightsManifest
 from serving.access import check_key, digest, read_keys
-from serving.errors import RequestRefused
+from serving.errors import ENGINE_FAILED, RequestRefused, refusal_in
 from serving.folder import ServingFolder
 from serving.gate import Verdict, judge
 from serving.pace import CALM, Pace
@@ -58,8 +58,15 @@ def test_a_plain_request_gets_the_defaults() -> None:
         ("chat", {"messages": []}, 400, "at least one message"),
         ("chat", {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "text"),
         ("chat", {"temperature": "hot"}, 400, "number from 0 to 2"),
-        ("chat", {"repetition_penalty": -1}, 400, "from 0"),
+        ("chat", {"frequency_penalty": -2.1}, 400, "from -2 to 2"),
+        ("chat", {"repetition_penalty": 0}, 400, "above 0, at most 10"),
+        ("completions", {"prompt": "a", "top_p": 0.0}, 400, "above 0, at most 1"),
+        ("chat", {"stream": 0}, 400, "true or false"),
+        ("chat", {"logprobs": True, "top_logprobs": 21}, 400, "0 to 20"),
+        ("completions", {"prompt": "a", "logprobs": -1}, 400, "0 to 20"),
+        ("completions", {"prompt": "a", "seed": 2**63}, 400, "whole number from"),
         ("chat", {"stop": [""]}, 400, "none of them empty"),
+        ("chat", {"stop": ["a", "b", "c", "d", "e"]}, 400, "at most 4"),
         ("chat", {"response_format": {"type": "json_object"}}, 400, "response_format"),
         ("completions", {"prompt": [1, 1000]}, 400, "0 to 999"),
         ("completions", {"prompt": [[1], []]}, 400, "none empty"),
@@ -75,6 +82,26 @@ def test_what_is_not_served_is_refused_with_its_limit(
     assert error.status == status
     assert says in error.message
     assert error.body()["error"]["code"] == status
+
+
+def test_numbers_without_a_fraction_are_whole() -> None:
+    body = parse_body(b'{"prompt": [2.0, 3], "max_tokens": 4.0, "temperature": 0.5, "seed": 1e30}')
+    assert body == {"prompt": [2, 3], "max_tokens": 4, "temperature": 0.5, "seed": 1e30}
+    assert [type(value) for value in (body["max_tokens"], body["prompt"][0], body["seed"])] == [int, int, float]
+
+
+def test_errors_that_vllm_streams_say_nothing_of_the_inside() -> None:
+    def event(code: int) -> str:
+        error = {"message": "a secret", "type": "x", "param": "n", "code": code}
+        return "data: " + json.dumps({"error": error}, separators=(",", ":")) + "\n\n"
+
+    found = [refusal_in(event(400)), refusal_in(event(500))]
+    assert [(one.status, one.message, one.param) for one in found if one is not None] == [
+        (400, "a secret", "n"),
+        (500, ENGINE_FAILED, None),
+    ]
+    assert refusal_in('data: {"id":"error"}\n\n') is None
+    assert refusal_in("data: [DONE]\n\n") is None
 
 
 BROKEN = [b"", b"[1]", b"{", b"\xff", b'{"a": NaN}', b'{"a": 1e999}', b'{"a": "\\ud800"}', b"[" * 100_000]
