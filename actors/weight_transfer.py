@@ -24,6 +24,7 @@ from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 from vllm.model_executor.layers.quantization.base_config import QuantizeMethodBase
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, VocabParallelEmbedding
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
+from vllm.utils.nccl import unpinned_nccl_env
 
 from learners.broadcast import receive
 from learners.manifest import WeightsManifest
@@ -127,8 +128,11 @@ class Transfer(WeightTransferEngine[Init, Update]):
             return
         manifest, meeting = update_info.broadcast
         seat = meeting.seat(meeting.rank + self.parallel_config.rank)
-        # NCCL knows GPUs alone; over gloo the tensors come to the CPU, and the model's loaders take them on from there.
-        receive(seat, manifest, self.device if seat.backend == "nccl" else torch.device("cpu"), load)
+        if seat.backend == "nccl":
+            with unpinned_nccl_env():  # what vLLM sets of NCCL for itself, the learner has not set
+                receive(seat, manifest, self.device, load)
+        else:  # the tensors come to the CPU, and the model's loaders take them on from there
+            receive(seat, manifest, torch.device("cpu"), load)
 
     def finish_weight_update(self) -> None:
         """Pack the layers again, the tied output layer included; nothing where the weights were not taken."""

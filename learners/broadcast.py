@@ -132,7 +132,6 @@ def send(meeting: Meeting, manifest: WeightsManifest, weights: Mapping[str, Tens
             for slot in slots:
                 slot.view(buffer).copy_(weights[slot.name])
             group.broadcast(buffer)
-        group.leave()
 
 
 def receive(
@@ -165,7 +164,6 @@ def receive(
                 f"weights of version {manifest.version} came with checksum {digest.hex()}, but {manifest.checksum} "
                 "was published"
             )
-        group.leave()
 
 
 def _buffer(slots: list[Slot], device: torch.device) -> Tensor:
@@ -183,10 +181,12 @@ def _joined(meeting: Meeting) -> Iterator[_Group]:
     try:
         group.meet()
         yield group
+        group.end()
     except BaseException as error:
-        group.give_up(f"seat {meeting.rank}: {error}")
+        first = group.give_up(f"seat {meeting.rank}: {error}")
+        group.abandon()
         if isinstance(error, RuntimeError) and not isinstance(error, BroadcastFailed):
-            raise BroadcastFailed(f"seat {meeting.rank}: {error}") from error
+            raise BroadcastFailed(first) from error  # a broken connection is what follows from another's reason
         raise
 
 
@@ -221,26 +221,32 @@ class _Group:
         options = dist.BroadcastOptions()
         options.rootRank = 0
         work = self._group.broadcast([buffer], options)
-        try:
-            while not work.is_completed():
-                self._look()
-                time.sleep(_POLL_S)
-        except BroadcastFailed:
-            # Gloo's group waits for its operation when it goes: somewhere else, then.
-            threading.Thread(target=_let_go, args=(self._group, work), daemon=True).start()
-            raise
+        while not work.is_completed():
+            self._look()
+            time.sleep(_POLL_S)
         work.wait()  # raises what went wrong
         if buffer.is_cuda:
             torch.cuda.synchronize(buffer.device)
 
-    def leave(self) -> None:
-        """Wait until everybody has everything."""
+    def end(self) -> None:
+        """Wait until everybody has everything, and close the connections."""
         self._wait_for_all(_DONE)
+        self._group.shutdown()
 
-    def give_up(self, reason: str) -> None:
-        """Tell the others; the first reason stays."""
-        with contextlib.suppress(RuntimeError):  # the driver, and its store, may be what is gone
-            self._store.compare_set(_GIVEN_UP, "", reason)
+    def abandon(self) -> None:
+        """Close the connections, whatever is still on its way."""
+        if self._group is not None:
+            # Gloo's group waits for its operation when it goes: somewhere else, then.
+            threading.Thread(target=_abort, args=(self._group,), daemon=True).start()
+            self._group = None
+
+    def give_up(self, reason: str) -> str:
+        """Tell the others; the first reason, which stays."""
+        try:
+            first: bytes = self._store.compare_set(_GIVEN_UP, "", reason)
+        except RuntimeError:  # the driver, and its store, may be what is gone
+            return reason
+        return first.decode()
 
     def _wait_for_all(self, what: str) -> None:
         self._store.add(what, 1)
@@ -258,10 +264,9 @@ class _Group:
                 raise BroadcastFailed(self._store.get(_GIVEN_UP).decode())
 
 
-def _let_go(group: Any, work: Any) -> None:
+def _abort(group: Any) -> None:
     with contextlib.suppress(RuntimeError):
         group.abort()
-        work.wait()
 
 
 def _own_address(meeting: Meeting) -> str:
