@@ -118,15 +118,16 @@ class Pool:
                 )
 
     def replace(self, index: int, reason: Exception) -> None:
-        """Put a fresh actor in the place of one that died.
+        """Put a fresh actor in the place of one that died or hangs.
 
         Args:
             index: Which.
-            reason: What it died of.
+            reason: What became of it.
 
         Raises:
-            ActorDied: It did so too often.
+            ActorDied: It failed too often.
         """
+        ray.kill(self.workers[index].handle)
         self._replace(self.workers[index], reason)
 
     def clear(self) -> None:

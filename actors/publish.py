@@ -1,4 +1,4 @@
-"""A new weight version into all actors that take it, by the learner's broadcast; the driver hosts the meeting."""
+"""A new weight version into all actors that take it: from the object store, or by the learner's broadcast."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 import ray
 
-from actors.calls import call
+from actors.calls import ActorDied, DeadlineExceeded, call
 from actors.placement import broadcast_gpus
+from actors.pool import Pool
 from actors.verify import SyncReport
 from configs.schema import Config
 from learners.broadcast import Host
@@ -21,6 +22,40 @@ from learners.weights import WeightsManifest
 # How often the driver looks after all who take part, and how long those who were told to give up get to say so.
 _POLL_S = 0.2
 _GRACE_S = 10.0
+
+
+def hand_over(pools: Sequence[Pool], manifest: WeightsManifest, weights: list[Any], timeout: float) -> list[SyncReport]:
+    """Every actor of the pools takes, loads and proves weights from the object store.
+
+    Args:
+        pools: None of their actors may be at work.
+        manifest: What is published; an actor that a pool makes now begins with it.
+        weights: One reference to the arrays, or none where no actor takes them.
+        timeout: Deadline for all of them together, in seconds.
+
+    Returns:
+        What the actors report; those that died or hang are replaced, and report nothing.
+
+    Raises:
+        ActorDied: One did so too often.
+        SyncError: One could not prove them.
+    """
+    waiting = {
+        handle.sync.remote(manifest, weights): (pool, index)
+        for pool in pools
+        for index, handle in enumerate(pool.handles)
+    }
+    answered = ray.wait(list(waiting), num_returns=len(waiting), timeout=timeout)[0] if waiting else []
+    reports = []
+    for reference, (pool, index) in waiting.items():
+        what = f"weights v{manifest.version} to reach {pool.name} {index}"
+        try:
+            if reference not in answered:
+                raise DeadlineExceeded(f"no answer within {timeout:g} s (cluster.sync_timeout_s): {what}")
+            reports.append(call(reference, timeout, what))
+        except (ActorDied, DeadlineExceeded) as failure:
+            pool.replace(index, failure)
+    return reports
 
 
 def broadcast(

@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from actors.calls import ActorDied, call
+from actors.calls import call
 from actors.cluster import start_cluster
 from actors.env import learner_env
 from actors.fit import check_each_fits
 from actors.placement import PlacementGroups, PlacementPlan, check_capacity, reserve
 from actors.pool import Pool
-from actors.publish import broadcast
+from actors.publish import broadcast, hand_over
 from actors.reward import create_reward_actor
 from actors.rollout import create_rollout_actor
 from actors.run_folder import RunFolder
@@ -132,7 +132,7 @@ class Team:
     def publish(self, manifest: WeightsManifest) -> list[SyncReport]:
         """The last trained weights into every rollout and reward actor, verified by each; returns their reports.
 
-        An actor that died is replaced by one that begins with them, and reports nothing.
+        An actor that died or hangs is replaced by one that begins with them, and reports nothing.
         """
         self.version = manifest.version
         reports, rest = self._broadcast(manifest)
@@ -141,19 +141,7 @@ class Team:
         if not reports:
             # The rank that published them owns the object: the group re-reads the checkpoint if it died meanwhile.
             weights = self._learner_thread.submit(self._learner.weights, timeout).result()
-        deadline = time.monotonic() + timeout
-        waiting = [
-            (pool, index, handle.sync.remote(manifest, weights))
-            for pool in rest
-            for index, handle in enumerate(pool.handles)
-        ]
-        for pool, index, reference in waiting:
-            what = f"weights v{manifest.version} to reach {pool.name} {index} (cluster.sync_timeout_s)"
-            try:
-                reports.append(call(reference, max(0.0, deadline - time.monotonic()), what))
-            except ActorDied as died:
-                pool.replace(index, died)
-        return reports
+        return reports + hand_over(rest, manifest, weights, timeout)
 
     def _broadcast(self, manifest: WeightsManifest) -> tuple[list[SyncReport], list[Pool]]:
         """Reports of the actors that got a broadcast, none if there was none, and those that still need to hear."""

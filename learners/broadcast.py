@@ -183,7 +183,8 @@ def _joined(meeting: Meeting) -> Iterator[_Group]:
         yield group
         group.end()
     except BaseException as error:
-        first = group.give_up(f"seat {meeting.rank}: {error}")
+        # Of c10d's errors the first sentence, which says what happened; general advice follows it.
+        first = group.give_up(f"seat {meeting.rank}: {str(error).split('. ')[0]}")
         group.abandon()
         if isinstance(error, RuntimeError) and not isinstance(error, BroadcastFailed):
             raise BroadcastFailed(first) from error  # a broken connection is what follows from another's reason

@@ -14,7 +14,10 @@ from actors.calls import ActorDied
 from actors.cluster import start_cluster
 from actors.metrics import StageClock, covered
 from actors.pool import Call, Pool, StopRequested, drain
+from actors.publish import hand_over
+from actors.verify import SyncReport
 from configs.schema import ClusterConfig
+from learners.manifest import WeightsManifest
 
 pytestmark = pytest.mark.ray
 
@@ -38,12 +41,19 @@ class Worker:
         mark = self._marks / name
         if trouble == "always die":
             os._exit(1)
-        if trouble != "none" and not mark.exists():
-            mark.touch()
+        if trouble != "none":
+            try:
+                mark.touch(exist_ok=False)
+            except FileExistsError:
+                return begin, time.time(), name
             if trouble == "die":
                 os._exit(1)
             time.sleep(60)
         return begin, time.time(), name
+
+    def sync(self, manifest: WeightsManifest, weights: list[str]) -> SyncReport:
+        _, _, name = self.work(str(manifest.version), weights.pop())
+        return SyncReport(int(name), True, 0.0, {"total": 0.0})
 
 
 def make_pool(marks: Path, timeout: float = 30.0, max_restarts: int = 1) -> Pool:
@@ -84,6 +94,22 @@ def test_an_actor_that_keeps_dying_ends_the_run_with_a_cure(tmp_path: Path) -> N
     pool = make_pool(tmp_path, max_restarts=1)
     with pytest.raises(ActorDied, match="go on with --resume"):
         run(pool, {f"call{index}": "always die" for index in range(4)})
+
+
+def test_actor_that_fails_while_weights_are_published_is_replaced(tmp_path: Path) -> None:
+    pool = make_pool(tmp_path)
+    before = pool.handles
+    manifest = WeightsManifest(7, "0" * 16, (), (), (), (), ())
+    # The first to come makes the mark; the other finds it.
+    (report,) = hand_over([pool], manifest, ["hang"], 2)
+    assert (report.version, pool.restarts) == (7, 1)
+    (replaced,) = [old for old, new in zip(before, pool.handles, strict=True) if old is not new]
+    with pytest.raises(ray.exceptions.RayActorError):
+        ray.get(replaced.ready.remote(), timeout=20)
+    assert run(pool, {"a": "none"}) == ["a"]
+    assert hand_over([], manifest, [], 1) == []
+    with pytest.raises(ActorDied, match=r"worker \d failed 2 times.*weights v7 to reach worker .*--resume"):
+        hand_over([pool], manifest, ["always die"], 20)
 
 
 def test_stop_leaves_what_is_done_and_forgets_the_queue(tmp_path: Path) -> None:
