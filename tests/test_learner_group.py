@@ -58,7 +58,6 @@ def test_two_rounds_with_ranks_killed_are_the_same_two_rounds(cluster: None, tmp
         learner=LEARNER,
     )
     config = config.model_copy(update={"run": config.run.model_copy(update={"seed": 7})})
-    config = config.model_copy(update={"cluster": ClusterConfig(weight_transfer="broadcast")})
     group = LearnerGroup(config, tmp_path / "run", start, env={"OMP_NUM_THREADS": "1"})
     began = time.monotonic()
     with pytest.raises(LearnerFailed, match="not running"):
@@ -86,19 +85,13 @@ def test_two_rounds_with_ranks_killed_are_the_same_two_rounds(cluster: None, tmp
     assert second.checkpoint == tmp_path / "run" / "checkpoints" / "round-0002"
     assert (tmp_path / "run" / "policy").resolve() == second.checkpoint.resolve()
 
-    received: dict[str, Any] = {}
-    assert second.weights == [], "broadcast, and put into the object store besides"
-    with Host("127.0.0.1", 1, "gloo", 60) as host, ThreadPoolExecutor(1) as pool:
-        sent = pool.submit(group.broadcast, host.meeting)
-        receive(host.meeting.seat(1), second.manifest, torch.device("cpu"), received.update)
-        assert sent.result(60) is None
-    assert checksum(received) == second.manifest.checksum
-
-    # The rank that holds the weights dies before anybody else asked for them.
+    # The rank that published the weights dies before anybody fetched them.
     pid = group.ranks()[0][1]
     os.kill(pid, signal.SIGKILL)
-    with Host("127.0.0.1", 1, "gloo", 120) as host, pytest.raises(BroadcastFailed, match="learner was restarted"):
-        group.broadcast(host.meeting)
+    with pytest.raises(ray.exceptions.RayError):
+        for _ in range(60):
+            ray.get(second.weights[0], timeout=5)
+            time.sleep(0.5)
     arrays = ray.get(group.weights(60)[0])
     assert checksum(from_numpy(arrays, second.manifest)) == second.manifest.checksum
     assert group.train(2, make_pairs(14, 2), 240).manifest.checksum == second.manifest.checksum
@@ -112,3 +105,37 @@ def test_two_rounds_with_ranks_killed_are_the_same_two_rounds(cluster: None, tmp
     group.close()
     assert time.monotonic() - began < 30
     assert [path.name for path in (tmp_path / "run").iterdir() if path.name.startswith(".")] == []
+
+
+def test_weights_are_broadcast_and_come_from_the_checkpoint_where_the_sender_died(
+    cluster: None, tmp_path: Path
+) -> None:
+    import ray
+
+    from learners.group import LearnerGroup
+
+    start = make_folder(tmp_path / "start")
+    config = Config(
+        model=ModelConfig(policy=start, reference=start, max_length=512),
+        languages=LanguagesConfig(codes=["en", "es"]),
+        prompts=PromptsConfig(train="{lang}.jsonl"),
+        learner=LEARNER.model_copy(update={"epochs": 1}),
+        cluster=ClusterConfig(weight_transfer="broadcast"),
+    )
+    group = LearnerGroup(config, tmp_path / "run", start, env={"OMP_NUM_THREADS": "1"})
+    group.start(240)
+    trained = group.train(1, make_pairs(14, 1), 120)
+    received: dict[str, Any] = {}
+    assert trained.weights == [], "broadcast, and put into the object store besides"
+    with Host("127.0.0.1", 1, "gloo", 60) as host, ThreadPoolExecutor(1) as pool:
+        sent = pool.submit(group.broadcast, host.meeting)
+        receive(host.meeting.seat(1), trained.manifest, torch.device("cpu"), received.update)
+        assert sent.result(60) is None
+    assert checksum(received) == trained.manifest.checksum
+
+    os.kill(group.ranks()[0][1], signal.SIGKILL)
+    with Host("127.0.0.1", 1, "gloo", 120) as host, pytest.raises(BroadcastFailed, match="learner was restarted"):
+        group.broadcast(host.meeting)
+    arrays = ray.get(group.weights(60)[0])
+    assert checksum(from_numpy(arrays, trained.manifest)) == trained.manifest.checksum
+    group.close()
