@@ -20,7 +20,7 @@ import torch
 
 from actors.env import apply_env, rollout_env
 from actors.health import Health, State, SyncError
-from actors.verify import SyncReport, check_probe, check_shapes, checked_tensors, expected_shapes
+from actors.verify import SyncReport, check_manifest, check_probe, checked_tensors, expected_shapes
 from configs.errors import UserError
 from configs.schema import LoraConfig
 from learners.lora import adapter_shapes, write_adapter
@@ -318,7 +318,7 @@ class VllmEngine:
 
         def load() -> dict[str, float]:
             begun = time.perf_counter()
-            check_shapes(manifest.version, dict(zip(manifest.names, manifest.shapes, strict=True)), self._shapes)
+            check_manifest(manifest, self._shapes)
             self._llm.start_weight_update()
             self._llm.update_weights({"update_info": {"broadcast": (manifest, meeting)}})
             self._finish_update(manifest.version)

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from actors.health import SyncError
-from actors.verify import check_probe, check_shapes, checked_tensors
+from actors.verify import check_manifest, check_probe, checked_tensors
 from configs.errors import UserError
 from configs.schema import Config
 from learners.broadcast import receive
@@ -130,11 +130,10 @@ class ScoringModels:
         Raises:
             SyncError: Refused, or not all got them, or not proven.
         """
-        check_shapes(manifest.version, dict(zip(manifest.names, manifest.shapes, strict=True)), self._shapes())
+        check_manifest(manifest, self._shapes())
         self._shift_reference(manifest.version, known)
-        place = self._device if meeting.backend == "nccl" else torch.device("cpu")
         try:
-            receive(meeting, manifest, place, self._put)
+            receive(meeting, manifest, self._device, self._put)
         except BroadcastFailed as failure:
             raise SyncError(f"weights of version {manifest.version} were not taken: {failure}") from failure
         return self._probe(manifest)

@@ -134,8 +134,10 @@ def broadcast_gpus(config: Config) -> dict[str, float]:
 
 def _check_broadcast(config: Config) -> None:
     shares = broadcast_gpus(config)
+    if not all(shares.values()):
+        return  # over gloo
     for name, gpus in shares.items():
-        if all(shares.values()) and gpus % 1:
+        if gpus % 1:
             raise UserError(
                 f"cluster.weight_transfer: broadcast goes over NCCL, which refuses two processes on one GPU, as {name} "
                 f"{gpus:g} may have it; set that to a whole number, or cluster.weight_transfer to objects"

@@ -96,7 +96,7 @@ class Pool:
         try:
             begin, end, result = remote_call(reference, self.call_timeout_s, f"{call.what} on {self.name}")
         except ActorDied as died:
-            self._replace(worker, died)
+            self.replace(self.workers.index(worker), died)
             return
         worker.call = worker.reference = None
         if self.watch is not None:
@@ -106,11 +106,10 @@ class Pool:
 
     def check_deadlines(self) -> None:
         """Replace every actor whose call is over its time."""
-        for worker in self.workers:
+        for index, worker in enumerate(self.workers):
             if worker.call is not None and time.monotonic() > worker.deadline:
-                ray.kill(worker.handle)
-                self._replace(
-                    worker,
+                self.replace(
+                    index,
                     DeadlineExceeded(
                         f"no answer within {self.call_timeout_s:g} s (cluster.call_timeout_s): "
                         f"{worker.call.what} on {self.name}"
@@ -118,7 +117,7 @@ class Pool:
                 )
 
     def replace(self, index: int, reason: Exception) -> None:
-        """Put a fresh actor in the place of one that died or hangs.
+        """Put a fresh actor in the place of one that died or hangs; the call that it held is the next to be done.
 
         Args:
             index: Which.
@@ -127,27 +126,22 @@ class Pool:
         Raises:
             ActorDied: It failed too often.
         """
-        ray.kill(self.workers[index].handle)
-        self._replace(self.workers[index], reason)
-
-    def clear(self) -> None:
-        """Forget what is queued (a stop was asked for); running calls are left to end with their actors."""
-        self.queue.clear()
-
-    def _replace(self, worker: _Worker, reason: Exception) -> None:
-        index = self.workers.index(worker)
+        worker = self.workers[index]
+        ray.kill(worker.handle)
         if worker.restarts >= self.max_restarts:
             raise ActorDied(
                 f"{self.name} {index} failed {worker.restarts + 1} times, the last time with: {reason}. "
                 "Mend the cause and go on with --resume; the run folder keeps all that was done."
             ) from reason
-        call = worker.call
-        fresh = _Worker(self.create(index), restarts=worker.restarts + 1)
-        self.workers[index] = fresh
+        self.workers[index] = _Worker(self.create(index), restarts=worker.restarts + 1)
         self.restarts += 1
-        if call is not None:
-            self.queue.appendleft(call)
+        if worker.call is not None:
+            self.queue.appendleft(worker.call)
         self._dispatch()
+
+    def clear(self) -> None:
+        """Forget what is queued (a stop was asked for); running calls are left to end with their actors."""
+        self.queue.clear()
 
     def _dispatch(self) -> None:
         for worker in self.workers:

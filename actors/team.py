@@ -145,10 +145,10 @@ class Team:
 
     def _broadcast(self, manifest: WeightsManifest) -> tuple[list[SyncReport], list[Pool]]:
         """Reports of the actors that got a broadcast, none if there was none, and those that still need to hear."""
-        rewards = [self.rewards] if self.config.reward.follows_policy else []
-        takers = [self.rollouts, *rewards]
+        pools = [self.rollouts, self.rewards]
+        takers = pools if self.config.reward.follows_policy else pools[:1]
         if self.config.cluster.weight_transfer != "broadcast":
-            return [], [self.rollouts, self.rewards]
+            return [], pools
         try:
             reports = broadcast(
                 self.config,
@@ -159,8 +159,8 @@ class Team:
         except BroadcastFailed as failure:
             self.failed_broadcasts += 1
             logger.warning("weights v%d go through the object store: %s", manifest.version, failure)
-            return [], [self.rollouts, self.rewards]
-        return reports, [] if rewards else [self.rewards]
+            return [], pools
+        return reports, pools[len(takers) :]
 
     def close(self) -> None:
         """End what can be ended in order; Ray takes the rest with it."""

@@ -92,7 +92,7 @@ def checked_tensors(
     absent = sorted(set(manifest.names) - set(received))
     if absent:
         raise SyncError(f"weights of version {manifest.version} came without {absent[:5]}")
-    check_shapes(manifest.version, received, shapes)
+    _check_shapes(manifest.version, received, shapes)
     with warnings.catch_warnings():
         # Ray's shared memory is read-only, and nobody here writes to it.
         warnings.filterwarnings("ignore", message="The given buffer is not writable")
@@ -105,17 +105,20 @@ def checked_tensors(
     return tensors
 
 
-def check_shapes(version: int, found: Mapping[str, tuple[int, ...]], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Refuse weights that are not the model's.
+def check_manifest(manifest: WeightsManifest, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse weights that are not the model's before they come.
 
     Args:
-        version: Their version.
-        found: Shapes by parameter name.
+        manifest: What is published.
         shapes: What the model needs (``expected_shapes``).
 
     Raises:
         SyncError: Says which names.
     """
+    _check_shapes(manifest.version, dict(zip(manifest.names, manifest.shapes, strict=True)), shapes)
+
+
+def _check_shapes(version: int, found: Mapping[str, tuple[int, ...]], shapes: Mapping[str, tuple[int, ...]]) -> None:
     wrong = sorted(name for name, shape in shapes.items() if found.get(name) != shape)
     unknown = sorted(set(found) - set(shapes) - {_TIED_HEAD})
     if wrong or unknown:

@@ -128,11 +128,8 @@ class Transfer(WeightTransferEngine[Init, Update]):
             return
         manifest, meeting = update_info.broadcast
         seat = meeting.seat(meeting.rank + self.parallel_config.rank)
-        if seat.backend == "nccl":
-            with unpinned_nccl_env():  # what vLLM sets of NCCL for itself, the learner has not set
-                receive(seat, manifest, self.device, load)
-        else:  # the tensors come to the CPU, and the model's loaders take them on from there
-            receive(seat, manifest, torch.device("cpu"), load)
+        with unpinned_nccl_env():  # what vLLM sets of NCCL for itself, the learner has not set
+            receive(seat, manifest, self.device, load)
 
     def finish_weight_update(self) -> None:
         """Pack the layers again, the tied output layer included; nothing where the weights were not taken."""

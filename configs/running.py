@@ -66,8 +66,8 @@ class ClusterConfig(Section):
     sync_timeout_s: float = Field(120, gt=0, description="Weights into every engine.")
     weight_transfer: Literal["objects", "broadcast"] = Field(
         "objects",
-        description="How full weights get from the learner to the rollout engines. `objects`: through Ray's object "
-        "store. `broadcast`: by a collective from the learner's rank 0, over NCCL where both have GPUs and gloo "
-        "otherwise; if that fails, through the object store after all.",
+        description="How full weights get from the learner to rollout engines, and to reward models that follow the "
+        "policy. `objects`: through Ray's object store. `broadcast`: by a collective from the learner's rank 0, over "
+        "NCCL where all of these have GPUs and gloo otherwise; if that fails, through the object store after all.",
     )
     max_actor_restarts: int = Field(2, ge=0, description="Restarts of a dead rollout or reward actor.")

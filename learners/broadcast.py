@@ -121,14 +121,14 @@ def send(meeting: Meeting, manifest: WeightsManifest, weights: Mapping[str, Tens
         meeting: Seat 0 of it.
         manifest: What is published.
         weights: Full weights by name, where they are.
-        device: Whence they are sent: a GPU for NCCL.
+        device: Of this process: NCCL sends from there, gloo from the CPU.
 
     Raises:
         BroadcastFailed: Somebody gave up, died, or was too slow.
     """
     with _joined(meeting) as group:
         for slots in buckets(manifest):
-            buffer = _buffer(slots, device)
+            buffer = _buffer(meeting, slots, device)
             for slot in slots:
                 slot.view(buffer).copy_(weights[slot.name])
             group.broadcast(buffer)
@@ -142,7 +142,7 @@ def receive(
     Args:
         meeting: With the seat of this process.
         manifest: What is published.
-        device: Where the tensors are put.
+        device: Of this process: NCCL puts the tensors there, gloo on the CPU.
         load: Takes tensors by name. They are nobody else's memory, so they may be kept.
 
     Raises:
@@ -152,7 +152,7 @@ def receive(
     digest = Digest()
     with _joined(meeting) as group:
         for slots in buckets(manifest):
-            buffer = _buffer(slots, device)
+            buffer = _buffer(meeting, slots, device)
             group.broadcast(buffer)
             tensors = {slot.name: slot.view(buffer) for slot in slots}
             on_cpu = buffer.cpu()
@@ -166,9 +166,10 @@ def receive(
             )
 
 
-def _buffer(slots: list[Slot], device: torch.device) -> Tensor:
+def _buffer(meeting: Meeting, slots: list[Slot], device: torch.device) -> Tensor:
+    place = device if meeting.backend == "nccl" else torch.device("cpu")
     # Never without a byte: collectives want something to send.
-    return torch.empty(max(slots[-1].end, 1), dtype=torch.uint8, device=device)
+    return torch.empty(max(slots[-1].end, 1), dtype=torch.uint8, device=place)
 
 
 @contextlib.contextmanager

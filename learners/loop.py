@@ -11,7 +11,6 @@ from typing import Any
 
 import ray
 import ray.train
-import torch
 
 from configs.collector import started
 from configs.errors import UserError
@@ -59,14 +58,15 @@ def run_rank(config: LoopConfig) -> None:
                 continue
             try:
                 result, references = servant.obey(command, ray.get(mailbox.payload.remote(command.number)))
-                outcome = Outcome(pickle.dumps(result), references)
-            except BroadcastFailed as failure:
-                outcome = Outcome(error=failure)  # seen by rank 0 alone, and the ranks are as they were
+            except BroadcastFailed as failure:  # seen by rank 0 alone, and the ranks are as they were
+                ray.get(mailbox.finish.remote(command.number, Outcome(error=failure)))
+                continue
             except UserError as error:
                 # Bad input or numbers: the same again after a restart. Any rank may be the one that saw it.
                 ray.get(mailbox.finish.remote(command.number, Outcome(error=error)))
                 return
             if rank == 0:
+                outcome = Outcome(pickle.dumps(result), references)
                 ray.get(mailbox.finish.remote(command.number, outcome))
     finally:
         done.set()
@@ -148,8 +148,7 @@ class _Servant:
             return
         if self._published is None or self._published.manifest.version != round:
             raise BroadcastFailed(f"the learner was restarted and does not hold the weights of round {round} any more")
-        place = distributed.device() if meeting.backend == "nccl" else torch.device("cpu")
-        send(meeting, self._published.manifest, self._published.weights, place)
+        send(meeting, self._published.manifest, self._published.weights, distributed.device())
 
 
 def _leave_when_closed(mailbox: ray.actor.ActorHandle, done: threading.Event) -> None:

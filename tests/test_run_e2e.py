@@ -167,11 +167,14 @@ def interrupt(
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
     deadline = time.monotonic() + 240
     # Not before all of it is up: the journal may be in that stage from the start.
-    while not ("actors are up" in output.read_text() and in_stage(stage, found, progress(folder))):
+    while True:
+        now, up = progress(folder), "actors are up" in output.read_text()
+        if up and in_stage(stage, found, now):
+            break
         assert process.poll() is None, f"ended before {stage}: {output.read_text()}"
         assert time.monotonic() < deadline, f"never reached {stage}: {output.read_text()}"
-        if "actors are up" in output.read_text():
-            meanwhile(process.pid, progress(folder))
+        if up:
+            meanwhile(process.pid, now)
         time.sleep(0.02)
     process.send_signal(sent)
     code = process.wait(timeout=60)
