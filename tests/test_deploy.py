@@ -1,4 +1,4 @@
-"""The files of deploy/, as far as they can be checked without Kubernetes, Docker, Prometheus or Grafana."""
+"""The files of deploy/, as far as they can be checked without Kubernetes, Docker, a cluster or Grafana."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import copy
 import json
 import re
 import shlex
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -235,3 +237,7 @@ def test_prometheus_reads_the_file_that_ray_writes() -> None:
     assert Path(files["files"][0]).name == PROMETHEUS_SERVICE_DISCOVERY_FILE
     for path in (DEPLOY / "grafana" / "provisioning").rglob("*.yml"):
         assert yaml.safe_load(path.read_text())["apiVersion"] == 1
+    if promtool := shutil.which("promtool"):
+        command = [promtool, "check", "config", "--lint-fatal", str(DEPLOY / "prometheus.yml")]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr

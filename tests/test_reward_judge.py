@@ -129,7 +129,8 @@ def test_failed_comparisons_are_left_out_and_counted(tmp_path: Path) -> None:
             worker(strict, prompts, tmp_path).judge(given)
     # On another server: requests that the strict call gave up may still arrive at the first one.
     with judge_server(longer) as healed:
-        mended = worker(judge_config(healed.url, max_failed_share=0.3), prompts, tmp_path).judge(given)  # as by --resume
+        resumed = judge_config(healed.url, max_failed_share=0.3)
+        mended = worker(resumed, prompts, tmp_path).judge(given)
         assert len(healed.shown) == 8, "only what had failed is asked"
     assert len(mended.scores) == 5
     assert [s.reward for s in judged.scores] == pytest.approx([0.0, 2 / 3, 1 / 3, 1.0])

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -21,6 +22,7 @@ import ray
 from cluster_kit import fetch
 from fuzz_kit import fault, fuzz
 from metrics_kit import Sample, samples, wrong_labels
+from prometheus_kit import PROMETHEUS, expressions, prometheus
 from ray import serve
 from serving_kit import KEY, KEYS_VARIABLE, PASSED, QUESTION, Served, in_background, serve_two_versions
 
@@ -300,6 +302,24 @@ def test_what_is_served_is_exported(served: Served) -> None:
     assert {one["version"] for one in timed} >= {"v0", "v1"}
     spent = sum(value for one, value in found.items() if one.name == "ray_isogloss_serve_request_seconds_sum")
     assert 0 < spent / sum(timed.values()) < 60
+
+
+@pytest.mark.skipif(PROMETHEUS is None, reason="needs Prometheus (Debian's package prometheus, which .ci/run installs)")
+def test_prometheus_draws_every_panel_of_an_endpoint(served: Served, tmp_path: Path) -> None:
+    session = Path((served.folder.path.parent / "ray-session").read_text().strip()).parent.parent
+    panels = {title: texts for title, texts in expressions("world-run").items() if "isogloss_serve" in str(texts)}
+    assert len(panels) == 5
+    with prometheus(tmp_path, session) as watch, contextlib.closing(RunMetrics("world-run", 1)) as run:
+        run.offered("refused")
+        served.promote(0)
+        served.promote(1)
+        deadline = time.monotonic() + 40
+        while empty := [one for texts in panels.values() for one in texts if not watch.series(one)]:
+            served.chat(max_tokens=4)
+            assert time.monotonic() < deadline, (empty, watch.targets())
+            time.sleep(0.5)
+        assert set(watch.targets().values()) == {"up"}
+        assert watch.values("ray_isogloss_served_version", "endpoint") == {"world"}, "the dashboard's variable"
 
 
 def test_killed_desk_comes_back_and_nobody_notices(served: Served) -> None:
