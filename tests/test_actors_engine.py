@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from actors.engine import EngineRequest, VllmEngine, check_vllm_version
+from actors.engine import EngineRequest, VllmEngine
 from actors.health import IllegalTransition, State, SyncError
 from actors.verify import check_probe
 from configs.errors import UserError
@@ -252,10 +252,3 @@ def test_probe_refuses_nan() -> None:
     assert check_probe(unlikely, [-20.5], "bfloat16") == pytest.approx(0.5)
     with pytest.raises(SyncError, match="probe"):
         check_probe(unlikely, [-21.5], "bfloat16")
-
-
-def test_version_check(monkeypatch) -> None:
-    assert check_vllm_version().startswith("0.32")
-    monkeypatch.setattr("importlib.metadata.version", lambda name: "0.33.1")
-    with pytest.raises(UserError, match=r"0\.33\.1.*<0\.33"):
-        check_vllm_version()
