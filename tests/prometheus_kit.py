@@ -51,7 +51,7 @@ class Prometheus:
 
 @contextlib.contextmanager
 def prometheus(folder: Path, session: Path) -> Iterator[Prometheus]:
-    """Scrape the nodes of the Ray whose temporary folder is ``session``, until the block ends."""
+    """Scrape the nodes that are listed in ``session``, the temporary folder of a Ray, until the block ends."""
     assert PROMETHEUS is not None
     text = CONFIG.read_text()
     assert _RAYS_FOLDER in text

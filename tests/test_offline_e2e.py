@@ -21,7 +21,7 @@ from learners.weights import checksum as checksum_of
 from rollout.preferences import offline_pairs
 from rollout.state import reached
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 SMALL = ("offline.limit=120", "offline.pairs_per_round=60", "learner.pairs_per_step=10", "learner.epochs=3")
 

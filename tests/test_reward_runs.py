@@ -13,7 +13,7 @@ from test_reward_judge import build_reward_model
 
 from actors.reward_model import RewardModel
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 TINY = (
     "schedule.rounds=1",

@@ -24,7 +24,7 @@ from serving_kit import POLICY, in_background, write_other_model
 
 from serving.command import run_promote, run_rollback
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 KEYS = "the-key-of-the-tests,another-key-of-the-tests"
 SERVE = Path(sys.executable).with_name("serve")
@@ -62,7 +62,7 @@ class Deployed:
         (self.root / "serve.yaml").write_text(yaml.safe_dump(config))
         before = self.application().get("last_deployed_time_s", 0.0)
         self.serve("deploy", str(self.root / "serve.yaml"))
-        self.wait(lambda: self.running(before), "the application runs", 150)
+        self.wait(lambda: self.running(before), "the application runs", 300)
 
     def application(self) -> dict[str, Any]:
         """What Serve says of it."""

@@ -16,7 +16,7 @@ import httpx
 import pytest
 from run_kit import arguments
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(500)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 PORT = 8931
 BASE = f"http://127.0.0.1:{PORT}"
