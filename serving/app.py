@@ -15,6 +15,7 @@ import ray
 from ray import serve
 from ray.serve.config import DeploymentActorConfig
 from ray.serve.context import _disconnect, _get_global_client  # nothing public says where Serve listens
+from ray.serve.schema import ProxyStatus
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from actors.calls import ActorDied, call
@@ -118,7 +119,8 @@ def serving(
             _end(name, desk)
             if isinstance(error, UserError) or not isinstance(error, Exception):
                 raise
-            raise UserError(f"serve: the endpoint did not start on {config.host}:{config.port} ({error})") from error
+            why = str(error).strip().splitlines()[-1:] or [type(error).__name__]  # Ray puts its traceback before it
+            raise UserError(f"serve: the endpoint did not start on {config.host}:{config.port} ({why[0]})") from error
     try:
         yield Endpoint(url, name, desk)
     finally:
@@ -259,11 +261,15 @@ def _serve_runs_there(config: ServeConfig, name: str) -> bool:
 def _wait_until_running(name: str, timeout: float) -> None:
     deadline = time.monotonic() + timeout
     while True:
-        found = serve.status().applications.get(name)
+        status = serve.status()
+        found = status.applications.get(name)
         state = "not known yet" if found is None else found.status.value
-        if state == "RUNNING":
-            return
         message = found.message.strip() if found is not None else ""
+        if state == "RUNNING":
+            # Where Serve ran before, its way in may be down: replicas run all the same, and nobody reaches them.
+            if ProxyStatus.HEALTHY in status.proxies.values():
+                return
+            message = "Serve's HTTP proxy is not up; in the log folder of Ray's session on the head, serve/ says why"
         if state in ("DEPLOY_FAILED", "UNHEALTHY"):
             raise UserError(f"serve: the replicas do not start: {message[-1500:]}")
         if time.monotonic() > deadline:

@@ -46,7 +46,7 @@ _RULES = """    http-request deny deny_status 405 unless { method GET HEAD POST 
 # Serve writes that there is no such path; without that rule the backend has nobody to ask, which is 503.
 _NO_APPLICATION = re.compile(r"(?m)^(backend default_backend\n)(?:\s+http-request return status 404 .*\n)?")
 _ENTRANCE = re.compile(r"(?m)^(frontend http_frontend\n\s+bind .*\n)")
-_PUBLIC_BIND = re.compile(r"(?m)^\s*bind\s+(?:\*|)?:\d")
+_PUBLIC_BIND = re.compile(r"(?m)^\s*bind\s+\*?:\d")
 
 
 def error_reply(status: int) -> bytes:
@@ -75,7 +75,8 @@ def narrowed(config: str, folder: Path) -> str:
     text, entrances = _ENTRANCE.subn(lambda found: found[0] + _RULES, text)
     files = "".join(f"    errorfile {status} {folder}/isogloss-{status}.http\n" for status in REPLIES)
     text, defaults = re.subn(r"(?m)^defaults\n", lambda found: found[0] + files + _OPTIONS, text)
-    if (sockets, defaults, unknown, entrances) != (1, 1, 1, 1) or _PUBLIC_BIND.search(text):
+    # The entrance itself is where serve.host says, which may be everywhere.
+    if (sockets, defaults, unknown, entrances) != (1, 1, 1, 1) or _PUBLIC_BIND.search(_ENTRANCE.sub("", text)):
         raise ValueError(
             "Ray Serve's HAProxy config is not the one that isogloss knows; set RAY_SERVE_ENABLE_HA_PROXY=0 to use "
             "Serve's own proxy instead"

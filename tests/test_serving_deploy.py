@@ -52,7 +52,7 @@ class Deployed:
     def deploy(self, *overrides: str, **deployment: Any) -> None:
         """The manifest's own text, with other paths, ports and sizes; waits until it runs."""
         config = yaml.safe_load(MANIFEST["serveConfigV2"])
-        config["http_options"] |= {"host": "127.0.0.1", "port": self.port}
+        config["http_options"]["port"] = self.port  # on all interfaces, as in a cluster: who calls needs a key
         (application,) = config["applications"]
         application["args"]["target"] = str(self.run)
         application["args"]["overrides"] += [*SMALL, *overrides]

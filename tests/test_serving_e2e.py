@@ -20,6 +20,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 PORT = 8931
 BASE = f"http://127.0.0.1:{PORT}"
+KEY = "key-of-the-test-0123456789"
+HEADERS = {"Authorization": f"Bearer {KEY}"}
 CLI = [sys.executable, "-m", "cli"]
 
 
@@ -39,8 +41,9 @@ def wait(reached: Callable[[], bool], process: subprocess.Popen[str], what: str)
         time.sleep(0.1)
 
 
-def start(command: list[str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=dict(os.environ))
+def start(command: list[str], **env: str) -> subprocess.Popen[str]:
+    env = {**os.environ, **env}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
 
 
 def test_endpoint_follows_the_run_and_obeys_the_commands(tmp_path: Path) -> None:
@@ -64,9 +67,12 @@ def test_endpoint_follows_the_run_and_obeys_the_commands(tmp_path: Path) -> None
     rows = [json.loads(line) for line in (run / "promotions.jsonl").read_text().splitlines()]
     assert [(row["event"], row["version"]) for row in rows] == [("promoted", 0), ("promoted", 1), ("promoted", 2)]
 
-    serving = start([*CLI, "serve", str(run), f"serve.port={PORT}", "cluster.num_cpus=2"])
+    public = [f"serve.port={PORT}", "serve.host=0.0.0.0", "serve.api_keys_env=KEYS_OF_THE_TEST"]
+    serving = start([*CLI, "serve", str(run), *public, "cluster.num_cpus=2"], KEYS_OF_THE_TEST=KEY)
     try:
         wait(lambda: health().get("version") == "v2", serving, "v2 served")
+        asked = [httpx.get(f"{BASE}/v1/models", headers=headers, timeout=20) for headers in ({}, HEADERS)]
+        assert [reply.status_code for reply in asked] == [401, 200]
         done = subprocess.run([*CLI, "rollback", str(run)], capture_output=True, text=True, timeout=100, check=False)
         assert done.returncode == 0, done.stderr
         assert "v1 is served by 1 replica(s)" in done.stdout

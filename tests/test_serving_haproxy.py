@@ -12,12 +12,14 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
 from cluster_kit import free_ports
 
 from actors.env import ingress_env
+from configs.errors import UserError
 from serving.haproxy import REPLIES, error_reply, narrowed
 
 # Cut down from what Ray 2.60 writes.
@@ -50,9 +52,10 @@ listen stats
 """
 
 
-def test_only_the_endpoint_is_open(tmp_path: Path) -> None:
-    text = narrowed(CONFIG.format(folder=tmp_path), tmp_path)
-    assert [line.strip() for line in text.splitlines() if "bind" in line] == ["bind 127.0.0.1:8919"]
+@pytest.mark.parametrize("host", ["127.0.0.1", "*", "::1", "10.0.0.7"])
+def test_only_the_endpoint_is_open(tmp_path: Path, host: str) -> None:
+    text = narrowed(CONFIG.replace("127.0.0.1:8919", f"{host}:8919").format(folder=tmp_path), tmp_path)
+    assert [line.strip() for line in text.splitlines() if "bind" in line] == [f"bind {host}:8919"]
     assert "mode 600" in text
     assert "666" not in text
     assert "500.http" not in text.replace("isogloss-500.http", "")
@@ -187,6 +190,25 @@ def test_the_script_says_what_is_wrong_and_otherwise_becomes_haproxy(
     )
     assert done.returncode == 1
     assert done.stderr.startswith("isogloss-haproxy: Ray Serve's HAProxy config is not")
+
+
+def test_replicas_without_a_way_in_are_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.serve.schema import ApplicationStatus, ProxyStatus
+
+    from serving import app
+
+    running = SimpleNamespace(status=ApplicationStatus.RUNNING, message="")
+    seen = iter([ProxyStatus.STARTING, ProxyStatus.UNHEALTHY, ProxyStatus.HEALTHY])
+
+    def status(proxy: ProxyStatus) -> SimpleNamespace:
+        return SimpleNamespace(applications={"name": running}, proxies={"node": proxy})
+
+    monkeypatch.setattr(app.serve, "status", lambda: status(next(seen)))
+    app._wait_until_running("name", 60)
+    assert next(seen, None) is None, "it did not wait for the proxy"
+    monkeypatch.setattr(app.serve, "status", lambda: status(ProxyStatus.STARTING))
+    with pytest.raises(UserError, match="not ready within 0 s .*RUNNING.* HTTP proxy is not up"):
+        app._wait_until_running("name", 0)
 
 
 def test_without_the_script_serve_s_own_proxy_is_used(tmp_path: Path) -> None:
