@@ -206,6 +206,9 @@ def test_job_on_two_nodes_is_stopped_resumed_and_watched(
     assert scraper.highest("ray_isogloss_weight_version") == 1
     assert 0 < scraper.highest("ray_isogloss_tokens_per_second", language="es") < 1e6
     assert scraper.highest("ray_isogloss_engine_state", actor="learner", state="busy") == 1
+    drawn = {name for texts in expressions(NAME).values() for name in re.findall(r"ray_isogloss_\w+", str(texts))}
+    elsewhere = {name for metric in served for name in exported_names(metric)}
+    assert drawn <= set(exported) | elsewhere, "a panel draws what no run exports"
     if watch is not None:
         assert set(watch.targets()) >= {url.removeprefix("http://") for url in cluster.metrics}
         assert watch.values("ray_isogloss_stage", "run") == {NAME}, "the dashboard's variable"
