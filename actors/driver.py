@@ -301,7 +301,7 @@ class Driver:
         if self._offer_version is None or version == 0:
             return
         result = self._results.get(version)
-        manifest = None if result is None else result.manifest
+        manifest = None if result is None else result.merged  # what the checkpoint's folder holds
         offered = self._offer_version(version, manifest, self._team.store("evaluations"))
         if offered is not None:
             self._exported.offered(offered.outcome)

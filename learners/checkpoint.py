@@ -19,10 +19,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from configs.errors import UserError
+from learners.lora import ADAPTER_FILE, ADAPTER_FOLDER
+from learners.weights import checksum
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +48,12 @@ _COPIED = (
 
 @dataclass(frozen=True, slots=True)
 class CheckpointState:
-    """What a checkpoint is of. ``world_size`` and ``zero_stage`` say how ``trainer/`` is split."""
+    """What a checkpoint is of. ``world_size`` and ``zero_stage`` say how ``trainer/`` is split.
+
+    ``checksum`` is that of the folder's weights, adapters merged; ``adapter_checksum`` that of the tensors in
+    ``adapter/``, where a run publishes those alone. Checkpoints written before there was that field have the adapter's
+    in ``checksum``: ``weights_as_saved`` reads both.
+    """
 
     round: int
     step: int
@@ -54,6 +61,7 @@ class CheckpointState:
     checksum: str
     world_size: int
     zero_stage: int
+    adapter_checksum: str | None = None
 
 
 def write_model_folder(folder: Path, weights: Mapping[str, Tensor], start: Path, dtype: str) -> None:
@@ -159,6 +167,26 @@ def read_state(folder: Path) -> CheckpointState:
 def write_state(folder: Path, state: CheckpointState) -> None:
     """Write ``state.json``."""
     (folder / STATE_FILE).write_text(json.dumps(asdict(state), indent=2) + "\n", encoding="utf-8")
+
+
+def weights_as_saved(folder: Path, found: str) -> bool:
+    """Whether a checkpoint's weights, whose checksum is ``found``, are those that were saved.
+
+    Where a checkpoint names its adapter's checksum only, as they did, the adapter's file is compared instead.
+
+    Raises:
+        UserError: ``state.json`` cannot be read.
+    """
+    state = read_state(folder)
+    if found == state.checksum:
+        return True
+    adapter = folder / ADAPTER_FOLDER / ADAPTER_FILE
+    if state.adapter_checksum is not None or not adapter.is_file():
+        return False
+    try:
+        return checksum(load_file(adapter)) == state.checksum
+    except (OSError, SafetensorError):
+        return False
 
 
 def all_checkpoints(run_dir: Path) -> list[Path]:

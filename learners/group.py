@@ -15,7 +15,7 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +54,14 @@ class RoundResult:
     """A trained round.
 
     ``weights`` is a list so that Ray hands the reference on instead of the arrays; empty where they are broadcast.
+    ``manifest`` is of what is published, ``merged`` of the checkpoint's weights: the same unless an adapter alone is.
     """
 
     round: int
     metrics: RoundMetrics
     checkpoint: Path
     manifest: WeightsManifest
+    merged: WeightsManifest
     weights: list[ray.ObjectRef]  # of dict[str, np.ndarray], bfloat16 as int16
 
 
@@ -146,7 +148,9 @@ class LearnerGroup:
         """
         snapshot: Snapshot
         snapshot, weights = self._command("train", round_number, list(pairs), f"{len(pairs)} pairs", timeout)
-        self._last = RoundResult(round_number, snapshot.metrics, snapshot.checkpoint, snapshot.manifest, list(weights))
+        self._last = RoundResult(
+            round_number, snapshot.metrics, snapshot.checkpoint, snapshot.manifest, snapshot.merged, list(weights)
+        )
         return self._last
 
     def weights(self, timeout: float) -> list[ray.ObjectRef]:
@@ -291,4 +295,4 @@ class LearnerGroup:
         tensors = load_file(published_file(lost.checkpoint, self._config.learner))
         if checksum(tensors) != lost.manifest.checksum:
             raise LearnerFailed(f"{lost.checkpoint}: its weights are not those of round {lost.round}")
-        self._last = RoundResult(lost.round, lost.metrics, lost.checkpoint, lost.manifest, [ray.put(to_numpy(tensors))])
+        self._last = replace(lost, weights=[ray.put(to_numpy(tensors))])

@@ -41,12 +41,22 @@ _OPTIMISER_BYTES = 12
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a round left behind. ``weights`` are what is published, on rank 0: full, or an adapter alone."""
+    """What a round left behind.
+
+    Attributes:
+        checkpoint: Its folder, whose weights are full, adapters merged.
+        metrics: Of its training.
+        weights: What is published, on rank 0: full, or an adapter alone.
+        manifest: Of ``weights``.
+        merged: Of the checkpoint's weights, by which an endpoint proves them; ``manifest`` itself where full weights
+            are published.
+    """
 
     checkpoint: Path
     metrics: RoundMetrics
     weights: dict[str, Tensor]
     manifest: WeightsManifest
+    merged: WeightsManifest
 
 
 def save_round(session: LearnerSession, run_dir: Path, metrics: RoundMetrics, keep: int, spare_gb: float) -> Snapshot:
@@ -60,7 +70,8 @@ def save_round(session: LearnerSession, run_dir: Path, metrics: RoundMetrics, ke
     weights = session.full_weights()
     adapter = session.adapter_weights()
     published = adapter if publishes_adapter(session.learner) else weights
-    manifest = session.manifest(metrics.round, published)
+    merged = session.manifest(metrics.round, weights)
+    manifest = session.manifest(metrics.round, published) if published is not weights else merged
     folder = checkpoint_folder(run_dir, metrics.round)
     with ExitStack() as stack:
         problem: UserError | None = None
@@ -88,20 +99,23 @@ def save_round(session: LearnerSession, run_dir: Path, metrics: RoundMetrics, ke
             if session.learner.lora is not None:
                 write_adapter(temporary / ADAPTER_FOLDER, adapter, session.learner.lora, session.model.policy)
             (temporary / METRICS_FILE).write_text(json.dumps(metrics.as_dict()), encoding="utf-8")
-            write_state(temporary, _state(session, metrics, manifest.checksum))
+            write_state(temporary, _state(session, metrics, merged, manifest))
     if session.rank == 0:
         point_policy(run_dir, folder)
         retire_checkpoints(run_dir, keep)
     distributed.gather_objects(None)  # nobody goes on before the checkpoint is complete
-    return Snapshot(folder, metrics, published, manifest)
+    return Snapshot(folder, metrics, published, manifest, merged)
 
 
-def _state(session: LearnerSession, metrics: RoundMetrics, digest: str) -> CheckpointState:
+def _state(
+    session: LearnerSession, metrics: RoundMetrics, merged: WeightsManifest, manifest: WeightsManifest
+) -> CheckpointState:
     return CheckpointState(
         round=metrics.round,
         step=session.step,
         pairs=metrics.pairs,
-        checksum=digest,
+        checksum=merged.checksum,
+        adapter_checksum=manifest.checksum if publishes_adapter(session.learner) else None,
         world_size=session.world_size,
         zero_stage=zero_stage(session.learner, session.model.dtype),
     )
@@ -134,8 +148,12 @@ def restore(session: LearnerSession, folder: Path) -> bool:
 
 def republish(session: LearnerSession, folder: Path) -> Snapshot:
     """The snapshot of a round that was complete before the process that trained it could say so."""
-    weights = session.adapter_weights() if publishes_adapter(session.learner) else session.full_weights()
-    return Snapshot(folder, read_metrics(folder), weights, session.manifest(session.round, weights))
+    weights = session.full_weights()
+    merged = manifest = session.manifest(session.round, weights)
+    if publishes_adapter(session.learner):
+        weights = session.adapter_weights()
+        manifest = session.manifest(session.round, weights)
+    return Snapshot(folder, read_metrics(folder), weights, manifest, merged)
 
 
 def read_metrics(folder: Path) -> RoundMetrics:

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
 from configs.errors import UserError
-from learners.checkpoint import STATE_FILE, read_state
+from learners.checkpoint import STATE_FILE, weights_as_saved
 from learners.logprobs import LogprobModel
 from learners.weights import PROBE_TOKENS, WeightsManifest, checksum, describe_weights
 
@@ -49,7 +49,7 @@ def describe(folder: Path, version: int) -> WeightsManifest:
     if model.config.tie_word_embeddings:
         weights.pop(_TIED_HEAD, None)
     digest = checksum(weights)
-    if (Path(folder) / STATE_FILE).is_file() and read_state(Path(folder)).checksum != digest:
+    if (Path(folder) / STATE_FILE).is_file() and not weights_as_saved(Path(folder), digest):
         raise UserError(f"{folder}: its weights have another checksum than its {STATE_FILE}; it is damaged")
     scorer = LogprobModel(model, PROBE_TOKENS)
     return describe_weights(version, weights, digest, scorer, model.config.vocab_size, torch.device("cpu"))

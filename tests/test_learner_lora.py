@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from learner_kit import make_folder, make_pairs
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from configs.errors import UserError
 from configs.schema import LearnerConfig, ModelConfig
 from learners import lora
-from learners.checkpoint import latest_checkpoint, read_state
+from learners.checkpoint import CheckpointState, latest_checkpoint, read_state, weights_as_saved, write_state
 from learners.distributed import single_process
 from learners.session import LearnerSession
 from learners.snapshot import Snapshot, republish, restore, save_round
 from learners.weights import checksum
+from serving.describe import describe
 
 SETTINGS = {"rank": 4, "alpha": 12.0}
 
@@ -115,9 +118,16 @@ def test_the_adapter_alone_is_published(folder: Path, tmp_path: Path) -> None:
     snapshot = rounds(folder, tmp_path, range(1, 2), config)
     assert snapshot.manifest.names == tuple(sorted(snapshot.weights))
     assert checksum(load_file(lora.published_file(snapshot.checkpoint, config))) == snapshot.manifest.checksum
-    assert read_state(snapshot.checkpoint).checksum == snapshot.manifest.checksum
+    state = read_state(snapshot.checkpoint)
+    assert state.adapter_checksum == snapshot.manifest.checksum
     assert lora.layers_of(snapshot.manifest.names)[0] == "model.layers.0.mlp.down_proj"
     full = load_file(snapshot.checkpoint / "model.safetensors")
+    # The folder itself holds merged weights: an endpoint proves those, by a manifest of their own.
+    assert state.checksum == snapshot.merged.checksum == checksum(full)
+    described = describe(snapshot.checkpoint, 1)
+    assert (described.names, described.checksum) == (snapshot.merged.names, snapshot.merged.checksum)
+    assert not set(full) & set(snapshot.manifest.names)
+    assert np.allclose(described.probe_logprob, snapshot.merged.probe_logprob, atol=1e-4)
     rebuilt = lora.merge_into(folder, snapshot.weights, config.lora, torch.float32)
     assert len(rebuilt) == len(snapshot.weights) / 2
     assert all(torch.equal(rebuilt[name], full[name]) for name in rebuilt)
@@ -127,6 +137,22 @@ def test_the_adapter_alone_is_published(folder: Path, tmp_path: Path) -> None:
         again = republish(session, snapshot.checkpoint)
         session.close()
     assert again.manifest == snapshot.manifest
+    assert again.merged == snapshot.merged
+    check_damage_is_seen(snapshot.checkpoint, state)
+
+
+def check_damage_is_seen(checkpoint: Path, state: CheckpointState) -> None:
+    merged = checksum(load_file(checkpoint / "model.safetensors"))
+    before = replace(state, checksum=str(state.adapter_checksum), adapter_checksum=None)  # as it was written once
+    for written in (state, before):
+        write_state(checkpoint, written)
+        assert weights_as_saved(checkpoint, merged)
+    weights = load_file(checkpoint / "adapter" / lora.ADAPTER_FILE)
+    save_file({name: tensor + 1 for name, tensor in weights.items()}, checkpoint / "adapter" / lora.ADAPTER_FILE)
+    assert not weights_as_saved(checkpoint, merged)
+    write_state(checkpoint, state)
+    assert weights_as_saved(checkpoint, merged)
+    assert not weights_as_saved(checkpoint, "0" * 16)
 
 
 @pytest.mark.parametrize(

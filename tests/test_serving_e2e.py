@@ -50,6 +50,8 @@ def test_endpoint_follows_the_run_and_obeys_the_commands(tmp_path: Path) -> None
     overrides = [
         "serve.enabled=true", f"serve.port={PORT}", "serve.cpus_per_replica=0.5", "serve.kv_cache_gb=0.125",
         "serve.gate.min_right_language=0.2", "evaluation.every=1", "cluster.num_cpus=3",
+        # What travels to the actors is an adapter, what is served the merged weights of the checkpoint.
+        "learner.lora={rank: 4, publish: adapter}", "learner.learning_rate=1e-3",
     ]  # fmt: skip
     training = start([*CLI, *arguments(tmp_path, "served", *overrides)[1:]])
     try:
