@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-import yaml
-
 from configs.errors import UserError
-from configs.load import dump_yaml
+from configs.load import dump_yaml, load_run_config
 from configs.schema import Config
 from rollout.identity import comparable_config, differing_fields
 
@@ -80,7 +78,7 @@ def open_run_folder(config: Config, resume: bool) -> RunFolder:
 
 def check_same_config(kept: Path, config: Config) -> None:
     """Refuse a folder whose config differs in anything that the run's data or arithmetic depends on."""
-    earlier = Config.model_validate(yaml.safe_load(kept.read_text(encoding="utf-8")))
+    earlier = load_run_config(kept.parent)
     changed = differing_fields(comparable_config(earlier), comparable_config(config))
     if changed:
         more = f"; and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""

@@ -1,6 +1,8 @@
-"""The one exception that is a user's to mend: shown as a message, never as a traceback."""
+"""The one exception that is a user's to fix: shown as a message, never as a traceback."""
 
 from __future__ import annotations
+
+SHOWN = 200  # characters of a value that a message repeats
 
 
 class UserError(Exception):
@@ -9,3 +11,8 @@ class UserError(Exception):
 
 class Stopped(Exception):
     """Ctrl-C or SIGTERM ended the work at a point from which it can go on. The message says how."""
+
+
+def shortened(text: str, limit: int = SHOWN) -> str:
+    """``text`` as a message may repeat it: cut after ``limit`` characters, with its length."""
+    return text if len(text) <= limit else f"{text[:limit]}… ({len(text)} characters)"

@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
-import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
-from configs.errors import UserError
+from configs.errors import UserError, shortened
+from configs.explain import explained, joined
+from configs.files import read_text, shown_path
 from configs.schema import Config
+from configs.yaml12 import MAX_DEPTH, PYYAML_NUMBER, dump_yaml_value, load_yaml, read_yaml
 
 EXTENDS = "extends"
+_WHAT, _CURE = "config file", "see configs/ for presets"
 
 S = TypeVar("S", bound=BaseModel)
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key named twice, where YAML would silently keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"'{key}' is given twice; remove one", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -42,16 +28,13 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """
     values = _read(path, seen=())
     for override in overrides:
-        _apply_override(values, override)
-    try:
-        return Config.model_validate(values)
-    except ValidationError as error:
-        raise UserError(f"{path}: " + _explain(error)) from None
+        apply_override(values, override)
+    return validated(values, Config, shown_path(path))
 
 
 def config_files(path: Path) -> list[Path]:
     """A config file that could be loaded, and those that it extends, directly or not."""
-    parent = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader).get(EXTENDS)
+    parent = read_yaml(path).get(EXTENDS)
     return [path, *([] if parent is None else config_files(path.parent / parent))]
 
 
@@ -70,39 +53,83 @@ def load_section(path: Path | None, name: str, model: type[S], overrides: Sequen
     values = {} if path is None else _read(path, seen=())
     values = values if name in values else {name: values}
     for override in overrides:
-        _apply_override(values, override)
+        apply_override(values, override)
+    return validated(values[name], model, "overrides" if path is None else shown_path(path), within=name)
+
+
+def load_run_config(run: Path, overrides: Sequence[str] = ()) -> Config:
+    """The resolved config that a run keeps in its folder, ``overrides`` laid over it.
+
+    Raises:
+        UserError: There is none, it is damaged, or of a version whose fields were others.
+    """
+    path = run / "config.yaml"
+    shown, text = shown_path(path), read_text(path, "config of a run", "name a run folder such as runs/demo")
+    values = load_yaml(text, shown)
+    if not isinstance(values, dict) or "model" not in values:
+        raise UserError(f"{shown}: is no config of a run (damaged, or not written by isogloss); restore the file")
     try:
-        return model.model_validate(values[name])
+        kept = _kept(values, text, shown)
     except ValidationError as error:
-        raise UserError(f"{path or 'overrides'}: {name}." + _explain(error).strip()) from None
+        lines = explained(error, Config)
+        raise UserError(
+            f"{shown}: does not fit this version of isogloss: {joined(lines)}\nfinish the run with the version that "
+            "began it, or begin another with another run.name; if the file was edited, restore it"
+        ) from None
+    if not overrides:
+        return kept
+    values = kept.model_dump(mode="json")
+    for override in overrides:
+        apply_override(values, override)
+    return validated(values, Config, shown)
+
+
+def _kept(values: dict[str, Any], text: str, where: str) -> Config:
+    try:
+        return Config.model_validate(values)
+    except ValidationError:
+        # Written by PyYAML, which left strings like `089` or `1e5` unquoted?
+        try:
+            return Config.model_validate(load_yaml(text, where, PYYAML_NUMBER))
+        except ValidationError:
+            pass
+        raise
+
+
+def validated(values: Any, model: type[S], where: str, within: str = "") -> S:
+    """``values`` as a config or a section of it.
+
+    Args:
+        values: As read.
+        model: What they should be.
+        where: File that they came from, for messages.
+        within: Name of the section, where it is one.
+
+    Raises:
+        UserError: Names every field that is wrong, and the cure.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{where}: " + joined(explained(error, model, within))) from None
 
 
 def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
-    if path.resolve() in seen:
-        raise UserError(f"{path}: `{EXTENDS}` leads back to this file; break the circle")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such config file; see configs/ for presets") from None
-    except IsADirectoryError:
-        raise UserError(f"{path}: is a folder; name a YAML file in it") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
-    try:
-        values = yaml.load(text, Loader=_StrictLoader)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise UserError(f"{path}:{line}: not valid YAML: {error.problem}") from None
+    values = read_yaml(path, _WHAT, _CURE)
+    shown = shown_path(path)
     if values is None:
-        raise UserError(f"{path}: empty; start from configs/demo.yaml")
+        raise UserError(f"{shown}: empty; start from configs/demo.yaml")
     if not isinstance(values, dict):
-        raise UserError(f"{path}: expected `section:` entries at the top level; see configs/demo.yaml")
+        raise UserError(f"{shown}: expected `section:` entries at the top level; see configs/demo.yaml")
     parent = values.pop(EXTENDS, None)
     if parent is None:
         return values
     if not isinstance(parent, str):
-        raise UserError(f"{path}: {EXTENDS}: expected a file name, relative to this file")
-    return merge(_read(path.parent / parent, (*seen, path.resolve())), values)
+        raise UserError(f"{shown}: {EXTENDS}: expected a file name, relative to this file")
+    here = path.resolve()
+    if (path.parent / parent).resolve() in (*seen, here):
+        raise UserError(f"{shown}: `{EXTENDS}` leads back to this file; break the circle")
+    return merge(_read(path.parent / parent, (*seen, here)), values)
 
 
 def merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
@@ -114,67 +141,34 @@ def merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _apply_override(values: dict[str, Any], override: str) -> None:
+def apply_override(values: dict[str, Any], override: str) -> None:
+    """Set what ``section.field=value`` names, in place.
+
+    Raises:
+        UserError: It has another form, its value is no YAML, or what it names lies in no section.
+    """
     name, equals, text = override.partition("=")
+    where = f"override '{shown_path(override)}'"
     if not equals or not all(name.split(".")):
-        raise UserError(f"override '{override}': expected section.field=value, e.g. run.seed=1")
-    try:
-        value = yaml.load(text, Loader=_StrictLoader)
-    except yaml.YAMLError:
-        raise UserError(f"override '{override}': '{text}' is not a YAML value; quote it") from None
+        raise UserError(f"{where}: expected section.field=value, e.g. run.seed=1")
     *sections, field = name.split(".")
+    if len(sections) >= MAX_DEPTH:
+        raise UserError(f"{where}: nested deeper than {MAX_DEPTH} levels; expected section.field=value")
+    try:
+        value = load_yaml(text, "")
+    except UserError as error:
+        reason = str(error).partition("not valid YAML: ")[2]
+        raise UserError(f"{where}: '{shown_path(text)}' is not a YAML value ({reason}); quote it") from None
     for section in sections:
-        below = values.setdefault(section, {})
+        below = values.get(section)
+        if below is None:
+            below = values[section] = {}
         if not isinstance(below, dict):
-            raise UserError(f"override '{override}': '{section}' is not a section")
+            raise UserError(f"{where}: '{shortened(section)}' is not a section")
         values = below
     values[field] = value
 
 
-def _explain(error: ValidationError) -> str:
-    lines = []
-    for item in error.errors(include_url=False):
-        location = ".".join(str(part) for part in item["loc"])
-        if item["type"] == "extra_forbidden":
-            lines.append(f"{location}: unknown field; {_suggest(location)}")
-        elif item["type"] == "missing":
-            lines.append(f"{location}: missing; add it")
-        elif item["type"] == "value_error":
-            reason = str(item["ctx"]["error"])
-            lines.append(f"{location}.{reason}" if location else reason)
-        else:
-            lines.append(f"{location}: {item['msg']} (got {item['input']!r})")
-    return "\n  ".join(lines) if len(lines) == 1 else "\n  " + "\n  ".join(lines)
-
-
-def _suggest(location: str) -> str:
-    known = [name for name, _ in fields()]
-    # Compare whole paths first, then the last part alone: a field is often right and its section wrong.
-    close = difflib.get_close_matches(location, known, n=1, cutoff=0.75)
-    last = location.rsplit(".", 1)[-1]
-    close = close or [name for name in known if name.rsplit(".", 1)[-1] == last]
-    return f"did you mean {close[0]}?" if close else "remove it (docs/config.md lists all fields)"
-
-
-def fields(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted name and pydantic field of every leaf of the config."""
-    for name, field in model.model_fields.items():
-        section = section_of(field.annotation)
-        if section is not None:
-            yield from fields(section, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", field
-
-
-def section_of(annotation: Any) -> type[BaseModel] | None:
-    """The nested section type of a field annotation, or None for a leaf."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    if get_origin(annotation) in (Union, types.UnionType):
-        return next((found for part in get_args(annotation) if (found := section_of(part))), None)
-    return None
-
-
 def dump_yaml(config: Config) -> str:
-    """The resolved config as YAML."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    """The resolved config as YAML; :func:`load_run_config` reads the same config back."""
+    return dump_yaml_value(config.model_dump(mode="json"))

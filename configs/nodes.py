@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
 from pydantic import Field, ValidationError
 
 from configs.base import Section
 from configs.errors import UserError
+from configs.explain import explained, joined
+from configs.files import shown_path
+from configs.yaml12 import read_yaml
+
+_EXAMPLES = "see deploy/clusters/ for examples"
 
 
 class NodeGroup(Section):
@@ -59,17 +63,12 @@ def load_cluster(path: Path) -> DescribedCluster:
     Raises:
         UserError: Names the file and line, or the field.
     """
+    values = read_yaml(path, "cluster description", _EXAMPLES)
     try:
-        cluster = DescribedCluster.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); see deploy/clusters/ for examples") from None
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise UserError(f"{path}:{line}: not valid YAML: {error.problem}") from None
+        cluster = DescribedCluster.model_validate(values)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise UserError(f"{path}: {field}: {first['msg']}; see deploy/clusters/ for examples") from None
+        lines = explained(error, DescribedCluster)
+        raise UserError(f"{shown_path(path)}: {joined(lines)}; {_EXAMPLES}") from None
     names = [group.name for group in cluster.nodes]
     if len(set(names)) < len(names):
         raise UserError(f"{path}: nodes: two groups have the same name; give each its own")

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from configs.load import section_of
+from configs.explain import section_of
 from configs.schema import Config
 
 _PREAMBLE = """# Config reference

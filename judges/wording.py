@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from configs.yaml12 import read_yaml
 from judges.records import TIE
 
 FOLDER = Path(__file__).parent / "wordings"
@@ -103,7 +102,7 @@ class Wording:
 @functools.cache
 def load_wording(name: str) -> Wording:
     """Read ``wordings/<name>.yaml``."""
-    raw = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+    raw = read_yaml(FOLDER / f"{name}.yaml", "judge's wording")
     pattern = re.compile(raw.pop("verdict"), re.IGNORECASE)
     return Wording(name=name, verdict=pattern, tie=raw.pop("tie", None), **raw)
 

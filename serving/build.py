@@ -13,9 +13,10 @@ from ray.serve.exceptions import RayServeException
 
 from actors.job import HOME
 from configs.errors import UserError
+from configs.explain import explained, joined
 from serving.access import read_keys
 from serving.app import bind, own_desk
-from serving.command import explained, plan
+from serving.command import plan
 
 
 class CannotBuild(RayServeException):
@@ -53,7 +54,7 @@ def application(args: dict[str, Any]) -> serve.Application:
     try:
         return _application(BuildArguments.model_validate(args), os.environ)
     except ValidationError as error:
-        raise CannotBuild(f"args: {explained(error)}") from None
+        raise CannotBuild(f"args: {joined(explained(error, BuildArguments))}") from None
     except UserError as error:
         raise CannotBuild(str(error)) from None
 

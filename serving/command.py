@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-from pydantic import ValidationError
-
 from configs.errors import UserError
+from configs.files import shown_path
+from configs.load import apply_override, load_run_config, validated
 from configs.running import ClusterConfig
 from configs.schema import Config
 from configs.serving import ServeConfig
@@ -87,12 +86,11 @@ def plan(
         return run.serve, run.cluster, engine_settings(run), folder
     if not (target / "config.json").is_file():
         raise UserError(f"{target}: neither a run folder (config.yaml) nor a model folder (config.json)")
-    values = _overridden({"serve": {}, "cluster": {}}, overrides)
-    try:
-        serve = ServeConfig.model_validate(values["serve"])
-        cluster = ClusterConfig.model_validate(values["cluster"])
-    except ValidationError as error:
-        raise UserError(explained(error)) from None
+    values: dict[str, Any] = {"serve": {}, "cluster": {}}
+    for override in overrides:
+        apply_override(values, _endpoint_override(override))
+    serve = validated(values["serve"], ServeConfig, "overrides", within="serve")
+    cluster = validated(values["cluster"], ClusterConfig, "overrides", within="cluster")
     name = serve.model_name or target.resolve().name
     folder = ServingFolder(state or Path("runs") / f"serving-{name}")
     manifest = describe(target, 0)
@@ -114,37 +112,18 @@ def load_run(run: Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         UserError: It is no run folder, or an override is wrong.
     """
-    path = run / "config.yaml"
-    if not path.is_file():
+    if not (run / "config.yaml").is_file():
         raise UserError(f"{run}: no config.yaml in it; name a run folder such as runs/demo")
-    try:
-        return Config.model_validate(_overridden(yaml.safe_load(path.read_text(encoding="utf-8")), overrides))
-    except ValidationError as error:
-        raise UserError(explained(error)) from None
+    return load_run_config(run, [_endpoint_override(override) for override in overrides])
 
 
-def _overridden(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    from configs.load import merge
-
-    for override in overrides:
-        name, equals, text = override.partition("=")
-        path = name.split(".") if "." in name else ["serve", name]
-        if not equals or path[0] not in ("serve", "cluster"):
-            raise UserError(f"override '{override}': expected serve.field=value or cluster.field=value")
-        value: Any = yaml.safe_load(text)
-        for part in reversed(path):
-            value = {part: value}
-        values = merge(values, value)
-    return values
-
-
-def explained(error: ValidationError) -> str:
-    """Every field that is wrong, one a line."""
-    lines = [
-        f"{'.'.join(str(part) for part in item['loc'])}: {item['msg'].removeprefix('Value error, ')}"
-        for item in error.errors(include_url=False)
-    ]
-    return "\n  ".join(lines)
+def _endpoint_override(override: str) -> str:
+    """An override of the serve or cluster section by its whole name; ``field=value`` is of the serve section."""
+    name, equals, _ = override.partition("=")
+    whole = override if "." in name else f"serve.{override}"
+    if not equals or whole.partition(".")[0] not in ("serve", "cluster"):
+        raise UserError(f"override '{shown_path(override)}': expected serve.field=value or cluster.field=value")
+    return whole
 
 
 def promote_version(run: Path, version: int, reason: str, canary: bool = False) -> ServingState:

@@ -64,7 +64,7 @@ def test_override_is_typed_as_yaml() -> None:
         ("learner.deepspeed={optimizer: {params: {lr: 1}}}", "learner.deepspeed.optimizer: needs a `type`"),
         (
             "learner.deepspeed={optimizer: {type: AdamW, params: {lr: 1e-3}}}",
-            "learner.deepspeed.optimizer.params.lr: 1e-3 contradicts learning_rate 3e-05; set learner.learning_rate",
+            "learner.deepspeed.optimizer.params.lr: 0.001 contradicts learning_rate 3e-05; set learner.learning_rate",
         ),
         (
             "learner.deepspeed={optimizer: {type: AdamW, params: {weight_decay: 0.1}}}",

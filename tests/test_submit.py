@@ -294,7 +294,7 @@ def test_enough_in_all_is_not_enough_on_a_node(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("nodes: []", "nodes: List should have at least 1 item"),
-        ("nodes: [{cpus: 4, gpu: 1}]", r"nodes\.0\.gpu: Extra inputs"),
+        ("nodes: [{cpus: 4, gpu: 1}]", r"nodes\.0\.gpu: unknown field; remove it"),
         ("nodes: [{cpus: 4}, {cpus: 8}]", "two groups have the same name"),
         ("nodes:\n  - {cpus: 4", r"cluster\.yaml:\d+: not valid YAML"),
     ],

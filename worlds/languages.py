@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from configs.yaml12 import read_yaml
 
 PIVOT = "en"
 _FIELDS = {"code", "name", "right_rate", "off_target_rate", "relations", "people"}
@@ -71,10 +71,7 @@ def load_languages(folder: Path) -> dict[str, Language]:
 
 
 def _read(path: Path, pivot: Language | None) -> Language:
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise LanguageFileError(f"{path}: not readable as YAML: {error}") from error
+    raw = read_yaml(path, "language file")
     if not isinstance(raw, dict):
         raise LanguageFileError(f"{path}: must be a mapping with the fields {', '.join(sorted(_FIELDS))}")
     unknown = set(raw) - _FIELDS

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from configs.errors import UserError
+from configs.yaml12 import read_yaml
 from evaluation.fidelity import confusion
 from rollout.jsonl import read_rows
 from rollout.records import CandidateKey, Pair
@@ -230,10 +229,5 @@ def _metrics(path: Path) -> dict[int, dict[str, Any]]:
 def _config(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise UserError(f"{where}: cannot be read as YAML; restore or remove the file") from None
+    data = read_yaml(path, "config of a run")
     return data if isinstance(data, dict) else {}

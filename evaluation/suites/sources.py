@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from configs.errors import UserError
+from configs.yaml12 import read_yaml
 
 DTYPES = ("float32", "bfloat16")
 
@@ -71,11 +70,11 @@ def longest_context(folder: Path) -> int | None:
 
 def _run(path: Path) -> Source:
     file = path / "config.yaml"
+    data = read_yaml(file, "config of a run")
     try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
         model, name = data["model"], data["run"]["name"]
         start, dtype, add_bos = Path(model["policy"]), str(model["dtype"]), bool(model["add_bos"])
-    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
+    except (KeyError, TypeError):
         raise UserError(f"{file}: is no config of a run; name a model folder, or restore the file") from None
     policy = path / "policy"
     return Source(str(name), folder=policy if policy.is_dir() else start, dtype=dtype, add_bos=add_bos)
