@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,13 @@ STAGES = {  # in bfloat16 stage 0 is stage 1
     "rloo": (1, 3),
 }
 
-# Largest difference of a weight that float32 sums in another order make in three steps.
-FLOAT32 = 2e-5
-# One step in the last place of bfloat16 for weights below 1.
-BFLOAT16 = 2.0**-8
+# Differences are measured against what training moved: || ours - theirs || / || theirs - start ||, over all weights.
+# Which kernels run depends on the processor, so sums are rounded differently from one to the next: a bound in absolute
+# terms is met exactly on one and missed on another, and is wider than what a small learning rate moves at all.
+FLOAT32 = 3e-5  # float32 sums in another order: 3e-6 seen; one wrong answer in six pairs: 0.14
+# Weights of 0.05 are stored in steps of 2^-12, training moves them by about 2^-9, and a rounded weight may differ by
+# one step: 0.042 seen; one wrong answer in six pairs: 0.19.
+BFLOAT16 = 0.1
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +96,15 @@ def weights(checkpoint: Path) -> dict[str, Tensor]:
     return load_file(checkpoint / "model.safetensors")
 
 
-def distance(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
-    assert ours.keys() == theirs.keys()
-    return max(float((ours[name].float() - theirs[name].float()).abs().max()) for name in ours)
+def distance(ours: dict[str, Tensor], theirs: dict[str, Tensor], start: Path) -> float:
+    """|| ours - theirs || / || theirs - start ||."""
+    begun = load_file(start / "model.safetensors")
+    assert ours.keys() == theirs.keys() == begun.keys()
+    return _norm(ours, theirs) / _norm(theirs, begun)
+
+
+def _norm(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
+    return math.sqrt(sum(float((one[name].float() - other[name].float()).square().sum()) for name in one))
 
 
 @pytest.mark.parametrize("kind", list(STAGES))
@@ -104,16 +114,15 @@ def test_every_stage_on_two_ranks_is_one_rank(
     tolerance = BFLOAT16 if kind == "bfloat16" else FLOAT32
     for stage in STAGES[kind]:
         checkpoint = two[f"{kind}-{stage}"]
-        assert distance(weights(checkpoint), alone[kind]) < tolerance, stage
-        assert distance(weights(checkpoint), weights(two[f"{kind}-1"])) < tolerance, stage
+        assert distance(weights(checkpoint), alone[kind], folder) < tolerance, stage
+        assert distance(weights(checkpoint), weights(two[f"{kind}-1"]), folder) < tolerance, stage
         assert read_state(checkpoint).world_size == 2
-    assert distance(alone[kind], load_file(folder / "model.safetensors")) > 1e-3
 
 
 def test_accumulation_and_recomputation_change_nothing(
-    two: dict[str, Path], alone: dict[str, dict[str, Tensor]]
+    folder: Path, two: dict[str, Path], alone: dict[str, dict[str, Tensor]]
 ) -> None:
-    assert distance(weights(two["accumulated"]), alone["float32"]) < FLOAT32
+    assert distance(weights(two["accumulated"]), alone["float32"], folder) < FLOAT32
     assert checksum(weights(two["recomputed"])) == checksum(weights(two["float32-3"]))
 
 
