@@ -43,10 +43,11 @@ def _line(item: Any, model: type[BaseModel], within: str) -> str:
         return f"{location}: unknown field; {_suggest(location, model, within)}"
     if kind == "missing":
         return f"{location}: missing; add it"
-    if kind == "value_error":
-        # A validator of a whole section begins its reason with the field, one of a single field with what is wrong.
+    if kind == "value_error":  # of a whole section's validator, which begins with the field
         reason = str(item["ctx"]["error"])
-        return f"{location}{': ' if item['loc'] and reason[:1] == ' ' else '.' if location else ''}{reason.strip()}"
+        return f"{location}.{reason}" if location else reason
+    if kind in ("out_of_bounds", "language_code", "path"):  # of configs.base, which says what was given, cut
+        return f"{location}: {item['msg']}"
     if item["input"] is None:
         return f"{location}: is null (or empty); give it a value, or remove the line for its default"
     return f"{location}: {item['msg']} (got {shortened(repr(item['input']))})"

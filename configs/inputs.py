@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from configs.base import LanguageCode, Section
+from configs.base import LanguageCode, PathText, Section
 
 MIX_LANGUAGES = 5  # of the mixture ML-5
 
@@ -44,12 +44,12 @@ class ModelConfig(Section):
 class PromptsConfig(Section):
     """Parallel prompts: one JSON-lines file a language, joined by id."""
 
-    train: str | None = Field(
+    train: PathText | None = Field(
         None,
         description="Path with `{lang}`, e.g. `worlds/default/prompts/train/{lang}.jsonl`. Needed unless "
         "`offline.path` is set.",
     )
-    heldout: str | None = Field(None, description="Same form; evaluated before and after, never trained on.")
+    heldout: PathText | None = Field(None, description="Same form; evaluated before and after, never trained on.")
     id_field: str = Field("id", description="Field that joins the languages.")
     text_field: str = Field("prompt", description="Field that holds the instruction.")
     answer_field: str | None = Field("answer", description="Field with the gold answer, where there is one.")
@@ -69,6 +69,7 @@ class LanguagesConfig(Section):
     dominant: LanguageCode = Field("en", description="The stronger language that teaches the others.")
     codes: list[LanguageCode] = Field(
         default_factory=list,
+        max_length=1000,
         description="All languages, BCP-47. Needed unless `offline.path` is set; there, if given, a pair of another "
         "language is an error.",
     )
@@ -136,7 +137,7 @@ class OfflineConfig(Section):
     whole chat, with or without `prompt`. Rounds are consecutive slices of the file, `schedule.rounds` does not count.
     """
 
-    path: str | None = Field(
+    path: PathText | None = Field(
         None,
         description="Preference file (`.jsonl` or `.parquet`), a folder of such files, or a path with `{lang}`. "
         "Setting it makes the run an offline one.",

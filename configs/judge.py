@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, model_validator
 
 from configs.base import Section
+from configs.errors import shortened
 
 REASONING_TOKENS = 64  # fewer leave no room for a reasoned verdict
 
@@ -107,15 +108,20 @@ class JudgeConfig(Section):
     def _check_url(self) -> None:
         if self.base_url is None:
             return
-        parts = urlsplit(self.base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"base_url: '{self.base_url}' is no address; expected e.g. http://localhost:8000/v1")
+        shown = shortened(self.base_url)
+        try:
+            parts = urlsplit(self.base_url)
+            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:  # half an IPv6 address, a port that is no number
+            usable = False
+        if not usable:
+            raise ValueError(f"base_url: '{shown}' is no address; expected e.g. http://localhost:8000/v1")
         if parts.username or parts.password:
             raise ValueError(
                 "base_url: holds credentials, which would be shown; name a variable with the key (api_key_env)"
             )
         if parts.path.rstrip("/").endswith("/completions"):
-            raise ValueError(f"base_url: '{self.base_url}' names a method of the API; leave out what follows /v1")
+            raise ValueError(f"base_url: '{shown}' names a method of the API; leave out what follows /v1")
 
     def cost(self, prompt_tokens: int, completion_tokens: int) -> float | None:
         """Price of so many tokens; None without prices."""

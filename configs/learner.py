@@ -6,7 +6,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from configs.base import Section
+from configs.base import MAX_PARTS, Section
 from configs.deepspeed import deepspeed_options
 
 
@@ -65,7 +65,7 @@ _USED_BY: dict[str, tuple[Objective, ...]] = {
 class LearnerConfig(Section):
     """The objective (third axis of a method) and how it is optimised."""
 
-    workers: int = Field(1, ge=1, description="Data-parallel ranks of the learner group.")
+    workers: int = Field(1, ge=1, le=MAX_PARTS, description="Data-parallel ranks of the learner group.")
     cpus_per_worker: float = Field(1.0, gt=0, description="CPUs that Ray reserves for a rank.")
     gpus_per_worker: float = Field(0.0, ge=0, description="GPUs that Ray reserves for a rank.")
     objective: Objective = Field(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
-from configs.base import Section
+from configs.base import MAX_PARTS, Section
 from configs.errors import UserError
 from configs.explain import explained, joined
 from configs.files import shown_path
@@ -19,7 +19,7 @@ class NodeGroup(Section):
     """Equal nodes."""
 
     name: str = Field("node", min_length=1, description="What messages call them; a number is put behind it.")
-    count: int = Field(1, ge=1, description="How many.")
+    count: int = Field(1, ge=1, le=MAX_PARTS, description="How many.")
     cpus: float = Field(..., ge=0, description="CPUs that Ray lends on each.")
     gpus: float = Field(0.0, ge=0, description="GPUs that Ray lends on each.")
     gpu_memory_gb: float | None = Field(None, gt=0, description="GiB of each GPU; without it memory is not checked.")
@@ -37,6 +37,13 @@ class DescribedCluster(Section):
 
     nodes: list[NodeGroup] = Field(..., min_length=1)
     models: list[StoredModel] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _not_too_many(self) -> DescribedCluster:
+        total = sum(group.count for group in self.nodes)
+        if total > MAX_PARTS:
+            raise ValueError(f"nodes: {total} in all, more than {MAX_PARTS}; lower their counts")
+        return self
 
     def _each(self) -> dict[str, NodeGroup]:
         """What every node is like, by its name."""

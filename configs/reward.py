@@ -7,7 +7,9 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from configs.base import Section
+from configs.base import MAX_PARTS, Section
+
+MAX_ALPHAS = 100_000  # the grid is held in memory, and every prompt's answers are ranked under each
 
 
 class LengthControlConfig(Section):
@@ -25,6 +27,12 @@ class LengthControlConfig(Section):
     def _ordered(self) -> LengthControlConfig:
         if self.alpha_min > self.alpha_max:
             raise ValueError("alpha_min: above alpha_max; swap them")
+        steps = (self.alpha_max - self.alpha_min) / self.alpha_step
+        if steps > MAX_ALPHAS:
+            raise ValueError(
+                f"alpha_step: {self.alpha_step:g} makes {steps:.3g} alphas from alpha_min to alpha_max, each of which "
+                f"is tried; at most {MAX_ALPHAS}, raise it"
+            )
         return self
 
 
@@ -61,15 +69,25 @@ class RewardConfig(Section):
     )
     length_control: LengthControlConfig = LengthControlConfig()
     upper_bound: float | None = Field(
-        None, description="Candidates at or above this reward cannot be chosen (ICR, second iteration)."
+        None, description="Candidates at or above this reward cannot be chosen, from `upper_bound_from_round` on."
+    )
+    upper_bound_from_round: int = Field(
+        1,
+        ge=1,
+        description="First round that `upper_bound` holds in (ICR as published: 2). May change on `--resume` "
+        "as long as the rounds that have pairs keep their bound.",
     )
     shuffle: bool = Field(
         False, description="Control: permute the scores within each prompt, so that they carry nothing."
     )
-    actors: int = Field(1, ge=1, description="Number of reward actors.")
+    actors: int = Field(1, ge=1, le=MAX_PARTS, description="Number of reward actors.")
     cpus_per_actor: float = Field(1.0, gt=0, description="CPUs that Ray reserves for a reward actor.")
     gpus_per_actor: float = Field(0.0, ge=0, description="GPUs that Ray reserves for a reward actor.")
     tokens_per_micro_batch: int = Field(4096, ge=1, description="Tokens scored in one forward pass.")
+
+    def bound(self, round: int) -> float | None:
+        """The upper bound of a round, from 1; None where it has none."""
+        return self.upper_bound if round >= self.upper_bound_from_round else None
 
     @property
     def follows_policy(self) -> bool:

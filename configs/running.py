@@ -42,7 +42,7 @@ class EvaluationConfig(Section):
         description="Further languages of `prompts.heldout` that are evaluated but neither sampled nor trained on: "
         "what training does to languages that it never sees.",
     )
-    bootstrap_samples: int = Field(2000, ge=100, description="Resamples of the paired bootstrap.")
+    bootstrap_samples: int = Field(2000, ge=100, le=1_000_000, description="Resamples of the paired bootstrap.")
 
     @model_validator(mode="after")
     def _once(self) -> EvaluationConfig:

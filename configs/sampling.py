@@ -7,16 +7,16 @@ from typing import Literal
 
 from pydantic import Field
 
-from configs.base import Section
+from configs.base import MAX_PARTS, Section
 
 
 class RolloutConfig(Section):
     """How candidates are sampled."""
 
-    actors: int = Field(1, ge=1, description="Number of vLLM rollout actors.")
+    actors: int = Field(1, ge=1, le=MAX_PARTS, description="Number of vLLM rollout actors.")
     cpus_per_actor: float = Field(1.0, gt=0, description="CPUs that Ray reserves for an actor.")
     gpus_per_actor: float = Field(0.0, ge=0, description="GPUs that Ray reserves for an actor.")
-    tensor_parallel: int = Field(1, ge=1, description="GPUs that one engine is split over.")
+    tensor_parallel: int = Field(1, ge=1, le=MAX_PARTS, description="GPUs that one engine is split over.")
     prompts_per_round: int = Field(256, ge=1, description="Prompts (ids) of a round; each in every language.")
     samples_per_prompt: int = Field(8, ge=1, description="Candidates a prompt and language.")
     temperature: float = Field(1.0, ge=0, description="Sampling temperature; 0 is greedy.")

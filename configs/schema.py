@@ -11,6 +11,7 @@ from pydantic import model_validator
 
 from configs.base import LanguageCode, Section
 from configs.deepspeed import check_dtype
+from configs.errors import shortened
 from configs.inputs import AnchorConfig, LanguagesConfig, ModelConfig, OfflineConfig, PromptsConfig, RunConfig
 from configs.judge import JudgeConfig
 from configs.learner import LearnerConfig, LoraConfig
@@ -167,7 +168,7 @@ class Config(Section):
         self._check_serve()
         for field, text in (("train", self.prompts.train), ("heldout", self.prompts.heldout)):
             if text is not None and "{lang}" not in text:
-                raise ValueError(f"prompts.{field}: '{text}' has no {{lang}}; put it where the code goes")
+                raise ValueError(f"prompts.{field}: '{shortened(text)}' has no {{lang}}; put it where the code goes")
         return self
 
     def _check_rloo(self) -> None:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from configs.base import Section
+from configs.base import MAX_PARTS, Section
 
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 
@@ -44,8 +44,10 @@ class ServeConfig(Section):
     host: str = Field("127.0.0.1", description="Address to listen on; others than loopback need API keys.")
     port: int = Field(8001, ge=1, le=65535, description="Port to listen on.")
     model_name: str | None = Field(None, description="Name of the model in requests; default is the run's name.")
-    min_replicas: int = Field(1, ge=1, description="Replicas (one vLLM engine each) that are always up.")
-    max_replicas: int = Field(1, ge=1, description="Replicas under load; their CPUs are kept free for them.")
+    min_replicas: int = Field(1, ge=1, le=MAX_PARTS, description="Replicas (one vLLM engine each) that are always up.")
+    max_replicas: int = Field(
+        1, ge=1, le=MAX_PARTS, description="Replicas under load; their CPUs are kept free for them."
+    )
     target_ongoing_requests: float = Field(
         32, gt=0, description="Requests a replica has in hand before Ray Serve adds another."
     )

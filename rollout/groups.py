@@ -47,7 +47,7 @@ def mine_groups(
         if config.languages.share(language) == 0:
             continue
         usable = distinct_answers(ids, language, by_key, values, counters)
-        alpha = fit_length(config, usable, values)
+        alpha = fit_length(config, round, usable, values)
         if alpha is not None:
             alphas[language] = alpha
         found: list[SampleGroup] = []

@@ -82,6 +82,8 @@ def text_of(row: dict[str, object], field: str, where: str, *, setting: str | No
     if field not in row:
         raise UserError(f"{where}: field '{field}' is missing (the row has {sorted(row)}){cure}")
     value = row[field]
+    if value is None:
+        raise UserError(f"{where}: field '{field}' is null; fill it in or remove the row from every language")
     if not isinstance(value, str):
         raise UserError(f"{where}: field '{field}' is {type(value).__name__} instead of a string; quote it")
     if not value.strip():
@@ -100,6 +102,6 @@ def id_of(row: dict[str, object], field: str, where: str, *, setting: str | None
     value = row.get(field)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    if field in row and not isinstance(value, str):
+    if field in row and not isinstance(value, str | None):
         raise UserError(f"{where}: field '{field}' is {type(value).__name__}; use a string or an integer as id")
     return text_of(row, field, where, setting=setting).strip()

@@ -90,7 +90,7 @@ def mine_pairs(
         if config.reward.kind == "cross_language":
             found = _cross_language(config, prompts, round, ids, language, by_key, untranslated, counters)
         else:
-            found, alpha = _best_worst(config, prompts, ids, language, by_key, values, counters)
+            found, alpha = _best_worst(config, prompts, round, ids, language, by_key, values, counters)
             if alpha is not None:
                 alphas[language] = alpha
         kept = in_share(config, round, language, found)
@@ -107,6 +107,7 @@ def mine_pairs(
 def _best_worst(
     config: Config,
     prompts: PromptSet,
+    round: int,
     ids: Sequence[str],
     language: str,
     by_key: dict[CandidateKey, Candidate],
@@ -118,11 +119,11 @@ def _best_worst(
     The released code lets truncated candidates compete, and falls back to the first one where all are above the bound.
     """
     usable = distinct_answers(ids, language, by_key, values, counters)
-    alpha = fit_length(config, usable, values)
+    alpha = fit_length(config, round, usable, values)
     if not usable:
         return [], alpha
     groups = _scored(config, usable, values)
-    bound = config.reward.upper_bound
+    bound = config.reward.bound(round)
     rewards, lengths = as_arrays(groups)
     adjusted = rewards - (alpha.alpha if alpha else 0.0) * lengths
     best, worst, paired = choose(adjusted, bound)
@@ -164,12 +165,14 @@ def distinct_answers(
     return usable
 
 
-def fit_length(config: Config, usable: Sequence[list[Candidate]], values: dict[CandidateKey, float]) -> Fit | None:
+def fit_length(
+    config: Config, round: int, usable: Sequence[list[Candidate]], values: dict[CandidateKey, float]
+) -> Fit | None:
     """The length control of a language's round; None where there is none (it is the implicit reward's)."""
     control = config.reward.length_control
     if config.reward.kind != "implicit" or not control.enabled:
         return None
-    return fit(_scored(config, usable, values), control, config.reward.upper_bound)
+    return fit(_scored(config, usable, values), control, config.reward.bound(round))
 
 
 def _scored(config: Config, usable: Sequence[list[Candidate]], values: dict[CandidateKey, float]) -> list[Group]:

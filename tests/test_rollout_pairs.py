@@ -230,6 +230,15 @@ def test_bound_takes_the_best_below_it(prompts: PromptSet) -> None:
     assert (pair.chosen, pair.rejected) == ("b", "c")
 
 
+@pytest.mark.parametrize(("first", "chosen"), [(1, "b"), (2, "a")])
+def test_bound_holds_from_its_round_on(prompts: PromptSet, first: int, chosen: str) -> None:
+    group = [("a", 9.0), ("b", 1.5), ("c", -3.0), ("d", 2.0)]
+    config = make_config(**PLAIN, reward__upper_bound=2.0, reward__upper_bound_from_round=first)
+    assert [config.reward.bound(round) for round in (1, 2, 3)] == [2.0 if r >= first else None for r in (1, 2, 3)]
+    pair = next(p for p in mine(config, prompts, {("p1", "es"): group}).pairs if p.id == "r0001/es/p1")
+    assert (pair.chosen, pair.rejected) == (chosen, "c")
+
+
 def test_gated_candidates_never_enter_a_pair(prompts: PromptSet) -> None:
     rows = [
         candidate("p0", "es", 0, "best", gate="language"),

@@ -68,6 +68,8 @@ def test_numeric_answers_are_texts(tmp_path: Path) -> None:
         ({"id": "p9", "text": "Hola"}, "es.jsonl:7: field 'prompt' is missing", "set prompts.text_field"),
         ({"id": "p9", "prompt": " \n"}, "es.jsonl:7: field 'prompt' is empty", "fill it in or remove the row"),
         ({"id": "p9", "prompt": 3}, "es.jsonl:7: field 'prompt' is int", "quote it"),
+        ({"id": "p9", "prompt": None}, "es.jsonl:7: field 'prompt' is null", "fill it in or remove the row"),
+        ({"id": None, "prompt": "Hola"}, "es.jsonl:7: field 'id' is null", "fill it in or remove the row"),
         ({**GOOD, "answer": ""}, "es.jsonl:7: field 'answer' is empty", "fill it in"),
         ({**GOOD, "answer": [1]}, "es.jsonl:7: field 'answer' is list", "quote it"),
         (b'{"id": "p9", "prompt": "\\ud800 x"}', "es.jsonl:7: field 'prompt' has half of a surrogate", "character"),
