@@ -12,7 +12,7 @@ from typing import Any, TextIO
 from configs.errors import UserError
 from configs.load import dump_yaml, load_run_config
 from configs.schema import Config
-from rollout.identity import comparable_config, differing_fields
+from rollout.identity import BY_ROUND, comparable_config, differing_fields
 
 _SHOWN = 5  # differing fields that a message lists
 
@@ -79,7 +79,9 @@ def open_run_folder(config: Config, resume: bool) -> RunFolder:
 def check_same_config(kept: Path, config: Config) -> None:
     """Refuse a folder whose config differs in anything that the run's data or arithmetic depends on."""
     earlier = load_run_config(kept.parent)
-    changed = differing_fields(comparable_config(earlier), comparable_config(config))
+    old, new = comparable_config(earlier), comparable_config(config)
+    # Whether a bound may change depends on the rounds that have pairs: the journal judges it when it is opened.
+    changed = differing_fields({**old, **{name: new[name] for name in BY_ROUND}}, new)
     if changed:
         more = f"; and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
         raise UserError(

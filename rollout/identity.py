@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from configs.explain import fields
 from configs.schema import Config
 
 # A run may be resumed with other values of these: where it runs, how wide, how long, what it keeps.
@@ -40,6 +41,11 @@ FREE_FIELDS = (
 )
 
 
+# The bound of a round matters once the round has pairs; the journal knows which ones have.
+_BOUND, _BOUND_FROM = "reward.upper_bound", "reward.upper_bound_from_round"
+BY_ROUND = (_BOUND, _BOUND_FROM)
+
+
 def comparable_config(config: Config) -> dict[str, object]:
     """The config as flat ``section.field`` -> JSON value, without ``FREE_FIELDS``."""
     flat = _flatten(config.model_dump(mode="json"), "")
@@ -66,6 +72,44 @@ def differing_fields(old: Mapping[str, object], new: Mapping[str, object]) -> li
         for name in names
         if old.get(name) != new.get(name)
     ]
+
+
+def locked_changes(old: Mapping[str, object], new: Mapping[str, object], paired: Sequence[int]) -> list[str]:
+    """What differs between a run's config and another one so that the run cannot continue with it.
+
+    Fields that came after the run began count as what they are by default, which is how the run began.
+
+    Args:
+        old: :func:`comparable_config` of the run, perhaps of an earlier version.
+        new: That of the config to continue with.
+        paired: Rounds that have their pairs.
+    """
+    whole = {**_defaults(without=old), **old}
+    same_bounds = all(_bound(whole, round) == _bound(new, round) for round in paired)
+    kept = {**whole, **{name: new.get(name) for name in BY_ROUND}} if same_bounds else whole
+    return differing_fields(kept, new)
+
+
+def _bound(config: Mapping[str, object], round: int) -> object:
+    first = config.get(_BOUND_FROM)
+    return config.get(_BOUND) if not isinstance(first, int) or round >= first else None
+
+
+def _defaults(without: Mapping[str, object]) -> dict[str, object]:
+    """Defaults of the schema's fields that a flat config does not have, nor anything above or below them."""
+    known = set(without)
+    for name in without:
+        parts = name.split(".")
+        known.update(".".join(parts[:end]) for end in range(1, len(parts)))
+    found: dict[str, object] = {}
+    for name, field in fields(Config):
+        parts = name.split(".")
+        above = (".".join(parts[:end]) for end in range(1, len(parts)))
+        free = any(name == other or name.startswith(f"{other}.") for other in FREE_FIELDS)
+        if free or field.is_required() or name in known or any(section in without for section in above):
+            continue
+        found[name] = json.loads(json.dumps(field.get_default(call_default_factory=True), default=str))
+    return found
 
 
 def _flatten(value: object, prefix: str) -> dict[str, object]:

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from configs.errors import UserError
-from rollout.identity import differing_fields
+from rollout.identity import locked_changes
+from rollout.state import reached
 from rollout.store_schema import SCHEMA, SCHEMA_VERSION, dump
 
 
@@ -79,7 +80,15 @@ def prepare(
         raise sqlite3.DatabaseError(problem)
     meta = dict(db.execute("SELECT key, value FROM meta").fetchall())
     if meta["config_digest"] != digest:
-        changed = differing_fields(json.loads(meta["config"]), config or {})
+        begun = json.loads(meta["config"])
+        states = db.execute("SELECT round, state FROM rounds").fetchall()
+        changed = locked_changes(begun, config or {}, [round for round, state in states if reached(state, "paired")])
+        if begun and config and not changed:
+            db.execute("BEGIN IMMEDIATE")
+            db.execute("UPDATE meta SET value = ? WHERE key = 'config_digest'", (digest,))
+            db.execute("UPDATE meta SET value = ? WHERE key = 'config'", (dump(config),))
+            db.execute("COMMIT")
+            return
         raise UserError(
             f"{path.parent}: this run folder was begun with another config"
             + (f" (different: {'; '.join(changed)})" if changed else "")

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from rollout_support import candidate, make_config
 
 from configs.errors import UserError
+from configs.schema import Config
 from rollout.identity import comparable_config, config_digest, differing_fields
 from rollout.records import Candidate, CandidateKey, Pair, Score
 from rollout.store import Store, StoreConflict
@@ -190,6 +191,45 @@ def test_reopening_checks_the_config(tmp_path: Path) -> None:
     assert "learner.beta: 0.1 -> 0.2" in message
     assert "languages.shares.es: null -> 0.5" in message
     assert "set run.name to another name" in message
+
+
+def bounded(bound: float | None, first: int) -> Config:
+    return make_config(reward__upper_bound=bound, reward__upper_bound_from_round=first)
+
+
+def test_the_bound_of_a_round_without_pairs_may_change(tmp_path: Path) -> None:
+    path = tmp_path / "demo" / "store.sqlite"
+
+    def reopen(config: Config) -> Store:
+        return Store.open(path, config_digest(config), comparable_config(config))
+
+    with reopen(bounded(None, 1)) as store:
+        store.set_round_state(1, "paired")
+        store.set_round_state(2, "scored")
+    for accepted in (bounded(500.0, 2), bounded(200.0, 2), bounded(200.0, 3), bounded(500.0, 2)):
+        reopen(accepted).close()
+    with pytest.raises(UserError, match=r"reward\.upper_bound_from_round: 2 -> 1"):
+        reopen(bounded(500.0, 1))
+    with reopen(bounded(500.0, 2)) as store:
+        store.set_round_state(2, "paired")
+    with pytest.raises(UserError, match=r"reward\.upper_bound: 500\.0 -> 200\.0"):
+        reopen(bounded(200.0, 2))
+    reopen(bounded(500.0, 2)).close()
+
+
+def test_a_run_from_before_a_field_continues_with_its_default(tmp_path: Path) -> None:
+    path = tmp_path / "demo" / "store.sqlite"
+    config = make_config(languages__shares={"es": 0.5}, learner__deepspeed={"a": {"b": 1}})
+    now = comparable_config(config)
+    gone = ("reward.upper_bound_from_round", "gates.language", "languages.names", "evaluation.languages")
+    before = {name: value for name, value in now.items() if name not in gone}
+    with Store.open(path, "digest of that time", before, "demo") as store:
+        store.put_chunk("c1", 1, "answer", chunk())
+    with Store.open(path, config_digest(config), now) as store:
+        assert store.candidates(1) == chunk()
+    other = make_config(languages__shares={"es": 0.5}, learner__deepspeed={"a": {"b": 1}}, gates__language=False)
+    with pytest.raises(UserError, match=r"\(different: gates\.language: true -> false\)"):
+        Store.open(path, config_digest(other), comparable_config(other))
 
 
 def test_fields_that_do_not_change_results_may_change() -> None:
