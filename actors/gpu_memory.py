@@ -73,9 +73,9 @@ def needs(config: Config, model: ModelSize) -> list[Need]:
     if config.rollout.gpus_per_actor > 0 and config.offline.path is None:
         split = {"weights": weights / config.rollout.tensor_parallel, "cache": config.rollout.kv_cache_gb}
         found.append(Need("rollout", split, ("rollout.kv_cache_gb", "rollout.tensor_parallel")))
-    if config.reward.gpus_per_actor > 0 and config.reward.kind == "implicit" and config.offline.path is None:
-        both = {"policy": weights, "reference": weights}
-        found.append(Need("reward", both, ("reward.gpus_per_actor", "model.dtype")))
+    if config.reward.gpus_per_actor > 0 and config.reward.from_logprobs and config.offline.path is None:
+        models = {"policy": weights} | ({"reference": weights} if config.reward.kind == "implicit" else {})
+        found.append(Need("reward", models, ("reward.gpus_per_actor", "model.dtype")))
     if config.learner.gpus_per_worker > 0:
         found.append(_learner(config, model))
     if config.serve.enabled and config.serve.gpus_per_replica > 0:

@@ -58,7 +58,7 @@ def check_inputs(config: Config) -> Inputs:
 
     @functools.cache
     def count(text: str) -> int:
-        asked = crosslingual_instruction(text, longest_name) if config.reward.kind == "implicit" else text
+        asked = crosslingual_instruction(text, longest_name) if config.reward.from_logprobs else text
         return len(encoder.prompt_ids(asked))
 
     left_out = len(prompts.ids)

@@ -17,11 +17,10 @@ from ray.util.placement_group import PlacementGroup
 
 from actors.env import base_env
 from actors.health import Health, SyncError
-from actors.implicit import ScoringModels
 from actors.reward_model import RewardModel, reward_model_scores
+from actors.scoring import ScoringModels, scoring_models
 from actors.spawn import ActorOptions, Start, absolute_dump, actor_name, spawn
 from actors.verify import SyncReport
-from configs.errors import UserError
 from configs.schema import Config
 from judges import Judge, Usage
 from judges.tournament import tournament, tournament_scores
@@ -82,7 +81,7 @@ class RewardWorker:
         config: The run's config, as ``Config.model_dump(mode="json")``.
         prompts: Training prompts.
         policy: Hugging Face folder of the reward policy.
-        reference: Hugging Face folder of the reward reference; needed for the implicit reward.
+        reference: Hugging Face folder of the reward reference, where the reward needs one.
         version: Weight version of ``policy``.
         name: For messages.
     """
@@ -102,10 +101,8 @@ class RewardWorker:
         self._detector = LanguageDetector(self._config.languages.codes, self._config.gates.language_min_chars)
         self._any_language = load_untranslated(self._config)
         self._models: ScoringModels | None = None
-        if self._config.reward.kind == "implicit":
-            if reference is None:
-                raise UserError("model.reference: reward.kind implicit needs the model that the policy came from")
-            self._models = ScoringModels(self._config, Path(policy), Path(reference))
+        if self._config.reward.from_logprobs:
+            self._models = scoring_models(self._config, Path(policy), reference and Path(reference))
         self._reward_model: RewardModel | None = None
         if self._config.reward.kind == "reward_model":
             self._reward_model = _load_reward_model(self._config)

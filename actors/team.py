@@ -181,7 +181,7 @@ class Team:
         reward, back = self.config.reward, self.config.schedule.sync_every
         policy = self.version if reward.policy == "current" else 0
         previous = reward.reference == "previous_round" and policy > 0
-        start = self.config.model.reference
+        start = self.config.model.reference if reward.needs_reference else None
         reference = self._model(policy - back) if previous else start and start.absolute()
         group = self._groups.groups["reward"]
         assert self._prompts is not None

@@ -53,6 +53,14 @@ class PromptsConfig(Section):
     id_field: str = Field("id", description="Field that joins the languages.")
     text_field: str = Field("prompt", description="Field that holds the instruction.")
     answer_field: str | None = Field("answer", description="Field with the gold answer, where there is one.")
+    cluster_field: str | None = Field(
+        "value",
+        description="Field that says which prompts are right or wrong together: intervals of greedy accuracy draw "
+        "whole clusters. Rows without it are clusters of their own.",
+    )
+    group_field: str | None = Field(
+        "affected", description="Field by whose values greedy accuracy is also shown, where rows have it."
+    )
     limit: int | None = Field(None, ge=1, description="Use only the first so many train prompts.")
     skip_longer_than: int | None = Field(
         None,

@@ -39,10 +39,12 @@ class LengthControlConfig(Section):
 class RewardConfig(Section):
     """What a candidate is worth (second axis of a method)."""
 
-    kind: Literal["implicit", "cross_language", "verifier", "judge", "reward_model"] = Field(
+    kind: Literal["implicit", "likelihood", "cross_language", "verifier", "judge", "reward_model"] = Field(
         "implicit",
-        description="`implicit`: log-ratio of policy and reference (ICR). `cross_language`: the stronger "
-        "language's answer, translated, beats the native one (LIDR). `verifier`: 1 where the gold answer is met. "
+        description="`implicit`: log-ratio of policy and reference (ICR). `likelihood`: log-probability of the answer "
+        "under `prompt`, by the one model that `policy` names (`subtract`, `normalise`). "
+        "`cross_language`: the stronger language's answer, translated, beats the native one (LIDR). "
+        "`verifier`: 1 where the gold answer is met. "
         "`judge`: share of comparisons with other candidates that a judge lets it win (section `judge`). "
         "`reward_model`: score of a sequence classifier.",
     )
@@ -57,10 +59,21 @@ class RewardConfig(Section):
     prompt: Literal["crosslingual", "native", "translated"] = Field(
         "crosslingual",
         description="Prompt side of the implicit reward: English instruction that asks for the language (R_c), "
-        "the native one (R_m), or English on both sides after self-translation (R_t).",
+        "the native one (R_m), or English on both sides after self-translation (R_t). "
+        "`likelihood` takes the first two.",
     )
-    policy: Literal["current", "initial"] = Field(
-        "current", description="Numerator of the log-ratio: the policy of the round, or the one of the start."
+    policy: Literal["current", "initial", "reference"] = Field(
+        "current",
+        description="Numerator of the log-ratio, or the model whose likelihood is the reward: the policy of the round, "
+        "the one of the start, or (`likelihood` alone) `model.reference`.",
+    )
+    subtract: Literal["none", "native", "unconditional"] = Field(
+        "none",
+        description="What `likelihood` is measured against, under the same model: nothing, the likelihood under the "
+        "native instruction, or the one under an instruction that names the language and asks nothing.",
+    )
+    normalise: Literal["sum", "token"] = Field(
+        "sum", description="Unit of `likelihood`: nats an answer, or nats a token (end of turn included)."
     )
     reference: Literal["initial", "previous_round"] = Field(
         "initial",
@@ -90,9 +103,34 @@ class RewardConfig(Section):
         return self.upper_bound if round >= self.upper_bound_from_round else None
 
     @property
+    def from_logprobs(self) -> bool:
+        """Whether the reward is made of log-probabilities of the run's own models."""
+        return self.kind in ("implicit", "likelihood")
+
+    @property
     def follows_policy(self) -> bool:
         """Whether reward actors hold the current policy, and so take every published version."""
-        return self.kind == "implicit" and self.policy == "current"
+        return self.from_logprobs and self.policy == "current"
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the reward is measured with ``model.reference``."""
+        return self.kind == "implicit" or (self.kind == "likelihood" and self.policy == "reference")
+
+    @model_validator(mode="after")
+    def _likelihood_fields(self) -> RewardConfig:
+        if self.kind == "likelihood":
+            if self.prompt == "translated":
+                raise ValueError("prompt: translated is for kind implicit; likelihood takes crosslingual or native")
+            if self.subtract == "native" and self.prompt == "native":
+                raise ValueError("subtract: native less native is nothing; set prompt to crosslingual")
+            return self
+        for name, value, only in (("policy", self.policy, "reference"), ("normalise", self.normalise, "token")):
+            if value == only:
+                raise ValueError(f"{name}: {only} is for kind likelihood; remove it")
+        if self.subtract != "none":
+            raise ValueError(f"subtract: {self.subtract} is for kind likelihood; remove it")
+        return self
 
 
 class PairsConfig(Section):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -36,6 +36,11 @@ class EvaluationConfig(Section):
 
     samples_per_prompt: int = Field(8, ge=1, description="Samples a prompt for the sampled accuracy.")
     temperature: float = Field(1.0, gt=0, description="Temperature of the sampled accuracy.")
+    temperatures: list[Annotated[float, Field(gt=0)]] = Field(
+        default_factory=list,
+        description="Further temperatures at which as many answers are sampled: a gain that a lower temperature gives "
+        "without training is no gain (`best_over_temperature` in `summary.json`).",
+    )
     every: int = Field(0, ge=0, description="Also evaluate after every so many rounds; 0 only start and end.")
     languages: list[LanguageCode] = Field(
         default_factory=list,
@@ -48,6 +53,8 @@ class EvaluationConfig(Section):
     def _once(self) -> EvaluationConfig:
         if len(set(self.languages)) != len(self.languages):
             raise ValueError("languages: a language is named twice; name each once")
+        if len({self.temperature, *self.temperatures}) != 1 + len(self.temperatures):
+            raise ValueError("temperatures: one is named twice, or is `temperature`; name each once")
         return self
 
 

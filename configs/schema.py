@@ -126,8 +126,10 @@ class Config(Section):
     @model_validator(mode="after")
     def _agree(self) -> Config:
         online = self.offline.path is None
-        if online and self.reward.kind == "implicit" and self.model.reference is None:
-            raise ValueError("model.reference: reward.kind implicit needs the model that the policy came from")
+        if online and self.reward.needs_reference and self.model.reference is None:
+            raise ValueError(
+                f"model.reference: reward.kind {self.reward.kind} needs the model that the policy came from"
+            )
         if (self.reward.kind == "cross_language") != (self.candidates.source == "self_translation"):
             raise ValueError(
                 "candidates.source: reward.kind cross_language and candidates.source self_translation go "

@@ -8,26 +8,31 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from configs.schema import Config
 from rollout.languages import language_name
 from rollout.prompts import PromptSet
 from rollout.records import Candidate, CandidateKey, Score
 from rollout.seeds import stable_seed
-from rollout.templates import crosslingual_instruction
+from rollout.templates import crosslingual_instruction, language_instruction
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreRequest:
-    """A text to be scored under a user turn; ``key`` is the candidate that gets the reward."""
+    """A text to be scored under a user turn; ``key`` is the candidate that gets the reward.
+
+    ``baseline`` is another user turn under which the same model scores the same text (``reward.subtract``).
+    """
 
     key: CandidateKey
     prompt: str
     text: str
+    baseline: str | None = None
 
 
 def reward_prompt(config: Config, prompts: PromptSet, candidate: Candidate) -> str:
-    """The user turn under which the implicit reward of a candidate is measured (ICR, arXiv 2503.04647).
+    """The user turn under which the reward of a candidate is measured (ICR, arXiv 2503.04647).
 
     crosslingual (R_c): the dominant language's instruction, asking for the candidate's language; the plain one for
     the dominant language itself. native (R_m): the instruction that was answered. translated (R_t): the dominant
@@ -44,10 +49,20 @@ def reward_prompt(config: Config, prompts: PromptSet, candidate: Candidate) -> s
     return crosslingual_instruction(instruction, language_name(key.language, config.languages.names))
 
 
+def baseline_prompt(config: Config, prompts: PromptSet, candidate: Candidate) -> str | None:
+    """The user turn whose likelihood is subtracted (``reward.subtract``); None where nothing is."""
+    key = candidate.key
+    if config.reward.subtract == "native":
+        return prompts.get(key.prompt_id, key.language).text
+    if config.reward.subtract == "unconditional":
+        return language_instruction(language_name(key.language, config.languages.names))
+    return None
+
+
 def score_requests(
     config: Config, prompts: PromptSet, candidates: Sequence[Candidate]
 ) -> tuple[list[ScoreRequest], Counter[tuple[str, str]]]:
-    """What has to be scored for the implicit reward, in the order of ``candidates``.
+    """What has to be scored for a reward of log-probabilities, in the order of ``candidates``.
 
     Only sampled answers that passed the gates are scored. With the translated prompt the text is the answer's
     translation, which must have passed the gates too and be among ``candidates``.
@@ -76,7 +91,8 @@ def score_requests(
                 skipped[key.language, "no_translation"] += 1
                 continue
             text = translation.text
-        requests.append(ScoreRequest(key, reward_prompt(config, prompts, candidate), text))
+        prompt = reward_prompt(config, prompts, candidate)
+        requests.append(ScoreRequest(key, prompt, text, baseline_prompt(config, prompts, candidate)))
     return requests, skipped
 
 
@@ -90,9 +106,36 @@ def implicit_reward(policy_logprob: float, reference_logprob: float) -> float:
     Raises:
         ValueError: One is not finite: the forward pass is broken, and arg-max would hide it.
     """
-    reward = policy_logprob - reference_logprob
+    return _finite_difference(policy_logprob, reference_logprob)
+
+
+def likelihood_score(
+    key: CandidateKey, logprob: float, baseline: float | None, tokens: int, normalise: Literal["sum", "token"]
+) -> Score:
+    """The score row of the likelihood reward: log p(y|x) [- log p(y|x')], a sum or the mean over tokens, in nats.
+
+    Nearest in the literature: the implicit reward of ICR (arXiv 2503.04647), without its preference-aligned model and
+    reference; MAPO (arXiv 2401.06838) takes a translation model's likelihood.
+
+    Args:
+        key: Of the candidate.
+        logprob: Sum over all tokens of the answer, end of turn included, under the reward prompt.
+        baseline: The same under ``reward.subtract``'s prompt; None without one.
+        tokens: Of the answer, end of turn included.
+        normalise: "sum" or "token".
+
+    Raises:
+        ValueError: A log-probability is not finite.
+    """
+    reward = _finite_difference(logprob, baseline or 0.0)
+    parts = {"policy_logprob": logprob} | ({} if baseline is None else {"baseline_logprob": baseline})
+    return Score(key, reward / tokens if normalise == "token" else reward, parts)
+
+
+def _finite_difference(logprob: float, baseline: float) -> float:
+    reward = logprob - baseline
     if not math.isfinite(reward):
-        raise ValueError(f"log-probabilities {policy_logprob} and {reference_logprob} give no finite reward")
+        raise ValueError(f"log-probabilities {logprob} and {baseline} give no finite reward")
     return reward
 
 

@@ -22,6 +22,11 @@ def crosslingual_instruction(english_instruction: str, language_name: str) -> st
     )
 
 
+def language_instruction(language_name: str) -> str:
+    """An instruction that names the language of the answer and asks nothing: what any answer is as likely under."""
+    return f"Answer only in {language_name}."
+
+
 def translation_instruction(text: str, language_name: str) -> str:
     """Ask the policy to translate ``text`` into ``language_name`` (LIDR's self-translation)."""
     return f"Translate the text between the tags into {language_name}.\n<text>\n{text}\n</text>"

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from actors.engine import EngineRequest, VllmEngine
 from actors.health import State, SyncError
-from actors.implicit import ScoringModels
+from actors.scoring import ScoringModels
 from configs.schema import LoraConfig
 from learners import lora
 from learners.logprobs import LogprobModel, segment_logprobs

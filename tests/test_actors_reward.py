@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from actors import implicit as implicit_module
 from actors import reward as reward_module
+from actors import scoring as scoring_module
 from actors.health import IllegalTransition, State, SyncError
 from actors.reward import RewardWorker
 from configs.errors import UserError
@@ -88,6 +88,34 @@ def test_implicit_reward_is_the_log_ratio(tmp_path: Path, folders: tuple[Path, P
         assert score.parts["length_chars"] == len(item.text)
 
 
+@pytest.mark.parametrize("normalise", ["sum", "token"])
+@pytest.mark.parametrize("subtract", ["none", "native", "unconditional"])
+def test_likelihood_is_one_models_log_probability(
+    tmp_path: Path, folders: tuple[Path, Path], subtract: str, normalise: str
+) -> None:
+    fields = {"kind": "likelihood", "policy": "reference", "subtract": subtract, "normalise": normalise}
+    subject = worker(tmp_path, folders, reward={**fields, "tokens_per_micro_batch": 256})
+    given = [candidate("es", prompt, sample, text) for prompt in range(2) for sample, text in enumerate(ANSWERS["es"])]
+    tokenizer = AutoTokenizer.from_pretrained(folders[0])
+    for score, item in zip(subject.judge(given).scores, given, strict=True):
+        native = {code: texts[int(item.key.prompt_id[1:])] for code, texts in PROMPTS.items()}
+        asked = direct(folders[1], folders[0], INSTRUCTIONS["crosslingual"]["es"].format(**native), item.text)
+        baseline = {"none": "", "native": native["es"], "unconditional": "Answer only in Spanish."}[subtract]
+        expected = asked - (direct(folders[1], folders[0], baseline, item.text) if baseline else 0.0)
+        tokens = len(tokenizer(item.text, add_special_tokens=False)["input_ids"]) + 1
+        assert score.reward == pytest.approx(expected / (tokens if normalise == "token" else 1), abs=1e-4)
+        assert score.parts["policy_logprob"] == pytest.approx(asked, abs=1e-4)
+
+
+def test_likelihood_needs_no_reference(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    config = small_config(tmp_path, *folders, reward={"kind": "likelihood", "policy": "initial"})
+    config = config.model_copy(update={"model": config.model.model_copy(update={"reference": None})})
+    prompts = PromptSet.from_config(config)
+    subject = RewardWorker(config.model_dump(mode="json"), prompts, folders[0], None, version=0)
+    (score,) = subject.judge([candidate("en", 0, 0, ANSWERS["en"][0])]).scores
+    assert score.reward == pytest.approx(direct(folders[0], folders[0], PROMPTS["en"][0], ANSWERS["en"][0]), abs=1e-4)
+
+
 def test_gated_candidates_get_no_score(tmp_path: Path, folders: tuple[Path, Path]) -> None:
     subject = worker(tmp_path, folders)
     english, spanish = ANSWERS["en"], ANSWERS["es"]
@@ -105,7 +133,7 @@ def test_gated_candidates_get_no_score(tmp_path: Path, folders: tuple[Path, Path
 
 
 def test_other_rewards_load_no_model(tmp_path: Path, folders: tuple[Path, Path], monkeypatch) -> None:
-    monkeypatch.setattr(implicit_module, "load_model", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(scoring_module, "load_model", lambda *_: pytest.fail("a model was loaded"))
     verifier = worker(tmp_path, folders, reward={"kind": "verifier"}, gates={"language_min_chars": 50})
     judged = verifier.judge([candidate("en", 0, 0, "x"), candidate("en", 0, 1, "y")])
     assert [s.reward for s in judged.scores] == [1.0, 0.0]

@@ -210,3 +210,31 @@ sys.exit(f"imported: {heavy}" if heavy else 0)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["reward.kind=likelihood", "reward.prompt=translated"], r"reward\.prompt: translated is for kind implicit"),
+        (
+            ["reward.kind=likelihood", "reward.prompt=native", "reward.subtract=native"],
+            r"reward\.subtract: native less",
+        ),
+        (["reward.subtract=unconditional"], r"reward\.subtract: unconditional is for kind likelihood"),
+        (["reward.normalise=token"], r"reward\.normalise: token is for kind likelihood"),
+        (["reward.policy=reference"], r"reward\.policy: reference is for kind likelihood"),
+        (
+            ["reward.kind=likelihood", "reward.policy=reference", "model.reference=null"],
+            r"model\.reference: reward\.kind l",
+        ),
+        (["evaluation.temperatures=[0.3, 1.0]"], r"evaluation\.temperatures: one is named twice"),
+    ],
+)
+def test_likelihood_fields_agree(overrides: list[str], message: str):
+    with pytest.raises(UserError, match=message):
+        load_config(Path("configs/icr.yaml"), overrides)
+
+
+def test_likelihood_needs_no_aligned_pair_of_models():
+    config = load_config(Path("configs/icr.yaml"), ["reward.kind=likelihood", "model.reference=null"])
+    assert not config.reward.needs_reference

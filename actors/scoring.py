@@ -1,4 +1,4 @@
-"""The implicit reward's two models: how much likelier the policy makes an answer than its reference does."""
+"""The models of a reward that is made of log-probabilities: implicit (a log-ratio of two) and likelihood (one)."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from learners.meeting import Meeting
 from learners.packing import Segment
 from learners.weights import WeightsManifest
 from rollout.records import Score
-from rollout.rewards import ScoreRequest, implicit_score
+from rollout.rewards import ScoreRequest, implicit_score, likelihood_score
 
 
 class ScoringModels:
-    """Numerator and denominator of the implicit reward.
+    """The policy side, and the reference side of the implicit reward.
 
     Args:
         config: The run.
         policy: Hugging Face folder of the reward policy.
-        reference: Hugging Face folder of the reward reference.
+        reference: Hugging Face folder of the reward reference; None for a reward that has one model.
 
     Raises:
         UserError: A folder is unusable, or the two have different vocabularies.
     """
 
-    def __init__(self, config: Config, policy: Path, reference: Path) -> None:
+    def __init__(self, config: Config, policy: Path, reference: Path | None) -> None:
         if config.reward.policy == "initial" and config.reward.reference == "previous_round":
             raise UserError(
                 "reward.policy: initial makes no sense with reward.reference previous_round (the reference would be "
@@ -50,50 +50,75 @@ class ScoringModels:
         self._device = torch.device("cuda" if config.reward.gpus_per_actor > 0 else "cpu")
         self._encoder = ChatEncoder(policy, config.model.add_bos)
         self._policy = self._load(policy)
-        self._reference = self._load(reference)
-        sizes = [m.config.get_text_config().vocab_size for m in (self._policy, self._reference)]
-        if sizes[0] != sizes[1]:
-            raise UserError(
-                f"model.reference: {reference} has a vocabulary of {sizes[1]}, the policy {policy} one of {sizes[0]}; "
-                "name the model that the policy was aligned from"
-            )
-        # They share the models' weights, so that updates in place are seen.
-        self._scorers = (self._scorer(self._policy), self._scorer(self._reference))
+        self._reference: PreTrainedModel | None = None
+        # Scorers share the models' weights, so that updates in place are seen.
+        self._scorer = self._scorer_of(self._policy)
+        self._reference_scorer: LogprobModel | None = None
+        if reference is not None:
+            self._reference = self._load(reference)
+            self._reference_scorer = self._scorer_of(self._reference)
+            sizes = [m.config.get_text_config().vocab_size for m in (self._policy, self._reference)]
+            if sizes[0] != sizes[1]:
+                raise UserError(
+                    f"model.reference: {reference} has a vocabulary of {sizes[1]}, the policy {policy} one of "
+                    f"{sizes[0]}; name the model that the policy was aligned from"
+                )
         self._shifted_for: int | None = None
 
     def _load(self, folder: Path) -> PreTrainedModel:
         return load_model(Path(folder), self._config.model.dtype, self._device).requires_grad_(False)
 
-    def _scorer(self, model: PreTrainedModel) -> LogprobModel:
+    def _scorer_of(self, model: PreTrainedModel) -> LogprobModel:
         return LogprobModel(model, self._config.learner.logprob_chunk)
 
     def score(self, requests: Sequence[ScoreRequest]) -> tuple[list[Score], int]:
-        """Implicit rewards (nats), in the order of ``requests``, and the tokens that were scored.
+        """Rewards (nats), in the order of ``requests``, and the tokens that were scored by the policy side.
 
         Texts under one prompt share a single copy of it. ``parts`` also holds the length of each text, in
         characters and in tokens without the end of turn.
         """
-        groups: dict[str, list[int]] = {}
-        for index, request in enumerate(requests):
-            groups.setdefault(request.prompt, []).append(index)
+        reward = self._config.reward
         completions = [tuple(self._encoder.completion_ids(request.text)) for request in requests]
+        logprobs, tokens = self._sums(self._scorer, [request.prompt for request in requests], completions)
+        if self._reference_scorer is not None:
+            other, _ = self._sums(self._reference_scorer, [request.prompt for request in requests], completions)
+            scores = [implicit_score(r.key, *sums) for r, *sums in zip(requests, logprobs, other, strict=True)]
+        else:
+            baselines = [request.baseline for request in requests if request.baseline is not None]
+            other, more = self._sums(self._scorer, baselines, completions)
+            tokens += more
+            scores = [
+                likelihood_score(request.key, logprob, baseline, len(ids), reward.normalise)
+                for request, logprob, baseline, ids in zip(
+                    requests, logprobs, other if baselines else [None] * len(requests), completions, strict=True
+                )
+            ]
+        lengths = [
+            {"length_chars": float(len(request.text)), "length_tokens": float(len(ids) - 1)}
+            for request, ids in zip(requests, completions, strict=True)
+        ]
+        return [
+            replace(score, parts={**score.parts, **length}) for score, length in zip(scores, lengths, strict=True)
+        ], tokens
+
+    def _sums(
+        self, scorer: LogprobModel, prompts: Sequence[str], completions: Sequence[tuple[int, ...]]
+    ) -> tuple[list[float], int]:
+        """Summed log-probabilities (nats) of completions, each under its prompt, and the tokens that it took."""
+        groups: dict[str, list[int]] = {}
+        for index, prompt in enumerate(prompts):
+            groups.setdefault(prompt, []).append(index)
         segments = [
             Segment(tuple(self._encoder.prompt_ids(prompt)), tuple(completions[i] for i in members))
             for prompt, members in groups.items()
         ]
-        budget = self._config.reward.tokens_per_micro_batch
-        policy, reference = (segment_logprobs(s, segments, budget, self._device) for s in self._scorers)
-        scores: dict[int, Score] = {}
-        for row, members in enumerate(groups.values()):
-            for column, index in enumerate(members):
-                sums = (float(side[row][column].sum()) for side in (policy, reference))
-                score = implicit_score(requests[index].key, *sums)
-                lengths = {
-                    "length_chars": float(len(requests[index].text)),
-                    "length_tokens": float(len(completions[index]) - 1),
-                }
-                scores[index] = replace(score, parts={**score.parts, **lengths})
-        return [scores[index] for index in range(len(requests))], sum(s.tokens for s in segments)
+        rows = segment_logprobs(scorer, segments, self._config.reward.tokens_per_micro_batch, self._device)
+        sums = {
+            index: float(rows[row][column].sum())
+            for row, members in enumerate(groups.values())
+            for column, index in enumerate(members)
+        }
+        return [sums[index] for index in range(len(prompts))], sum(segment.tokens for segment in segments)
 
     @torch.no_grad()
     def update(self, manifest: WeightsManifest, arrays: dict[str, Any], known: bool) -> float:
@@ -153,6 +178,7 @@ class ScoringModels:
                 f"version {version}: the policy's former weights are unknown, so there is no "
                 "previous_round reference; start the actor anew from two checkpoints"
             )
+        assert self._reference is not None, "the config is validated"
         state = self._policy.state_dict()
         for name, tensor in self._reference.state_dict().items():
             tensor.copy_(state[name])
@@ -166,7 +192,7 @@ class ScoringModels:
     def _probe(self, manifest: WeightsManifest) -> float:
         ids = manifest.probe_ids
         probe = [Segment(ids[:1], (ids[1:],))]
-        ((logprobs,),) = segment_logprobs(self._scorers[0], probe, len(ids), self._device)
+        ((logprobs,),) = segment_logprobs(self._scorer, probe, len(ids), self._device)
         return check_probe(manifest, logprobs.tolist(), self._config.model.dtype)
 
     def _checked(
@@ -180,3 +206,18 @@ class ScoringModels:
         expected = adapter_shapes(manifest.names, shapes, learner.lora.rank)
         adapter = checked_tensors(manifest, arrays, expected)
         return merge_into(model.policy, adapter, learner.lora, getattr(torch, model.dtype))
+
+
+def scoring_models(config: Config, policy: Path, reference: Path | None) -> ScoringModels:
+    """The models that the run's reward is made of (see ``ScoringModels``).
+
+    Raises:
+        UserError: The reward needs a reference and there is none.
+    """
+    if not config.reward.needs_reference:
+        return ScoringModels(config, policy, None)
+    if reference is None:
+        raise UserError(f"model.reference: reward.kind {config.reward.kind} needs the model that the policy came from")
+    if config.reward.kind == "likelihood":
+        return ScoringModels(config, reference, None)
+    return ScoringModels(config, policy, reference)
