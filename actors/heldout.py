@@ -43,6 +43,6 @@ def evaluate(
         rollouts.submit(Call(f"generate {chunk.id}", "generate", (chunk,), done))
     drain([rollouts], should_stop)
     detector = LanguageDetector(config.evaluated, config.gates.language_min_chars)
-    result = score_heldout(prompts, answers, detector)
+    result = score_heldout(prompts, answers, detector, config.evaluation.temperatures)
     assert result.weight_version == version, f"answers are of v{result.weight_version}, not v{version}"
     return result

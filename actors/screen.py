@@ -112,13 +112,13 @@ class Screen:
     def evaluation_line(self, version: int, result: HeldoutResult, languages: Sequence[str]) -> None:
         """Mean accuracy of an evaluation over some languages."""
         others = [row for code, row in result.languages.items() if code in languages]
-        accuracies = [row.accuracy_sampled for row in others if row.accuracy_sampled is not None]
-        right = [row.right_language for row in others if row.right_language is not None]
-        figures = [
-            f"{name} {100 * sum(values) / len(values):.1f}%"
-            for name, values in (("accuracy", accuracies), ("right language", right))
-            if values
-        ]
+        columns = {
+            "greedy accuracy": [row.accuracy_greedy for row in others],
+            "sampled": [row.accuracy_sampled for row in others],
+            "right language": [row.right_language for row in others],
+        }
+        known = {name: [value for value in values if value is not None] for name, values in columns.items()}
+        figures = [f"{name} {100 * sum(values) / len(values):.1f}%" for name, values in known.items() if values]
         self.say(f"held-out, weights v{version}, mean of the others: {', '.join(figures) or 'no gold answers'}")
 
     def round_line(self, row: dict[str, Any]) -> None:
@@ -153,47 +153,29 @@ class Screen:
         """Before and after, by language."""
         table = Table(title="Held-out prompts, before and after", title_justify="left")
         table.add_column("language")
-        for column in (
-            "sampled",
-            "after",
-            "change",
-            "95% interval",
-            "greedy",
-            "after",
-            "right lang.",
-            "after",
-            "length",
-            "after",
-        ):
+        for column in ("greedy", "after", "change", "95% interval", "sampled", "after", "right lang.", "after"):
             table.add_column(column, justify="right")
         for code, row in summary["languages"].items():
             start, end = row["start"], row["end"]
-            cells = [f"{names[code]} ({code})", *_change(start, end, row), *_both(start, end, "accuracy_greedy")]
-            cells += _both(start, end, "right_language")
-            cells += [f"{start['mean_length']:.0f}", f"{end['mean_length']:.0f}"]
-            table.add_row(*cells)
+            greedy = _change(start["accuracy_greedy"], end["accuracy_greedy"], row["greedy_delta_ci95"])
+            more = [*_both(start, end, "accuracy_sampled"), *_both(start, end, "right_language")]
+            table.add_row(f"{names[code]} ({code})", *greedy, *more)
         table.add_section()
         for key, title in (("non_english_mean", "mean of the others"), ("unseen_mean", "mean of the unseen")):
             if key in summary:
                 mean = summary[key]
-                before, after = ({"accuracy_sampled": mean[side]} for side in ("start", "end"))
-                table.add_row(f"[bold]{title}[/bold]", *_change(before, after, mean), *[""] * 6)
+                greedy = _change(mean["greedy"]["start"], mean["greedy"]["end"], mean["greedy"]["delta_ci95"])
+                table.add_row(f"[bold]{title}[/bold]", *greedy, _percent(mean["start"]), _percent(mean["end"]), "", "")
         console.print(table)
 
 
-def _change(start: dict[str, Any], end: dict[str, Any], row: dict[str, Any]) -> list[str]:
-    before, after = start["accuracy_sampled"], end["accuracy_sampled"]
-    if before is None or after is None:
-        return ["-", "-", "-", "-"]
-    low, high = row["delta_ci95"]
-    delta = after - before
+def _change(before: float | None, after: float | None, interval: Sequence[float] | None) -> list[str]:
+    if before is None or after is None or interval is None:
+        return [_percent(before), _percent(after), "-", "-"]
+    low, high = interval
     colour = "green" if low > 0 else "red" if high < 0 else "default"
-    return [
-        _percent(before),
-        _percent(after),
-        f"[{colour}]{100 * delta:+.1f}[/{colour}]",
-        f"[{100 * low:+.1f}, {100 * high:+.1f}]",
-    ]
+    change = f"[{colour}]{100 * (after - before):+.1f}[/{colour}]"
+    return [_percent(before), _percent(after), change, f"[{100 * low:+.1f}, {100 * high:+.1f}]"]
 
 
 def _both(start: dict[str, Any], end: dict[str, Any], key: str) -> list[str]:

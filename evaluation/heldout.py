@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from configs.schema import Config
@@ -19,11 +19,25 @@ GREEDY = 0  # sample index of the greedy answer; 1 to n are the sampled ones
 
 @dataclass(frozen=True, slots=True)
 class PromptResult:
-    """One prompt in one language; accuracies are None without gold answers, and ``sampled`` is a mean (0 to 1)."""
+    """One prompt in one language; accuracies are 0 to 1, and None without gold answers.
+
+    Attributes:
+        id: Of the prompt.
+        greedy: Whether the greedy answer is right.
+        sampled: Share of the answers sampled at ``evaluation.temperature`` that are right.
+        any_sampled: Whether one of them is.
+        by_temperature: Temperature -> share of the answers sampled at it (``evaluation.temperatures``).
+        cluster: Of the prompt.
+        group: Of the prompt.
+    """
 
     id: str
     greedy: float | None
     sampled: float | None
+    any_sampled: float | None = None
+    by_temperature: dict[str, float] = field(default_factory=dict)
+    cluster: str | None = None
+    group: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +92,12 @@ class HeldoutResult:
 def heldout_chunks(config: Config, prompts: PromptSet, round: int) -> list[Chunk]:
     """One greedy and ``evaluation.samples_per_prompt`` sampled answers to every held-out prompt, all languages.
 
+    Then as many at each of ``evaluation.temperatures``.
+
     The seeds don't depend on ``round``, so evaluations before and after are paired draws. ``round`` is the round
     whose weights answer (0 at the start) and stands in the keys and chunk ids only.
     """
-    evaluation, rollout = config.evaluation, config.rollout
+    rollout = config.rollout
     chunks: list[Chunk] = []
     for code in prompts.languages:
         for block, start in enumerate(range(0, len(prompts.ids), rollout.chunk_prompts)):
@@ -90,21 +106,39 @@ def heldout_chunks(config: Config, prompts: PromptSet, round: int) -> list[Chunk
                     key=CandidateKey(round, prompt_id, code, "policy", code, sample),
                     prompt=prompts.get(prompt_id, code).text,
                     prime="",
-                    temperature=0.0 if sample == GREEDY else evaluation.temperature,
+                    temperature=temperature,
                     top_p=1.0,
                     top_k=-1,
                     max_new_tokens=rollout.max_new_tokens,
                     seed=stable_seed(config.run.seed, "heldout", prompt_id, code, sample),
                 )
                 for prompt_id in prompts.ids[start : start + rollout.chunk_prompts]
-                for sample in range(evaluation.samples_per_prompt + 1)
+                for sample, temperature in enumerate(_temperatures(config))
             )
             chunks.append(Chunk(f"eval{round:04d}/{code}/{block:04d}", round, "answer", code, code, requests))
     return chunks
 
 
-def score_heldout(prompts: PromptSet, candidates: Sequence[Candidate], detector: LanguageDetector) -> HeldoutResult:
+def _temperatures(config: Config) -> list[float]:
+    """By sample index: the greedy answer's, then those of the sampled accuracy, then ``evaluation.temperatures``."""
+    evaluation = config.evaluation
+    return [0.0] + [
+        temperature
+        for temperature in (evaluation.temperature, *evaluation.temperatures)
+        for _ in range(evaluation.samples_per_prompt)
+    ]
+
+
+def score_heldout(
+    prompts: PromptSet, candidates: Sequence[Candidate], detector: LanguageDetector, temperatures: Sequence[float] = ()
+) -> HeldoutResult:
     """Score the answers to :func:`heldout_chunks`, in any order.
+
+    Args:
+        prompts: The held-out prompts.
+        candidates: All answers.
+        detector: Says which language an answer is in.
+        temperatures: ``evaluation.temperatures`` of the config that the answers were sampled with.
 
     Raises:
         ValueError: An answer is missing or the answers are of several weight versions: the figures would be wrong.
@@ -125,27 +159,47 @@ def score_heldout(prompts: PromptSet, candidates: Sequence[Candidate], detector:
     return HeldoutResult(
         versions.pop(),
         {
-            code: _language(prompts, code, [by_prompt[prompt_id, code] for prompt_id in prompts.ids], detector)
+            code: _language(
+                prompts, code, [by_prompt[prompt_id, code] for prompt_id in prompts.ids], detector, temperatures
+            )
             for code in prompts.languages
         },
     )
 
 
 def _language(
-    prompts: PromptSet, code: str, answers: Sequence[dict[int, Candidate]], detector: LanguageDetector
+    prompts: PromptSet,
+    code: str,
+    answers: Sequence[dict[int, Candidate]],
+    detector: LanguageDetector,
+    temperatures: Sequence[float],
 ) -> LanguageResult:
     rows: list[PromptResult] = []
     sampled: list[Candidate] = []
     for prompt_id, of_prompt in zip(prompts.ids, answers, strict=True):
         drawn = [candidate for sample, candidate in sorted(of_prompt.items()) if sample != GREEDY]
-        sampled += drawn
-        gold = prompts.get(prompt_id, code).answer
-        if gold is None:
+        size = len(drawn) // (1 + len(temperatures))
+        sampled += drawn[:size]
+        prompt = prompts.get(prompt_id, code)
+        if prompt.answer is None:
             rows.append(PromptResult(prompt_id, None, None))
             continue
-        right = [is_correct(candidate.text, gold) for candidate in drawn]
-        greedy = is_correct(of_prompt[GREEDY].text, gold)
-        rows.append(PromptResult(prompt_id, float(greedy), sum(right) / len(right)))
+        right = [float(is_correct(candidate.text, prompt.answer)) for candidate in drawn]
+        others = {
+            f"{temperature:g}": sum(right[number * size : (number + 1) * size]) / size
+            for number, temperature in enumerate(temperatures, start=1)
+        }
+        rows.append(
+            PromptResult(
+                prompt_id,
+                greedy=float(is_correct(of_prompt[GREEDY].text, prompt.answer)),
+                sampled=sum(right[:size]) / size,
+                any_sampled=max(right[:size]),
+                by_temperature=others,
+                cluster=prompt.cluster,
+                group=prompt.group,
+            )
+        )
     detected = [detector.detect(candidate.text, code) for candidate in sampled]
     decided = [language for language in detected if language is not None]
     return LanguageResult(

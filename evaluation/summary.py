@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from configs.schema import Config
 from evaluation.heldout import HeldoutResult, LanguageResult
-from evaluation.stats import Delta, paired_bootstrap, wilson
+from evaluation.stats import Clustered, Delta, clustered_bootstrap, paired_bootstrap, wilson
 from rollout.seeds import stable_seed
 
 
@@ -23,9 +24,10 @@ def build_summary(
 ) -> dict[str, Any]:
     """The content of ``summary.json``.
 
-    ``unseen_mean`` is there where ``evaluation.languages`` names languages. Intervals are of the sampled accuracy:
-    95 %, paired bootstrap over prompts (``evaluation.stats``). Values that do not exist (no gold answers, no second
-    language) are None.
+    ``unseen_mean`` is there where ``evaluation.languages`` names languages. ``greedy`` and ``greedy_delta_ci95`` are of
+    greedy accuracy, with whole clusters of prompts drawn (``prompts.cluster_field``); the other intervals are of the
+    accuracy sampled at ``evaluation.temperature``, with prompts drawn. All are 95 %, paired bootstrap
+    (``evaluation.stats``). Values that do not exist (no gold answers, no second language) are None.
 
     Args:
         config: The run.
@@ -38,72 +40,112 @@ def build_summary(
         raise ValueError(f"start has languages {list(start.languages)}, end {list(end.languages)}")
     resamples = config.evaluation.bootstrap_samples
     languages: dict[str, Any] = {}
-    before: dict[str, NDArray[np.float64]] = {}
-    after: dict[str, NDArray[np.float64]] = {}
+    sides: dict[str, _Sides] = {}
     for code in (code for code in config.evaluated if code in start.languages):
         one, two = start.languages[code], end.languages[code]
         if [row.id for row in one.prompts] != [row.id for row in two.prompts]:
             raise ValueError(f"language {code}: start and end answered different prompts")
-        entry: dict[str, Any] = {"start": language_figures(one), "end": language_figures(two), "delta_ci95": None}
-        sampled = _sampled(one), _sampled(two)
-        if sampled[0] is not None and sampled[1] is not None:
-            before[code], after[code] = sampled[0], sampled[1]
+        entry: dict[str, Any] = {
+            "start": language_figures(one),
+            "end": language_figures(two),
+            "delta_ci95": None,
+            "greedy_delta_ci95": None,
+        }
+        both = _sides(one, two)
+        if both is not None:
+            sides[code] = both
             seed = stable_seed("bootstrap", config.run.seed, code)
-            entry["delta_ci95"] = list(paired_bootstrap(before[code], after[code], resamples, seed).ci95)
+            entry["delta_ci95"] = list(paired_bootstrap(both.before, both.after, resamples, seed).ci95)
+            entry["greedy_delta_ci95"] = list(clustered_bootstrap([both.greedy], resamples, seed).ci95)
         languages[code] = entry
     return {
         "languages": languages,
-        "non_english_mean": _mean(config, config.languages.others, before, after, "non_english_mean"),
-        **_unseen(config, before, after),
+        "non_english_mean": _mean(config, config.languages.others, sides, "non_english_mean"),
+        **_unseen(config, sides),
         "rounds": rounds,
         "weight_version": end.weight_version,
         "wall_seconds": wall_seconds,
     }
 
 
-def _unseen(
-    config: Config, before: dict[str, NDArray[np.float64]], after: dict[str, NDArray[np.float64]]
-) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class _Sides:
+    """One language before and after: sampled accuracy by prompt, (prompts,), and greedy accuracy with its clusters."""
+
+    before: NDArray[np.float64]
+    after: NDArray[np.float64]
+    greedy: Clustered
+
+
+def _sides(start: LanguageResult, end: LanguageResult) -> _Sides | None:
+    before, after = _sampled(start), _sampled(end)
+    if before is None or after is None:
+        return None
+    clusters = tuple(row.id if row.cluster is None else row.cluster for row in start.prompts if row.sampled is not None)
+    return _Sides(before, after, Clustered(_greedy(start), _greedy(end), clusters))
+
+
+def _greedy(result: LanguageResult) -> NDArray[np.float64]:
+    return np.array([row.greedy for row in result.prompts if row.greedy is not None], dtype=np.float64)
+
+
+def _unseen(config: Config, sides: dict[str, _Sides]) -> dict[str, Any]:
     if not config.evaluation.languages:
         return {}
-    return {"unseen_mean": _mean(config, config.evaluation.languages, before, after, "unseen_mean")}
+    return {"unseen_mean": _mean(config, config.evaluation.languages, sides, "unseen_mean")}
 
 
-def _mean(
-    config: Config,
-    languages: Sequence[str],
-    before: dict[str, NDArray[np.float64]],
-    after: dict[str, NDArray[np.float64]],
-    name: str,
-) -> dict[str, Any]:
-    """The mean over some languages; prompt ids are drawn jointly over them."""
-    codes = [code for code in before if code in languages]
-    if not codes:
-        return {"start": None, "end": None, "delta_ci95": None}
-    joint: Delta = paired_bootstrap(
-        np.stack([before[code] for code in codes], axis=1),
-        np.stack([after[code] for code in codes], axis=1),
-        config.evaluation.bootstrap_samples,
-        stable_seed("bootstrap", config.run.seed, name),
-    )
-    return {"start": joint.start, "end": joint.end, "delta_ci95": list(joint.ci95)}
+def _mean(config: Config, languages: Sequence[str], sides: dict[str, _Sides], name: str) -> dict[str, Any]:
+    """The mean over some languages; for sampled accuracy prompt ids are drawn jointly over them."""
+    found = [sides[code] for code in sides if code in languages]
+    if not found:
+        none = {"start": None, "end": None, "delta_ci95": None}
+        return {**none, "greedy": none}
+    resamples, seed = config.evaluation.bootstrap_samples, stable_seed("bootstrap", config.run.seed, name)
+    before, after = (np.stack(values, axis=1) for values in zip(*((s.before, s.after) for s in found), strict=True))
+    sampled = paired_bootstrap(before, after, resamples, seed)
+    greedy = clustered_bootstrap([one.greedy for one in found], resamples, seed)
+    return {**_figures(sampled), "greedy": _figures(greedy)}
+
+
+def _figures(delta: Delta) -> dict[str, Any]:
+    return {"start": delta.start, "end": delta.end, "delta_ci95": list(delta.ci95)}
 
 
 def language_figures(result: LanguageResult) -> dict[str, Any]:
-    """One language's figures, without the rows by prompt."""
+    """One language's figures, without the rows by prompt.
+
+    ``pass_at_k``: share of prompts with a right answer among those sampled. ``best_over_temperature``: the highest
+    accuracy among greedy, sampled, and ``evaluation.temperatures``. ``accuracy_greedy_by_group``: by
+    ``prompts.group_field``.
+    """
     figures: dict[str, Any] = {
-        "accuracy_sampled": result.accuracy_sampled,
         "accuracy_greedy": result.accuracy_greedy,
         "accuracy_greedy_ci95": None,
+        "accuracy_sampled": result.accuracy_sampled,
+        "pass_at_k": None,
+        "accuracy_by_temperature": {},
+        "best_over_temperature": None,
+        "accuracy_greedy_by_group": {},
         "right_language": result.right_language,
         "undecided_language": result.undecided_language,
         "mean_length": result.mean_length,
         "mean_length_tokens": result.mean_length_tokens,
         "truncated": result.truncated,
     }
-    greedy = [row.greedy for row in result.prompts if row.greedy is not None]
-    if greedy:
-        figures["accuracy_greedy_ci95"] = list(wilson(round(sum(greedy)), len(greedy)))
+    rows = [row for row in result.prompts if row.greedy is not None]
+    if not rows:
+        return figures
+    greedy = [row.greedy for row in rows if row.greedy is not None]
+    figures["accuracy_greedy_ci95"] = list(wilson(round(sum(greedy)), len(greedy)))
+    found = [row.any_sampled for row in rows if row.any_sampled is not None]
+    figures["pass_at_k"] = float(np.mean(found)) if found else None
+    temperatures = {name: float(np.mean([row.by_temperature[name] for row in rows])) for name in rows[0].by_temperature}
+    figures["accuracy_by_temperature"] = temperatures
+    known = (result.accuracy_greedy, result.accuracy_sampled, *temperatures.values())
+    figures["best_over_temperature"] = max(value for value in known if value is not None)
+    for group in sorted({row.group for row in rows if row.group is not None}):
+        figures["accuracy_greedy_by_group"][group] = float(np.mean([row.greedy for row in rows if row.group == group]))
     return figures
 
 

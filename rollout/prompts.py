@@ -79,6 +79,8 @@ class PromptSet:
             prompts.answer_field,
             limit,
             split,
+            prompts.cluster_field,
+            prompts.group_field,
         )
         if split == "train" and config.reward.kind == "verifier" and not loaded.has_answers:
             raise UserError(
@@ -97,6 +99,8 @@ class PromptSet:
         answer_field: str | None = "answer",
         limit: int | None = None,
         split: str = "train",
+        cluster_field: str | None = None,
+        group_field: str | None = None,
     ) -> PromptSet:
         """Read and join the files of all languages.
 
@@ -108,15 +112,15 @@ class PromptSet:
             answer_field: Field with the gold answer; absent from every row of every file means no answers.
             limit: Keep the first so many ids, after joining.
             split: For messages only.
+            cluster_field: Field with the prompt's cluster; optional in each row.
+            group_field: Field with the prompt's group; optional in each row.
 
         Raises:
             UserError: Any bad row, file or mismatch, with file:line and the cure; nothing is skipped.
         """
         codes = (languages.dominant, *languages.others)
-        files = {
-            code: _read_file(Path(pattern.replace("{lang}", code)), code, id_field, text_field, answer_field, split)
-            for code in codes
-        }
+        fields = _Fields(id_field, text_field, answer_field, cluster_field, group_field)
+        files = {code: _read_file(Path(pattern.replace("{lang}", code)), code, fields, split) for code in codes}
         for code in codes[1:]:
             _same_ids(files[codes[0]], files[code], languages.dominant, code)
         _all_or_no_answers(list(files.values()), answer_field)
@@ -131,29 +135,42 @@ class PromptSet:
 
 
 @dataclass(frozen=True)
+class _Fields:
+    id: str
+    text: str
+    answer: str | None
+    cluster: str | None
+    group: str | None
+
+
+@dataclass(frozen=True)
 class _File:
     path: Path
     prompts: dict[str, Prompt]
     lines: dict[str, int]
 
 
-def _read_file(path: Path, code: str, id_field: str, text_field: str, answer_field: str | None, split: str) -> _File:
+def _read_file(path: Path, code: str, fields: _Fields, split: str) -> _File:
     prompts: dict[str, Prompt] = {}
     lines: dict[str, int] = {}
     for number, row in read_rows(path, f"{split} prompts of language '{code}'"):
         where = f"{path}:{number}"
-        key = id_of(row, id_field, where, setting="prompts.id_field")
+        key = id_of(row, fields.id, where, setting="prompts.id_field")
         if key in lines:
             raise UserError(f"{where}: id '{key}' was already used in line {lines[key]}; give each row its own id")
-        text = text_of(row, text_field, where, setting="prompts.text_field")
+        text = text_of(row, fields.text, where, setting="prompts.text_field")
         answer = None
-        if answer_field is not None and answer_field in row:
-            value = row[answer_field]
+        if fields.answer is not None and fields.answer in row:
+            value = row[fields.answer]
             if isinstance(value, int) and not isinstance(value, bool):
                 answer = str(value)
             else:
-                answer = text_of(row, answer_field, where, setting="prompts.answer_field")
-        prompts[key] = Prompt(key, code, text, answer)
+                answer = text_of(row, fields.answer, where, setting="prompts.answer_field")
+        marks = (
+            None if field is None or field not in row else text_of(row, field, where, setting=f"prompts.{name}")
+            for name, field in (("cluster_field", fields.cluster), ("group_field", fields.group))
+        )
+        prompts[key] = Prompt(key, code, text, answer, *marks)
         lines[key] = number
     return _File(path, prompts, lines)
 

@@ -43,6 +43,8 @@ class Prompt:
     language: str
     text: str
     answer: str | None = None
+    cluster: str | None = None  # prompts that are right or wrong together; intervals draw whole clusters
+    group: str | None = None  # results are also shown by group
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -89,8 +89,9 @@ def test_unseen_languages_are_evaluated_and_nothing_else(unseen: tuple[Config, P
     start, end = (score_heldout(heldout, answers(v, r), detector) for v, r in ((0, {"en"}), (2, {"en", "es"})))
     summary = build_summary(config, start, end, 2, 1.0)
     assert list(summary["languages"]) == ["en", "es", "fr"]
-    assert summary["non_english_mean"] == {"start": 0.0, "end": 1.0, "delta_ci95": [1.0, 1.0]}
-    assert summary["unseen_mean"] == {"start": 0.0, "end": 0.0, "delta_ci95": [0.0, 0.0]}
+    rise, none = ({"start": 0.0, "end": end, "delta_ci95": [end, end]} for end in (1.0, 0.0))
+    assert summary["non_english_mean"] == {**rise, "greedy": rise}
+    assert summary["unseen_mean"] == {**none, "greedy": none}
     assert "prompts" not in language_figures(start.languages["en"])
 
 

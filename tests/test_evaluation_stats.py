@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,8 @@ from rollout_support import make_config, make_prompts
 from scipy import stats
 
 from evaluation.heldout import GREEDY, HeldoutResult, heldout_chunks, score_heldout
-from evaluation.stats import paired_bootstrap, wilson
-from evaluation.summary import build_summary
+from evaluation.stats import Clustered, clustered_bootstrap, paired_bootstrap, wilson
+from evaluation.summary import build_summary, language_figures
 from rollout.detect import LanguageDetector
 from rollout.prompts import PromptSet
 from rollout.records import Candidate
@@ -82,7 +83,8 @@ def test_without_gold_answers(tmp_path: Path, detector: LanguageDetector) -> Non
     assert result.languages["es"].accuracy_greedy is None
     summary = build_summary(CONFIG, result, result, 0, 1.0)
     assert summary["languages"]["es"]["delta_ci95"] is None
-    assert summary["non_english_mean"] == {"start": None, "end": None, "delta_ci95": None}
+    none = {"start": None, "end": None, "delta_ci95": None}
+    assert summary["non_english_mean"] == {**none, "greedy": none}
     json.dumps(summary, allow_nan=False)
 
 
@@ -106,11 +108,66 @@ def test_summary(prompts: PromptSet, detector: LanguageDetector) -> None:
     assert summary["languages"]["es"]["end"]["accuracy_sampled"] == 1.0
     assert summary["languages"]["es"]["delta_ci95"] == [1.0, 1.0]
     assert summary["languages"]["en"]["delta_ci95"] == [0.0, 0.0]
-    assert summary["non_english_mean"] == {"start": 0.25, "end": 0.75, "delta_ci95": [0.5, 0.5]}
+    sampled = {"start": 0.25, "end": 0.75, "delta_ci95": [0.5, 0.5]}
+    greedy = {"start": 0.0, "end": 0.0, "delta_ci95": [0.0, 0.0]}
+    assert summary["non_english_mean"] == {**sampled, "greedy": greedy}
     assert (summary["rounds"], summary["weight_version"], summary["wall_seconds"]) == (2, 2, 12.5)
     assert summary["languages"]["en"]["start"]["accuracy_greedy_ci95"][0] == pytest.approx(wilson(6, 6)[0])
     assert build_summary(CONFIG, start, end, 2, 12.5) == summary
     json.dumps(summary, allow_nan=False)
+
+
+def test_a_lower_temperature_stands_beside_the_gain(tmp_path: Path, detector: LanguageDetector) -> None:
+    """Samples 1 and 2 are at temperature 1.0, 3 and 4 at 0.3; es is right at 0.3 alone, fr once at 1.0."""
+    config = CONFIG.model_copy(update={"evaluation": CONFIG.evaluation.model_copy(update={"temperatures": [0.3]})})
+    prompts = make_prompts(tmp_path, config, 6)
+    requests = [request for chunk in heldout_chunks(config, prompts, 0) for request in chunk.requests]
+    assert [r.temperature for r in requests][:5] == [0.0, 1.0, 1.0, 0.3, 0.3]
+    right = {"en": {0, 1, 2, 3, 4}, "es": {3, 4}, "fr": {2, 3}}
+    gold = {key: prompts.get(key.prompt_id, key.language).answer or "" for key in (r.key for r in requests)}
+    answers = [
+        Candidate(key, text if key.sample in right[key.language] else "no", (1,), "stop", 0)
+        for key, text in gold.items()
+    ]
+    result = score_heldout(prompts, answers, detector, config.evaluation.temperatures)
+    figures = {code: language_figures(row) for code, row in result.languages.items()}
+    assert (figures["es"]["accuracy_sampled"], figures["es"]["pass_at_k"]) == (0.0, 0.0)
+    assert (figures["es"]["accuracy_by_temperature"], figures["es"]["best_over_temperature"]) == ({"0.3": 1.0}, 1.0)
+    assert (figures["fr"]["accuracy_sampled"], figures["fr"]["pass_at_k"]) == (0.5, 1.0)
+    assert figures["fr"]["best_over_temperature"] == 0.5
+
+
+def test_whole_clusters_are_drawn() -> None:
+    """Twelve prompts in three clusters, of which one is gained: the interval is as wide as three coins', not twelve."""
+    start, end = np.zeros(12), np.repeat([1.0, 0.0, 0.0], 4)
+    together = Clustered(start, end, tuple("aaaabbbbcccc"))
+    alone = Clustered(start, end, tuple("abcdefghijkl"))
+    wide, narrow = (clustered_bootstrap([one], 20_000, 0) for one in (together, alone))
+    assert (wide.delta, narrow.delta) == (pytest.approx(1 / 3), pytest.approx(1 / 3))
+    assert wide.ci95 == (0.0, 1.0)
+    assert narrow.ci95 == pytest.approx(paired_bootstrap(start, end, 20_000, 1).ci95, abs=0.02)
+    # Clusters of unequal size weigh by their prompts; languages weigh alike.
+    uneven = Clustered(np.zeros(4), np.array([1.0, 1.0, 1.0, 0.0]), ("a", "a", "a", "b"))
+    assert clustered_bootstrap([uneven], 1000, 0).delta == 0.75
+    assert clustered_bootstrap([uneven, Clustered(np.zeros(2), np.zeros(2), ("a", "b"))], 1000, 0).delta == 0.375
+    with pytest.raises(ValueError, match="do not match"):
+        clustered_bootstrap([Clustered(np.zeros(4), np.zeros(4), ("a",))], 100, 0)
+
+
+def test_groups_and_clusters_come_from_the_prompt_files(tmp_path: Path, detector: LanguageDetector) -> None:
+    prompts = make_prompts(tmp_path, CONFIG, 4)
+    for code in prompts.languages:
+        rows = [json.loads(line) for line in prompts.paths[code].read_text().splitlines()]
+        for number, row in enumerate(rows):
+            row.update(value=f"v{number // 2}", affected="yes" if number < 2 else "no")
+        prompts.paths[code].write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pattern = str(prompts.paths["en"]).replace("en.jsonl", "{lang}.jsonl")
+    marked = PromptSet.load(pattern, CONFIG.languages, cluster_field="value", group_field="affected")
+    answers = answered(marked, {"es": {0}})
+    answers = [c if c.key.prompt_id in marked.ids[:2] else replace(c, text="no") for c in answers]
+    rows = score_heldout(marked, answers, detector).languages["es"]
+    assert [row.cluster for row in rows.prompts] == ["v0", "v0", "v1", "v1"]
+    assert language_figures(rows)["accuracy_greedy_by_group"] == {"no": 0.0, "yes": 1.0}
 
 
 def test_bootstrap_is_scipys() -> None:
