@@ -1,8 +1,9 @@
-"""One OpenAI-compatible server: requests, retries, and which of its complaints are the user's to mend."""
+"""One OpenAI-compatible server: requests, retries, and which of its complaints are the user's to correct."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -24,23 +25,24 @@ from tenacity import (
 
 from configs.errors import UserError
 from configs.schema import JudgeConfig
+from judges.proxy import Way, find_way, open_transport
+from judges.reply import MOST_BYTES, BadReply, Reply, read_reply, shown
 
 CONNECT_S = 5.0
 PROBE_S = 30.0  # longest wait for the first answer of all
 ALTERNATIVES = 5  # log-probabilities asked for at each position, as AlpacaEval 2 does
+_COMPLAINT = 10_000  # bytes of a server's complaint that are looked at
 _LATER = {408, 409, 425, 429}  # worth another attempt, beside all 5xx
-_SHOWN = 200  # characters of a server's complaint that a message repeats
 _back_off = wait_random_exponential(multiplier=0.5, max=30)
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """What came back: the words, ``choices[0].logprobs.content`` if there was any, and the tokens it took."""
+class _Response:
+    """What a server sent, whatever it means."""
 
-    words: str
-    logprobs: object
-    prompt_tokens: int
-    completion_tokens: int
+    status: int
+    headers: httpx.Headers
+    data: bytes
 
 
 class Unanswered(Exception):
@@ -48,12 +50,17 @@ class Unanswered(Exception):
 
 
 class _TryLater(Exception):
-    """An attempt failed that may do better later; ``wait`` is what the server asked for, in seconds."""
+    """An attempt failed that may do better later.
 
-    def __init__(self, text: str, wait: float | None = None, status: int | None = None) -> None:
+    ``wait`` is what the server asked for, in seconds; ``busy`` whether it answered that it has no time; ``unread``
+    whether it answered something else than a chat does.
+    """
+
+    def __init__(self, text: str, wait: float | None = None, busy: bool = False, unread: bool = False) -> None:
         super().__init__(text)
         self.wait = wait
-        self.status = status
+        self.busy = busy
+        self.unread = unread
 
 
 class Endpoint:
@@ -64,7 +71,7 @@ class Endpoint:
         reached: Whether the server is known to be there. If not, a refused connection is a ``UserError`` at once.
 
     Raises:
-        UserError: No address or model, or the variable with the key is not set.
+        UserError: No address or model, the variable with the key is not set, or one that names a proxy is wrong.
     """
 
     def __init__(self, judge: JudgeConfig, reached: bool = False) -> None:
@@ -74,6 +81,7 @@ class Endpoint:
         self._judge = judge
         self._url = f"{(judge.base_url or '').rstrip('/')}/chat/completions"
         self._key = _key(judge)
+        self._way: Way = find_way(self._url)
         self._reached = reached
         self._logprobs = judge.template == "label" and judge.logprobs != "never"
         self._client: httpx.AsyncClient | None = None
@@ -87,7 +95,8 @@ class Endpoint:
         limits = httpx.Limits(max_connections=width, max_keepalive_connections=width)
         connect = min(CONNECT_S, self._judge.timeout_s)
         timeout = httpx.Timeout(self._judge.timeout_s, connect=connect)
-        async with httpx.AsyncClient(headers=headers, limits=limits, timeout=timeout) as client:
+        transport = open_transport(self._way, limits)
+        async with httpx.AsyncClient(headers=headers, timeout=timeout, transport=transport) as client:
             self._client = client
             try:
                 yield
@@ -116,56 +125,89 @@ class Endpoint:
         except _TryLater as error:
             raise Unanswered(str(error)) from None
 
-    async def probe(self, messages: Sequence[Mapping[str, str]]) -> None:
-        """One attempt, to find out before a run whether the judge can be asked; a busy server passes.
+    async def probe(self, messages: Sequence[Mapping[str, str]]) -> Reply | None:
+        """One attempt, to find out before a run whether the judge can be asked.
+
+        Returns:
+            Its answer; None if the server is busy, which passes.
 
         Raises:
-            UserError: It cannot; the field to mend is named.
+            UserError: It cannot; the field to correct is named.
         """
         patience = min(PROBE_S, self._judge.timeout_s)
         try:
             async with asyncio.timeout(patience):
-                await self._attempt(messages)
+                return await self._attempt(messages)
         except TimeoutError:
             raise UserError(self._unreachable(f"no answer within {patience:g} s")) from None
         except _TryLater as error:
-            if error.status is None:
+            if error.unread:
+                raise UserError(
+                    f"judge.base_url: {error}; correct the address if this is no OpenAI-compatible server, else its "
+                    "settings"
+                ) from None
+            if not error.busy:
                 raise UserError(self._unreachable(str(error))) from None
+            return None
         except Unanswered as error:
             raise UserError(f"judge: the server refuses a plain question ({error}); adapt the section to it") from None
 
     async def _attempt(self, messages: Sequence[Mapping[str, str]]) -> Reply:
         response = await self._post(messages)
-        if response.status_code == 400 and self._logprobs and "logprob" in response.text.lower():
+        if response.status == 400 and self._logprobs and b"logprob" in response.data.lower():
             if self._judge.logprobs == "always":
                 raise UserError(f"judge.logprobs: always, but {self._complaint(response)}; set it to auto or never")
             self._logprobs = False
             response = await self._post(messages)
         self._check(response)
         try:
-            reply = _reply(response.json())
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-            raise _TryLater(f"{self._url}: not the answer of a chat: {response.text[:_SHOWN]!r}", status=200) from None
+            reply = read_reply(response.data)
+        except BadReply as error:
+            raise _TryLater(
+                f"{self._where()}: not the answer of a chat: {self._hidden(str(error))}", unread=True
+            ) from None
         if self._judge.logprobs == "always" and not reply.logprobs:
             raise UserError(f"judge.logprobs: always, but {self._url} gives none; set it to auto or never")
         return reply
 
-    async def _post(self, messages: Sequence[Mapping[str, str]]) -> httpx.Response:
+    async def _post(self, messages: Sequence[Mapping[str, str]]) -> _Response:
         assert self._client is not None, "not opened"
         self.requests += 1
         try:
             # httpx counts the seconds between two bytes; this counts those of the whole request.
             async with asyncio.timeout(self._judge.timeout_s):
-                response = await self._client.post(self._url, json=self._body(messages))
+                response = await self._sent(self._client, messages)
         except (TimeoutError, httpx.ReadTimeout, httpx.WriteTimeout, httpx.PoolTimeout):
             raise _TryLater(f"{self._url}: no answer within judge.timeout_s {self._judge.timeout_s:g} s") from None
+        except httpx.DecodingError as error:
+            reason = f"not the answer of a chat: damaged {shown(str(error)) or 'encoding'}"
+            raise _TryLater(f"{self._where()}: {reason}", unread=True) from None
+        except httpx.ProxyError as error:
+            reason = shown(str(error))
+            if reason.startswith(("403", "407")):
+                raise UserError(f"judge.base_url: {self._refused(reason)}") from None
+            raise _TryLater(f"{self._where()}: {reason}") from None
         except httpx.TransportError as error:
-            reason = str(error) or type(error).__name__
+            reason = self._hidden(shown(str(error))) or type(error).__name__
             if not self._reached and isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
                 raise UserError(self._unreachable(reason)) from None
-            raise _TryLater(f"{self._url}: {reason}") from None
+            raise _TryLater(f"{self._where()}: {reason}") from None
         self._reached = True
         return response
+
+    async def _sent(self, client: httpx.AsyncClient, messages: Sequence[Mapping[str, str]]) -> _Response:
+        # ASCII: an answer may hold half a character, which UTF-8 can't carry.
+        data = json.dumps(self._body(messages), ensure_ascii=True).encode()
+        headers = {"Content-Type": "application/json"}
+        async with client.stream("POST", self._url, content=data, headers=headers) as response:
+            parts: list[bytes] = []
+            size = 0
+            async for part in response.aiter_bytes():
+                size += len(part)
+                if size > MOST_BYTES:
+                    raise _TryLater(f"{self._where()}: more than {MOST_BYTES >> 20} MiB in one answer", unread=True)
+                parts.append(part)
+            return _Response(response.status_code, response.headers, b"".join(parts))
 
     def _body(self, messages: Sequence[Mapping[str, str]]) -> dict[str, Any]:
         judge = self._judge
@@ -178,11 +220,13 @@ class Endpoint:
             body |= {"logprobs": True, "top_logprobs": ALTERNATIVES}
         return body | judge.extra_body
 
-    def _check(self, response: httpx.Response) -> None:
-        status = response.status_code
+    def _check(self, response: _Response) -> None:
+        status = response.status
         if status == 200:
             return
         complaint = self._complaint(response)
+        if status == 407 or (status == 403 and self._way.plain and not _is_api(response)):
+            raise UserError(f"judge.base_url: {self._refused(complaint)}")
         if status in (401, 403):
             name = self._judge.api_key_env
             cure = f"put a valid key into ${name}" if name else "set it to the name of the variable that holds the key"
@@ -193,18 +237,31 @@ class Endpoint:
                 "is not its address up to /v1; correct either"
             )
         if status in _LATER or status >= 500:
-            raise _TryLater(complaint, _retry_after(response.headers.get("retry-after")), status)
+            raise _TryLater(complaint, _retry_after(response.headers.get("retry-after")), busy=True)
         raise Unanswered(complaint)
 
-    def _complaint(self, response: httpx.Response) -> str:
-        text = " ".join(response.text.split())
-        if self._key:
-            text = text.replace(self._key, "***")
-        return f"{self._url} answers {response.status_code} {text[:_SHOWN]}".rstrip()
+    def _complaint(self, response: _Response) -> str:
+        text = shown(self._hidden(response.data[:_COMPLAINT].decode("utf-8", "replace")))
+        return f"{self._where()} answers {response.status} {text}".rstrip()
+
+    def _hidden(self, text: str) -> str:
+        return text.replace(self._key, "***") if self._key else text
+
+    def _where(self) -> str:
+        return f"{self._url} (through {self._way.shown})" if self._way.shown else self._url
+
+    def _refused(self, reason: str) -> str:
+        host = httpx.URL(self._url).host
+        return (
+            f"{self._way.shown or 'a proxy'} refuses to pass requests on to {host} ({reason}); put user and password "
+            f"into that variable if it asks for them, or put {host} into no_proxy"
+        )
 
     def _unreachable(self, reason: str) -> str:
-        url = self._judge.base_url
-        return f"judge.base_url: {url} cannot be reached ({reason}); start the server or correct the address"
+        url, way = self._judge.base_url, self._way.shown
+        through, cure = (f" through {way}", " or the proxy's, or set no_proxy") if way else ("", "")
+        reached = f"judge.base_url: {url} cannot be reached{through} ({reason})"
+        return f"{reached}; start the server or correct the address{cure}"
 
 
 def _key(judge: JudgeConfig) -> str | None:
@@ -215,6 +272,11 @@ def _key(judge: JudgeConfig) -> str | None:
         raise UserError(
             f"judge.api_key_env: the variable {judge.api_key_env} is not set where the judge is asked from; export it "
             "(on a cluster: on its nodes, before Ray starts)"
+        )
+    if not (key.isascii() and key.isprintable()):
+        raise UserError(
+            f"judge.api_key_env: the variable {judge.api_key_env} holds characters that no header can carry; put the "
+            "key alone into it"
         )
     return key
 
@@ -237,19 +299,16 @@ def _retry_after(value: str | None) -> float | None:
         pass
     try:
         until = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if until.tzinfo is None:
         until = until.replace(tzinfo=UTC)
     return max(0.0, until.timestamp() - time.time())
 
 
-def _reply(body: Any) -> Reply:
-    choice = body["choices"][0]
-    usage = body.get("usage") or {}
-    return Reply(
-        words=choice["message"].get("content") or "",
-        logprobs=(choice.get("logprobs") or {}).get("content"),
-        prompt_tokens=int(usage.get("prompt_tokens") or 0),
-        completion_tokens=int(usage.get("completion_tokens") or 0),
-    )
+def _is_api(response: _Response) -> bool:
+    """Whether a complaint has the form of an API's, not of a proxy's page."""
+    try:
+        return isinstance(json.loads(response.data), dict)
+    except (ValueError, RecursionError):
+        return False

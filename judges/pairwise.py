@@ -14,6 +14,7 @@ from configs.schema import JudgeConfig
 from judges.cache import Answer, VerdictCache, question_key
 from judges.endpoint import Endpoint, Unanswered
 from judges.records import TIE, Item, Usage, Verdict
+from judges.reply import Reply, shown
 from judges.wording import Wording, load_wording, merge_orders
 from rollout.languages import language_name
 
@@ -52,19 +53,39 @@ def compare(
 
 
 def check_endpoint(judge: JudgeConfig) -> None:
-    """Ask the judge one small question, once.
+    """Ask the judge one small question and read its answer as a verdict; with a reminder if that fails, as later on.
 
     Raises:
-        UserError: It cannot be asked: address, key or model are wrong.
+        UserError: It cannot be asked (address, key or model are wrong), or its answer is no verdict: a judge that
+            reaches its limit while it thinks would leave every question of a run open.
     """
     endpoint = Endpoint(judge)
-    messages = load_wording(judge.template).messages("English", "Say hello.", "Hello!", "Goodbye!")
+    wording = load_wording(judge.template)
+    question = wording.messages("English", "Say hello.", "Hello!", "Goodbye!")
 
-    async def ask() -> None:
+    async def ask() -> Reply | None:
+        messages = question
         async with endpoint.opened():
-            await endpoint.probe(messages)
+            for _ in range(2):
+                reply = await endpoint.probe(messages)
+                if reply is None or wording.read(reply, judge.logprobs == "always") is not None:
+                    return None
+                messages = wording.reminded(question, reply.words or "...")
+        return reply
 
-    asyncio.run(ask())
+    reply = asyncio.run(ask())
+    if reply is None:
+        return
+    why = _unread(reply, judge)
+    if reply.finish == "length":
+        raise UserError(
+            f"judge.max_tokens: the answer to a plain question is no verdict: {why}; raise it, or let the judge not "
+            "think (e.g. judge.extra_body: {chat_template_kwargs: {enable_thinking: false}})"
+        )
+    raise UserError(
+        f"judge.template: the answer to a plain question is no verdict of template '{judge.template}': {why}; take a "
+        "judge that follows the template, or the other template"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +229,7 @@ class _Run:
             self._fail(key, "unparsed")
 
     async def ask(self, questions: Iterable[_Question], deadline_s: float | None) -> None:
-        """Ask them all, so many at a time."""
+        """Ask them all, ``judge.max_concurrency`` at a time."""
         pending = iter(questions)
 
         async def work() -> None:
@@ -225,7 +246,7 @@ class _Run:
     async def _ask(self, question: _Question) -> None:
         self._count(in_flight=1)
         try:
-            answer = await self._answer(question)
+            answer, why = await self._answer(question)
         except Unanswered as error:
             self._count(in_flight=-1, done=1, failed=1)
             self._fail(question.key, str(error))
@@ -240,25 +261,23 @@ class _Run:
             in_flight=-1, done=1, prompt_tokens=answer.prompt_tokens, completion_tokens=answer.completion_tokens
         )
         if self.answers[question.key].preference is None:
-            self._fail(question.key, f"unparsed: {answer.words[:80]!r}")
+            self._fail(question.key, f"unparsed: {why}")
 
-    async def _answer(self, question: _Question) -> Answer:
-        """Ask; once more, with a reminder, if the words could not be read."""
+    async def _answer(self, question: _Question) -> tuple[Answer, str]:
+        """Ask; once more, with a reminder, if the words could not be read. With why they could not."""
         messages, prompt_tokens, completion_tokens = question.messages, 0, 0
-        words = ""
+        words, why = "", ""
         for _ in range(2):
             reply = await self._endpoint.chat(messages)
             words = reply.words
             prompt_tokens += reply.prompt_tokens
             completion_tokens += reply.completion_tokens
-            preference = self._wording.read_logprobs(reply.logprobs)
-            source = "logprobs"
-            if preference is None and self._judge.logprobs != "always":
-                preference, source = self._wording.read_words(words), "words"
-            if preference is not None:
-                return Answer(preference, source, words[:_KEPT_WORDS], prompt_tokens, completion_tokens)
+            read = self._wording.read(reply, self._judge.logprobs == "always")
+            if read is not None:
+                return Answer(*read, words[:_KEPT_WORDS], prompt_tokens, completion_tokens), ""
+            why = _unread(reply, self._judge)
             messages = self._wording.reminded(question.messages, words or "...")
-        return Answer(None, "", words[:_KEPT_WORDS], prompt_tokens, completion_tokens)
+        return Answer(None, "", words[:_KEPT_WORDS], prompt_tokens, completion_tokens), why
 
     def _fail(self, key: bytes, why: str) -> None:
         self.errors[key] = why
@@ -267,7 +286,7 @@ class _Run:
         if len(self._failed_items) > allowed:
             raise _TooManyFailed(
                 f"judge.max_failed_share: {len(self._failed_items)} of {self._asked_items} comparisons got no verdict, "
-                f"more than {self._judge.max_failed_share:.0%} (the last one: {why}); mend the cause, or raise it"
+                f"more than {self._judge.max_failed_share:.0%} (the last one: {why}); remove the cause, or raise it"
             )
 
     def _count(self, **more: int) -> None:
@@ -276,6 +295,18 @@ class _Run:
         self.usage = replace(self.usage, cost=self._judge.cost(self.usage.prompt_tokens, self.usage.completion_tokens))
         if self._watch is not None:
             self._watch(self.usage)
+
+
+def _unread(reply: Reply, judge: JudgeConfig) -> str:
+    """Why an answer is no verdict: its words, and the limit that cut them."""
+    said = repr(shown(reply.words, 80)) if reply.words.strip() else "no words"
+    if reply.thoughts:
+        said += f" after {reply.thoughts:,} characters of thoughts"
+    if reply.finish == "length":
+        own = judge.extra_body.get("max_completion_tokens", judge.max_tokens)
+        limit = "the server's own limit" if own is None else f"the limit of {own} tokens (judge.max_tokens)"
+        return f"{said}; it was cut at {limit}"
+    return said if reply.finish in ("", "stop") else f"{said}; it ended for '{reply.finish}'"
 
 
 def _settle(item: Item) -> Verdict | None:

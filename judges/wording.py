@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import functools
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from configs.yaml12 import read_yaml
+from judges import verdicts
 from judges.records import TIE
+from judges.reply import Reply
 
 FOLDER = Path(__file__).parent / "wordings"
-_THOUGHTS = re.compile(r"\A.*</think(?:ing)?>", re.DOTALL)  # what a reasoning model says to itself
+_VALUES = {verdicts.FIRST: 1.0, verdicts.SECOND: 0.0, verdicts.EVEN: TIE}
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,7 @@ class Wording:
     Attributes:
         name: Of its file.
         version: Of its words.
-        first: Label of the answer that is shown first.
-        second: Label of the other.
-        tie: Label of a tie; None if the judge must choose.
-        verdict: Finds the label (group ``verdict``) in the judge's words.
+        reasons: The judge reasons before its verdict, which may be a tie; else its whole answer is the label.
         system: System message.
         question: User message; with the places language, instruction, first and second.
         again: User message after an answer that could not be read.
@@ -35,10 +32,7 @@ class Wording:
 
     name: str
     version: int
-    first: str
-    second: str
-    tie: str | None
-    verdict: re.Pattern[str]
+    reasons: bool
     system: str
     question: str
     again: str
@@ -59,56 +53,63 @@ class Wording:
             {"role": "user", "content": self.again},
         ]
 
-    def read_words(self, words: str) -> float | None:
-        """1 if the judge prefers the answer shown first, 0 for the second, 0.5 for a tie, None if it can't be told."""
-        found = list(self.verdict.finditer(_THOUGHTS.sub("", words).strip()))
-        if not found:
-            return None
-        return self._values.get(found[-1]["verdict"].lower())
-
-    def read_logprobs(self, positions: object) -> float | None:
-        """Probability of the first label against the second, at the first token that is not white space.
-
-        AlpacaEval 2's rule: a label that is not among the alternatives has probability 0.
+    def read(self, reply: Reply, logprobs_only: bool = False) -> tuple[float, str] | None:
+        """What a judge prefers.
 
         Args:
-            positions: ``choices[0].logprobs.content`` of the response.
+            reply: Its answer.
+            logprobs_only: Words without log-probabilities do not count.
 
         Returns:
-            None if the server gave none, or if that token is not a label (the judge then says something else).
+            (1 for the answer shown first, 0 for the second, 0.5 for a tie, or in between by the label's probability;
+            where it was read: "logprobs" or "words"). None if it can't be told.
         """
-        position = next((p for p in _entries(positions) if str(p.get("token", "")).strip()), None)
-        if position is None or self._label(position) is None:
-            return None
-        alternatives = {str(a.get("token")): a for a in [*_entries(position.get("top_logprobs")), position]}
-        mass = {self.first: 0.0, self.second: 0.0}
-        for alternative in alternatives.values():
-            label, logprob = self._label(alternative), alternative.get("logprob")
-            if label is not None and isinstance(logprob, int | float):
-                mass[label] += math.exp(min(0.0, logprob))
-        total = mass[self.first] + mass[self.second]
-        return mass[self.first] / total if total > 0 else None
+        if not self.reasons:
+            share = _probability(reply)
+            if share is not None:
+                return share, "logprobs"
+        preference = None if logprobs_only else self.read_words(reply.words)
+        return None if preference is None else (preference, "words")
 
-    def _label(self, position: Mapping[str, Any]) -> str | None:
-        token = str(position.get("token", "")).strip()
-        return token if token in (self.first, self.second) else None
+    def read_words(self, words: str) -> float | None:
+        """1 if the judge prefers the answer shown first, 0 for the second, 0.5 for a tie, None if it can't be told."""
+        label = verdicts.last_verdict(words) if self.reasons else verdicts.whole_answer(words)
+        return None if label is None else _VALUES[label]
 
-    @property
-    def _values(self) -> dict[str, float]:
-        values = {self.first.lower(): 1.0, self.second.lower(): 0.0}
-        return values if self.tie is None else {**values, self.tie.lower(): TIE}
+
+def _probability(reply: Reply) -> float | None:
+    """Probability of the first label against the second, at the first token that is not white space.
+
+    It counts only where that label is the whole answer, and the tokens are the answer's: "A better answer is B" begins
+    with a label too, and so may what a judge thinks. AlpacaEval 2's rule: a label that is not among the alternatives
+    has probability 0.
+    """
+    said = verdicts.bare_label(reply.words)
+    token = next((token for token in reply.logprobs if token.text.strip()), None)
+    if said is None or token is None or _label(token.text) != said:
+        return None
+    if verdicts.bare_label("".join(token.text for token in reply.logprobs)) != said:
+        return None
+    mass = {verdicts.FIRST: 0.0, verdicts.SECOND: 0.0}
+    for text, logprob in token.alternatives.items():
+        label = _label(text)
+        if label is not None:
+            mass[label] += math.exp(min(0.0, logprob))
+    total = mass[verdicts.FIRST] + mass[verdicts.SECOND]
+    return mass[verdicts.FIRST] / total if total > 0 else None
+
+
+def _label(token: str) -> str | None:
+    """The label that a token is; a small letter may be the beginning of a word."""
+    text = token.strip()
+    return verdicts.bare_label(text) if len(text) == 1 and text != text.lower() else None
 
 
 @functools.cache
 def load_wording(name: str) -> Wording:
     """Read ``wordings/<name>.yaml``."""
     raw = read_yaml(FOLDER / f"{name}.yaml", "judge's wording")
-    pattern = re.compile(raw.pop("verdict"), re.IGNORECASE)
-    return Wording(name=name, verdict=pattern, tie=raw.pop("tie", None), **raw)
-
-
-def _entries(value: object) -> list[Mapping[str, Any]]:
-    return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
+    return Wording(name=name, **raw)
 
 
 def merge_orders(a_first: float, b_first: float) -> tuple[float, bool]:

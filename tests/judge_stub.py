@@ -30,13 +30,14 @@ class Shown:
 
 @dataclass(frozen=True)
 class Says:
-    """A response. ``words`` with status 200 is a chat answer, else the complaint."""
+    """A response. ``words`` with status 200 is a chat answer, else the complaint; ``raw`` is sent as it is."""
 
     words: str = ""
     logprobs: dict[str, float] | None = None  # of the first token, nats
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     after_s: float = 0.0
+    raw: bytes | None = None
 
 
 Behaviour = Callable[[Shown], Says]
@@ -111,7 +112,7 @@ def judge_server(behaviour: Behaviour, port: int = 0) -> Iterator[Stub]:
                 payload: Any = completion(says)
             else:
                 payload = {"error": {"message": says.words}}
-            data = json.dumps(payload).encode()
+            data = json.dumps(payload).encode() if says.raw is None else says.raw
             self.send_response(says.status)
             for name, value in {"content-type": "application/json", **says.headers}.items():
                 self.send_header(name, value)
