@@ -7,39 +7,27 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from typing import Literal
 
+from evaluation.announcements import announced
 from evaluation.numbers import Number, find_numbers, normalise, parse_number
 from evaluation.stats import wilson
 from rollout.detect import LanguageDetector
 
 How = Literal["boxed", "hashes", "phrase", "bold", "last", "none"]
 
-# What announces an answer. All languages at once: models announce in English inside other languages too.
-_PHRASES = (
-    r"(?:final |correct )?answer(?:\s+is|\s*:)|^\W*answer\b",
-    r"(?:Antwort|Lösung|Ergebnis|Endergebnis)(?:\s+(?:ist|lautet|beträgt))?\s*(?::|=|ist\b|lautet\b|\*)",
-    r"(?:respuesta|resultado|solución)(?:\s+(?:final|correcta))?\s*(?:\*\*)?\s*(?::|es\b|=)",
-    r"(?:réponse|résultat|solution)(?:\s+(?:finale|correcte))?\s*(?:\*\*)?\s*(?::|est\b|=)",
-    r"(?:risposta|risultato)(?:\s+finale)?\s*(?::|è\b)|(?:resposta|resultado)(?:\s+final)?\s*(?::|é\b)",
-    r"(?:итоговый\s+)?ответ\s*(?:\*\*)?\s*(?::|[-–—]|равен\b|=)",
-    r"jibu(?:\s+(?:ni|la mwisho ni|sahihi ni|la mwisho))?\s*(?::|ni\b)|jibu ni\b",
-    r"答案(?:\s*[:是为為])|答\s*:|答え\s*[:はが]|答えは|回答\s*:",
-    r"(?:정답|답)\s*(?::|은|는)",
-    r"คำตอบ\s*(?:คือ|:|เท่ากับ)|ตอบ\s*:?",
-    r"উত্তর\s*(?::|হল|হলো|হচ্ছে|ঃ)|উত্তরঃ",
-    r"(?:సమాధానం|జవాబు)\s*:?",
-    r"(?:الجواب|الإجابة|الاجابة)(?:\s+(?:النهائية|النهائي|الصحيحة))?\s*(?::|هو|هي)",
-    r"उत्तर\s*(?::|है)?",
-)
-_PHRASE = re.compile("|".join(f"(?:{p})" for p in _PHRASES), re.IGNORECASE | re.MULTILINE)
 _HASHES = re.compile(r"^\s*#{4}[ \t]*(?P<rest>\S.*)$", re.MULTILINE)
 _HEADING = re.compile(r"\d+\s*[.):]\s+\D|[^\d]*[^\W\d_]{3}[^\d]*\d")  # "1. Add" or "Step 2": no answer
 _BOXED = re.compile(r"\\boxed\s*\{")
 _BOLD = re.compile(r"\*\*(.+?)\*\*")
-_SENTENCE_END = re.compile(r"(?<!\d)[.!?](?=\s|$)|(?<=\d)[.!?](?=\s+\D|\s*$)|[。！？।؟\n]")
+_BRACKETED = re.compile(r"\([^()]*\)|\[[^\[\]]*\]|【[^【】]*】")
+_OPERATOR = re.compile(r"[-+*/×÷·^]|\\times|\\cdot|\\div")
+_LINK = re.compile(r"(?:[^\W\d_]|[-+*/×÷·=≈^\s$€£¥%().\\{}]|[\u20a0-\u20cf]){1,60}")
+_CLAUSE = re.compile("[,、;；]")
+_LINK_WORDS = 3  # in a calculation between two numbers ("9 eggs * $2")
 _DIRECT_WORDS = 1  # that may stand between the announcement and its number ("is only 18")
-_NO_SPACES = ("ja", "zh")  # words can't be counted there; the last number outside brackets is taken
+_NO_SPACES = ("ja", "zh")  # words can't be counted there
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +133,12 @@ def _boxed(text: str, language: str) -> Fraction | None:
         while end < len(text) and depth:
             depth += {"{": 1, "}": -1}.get(text[end], 0)
             end += 1
-        numbers = list(find_numbers(text[found.end() : end - 1 if not depth else end], language))
+        box = text[found.end() : end - 1 if not depth else end]
+        numbers = list(find_numbers(box, language))
+        equals = box.rfind("=")
+        after = [number for number in numbers if number.start > equals]
         if numbers:
-            return numbers[-1].value
+            return (after or numbers)[0].value
     return None
 
 
@@ -162,13 +153,7 @@ def _hashes(text: str, language: str) -> Fraction | None:
 
 
 def _announced(text: str, language: str) -> Fraction | None:
-    for found in reversed(list(_PHRASE.finditer(text))):
-        rest = text[found.end() :].lstrip(" :*\n\t")
-        end = next((m.start() for m in _SENTENCE_END.finditer(rest) if m.start() > 0), len(rest))
-        value = _chosen(rest[:end], language)
-        if value is not None:
-            return value
-    return None
+    return next((value for rest in announced(text) if (value := _chosen(rest, language)) is not None), None)
 
 
 def _bold(text: str, language: str) -> Fraction | None:
@@ -181,21 +166,51 @@ def _bold(text: str, language: str) -> Fraction | None:
 
 
 def _chosen(sentence: str, language: str) -> Fraction | None:
-    """Of the numbers of an announcing sentence: what a calculation comes to, else the first if it follows at once,
-    else the last."""
-    numbers = list(find_numbers(sentence, language))
+    """Of the numbers of an announcing sentence, brackets left out: the first if it follows at once, or what the
+    calculation that begins with it comes to; else what the last calculation comes to, else the last."""
+    bare = _BRACKETED.sub(" ", sentence)
+    numbers = list(find_numbers(bare, language))
+    if not numbers:
+        numbers, bare = list(find_numbers(sentence, language)), sentence
     if not numbers:
         return None
-    equals = sentence.rfind("=")
+    if _direct(bare, numbers, language):
+        return _result(bare, numbers)
+    equals = bare.rfind("=")
     after = [number for number in numbers if number.start > equals]
-    if equals >= 0 and after:
-        return after[0].value
+    return after[0].value if equals >= 0 and after else numbers[-1].value
+
+
+def _result(text: str, numbers: Sequence[Number]) -> Fraction:
+    """What a calculation that begins with the first number comes to: "9 * 2 = 18" is 18, "18 = 9 * 2" too.
+
+    A bare number followed by a sentence ("18, because 16 - 3 = 13") is no calculation, and is the value.
+    """
+    reached, calculated = numbers[0].value, False
+    for number, other in pairwise(numbers):
+        link = text[number.end : other.start]
+        # The sign of a number belongs to the link: "16 -3".
+        signed = link + text[other.start : other.start + 1]
+        if not _LINK.fullmatch(link or " ") or len(re.findall(r"[^\W\d_]+", link)) > _LINK_WORDS:
+            break
+        if "=" in link:
+            if not calculated:
+                break
+            reached = other.value
+        elif _OPERATOR.search(signed):
+            calculated = True
+        else:
+            break
+    return reached
+
+
+def _direct(sentence: str, numbers: Sequence[Number], language: str) -> bool:
+    between = re.sub(r"[^\w\s]", " ", sentence[: numbers[0].start])
+    words = between.split()
     if language.split("-", 1)[0] in _NO_SPACES:
-        numbers = list(find_numbers(re.sub(r"\(.*?\)", "", sentence), language)) or numbers
-        return numbers[-1].value
-    return numbers[0].value if _direct(sentence, numbers[0]) else numbers[-1].value
-
-
-def _direct(sentence: str, number: Number) -> bool:
-    between = re.sub(r"[^\w\s]", " ", sentence[: number.start])
-    return len(between.split()) <= _DIRECT_WORDS and len(between) <= 16
+        if words or len(numbers) == 1:
+            return not words
+        # "12人で2,125円" goes on to the answer; "18, 因为 ..." has given it, and "16-3=13" is a calculation.
+        link = sentence[numbers[0].end : numbers[1].start]
+        return _CLAUSE.search(link) is not None or _OPERATOR.search(link) is not None or "=" in link
+    return len(words) <= _DIRECT_WORDS and len(between) <= 16
