@@ -27,6 +27,7 @@ from evaluation.suites.figures import (
     fidelity_figures,
     length_figures,
     mark,
+    missing,
     win_figures,
 )
 from evaluation.suites.read import load_suite
@@ -145,6 +146,7 @@ def run_eval(request: EvalRequest) -> Path:
         "against": against,
         "judge": None if judge is None else judge.model_dump(mode="json", exclude={"api_key_env", "cache"}),
         "figures": figures_json(figures),
+        "missing": missing(figures),
         "confusion": asked,
         "seconds": round(time.time() - begun, 2),
     }
@@ -295,6 +297,7 @@ def _show(
             kind = drawn if decoding.temperature else "greedy"
             how = f"{kind}, at most {decoding.max_new_tokens} new tokens, {decoding.dtype}, {system.generated} made now"
         facts.append(f"{system.source.name}: {how}")
+    facts += result["missing"]
     facts.append("intervals: Wilson for one yes or no a prompt, else bootstrap over prompts; all: mean over languages")
     found = [*tables(figures), confusion_table(asked)]
     if format == "md":

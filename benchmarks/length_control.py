@@ -5,13 +5,18 @@ model_chars) and ``published.csv`` (model, win_rate, length_controlled_win_rate)
 that matter: difficulty estimated from all models, and for each model from all the others (a model that is new). For a
 model with missing rows it also prints what becomes of the figure when difficulties are joined by row position, as the
 published computation does, instead of by item.
+
+``python -m benchmarks.length_control FOLDER --by-models``: the error of both figures by the number of models, the
+measured one among them, drawn anew for each measured model.
 """
 
 from __future__ import annotations
 
 import csv
+import random
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,6 +61,37 @@ def main(folder: Path) -> None:
         _report(f"{label}, complete models only", values, published, whole)
 
 
+def by_models(folder: Path, counts: Sequence[int] = (1, 2, 3, 5, 9, 10, 20, 40), draws: int = 4) -> None:
+    """Print the error of the length-controlled figure by number of models; complete models only are measured."""
+    published = _published(folder / "published.csv")
+    verdicts = {name: read_annotations(folder / f"{name}.csv", "en") for name in published}
+    items = max(len(rows) for rows in verdicts.values())
+    whole = sorted(name for name, rows in verdicts.items() if sum(map(_complete, rows)) == items)
+    plain = [abs((win_rate(verdicts[name], resamples=1).win_rate or 0.0) - published[name][1]) for name in whole]
+    print(f"{len(whole)} measured models, {draws} draws of the others each; points from the published figure")
+    print(f"{'models':>10} {'mean':>6} {'median':>6} {'90 %':>6} {'largest':>7} {'worse than plain':>17}")
+    _errors("plain rate", plain, plain)
+    for count in counts:
+        apart: list[float] = []
+        for name in whole:
+            others = sorted(verdicts.keys() - {name})
+            for draw in range(draws):
+                drawn = random.Random(f"{count}/{draw}/{name}").sample(others, count - 1)
+                difficulty = estimate_difficulty({other: verdicts[other] for other in drawn})
+                apart.append(abs(length_controlled(verdicts[name], difficulty).win_rate - published[name][1]))
+        _errors(str(count), apart, [error for error in plain for _ in range(draws)])
+
+
+def _errors(label: str, apart: Sequence[float], plain: Sequence[float]) -> None:
+    found = np.array(apart)
+    worse = float((found > np.array(plain)).mean())
+    print(
+        f"{label:>10} {found.mean():6.2f} {np.median(found):6.2f} {np.quantile(found, 0.9):6.2f} {found.max():7.2f} "
+        f"{100 * worse:15.0f} %",
+        flush=True,
+    )
+
+
 def _report(label: str, values: dict[str, float], published: dict[str, tuple[float, float]], names: set[str]) -> None:
     ours = np.array([values[name] for name in sorted(names)])
     theirs = np.array([published[name][1] for name in sorted(names)])
@@ -80,9 +116,9 @@ def _published(path: Path) -> dict[str, tuple[float, float]]:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit(f"usage: python -m benchmarks.length_control FOLDER\n{__doc__}")
+    if len(sys.argv) not in (2, 3) or sys.argv[2:] not in ([], ["--by-models"]):
+        sys.exit(f"usage: python -m benchmarks.length_control FOLDER [--by-models]\n{__doc__}")
     try:
-        main(Path(sys.argv[1]))
+        (by_models if sys.argv[2:] else main)(Path(sys.argv[1]))
     except UserError as error:
         sys.exit(str(error))

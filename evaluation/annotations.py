@@ -6,13 +6,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from configs.errors import UserError
-from evaluation.length_controlled import Difficulty, LengthControlled, estimate_difficulty, length_controlled
+from evaluation.length_controlled import (
+    LengthControlled,
+    estimate_difficulty,
+    length_controlled,
+    too_few,
+)
 from evaluation.winrate import Verdict, WinRate, read_annotations, win_rate
 
 
 def annotation_table(
     models: Sequence[Path], others: Path | None, language: str, resamples: int = 1000
-) -> list[tuple[str, WinRate, LengthControlled | None]]:
+) -> list[tuple[str, WinRate, LengthControlled | str]]:
     """Win rate and length-controlled win rate of each model.
 
     Args:
@@ -22,7 +27,7 @@ def annotation_table(
         resamples: Of the intervals.
 
     Returns:
-        (name, win rate, length-controlled win rate or None where no verdict has both lengths), in the given order.
+        (name, win rate, length-controlled win rate or why there is none), in the given order.
 
     Raises:
         UserError: A file is bad, or two have one name.
@@ -37,26 +42,37 @@ def annotation_table(
         for path in sorted(others.glob("*.csv")):
             if path.stem not in pool:
                 pool[path.stem] = read_annotations(path, language)
-    rows: list[tuple[str, WinRate, LengthControlled | None]] = []
+    rows: list[tuple[str, WinRate, LengthControlled | str]] = []
     for name, own in verdicts.items():
-        difficulty = estimate_difficulty({other: rows for other, rows in pool.items() if other != name})
-        rows.append((name, win_rate(own, resamples), _controlled(own, difficulty, resamples)))
+        others = {other: found for other, found in pool.items() if other != name}
+        rows.append((name, win_rate(own, resamples), _controlled(own, others, resamples)))
     return rows
 
 
-def _controlled(own: Sequence[Verdict], difficulty: Difficulty | None, resamples: int) -> LengthControlled | None:
+def _controlled(
+    own: Sequence[Verdict], others: Mapping[str, Sequence[Verdict]], resamples: int
+) -> LengthControlled | str:
     lengths = [v for v in own if None not in (v.preference, v.baseline_chars, v.model_chars)]
-    known: Mapping[str, float] = difficulty.items if difficulty else {v.item: 0.0 for v in lengths}
-    if not any(v.item in known for v in lengths):
-        return None
+    if not lengths:
+        return "no length-controlled win rate: no verdict has the lengths of both answers"
+    difficulty = estimate_difficulty(others)
+    few = too_few(difficulty.models if difficulty else min(len(others), 1))
+    if few is not None or difficulty is None:
+        return few or ""
+    if not any(v.item in difficulty.items for v in lengths):
+        return "no length-controlled win rate: no other model was judged on the same items"
     return length_controlled(own, difficulty, resamples)
 
 
-def render_table(rows: Sequence[tuple[str, WinRate, LengthControlled | None]]) -> str:
-    """The table as Markdown, with the counts beside every figure."""
+def render_table(rows: Sequence[tuple[str, WinRate, LengthControlled | str]]) -> str:
+    """The table as Markdown, with the counts beside every figure; below it why a figure is missing."""
     heads = "model | win rate, % | 95 % | LC, % | 95 % | items | ties | inconsistent | failed | difficulty from"
     lines = [f"| {heads} |", "| --- |" + " ---: |" * 9]
-    for name, rate, controlled in rows:
+    missing: dict[str, list[str]] = {}
+    for name, rate, found in rows:
+        controlled = found if isinstance(found, LengthControlled) else None
+        if isinstance(found, str):
+            missing.setdefault(found, []).append(name)
         cells = [
             name.replace("|", r"\|"),
             _figure(rate.win_rate),
@@ -67,6 +83,7 @@ def render_table(rows: Sequence[tuple[str, WinRate, LengthControlled | None]]) -
             f"{controlled.difficulty_models} models" if controlled else "–",
         ]
         lines.append("| " + " | ".join(cells) + " |")
+    lines += [f"\n{', '.join(names)}: {why}." for why, names in missing.items()]
     return "\n".join(lines)
 
 

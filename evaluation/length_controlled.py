@@ -21,6 +21,10 @@ from rollout.seeds import stable_seed
 
 Array = NDArray[np.float64]
 
+# Models, the measured one among them, below which no figure is shown: the slope and the difficulties then come from too
+# few to hold the fit (docs/evaluation.md has the error by number of models).
+LEAST_MODELS = 10
+
 _GAMED_TANH = (0.7, -0.5)  # tanh(dlen / sd) of a told-to-be-short and a told-to-be-verbose baseline
 _GAMED_WEIGHT = 0.1  # of each of their rows: the original's 0.2 over two baselines
 _GAMED_DIFFICULTY = 0.75  # their weight of difficulty, as a share of a usual model's (so in the published fits)
@@ -75,6 +79,19 @@ class LengthControlled:
     items: int
     left_out: int
     difficulty_models: int
+
+
+def too_few(others: int) -> str | None:
+    """Why there is no length-controlled win rate with this many other models; None if there are enough."""
+    if others + 1 >= LEAST_MODELS:
+        return None
+    models = f"{others + 1} model{'s' if others else ''}"
+    return (
+        f"no length-controlled win rate from {models}: it takes at least {LEAST_MODELS} "
+        "judged against the same baseline, this one among them, to tell a preference for length from the items' "
+        "difficulty; with fewer the figure can be further off than the plain win rate. Name results of other models "
+        "(--others)"
+    )
 
 
 def estimate_difficulty(models: Mapping[str, Sequence[Verdict]]) -> Difficulty | None:

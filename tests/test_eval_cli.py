@@ -41,19 +41,25 @@ def test_report(tmp_path: Path) -> None:
 
 def test_win_rate(tmp_path: Path) -> None:
     (tmp_path / "others").mkdir()
-    for shift in range(2, 5):
+    for shift in range(2, 11):
         annotations(tmp_path / "others" / f"m{shift}.csv", shift)
     mine = annotations(tmp_path / "mine.csv", 1)
     arguments = ["win-rate", str(mine), "--others", str(tmp_path / "others"), "--language", "es"]
     text = CliRunner().invoke(app, arguments, catch_exceptions=False).output
     assert "| mine | 42.00 |" in text
-    assert "| 60 | 0 | 0 | 0 | 3 models |" in text
+    assert "| 60 | 0 | 0 | 0 | 9 models |" in text
+    (tmp_path / "others" / "m10.csv").unlink()
+    text = CliRunner().invoke(app, arguments, catch_exceptions=False).output
+    assert "| – | – | 60 | 0 | 0 | 0 | – |" in text
+    assert "mine: no length-controlled win rate from 9 models: it takes at least 10 judged" in text
     alone = CliRunner().invoke(app, ["win-rate", str(mine)], catch_exceptions=False).output
-    assert "| 0 models |" in alone
+    assert "| – | – | 60 |" in alone
+    assert "mine: no length-controlled win rate from 1 model: it takes at least 10 judged" in alone
     bare = tmp_path / "bare.csv"
     bare.write_text(HEADER + "0,2,,\n1,,,\n", encoding="utf-8")
     text = CliRunner().invoke(app, ["win-rate", str(bare)], catch_exceptions=False).output
     assert "| bare | 100.00 | 100.0 to 100.0 | – | – | 1 | 0 | 0 | 1 | – |" in text
+    assert "bare: no length-controlled win rate: no verdict has the lengths of both answers" in text
     with pytest.raises(UserError, match="same name"):
         CliRunner().invoke(app, ["win-rate", str(mine), str(mine)], catch_exceptions=False)
     with pytest.raises(UserError, match="no such folder"):

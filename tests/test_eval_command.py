@@ -81,7 +81,9 @@ def test_head_to_head_under_a_judge(files: dict[str, Path], capsys: pytest.Captu
     wins = figure(first, "win_rate", "en")
     assert (wins["value"], wins["items"], wins["counts"]["ties"]) == (pytest.approx(100 * 11.5 / 12), 12, 1)
     assert wins["counts"]["inconsistent"] == wins["counts"]["failed"] == 0
-    assert figure(first, "lc_win_rate", "es")["counts"]["difficulty_models"] == 0
+    refused = figure(first, "lc_win_rate", "es")
+    assert (refused["value"], refused["ci95"], refused["counts"]["models_needed"]) == (None, None, 10)
+    assert first["missing"][0].startswith("en, es: no length-controlled win rate from 1 model: it takes at least 10")
     assert figure(first, "win_rate", "all")["items"] == 24
     assert first["judge"]["model"] == "stub"
     assert "api_key_env" not in first["judge"]
@@ -93,6 +95,7 @@ def test_head_to_head_under_a_judge(files: dict[str, Path], capsys: pytest.Captu
     assert (row["detected"], row["lines"], row["wrong_lines"], row["switches"]) == ("en", 2, 0, False)
     text = capsys.readouterr().out
     assert "Length-controlled win rate" in text
+    assert "- en, es: no length-controlled win rate from 1 model" in text
     assert "| language | % | 95 % | items | wins | ties | losses | inconsistent | failed |" in text
 
 
@@ -116,7 +119,7 @@ def test_difficulty_comes_from_other_models(files: dict[str, Path]) -> None:
             others.append(run_eval(request(files, model=str(model), overrides=overrides, out=root / name)))
         out = run_eval(request(files, overrides=overrides, others=tuple(others)))
         counts = figure(result_of(out), "lc_win_rate", "en")["counts"]
-        assert counts["difficulty_models"] == counts["other_models"] == 2
+        assert (counts["other_models"], counts["models_needed"]) == (2, 10)
         wrong = request(files, model=str(files["short"]), against=str(files["long"]), overrides=overrides)
         with pytest.raises(UserError, match="was judged against other answers"):
             run_eval(EvalRequest(**{**vars(wrong), "others": tuple(others)}))

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from configs.errors import UserError
+from evaluation.length_controlled import too_few
 from evaluation.mgsm import extract_answer
 from evaluation.suites.answers import read_answers, write_answers
 from evaluation.suites.cache import EvalCache
@@ -22,6 +23,7 @@ from evaluation.suites.figures import (
     fidelity_figures,
     length_figures,
     mark,
+    missing,
     win_figures,
 )
 from evaluation.suites.mgsm_prompts import EXAMPLE_ANSWERS, WORDS, maths_prompt
@@ -271,20 +273,32 @@ def test_win_rates_stand_with_their_counts() -> None:
     assert figures["win_rate", "es"].method == "bootstrap"
     counts = {"wins": 20, "ties": 20, "losses": 30, "inconsistent": 0, "failed": 10}
     assert figures["win_rate", "all"].counts == counts
+    alone = figures["lc_win_rate", "en"]
+    assert (alone.value, alone.ci95, alone.items) == (None, None, 0)
+    assert alone.counts["other_models"] == 0
+    assert ("lc_win_rate", "all") not in figures
+    assert missing(win_figures(rows, {})) == [f"en, es: {too_few(0)}"]
+    others = {
+        str(k): [*verdicts("en", [2.0, 1.0, 1.0, 2.0] * (10 - k % 3)), *verdicts("es", [1.0, 1.5, 2.0] * 10)]
+        for k in range(9)
+    }
+    figures = by_name(win_figures(rows, others))
     controlled = figures["lc_win_rate", "en"]
     assert controlled.counts == {"wins": 20, "ties": 0, "losses": 10, "inconsistent": 0, "failed": 10} | {
         "left_out": 10,
-        "difficulty_models": 0,
-        "other_models": 0,
+        "difficulty_models": 9,
+        "other_models": 9,
     }
     every = figures["lc_win_rate", "all"]
     assert every.value == pytest.approx((controlled.value + figures["lc_win_rate", "es"].value) / 2)  # type: ignore[operator]
     assert every.ci95 is not None
     assert every.ci95[0] < every.value < every.ci95[1]  # type: ignore[operator]
-    others = {str(k): verdicts("en", [2.0, 1.0, 1.0, 2.0] * (10 - k)) for k in range(3)}
-    easier = by_name(win_figures(rows, others))
-    assert easier["lc_win_rate", "en"].counts["difficulty_models"] == 3
-    assert easier["lc_win_rate", "es"].counts["difficulty_models"] == 0
+    others = {str(k): verdicts("en", [2.0, 1.0, 1.0, 2.0] * 10) for k in range(9)}
+    english = win_figures(rows, others)
+    assert by_name(english)["lc_win_rate", "en"].counts["difficulty_models"] == 9
+    assert by_name(english)["lc_win_rate", "es"].value is None
+    assert ("lc_win_rate", "all") not in by_name(english)
+    assert missing(english) == [f"es: {too_few(0)}"]
     failed = win_figures(verdicts("en", [None, None]), {})
     assert [(figure.value, figure.counts["failed"]) for figure in failed] == [(None, 2)]
 

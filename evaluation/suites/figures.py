@@ -10,7 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.fidelity import AnswerFidelity, confused_scripts
-from evaluation.length_controlled import Difficulty, estimate_difficulty, length_controlled_by_language
+from evaluation.length_controlled import (
+    LEAST_MODELS,
+    Difficulty,
+    estimate_difficulty,
+    length_controlled_by_language,
+    too_few,
+)
 from evaluation.mgsm import extract_answer, is_right
 from evaluation.stats import paired_bootstrap, wilson
 from evaluation.suites.answers import describe
@@ -175,7 +181,8 @@ def win_figures(verdicts: Sequence[Verdict], others: Mapping[str, Sequence[Verdi
 
     Args:
         verdicts: Of the model.
-        others: Of other models against the same baseline, by name: where the items' difficulty comes from.
+        others: Of other models against the same baseline, by name: where the items' difficulty comes from. A language
+            with too few of them gets a length-controlled figure without a value (see :func:`missing`).
     """
     rates, overall = win_rates(verdicts, RESAMPLES)
     out = [_win("win_rate", code, rate) for code, rate in rates.items()]
@@ -183,7 +190,10 @@ def win_figures(verdicts: Sequence[Verdict], others: Mapping[str, Sequence[Verdi
     if len(rates) > 1:
         out.append(_win("win_rate", ALL, overall))
     known, models = difficulties(others, list(groups))
-    fitted = {code: rows for code, rows in groups.items() if _fits(rows, known[code])}
+    usable = {code: found.models if found is not None else min(models[code], 1) for code, found in known.items()}
+    few = [code for code in groups if rates[code].items and too_few(usable[code]) is not None]
+    out += [_refused(code, rates[code], usable[code]) for code in few]
+    fitted = {code: rows for code, rows in groups.items() if code not in few and _fits(rows, known[code])}
     if not fitted:
         return out
     controlled, (mean, interval) = length_controlled_by_language(fitted, known)
@@ -202,6 +212,20 @@ def win_figures(verdicts: Sequence[Verdict], others: Mapping[str, Sequence[Verdi
         items = sum(result.items for result in controlled.values())
         out.append(Figure("lc_win_rate", ALL, mean, "%", interval, "bootstrap", items, counts))
     return out
+
+
+def missing(figures: Sequence[Figure]) -> list[str]:
+    """Why figures have no value, a line for each reason."""
+    by_count: dict[int, list[str]] = {}
+    for figure in figures:
+        if "models_needed" in figure.counts:
+            by_count.setdefault(figure.counts["other_models"], []).append(figure.language)
+    return [f"{', '.join(codes)}: {too_few(others)}" for others, codes in sorted(by_count.items())]
+
+
+def _refused(code: str, rate: WinRate, others: int) -> Figure:
+    counts = _judged(rate) | {"other_models": others, "models_needed": LEAST_MODELS}
+    return Figure("lc_win_rate", code, None, "%", None, "bootstrap", 0, counts)
 
 
 def _fits(rows: Sequence[Verdict], difficulty: Difficulty | None) -> bool:
