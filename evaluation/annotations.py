@@ -44,8 +44,8 @@ def annotation_table(
                 pool[path.stem] = read_annotations(path, language)
     rows: list[tuple[str, WinRate, LengthControlled | str]] = []
     for name, own in verdicts.items():
-        others = {other: found for other, found in pool.items() if other != name}
-        rows.append((name, win_rate(own, resamples), _controlled(own, others, resamples)))
+        rest = {other: found for other, found in pool.items() if other != name}
+        rows.append((name, win_rate(own, resamples), _controlled(own, rest, resamples)))
     return rows
 
 

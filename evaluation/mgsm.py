@@ -210,7 +210,7 @@ def _direct(sentence: str, numbers: Sequence[Number], language: str) -> bool:
     if language.split("-", 1)[0] in _NO_SPACES:
         if words or len(numbers) == 1:
             return not words
-        # "12人で2,125円" goes on to the answer; "18, 因为 ..." has given it, and "16-3=13" is a calculation.
+        # "12人で2,125円" continues to the answer; "18, 因为 ..." has given it, and "16-3=13" is a calculation.
         link = sentence[numbers[0].end : numbers[1].start]
         return _CLAUSE.search(link) is not None or _OPERATOR.search(link) is not None or "=" in link
     return len(words) <= _DIRECT_WORDS and len(between) <= 16
