@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 RUN ?= demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: help demo test install install-dev check format science bench-learner docs lock clean
+.PHONY: help demo test install install-dev check format science bench-learner chaos docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -42,6 +42,12 @@ science: install ## ICR, LIDR, control and reward prompts over three seeds; writ
 
 bench-learner: install-dev ## The learner against TRL: pairs a second, peak memory, profile (9 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.learner
+
+SEED ?= 0
+KILLS ?= 100
+DAMAGES ?= 12
+chaos: install-dev ## Kill a small run KILLS times, spoil its files DAMAGES times, continue, compare; adds up in runs/chaos
+	$(BIN)/python -m benchmarks.chaos --seed $(SEED) --kills $(KILLS) --damages $(DAMAGES)
 
 docs: install ## Generate the config reference
 	$(BIN)/isogloss config-reference

@@ -10,6 +10,7 @@ from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayT
 
 from actors.health import IllegalTransition, SyncError
 from configs.errors import UserError
+from learners.errors import reason_of
 
 
 class DeadlineExceeded(Exception):
@@ -39,10 +40,7 @@ def call(refs: ray.ObjectRef | Sequence[ray.ObjectRef], timeout: float, what: st
     except GetTimeoutError:
         raise DeadlineExceeded(f"no answer within {timeout:g} s: {what}") from None
     except (RayActorError, ObjectLostError) as error:
-        # Ray's text: what happened first, a traceback in between, the exception of a failed constructor last.
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        detail = " ... ".join(dict.fromkeys((lines[0], lines[-1])))
-        raise ActorDied(f"{what}: the process died ({detail})") from error
+        raise ActorDied(f"{what}: the process died ({reason_of(error)})") from error
     except RayTaskError as error:
         if isinstance(error.cause, (UserError, SyncError, IllegalTransition)):
             raise error.cause from None  # ours: the message says it all, without Ray's copy of the traceback

@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
+
 from actors.calls import ActorDied, DeadlineExceeded, call
 from actors.cluster import start_cluster
 from actors.pool import Call, Pool, StopRequested, drain
@@ -99,9 +101,12 @@ def generate(
         machine.actors,
         cluster.call_timeout_s,
         cluster.max_actor_restarts,
+        start_timeout_s=cluster.start_timeout_s,
+        say=lambda text: screen.say(escape(text)),
     )
     flag = StopFlag()
-    with _mended(flag), start_cluster(cluster, logs), stop_on_signals(flag):
+    with _mended(flag), start_cluster(cluster, logs) as started, stop_on_signals(flag):
+        started.watch.advise("answers so far are kept; start the same command again")
         call(pool.start(), cluster.start_timeout_s, "rollout actors to start")
         prompts = sum(len(chunk.requests) for chunk, _ in chunks)
         with screen.stage(f"{suite.name}: {folder.name} answers {prompts} prompts") as bar:

@@ -9,7 +9,7 @@ from typing import Any
 
 from actors.driver import Driver
 from actors.metrics import MetricsLog
-from actors.preflight import check_disk, check_model
+from actors.preflight import check_disk, check_machine, check_model
 from actors.run_metrics import RunMetrics
 from actors.screen import Screen
 from actors.team import Team
@@ -41,6 +41,7 @@ def check_offline(config: Config) -> OfflineInputs:
     Raises:
         UserError: names the file:line or field, and the cure.
     """
+    check_machine(config)
     check_disk(config)
     preferences = load_preferences(config)
     encoder = ChatEncoder(config.model.policy, config.model.add_bos)

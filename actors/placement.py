@@ -181,6 +181,13 @@ class PlacementGroups:
 
     groups: dict[str, PlacementGroup] = field(default_factory=dict)
 
+    def lacking(self, role: str) -> bool:
+        """Whether some bundle of a role has no node: Ray looks for another one after it lost its own."""
+        from ray.util.placement_group import placement_group_table
+
+        group = self.groups.get(role)
+        return group is not None and placement_group_table(group).get("state") in ("PENDING", "RESCHEDULING")
+
     def remove(self) -> None:
         """Give everything back; actors inside are killed by Ray."""
         from ray.util.placement_group import remove_placement_group

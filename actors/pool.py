@@ -7,6 +7,7 @@ which call is left to chance: results must not depend on it.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable
@@ -17,6 +18,11 @@ import ray
 
 from actors.calls import ActorDied, DeadlineExceeded
 from actors.calls import call as remote_call
+
+logger = logging.getLogger(__name__)
+
+# How long a replacement starts before it is looked whether it has a place at all.
+_PLACE_S = 10.0
 
 Watch = Callable[[str, str, float, float], None]  # actor, method, begin and end (Unix seconds, in the actor)
 
@@ -34,6 +40,9 @@ class Call:
 @dataclass
 class _Worker:
     handle: Any
+    ready: Any = None  # reference of a replacement's ``ready()``; None once it is up
+    begun: float = field(default_factory=time.monotonic)  # when it was made
+    waits: bool = False  # it was told that it waits for a place
     call: Call | None = None
     reference: Any = None
     deadline: float = 0.0
@@ -51,6 +60,9 @@ class Pool:
         call_timeout_s: Longest that one call may take.
         max_restarts: Replacements of one actor before the run gives up.
         watch: Told of every finished call.
+        start_timeout_s: Longest that a replacement may take to start, the wait for a place included.
+        say: Told in one line when an actor dies, waits for a place, and is back.
+        lacks_place: Whether there is no node for some actor of the pool; asked while a replacement does not come up.
     """
 
     name: str
@@ -62,6 +74,9 @@ class Pool:
     queue: deque[Call] = field(default_factory=deque)
     restarts: int = 0
     watch: Watch | None = None
+    start_timeout_s: float = 300.0
+    say: Callable[[str], None] = logger.warning
+    lacks_place: Callable[[], bool] = lambda: False
 
     def start(self) -> list[Any]:
         """Create all actors; returns the references of their ``ready()``, for a shared wait."""
@@ -84,12 +99,22 @@ class Pool:
         return {worker.reference: worker for worker in self.workers if worker.call is not None}
 
     @property
+    def starting(self) -> dict[Any, _Worker]:
+        """Replacements that are not up yet, by the reference of their ``ready()``."""
+        return {worker.ready: worker for worker in self.workers if worker.ready is not None}
+
+    @property
     def idle(self) -> bool:
         """Nothing queued, nothing running."""
         return not self.queue and not self.in_flight
 
     def collect(self, reference: Any) -> None:
-        """Take the finished call behind ``reference``, run its callback, start the next one."""
+        """Take the finished call behind ``reference``, run its callback, start the next one; or take a replacement that
+        is up.
+        """
+        if reference in self.starting:
+            self._arrived(self.starting[reference])
+            return
         worker = self.in_flight[reference]
         call = worker.call
         assert call is not None
@@ -104,9 +129,52 @@ class Pool:
         self._dispatch()
         call.done(begin, end, result)
 
+    def _arrived(self, worker: _Worker) -> None:
+        index, reference = self.workers.index(worker), worker.ready
+        try:
+            remote_call(reference, self.start_timeout_s, f"{self.name} {index} to start")
+        except ActorDied as died:
+            self.replace(index, died)
+            return
+        worker.ready = None
+        self.say(f"{self.name} {index} is back after {time.monotonic() - worker.begun:.0f} s")
+        self._dispatch()
+
+    def await_starts(self) -> None:
+        """Wait until every replacement is up.
+
+        Raises:
+            ActorDied: One was not within its time, or died too often.
+        """
+        while starting := self.starting:
+            for reference in ray.wait(list(starting), num_returns=1, timeout=0.2)[0]:
+                self._arrived(starting[reference])
+            self.check_deadlines()
+
+    def _check_start(self, index: int, worker: _Worker) -> None:
+        took = time.monotonic() - worker.begun
+        if took > _PLACE_S and not worker.waits and self.lacks_place():
+            worker.waits = True
+            self.say(
+                f"{self.name} {index} waits for a place: no node has room for it now; at most "
+                f"{self.start_timeout_s:g} s (cluster.start_timeout_s)"
+            )
+        if took > self.start_timeout_s:
+            why = "no node had room for it" if worker.waits else "it did not start"
+            raise ActorDied(
+                f"{self.name} {index}: {why} within {self.start_timeout_s:g} s (cluster.start_timeout_s); bring "
+                f"its node back, add one, or lower the number of {self.name}s"
+            )
+
     def check_deadlines(self) -> None:
-        """Replace every actor whose call is over its time."""
+        """Replace every actor whose call is over its time.
+
+        Raises:
+            ActorDied: A replacement did not start within its time, or an actor failed too often.
+        """
         for index, worker in enumerate(self.workers):
+            if worker.ready is not None:
+                self._check_start(index, worker)
             if worker.call is not None and time.monotonic() > worker.deadline:
                 self.replace(
                     index,
@@ -131,9 +199,12 @@ class Pool:
         if worker.restarts >= self.max_restarts:
             raise ActorDied(
                 f"{self.name} {index} failed {worker.restarts + 1} times, the last time with: {reason}. "
-                "Mend the cause and go on with --resume; the run folder keeps all that was done."
+                "Remove the cause and continue with --resume; the run folder keeps all that was done."
             ) from reason
-        self.workers[index] = _Worker(self.create(index), restarts=worker.restarts + 1)
+        number = worker.restarts + 1
+        self.say(f"{self.name} {index} is replaced ({number} of {self.max_restarts}): {reason}")
+        self.workers[index] = fresh = _Worker(self.create(index), restarts=number)
+        fresh.ready = fresh.handle.ready.remote()
         self.restarts += 1
         if worker.call is not None:
             self.queue.appendleft(worker.call)
@@ -145,7 +216,7 @@ class Pool:
 
     def _dispatch(self) -> None:
         for worker in self.workers:
-            if worker.call is None and self.queue:
+            if worker.call is None and worker.ready is None and self.queue:
                 call = self.queue.popleft()
                 worker.call = call
                 # The name is what Ray's dashboard and state API show of the call.
@@ -169,7 +240,7 @@ def drain(pools: list[Pool], should_stop: Callable[[], bool], poll_s: float = 0.
             for pool in pools:
                 pool.clear()
             raise StopRequested
-        owners = {reference: pool for pool in pools for reference in pool.in_flight}
+        owners = {reference: pool for pool in pools for reference in (*pool.in_flight, *pool.starting)}
         ready, _ = ray.wait(list(owners), num_returns=1, timeout=poll_s)
         for reference in ready:
             owners[reference].collect(reference)

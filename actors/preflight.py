@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from actors.machine import look
+from actors.machine_checks import BEFORE_RAY, Wants, journal, refuse_failing, run_folder
 from actors.reward_model import check_reward_model
 from configs.errors import UserError
 from configs.schema import Config
@@ -40,13 +43,14 @@ def check_inputs(config: Config) -> Inputs:
     Raises:
         UserError: names the file:line or field, and the cure.
     """
+    check_machine(config)
     check_disk(config)
     names = {code: language_name(code, config.languages.names) for code in config.languages.codes}
     prompts = PromptSet.from_config(config, "train")
     heldout = PromptSet.from_config(config, "heldout") if config.prompts.heldout else None
     encoder = ChatEncoder(config.model.policy, config.model.add_bos)
     check_model(config.model.policy, "model.policy")
-    if config.reads_reference and config.model.reference is not None:
+    if config.model.reference is not None:
         check_model(config.model.reference, "model.reference")
         _check_same_tokenizer(encoder, ChatEncoder(config.model.reference, config.model.add_bos), config)
     anchors = load_anchors(config)
@@ -96,6 +100,12 @@ def _without_long(prompts: PromptSet, config: Config, count: Callable[[str], int
             f"prompts.skip_longer_than: {limit} tokens leaves none of the {len(prompts.ids)} prompts; raise it"
         )
     return prompts.only(kept)
+
+
+def check_machine(config: Config) -> None:
+    """Refuse what keeps Ray, or the journal, from working here at all; ``isogloss doctor`` looks at far more."""
+    facts = look(config.run.dir, (), os.environ)
+    refuse_failing(facts, Wants(address=config.cluster.address), (*BEFORE_RAY, run_folder, journal))
 
 
 def check_disk(config: Config) -> None:

@@ -37,9 +37,11 @@ def hand_over(pools: Sequence[Pool], manifest: WeightsManifest, weights: list[An
         What the actors report; those that died or hang are replaced, and report nothing.
 
     Raises:
-        ActorDied: One did so too often.
+        ActorDied: One did so too often, or a replacement does not come up.
         SyncError: One could not prove them.
     """
+    for pool in pools:
+        pool.await_starts()
     waiting = {
         handle.sync.remote(manifest, weights): (pool, index)
         for pool in pools

@@ -97,7 +97,7 @@ def _with_team(
     flag = StopFlag()
     screen.say(f"{folder.path}: {what}")
     try:
-        with start_team(config, prompts, folder, flag) as team:
+        with start_team(config, prompts, folder, flag, lambda text: screen.say(escape(text))) as team:
             work(team, folder, metrics, flag)
     except StopRequested:
         given = shlex.join(arg for arg in sys.argv[2:] if not arg.startswith("--"))

@@ -11,8 +11,10 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from actors.fit import Placed, by_node, place
+from actors.machine_checks import Finding
 from actors.placement import PlacementPlan
 from evaluation.heldout import HeldoutResult
 
@@ -45,6 +47,19 @@ def print_nodes(plan: PlacementPlan, nodes: Mapping[str, Mapping[str, float]]) -
         table.add_row(*row)
     console.print(table)
     return placed
+
+
+def print_findings(findings: Sequence[Finding]) -> None:
+    """The table of ``isogloss doctor``: each check, how it is, and the cure."""
+    table = Table(title="This machine", title_justify="left")
+    for column in ("checked", "is", "found", "cure"):
+        table.add_column(column, overflow="fold", no_wrap=column in ("checked", "is"))
+    styles = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+    for finding in findings:
+        cells = (finding.subject, finding.level, finding.found, finding.cure)
+        style = styles[finding.level]
+        table.add_row(*(Text(cell, style=style if index == 1 else "") for index, cell in enumerate(cells)))
+    console.print(table)
 
 
 def print_memory(rows: Sequence[tuple[str, ...]]) -> None:

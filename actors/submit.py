@@ -27,7 +27,7 @@ T = TypeVar("T")
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 CALL_TIMEOUT_S = 60.0  # one request to the job server; the upload is one
 END_TIMEOUT_S = 60.0  # from the end of the log to a final status
-RECONNECTS = 5
+RECONNECTS = 5  # attempts to get back to a log, without a new word of it between them
 FINAL = ("SUCCEEDED", "FAILED", "STOPPED")
 
 
@@ -152,20 +152,25 @@ class Follower:
     def follow(self) -> None:
         """Until the log ends.
 
+        A job may outlast many outages: attempts are counted anew once the log has grown again.
+
         Raises:
-            UserError: The connection was lost too often.
+            UserError: The connection was lost and does not come back.
         """
-        for attempt in range(RECONNECTS):
+        attempt = 0
+        while True:
+            before = self._printed
             try:
                 asyncio.run(self._tail())
                 return
             except (RuntimeError, OSError) as error:
-                if attempt == RECONNECTS - 1:
+                attempt = 1 if self._printed > before else attempt + 1
+                if attempt >= RECONNECTS:
                     raise UserError(
-                        f"{self._job.id}: the connection to its log was lost ({error}); the job goes on\n"
-                        f"{self._job.hints()}"
+                        f"{self._job.id}: the connection to its log was lost ({error}) and {RECONNECTS - 1} attempts "
+                        f"did not bring it back; the job itself continues\n{self._job.hints()}"
                     ) from error
-                time.sleep(min(2.0**attempt, 10.0))
+                time.sleep(min(2.0 ** (attempt - 1), 10.0))
 
     async def _tail(self) -> None:
         seen = 0
@@ -251,12 +256,19 @@ def follow(client: JobSubmissionClient, job: Job, write: Callable[[str], object]
         Follower(client, job, write).follow()
         status = final_status(client, job.id)
     except KeyboardInterrupt:
-        write(f"\ndetached: {job.id} goes on\n{job.hints()}\n")
+        write(f"\ndetached: {job.id} continues\n{job.hints()}\n")
         return True
     if status == "FAILED":
         info = within(CALL_TIMEOUT_S, f"end of {job.id}", lambda: client.get_job_info(job.id))
         # Ray's message ends with the log's last lines, which were just shown.
         reason = (info.message or "").partition(", last available logs")[0]
-        raise UserError(f"{job.id} failed: {reason}\n  its log is above; once mended, go on with: {job.command}")
-    write(f"{job.id}: {status.lower()}{'' if status == 'SUCCEEDED' else f'; go on with: {job.command}'}\n")
+        raise UserError(
+            f"{job.id} failed: {reason}\n  its log is above; once that is fixed, continue with: {job.command}"
+        )
+    if status not in FINAL:
+        raise UserError(
+            f"{job.id}: its log has ended, but after {END_TIMEOUT_S:g} s it is still {status.lower()}; it was "
+            f"not waited for any longer\n{job.hints()}"
+        )
+    write(f"{job.id}: {status.lower()}{'' if status == 'SUCCEEDED' else f'; continue with: {job.command}'}\n")
     return status == "SUCCEEDED"

@@ -51,9 +51,17 @@ class Team:
             neither rollout nor reward actors.
         folder: The run's folder.
         exported: What Ray exports of the run.
+        say: Told in one line when a process dies, is replaced, or waits for a place.
     """
 
-    def __init__(self, config: Config, prompts: PromptSet | None, folder: RunFolder, exported: RunMetrics) -> None:
+    def __init__(
+        self,
+        config: Config,
+        prompts: PromptSet | None,
+        folder: RunFolder,
+        exported: RunMetrics,
+        say: Callable[[str], None] = logger.warning,
+    ) -> None:
         self.config = config
         self.folder = folder
         self.exported = exported
@@ -73,6 +81,9 @@ class Team:
             plan.rollout.count,
             cluster.call_timeout_s,
             cluster.max_actor_restarts,
+            start_timeout_s=cluster.start_timeout_s,
+            say=say,
+            lacks_place=lambda: self._groups.lacking("rollout"),
         )
         self.rewards: Pool = Pool(
             "reward actor",
@@ -80,9 +91,12 @@ class Team:
             plan.reward.count,
             cluster.call_timeout_s,
             cluster.max_actor_restarts,
+            start_timeout_s=cluster.start_timeout_s,
+            say=say,
+            lacks_place=lambda: self._groups.lacking("reward"),
         )
         self._learner: LearnerGroup = LearnerGroup(
-            config, folder.path, config.model.policy, env=learner_env(_on_gpu(config), cluster.address is None)
+            config, folder.path, config.model.policy, env=learner_env(_on_gpu(config), cluster.address is None), say=say
         )
         # The group's calls block and are not thread-safe: one thread makes them all, in order.
         self._learner_thread: ThreadPoolExecutor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="learner")
@@ -149,6 +163,8 @@ class Team:
         takers = pools if self.config.reward.follows_policy else pools[:1]
         if self.config.cluster.weight_transfer != "broadcast":
             return [], pools
+        for pool in takers:
+            pool.await_starts()
         try:
             reports = broadcast(
                 self.config,
@@ -195,7 +211,13 @@ def _on_gpu(config: Config) -> bool:
 
 
 @contextmanager
-def start_team(config: Config, prompts: PromptSet | None, folder: RunFolder, flag: StopFlag) -> Iterator[Team]:
+def start_team(
+    config: Config,
+    prompts: PromptSet | None,
+    folder: RunFolder,
+    flag: StopFlag,
+    say: Callable[[str], None] = logger.warning,
+) -> Iterator[Team]:
     """Start Ray and the team; leave no process behind, whatever happens.
 
     Args:
@@ -203,22 +225,30 @@ def start_team(config: Config, prompts: PromptSet | None, folder: RunFolder, fla
         prompts: The train prompts; None offline.
         folder: The run's folder.
         flag: Set by ctrl-C or SIGTERM from the moment that Ray is up.
+        say: Told in one line when a process dies, is replaced, or waits for a place.
 
     Raises:
         UserError: The cluster has fewer CPUs or GPUs than the plan needs, in all or on any node, or its nodes do not
             share the storage; nothing was started then.
     """
     with start_cluster(config.cluster, folder.path) as cluster, stop_on_signals(flag):
+        cluster.watch.advise(f"{folder.path} keeps all that was done; continue with --resume")
         plan = PlacementPlan.from_config(config)
         check_capacity(plan, cluster.resources)
         check_each_fits(plan, cluster.nodes)
-        reference = config.model.reference if config.reads_reference else None
-        models = {"model.policy": config.model.policy, "model.reference": reference}
+        models = {"model.policy": config.model.policy, "model.reference": config.model.reference}
         check_shared(folder.path, models, config.cluster.start_timeout_s)
         with contextlib.closing(RunMetrics(config.run.name, config.schedule.rounds)) as exported:
-            team = Team(config, prompts, folder, exported)
             try:
-                team.start()
-                yield team
-            finally:
-                team.close()
+                team = Team(config, prompts, folder, exported, say)
+                with contextlib.closing(team):
+                    team.start()
+                    try:
+                        yield team
+                    except Exception:
+                        cluster.watch.confirm()  # before it is tried to end in order what is gone
+                        raise
+                    cluster.watch.finished(f"{folder.path} is finished; only Ray did not end in order")
+            except Exception:
+                cluster.watch.confirm()
+                raise

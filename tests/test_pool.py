@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
+from ray.util.placement_group import placement_group
 
 from actors.calls import ActorDied
 from actors.cluster import start_cluster
 from actors.metrics import StageClock, covered
+from actors.placement import PlacementGroups
 from actors.pool import Call, Pool, StopRequested, drain
 from actors.publish import hand_over
 from actors.verify import SyncReport
@@ -92,7 +96,7 @@ def test_hanging_actor_is_replaced(tmp_path: Path) -> None:
 
 def test_an_actor_that_keeps_dying_ends_the_run_with_a_cure(tmp_path: Path) -> None:
     pool = make_pool(tmp_path, max_restarts=1)
-    with pytest.raises(ActorDied, match="go on with --resume"):
+    with pytest.raises(ActorDied, match="continue with --resume"):
         run(pool, {f"call{index}": "always die" for index in range(4)})
 
 
@@ -110,6 +114,51 @@ def test_actor_that_fails_while_weights_are_published_is_replaced(tmp_path: Path
     assert hand_over([], manifest, [], 1) == []
     with pytest.raises(ActorDied, match=r"worker \d failed 2 times.*weights v7 to reach worker .*--resume"):
         hand_over([pool], manifest, ["always die"], 20)
+
+
+def test_death_replacement_and_return_are_a_line_each(tmp_path: Path) -> None:
+    said: list[str] = []
+    pool = make_pool(tmp_path)
+    pool.say = said.append
+    assert sorted(run(pool, {"a": "none", "b": "die", "c": "none"})) == ["a", "b", "c"]
+    pool.await_starts()
+    assert len(said) == 2
+    assert re.fullmatch(r"worker \d is replaced \(1 of 1\): b on worker: the process died \(.{5,60}\)", said[0])
+    assert re.fullmatch(r"worker \d is back after \d+ s", said[1])
+
+
+def test_replacement_without_a_place_is_told_and_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The node of an actor is lost and no other has room: one line while it waits, an end at the start's limit."""
+    monkeypatch.setattr("actors.pool._PLACE_S", 0.5)
+    made: list[int] = []
+
+    def create(index: int) -> Any:
+        made.append(index)
+        return Worker.options(num_cpus=0 if len(made) <= 2 else 99).remote(str(tmp_path))
+
+    said: list[str] = []
+    pool = Pool(
+        "worker", create, 2, 60.0, 3, start_timeout_s=3.0, say=said.append, lacks_place=lambda: True
+    )  # fmt: skip
+    ray.get(pool.start(), timeout=60)
+    done: list[str] = []
+    for name, trouble in {"a": "die", "b": "none", "c": "none"}.items():
+        pool.submit(Call(name, "work", (name, trouble), lambda _begin, _end, result: done.append(result)))
+    with pytest.raises(ActorDied, match=r"no node had room for it within 3 s \(cluster\.start_timeout_s\); bring its"):
+        drain([pool], lambda: False)  # the other one does the work meanwhile
+        pool.await_starts()
+    assert sorted(done) == ["a", "b", "c"]
+    assert "waits for a place" in said[-1]
+    assert len(said) == 2
+
+
+def test_a_bundle_without_a_node_is_seen() -> None:
+    groups = PlacementGroups({"here": placement_group([{"CPU": 1}]), "nowhere": placement_group([{"CPU": 99}])})
+    assert groups.groups["here"].wait(60)
+    assert not groups.lacking("here")
+    assert groups.lacking("nowhere")
+    assert not groups.lacking("no such role")
+    groups.remove()
 
 
 def test_stop_leaves_what_is_done_and_forgets_the_queue(tmp_path: Path) -> None:

@@ -15,6 +15,9 @@ import pytest
 from chromium_kit import chromium, find_chromium
 from run_kit import arguments, checksum, journal, summary, train
 
+from benchmarks.chaos.processes import title, victim_of
+from benchmarks.chaos.run import wording
+from benchmarks.chaos.schedule import Victim
 from rollout.records import CandidateKey
 from rollout.state import RoundState
 from rollout.state import reached as at_least
@@ -129,12 +132,9 @@ class Interrupted:
     sampled: Sampled  # all that is in the journal by then
 
 
-def title(process: psutil.Process) -> str:
-    """What Ray says that a process does; nothing if it has ended."""
-    try:
-        return " ".join(process.cmdline()[:1])
-    except psutil.NoSuchProcess:
-        return ""
+def processes_of(driver: int, victim: Victim) -> list[psutil.Process]:
+    """The processes of a run that are one part of it."""
+    return [one for one in psutil.Process(driver).children(recursive=True) if victim_of(title(one)) == victim]
 
 
 class KillsAnEngine:
@@ -146,10 +146,23 @@ class KillsAnEngine:
     def __call__(self, driver: int, now: Progress) -> None:
         if self.killed or now.state_1 not in ("paired", "referenced"):
             return
-        engines = [one for one in psutil.Process(driver).children(recursive=True) if "RolloutActor" in title(one)]
+        engines = processes_of(driver, "rollout")
         assert len(engines) == 2
         self.killed = engines[1].pid
         engines[1].kill()
+
+
+class KillsALearner:
+    """Kills the learner's rank as soon as all is up, which is before or while it trains."""
+
+    def __init__(self) -> None:
+        self.killed = 0
+
+    def __call__(self, driver: int, _now: Progress) -> None:
+        if not self.killed:
+            (rank,) = processes_of(driver, "learner")
+            self.killed = rank.pid
+            rank.kill()
 
 
 def interrupt(
@@ -158,8 +171,9 @@ def interrupt(
     sent: signal.Signals,
     *more: str,
     meanwhile: Callable[[int, Progress], None] = lambda driver, now: None,
+    victim: Victim = "driver",
 ) -> Interrupted:
-    """Start or go on with the run, and end it in a stage of a round by a signal."""
+    """Start or continue the run, and end it in a stage of a round by a signal to its driver or to another part."""
     output = folder / f"{stage}.log"
     found = progress(folder)
     with output.open("w") as log:
@@ -176,7 +190,10 @@ def interrupt(
         if up:
             meanwhile(process.pid, now)
         time.sleep(0.02)
-    process.send_signal(sent)
+    if victim == "driver":
+        process.send_signal(sent)
+    else:
+        processes_of(process.pid, victim)[0].send_signal(sent)
     code = process.wait(timeout=60)
     return Interrupted(stage, code, output.read_text(), sampled(folder, NAME))
 
@@ -214,8 +231,9 @@ def in_stage(stage: str, before: Progress, now: Progress) -> bool:
 
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Interrupted]]:
-    """The same run, stopped in round 1 and killed at every stage of round 2; each start goes on where the last ended.
+    """The same run, stopped in round 1 and killed at every stage of round 2; each start begins where the last ended.
 
+    What is killed is the driver, once Ray's raylet, and in one start the learner's rank before the driver.
     Round 1 is for the most part sampled by two actors instead of one: who does which chunk must not matter either. Its
     weights were to reach them by broadcast, but one has died by then; nor must that matter.
     """
@@ -232,7 +250,9 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[In
             "cluster.weight_transfer=broadcast",
             meanwhile=KillsAnEngine(),
         ),
-        *(interrupt(folder, stage, signal.SIGKILL, "--resume") for stage in ("score", "reference", "train", "publish")),
+        interrupt(folder, "score", signal.SIGKILL, "--resume", victim="raylet"),
+        *(interrupt(folder, stage, signal.SIGKILL, "--resume") for stage in ("reference", "train")),
+        interrupt(folder, "publish", signal.SIGKILL, "--resume", meanwhile=KillsALearner()),
     ]
     done = train(folder, NAME, "--resume", "cluster.weight_transfer=broadcast")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -247,9 +267,23 @@ def test_sigterm_ends_cleanly(interrupted: tuple[Path, list[Interrupted]]) -> No
     assert "Traceback" not in stopped.output
 
 
+def test_killed_raylet_ends_the_run_with_one_line_of_ours(interrupted: tuple[Path, list[Interrupted]]) -> None:
+    killed = next(end for end in interrupted[1] if end.stage == "score")
+    assert wording(killed.output, "", 0) == []
+    last = killed.output.strip().splitlines()[-1]
+    assert last.startswith("isogloss: Ray's raylet on this node at 127.0.0.1:")
+    assert last.endswith("keeps all that was done; continue with --resume")
+
+
+def test_killed_learner_is_started_again_and_said_so(interrupted: tuple[Path, list[Interrupted]]) -> None:
+    killed = next(end for end in interrupted[1] if end.stage == "publish")
+    assert "the learner group was started again (1 of " in killed.output
+    assert wording(killed.output, "", 0) == []
+
+
 def test_no_candidate_is_lost_or_sampled_again(straight: Path, interrupted: tuple[Path, list[Interrupted]]) -> None:
     _, ends = interrupted
-    assert [end.code for end in ends[1:]] == [-signal.SIGKILL] * 5
+    assert [end.code for end in ends[1:]] == [-signal.SIGKILL, 2, *[-signal.SIGKILL] * 3]
     expected = sampled(straight, "straight")
     known: Sampled = {}
     for end in ends:

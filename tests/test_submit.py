@@ -17,7 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 from actors.job import HOME, IN_JOB, SUBMITTED_FROM, adapt_to_job
-from actors.submit import Follower, Job, cluster_address, entrypoint, follow, free_job_id, within
+from actors.submit import RECONNECTS, Follower, Job, cluster_address, entrypoint, follow, free_job_id, within
 from actors.upload import LIMIT_MIB, check_inputs_travel, check_upload, list_upload
 from cli import app
 from configs.errors import UserError
@@ -244,15 +244,44 @@ def test_log_is_printed_once_over_two_connections(monkeypatch: pytest.MonkeyPatc
     shown: list[str] = []
     Follower(Flaky(["one\n", "two\nth", "BREAK"], ["one\ntwo\n", "three\n", "four\n"]), FIRST, shown.append).follow()
     assert "".join(shown) == "one\ntwo\nthree\nfour\n"
-    with pytest.raises(UserError, match=r"(?s)connection to its log was lost .* the job goes on.* job logs --follow"):
+    with pytest.raises(
+        UserError, match=r"(?s)connection to its log was lost .* the job itself continues.* job logs --follow"
+    ):
         Follower(Flaky(*[["BREAK"]] * 5), FIRST, shown.append).follow()
+
+
+def test_attempts_are_counted_for_each_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job of days outlasts more outages than one may have attempts, as long as its log grows between them."""
+    monkeypatch.setattr(time, "sleep", lambda _seconds: None)
+    shown: list[str] = []
+    log = [f"line {number}\n" for number in range(4 * RECONNECTS)]
+    outages = [[*log[: number + 1], "BREAK"] for number in range(len(log))]
+    Follower(Flaky(*outages, log), FIRST, shown.append).follow()
+    assert shown == log
+    silent = [[*log[:1], "BREAK"]] * (RECONNECTS - 1)  # nothing new: all of one outage
+    Follower(Flaky(*silent, log[:2]), FIRST, shown.append).follow()
+    with pytest.raises(UserError, match="was lost"):
+        Follower(Flaky(*silent, silent[0], log[:2]), FIRST, shown.append).follow()
+
+
+def test_job_that_does_not_end_with_its_log_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actors.submit.END_TIMEOUT_S", 0.0)
+
+    class Endless(Flaky):
+        def get_job_status(self, _job: str) -> SimpleNamespace:
+            return SimpleNamespace(value="RUNNING")
+
+    shown: list[str] = []
+    with pytest.raises(UserError, match=r"(?s)log has ended, but after 0 s it is still running.*job logs --follow"):
+        follow(Endless(["one\n"]), FIRST, shown.append)  # type: ignore[arg-type]
+    assert "".join(shown) == "one\n"
 
 
 def test_ctrl_c_detaches() -> None:
     shown: list[str] = []
     assert follow(Flaky(["one\n", "CTRL-C"]), FIRST, shown.append)
     text = "".join(shown)
-    assert text.startswith("one\n\ndetached: isogloss-demo goes on")
+    assert text.startswith("one\n\ndetached: isogloss-demo continues")
     for hint in ("job logs --follow", "job stop", "isogloss submit configs/demo.yaml"):
         assert hint in text
 
