@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +10,7 @@ from pydantic import Field, model_validator
 
 from configs.base import MAX_PARTS, Section
 
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[A-Za-z0-9.-]+(:[0-9]{1,5})?|[a-z]+://\[[0-9A-Fa-f:]+\](:[0-9]{1,5})?")
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 
@@ -49,10 +51,10 @@ class ServeConfig(Section):
         1, ge=1, le=MAX_PARTS, description="Replicas under load; their CPUs are kept free for them."
     )
     target_ongoing_requests: float = Field(
-        32, gt=0, description="Requests a replica has in hand before Ray Serve adds another."
+        32, gt=0, description="Requests that a replica may have before Ray Serve adds another."
     )
-    upscale_delay_s: float = Field(10, gt=0, description="How long they have more in hand before one is added.")
-    downscale_delay_s: float = Field(300, gt=0, description="How long they have less in hand before one goes.")
+    upscale_delay_s: float = Field(10, gt=0, description="How long they have more before one is added.")
+    downscale_delay_s: float = Field(300, gt=0, description="How long they have less before one goes.")
     cpus_per_replica: float = Field(1.0, gt=0, description="CPUs that Ray reserves for a replica.")
     gpus_per_replica: float = Field(0.0, ge=0, description="GPUs that Ray reserves for a replica.")
     kv_cache_gb: float = Field(0.25, gt=0, description="Key-value cache of a replica, GiB.")
@@ -63,13 +65,24 @@ class ServeConfig(Section):
     chunk_ms: float = Field(
         40,
         ge=0,
-        description="Under load (8 requests or more in hand of a replica), tokens of a stream that come within so many "
+        description="Under load (8 requests or more at a replica), tokens of a stream that come within that many "
         "milliseconds share a chunk, unless the request names its own `stream_interval`. 0: never.",
     )
-    max_tokens: int = Field(512, ge=1, description="Longest completion that a request may ask for, and the default.")
+    max_length: int | None = Field(
+        None,
+        ge=2,
+        description="Longest prompt plus completion, tokens; default is the run's `model.max_length`, or of a model "
+        "folder all positions that the model has. A lower one needs less key-value cache.",
+    )
+    max_tokens: int = Field(
+        512,
+        ge=1,
+        description="Longest completion that a request may ask for. A request without `max_tokens` gets what its "
+        "prompt leaves of the length, and no more than this.",
+    )
     max_sequences: int = Field(16, ge=1, description="Completions of one request: prompts times `n`.")
     max_body_kb: int = Field(256, ge=1, description="Largest request body, KiB; beyond it 413.")
-    max_concurrent: int = Field(256, ge=1, description="Requests in hand of a replica; beyond it 429 and Retry-After.")
+    max_concurrent: int = Field(256, ge=1, description="Requests at a replica; beyond it 429 and Retry-After.")
     request_timeout_s: float = Field(120, gt=0, description="Longest that a request may take; then 504.")
     drain_s: float = Field(
         5.0,
@@ -77,8 +90,18 @@ class ServeConfig(Section):
         description="At a swap, how long running requests may finish on the old weights; what still runs then goes on "
         "with the new ones, and its reply names both versions.",
     )
+    spare_engine: bool = Field(
+        False,
+        description="Keep a second engine in each replica (twice the memory), which takes new weights while the first "
+        "one answers, so that no request waits for a swap. On CPUs.",
+    )
     api_keys_file: Path | None = Field(None, description="File with one API key a line.")
     api_keys_env: str | None = Field(None, description="Environment variable with API keys, separated by commas.")
+    cors_origins: list[str] = Field(
+        [],
+        description="Origins whose pages may call the endpoint from a browser, such as `https://chat.example.org`, or "
+        "`*` for any. Empty: none.",
+    )
     canary_share: float = Field(
         0.0,
         ge=0,
@@ -96,6 +119,17 @@ class ServeConfig(Section):
             raise ValueError(
                 f"host: {self.host} can be reached from other machines, so callers need API keys; set "
                 "serve.api_keys_file or serve.api_keys_env, or host to 127.0.0.1"
+            )
+        for origin in self.cors_origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"cors_origins: {origin[:100]!r} is no origin; write scheme and host, and the port where there is "
+                    "one, such as https://chat.example.org or http://localhost:3000, without a path"
+                )
+        if self.spare_engine and self.gpus_per_replica > 0:
+            raise ValueError(
+                "spare_engine: two engines cannot share a GPU's memory as vLLM counts it; set it to false, or "
+                "gpus_per_replica to 0"
             )
         if self.canary_share > 0 and self.min_replicas < 2:
             raise ValueError(

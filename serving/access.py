@@ -23,7 +23,8 @@ def read_keys(config: ServeConfig, environment: Mapping[str, str] = os.environ) 
     """Digests of the configured API keys; none if no source is configured.
 
     Raises:
-        UserError: A source is configured but cannot be read, holds no key, or a key that is too short.
+        UserError: A source is configured but cannot be read, holds no key, or a key that is too short or that no client
+            can send.
     """
     keys: list[tuple[str, str]] = []
     if config.api_keys_file is not None:
@@ -39,6 +40,11 @@ def read_keys(config: ServeConfig, environment: Mapping[str, str] = os.environ) 
     for place, key in keys:
         if len(key) < _MIN_LENGTH:
             raise UserError(f"{place}: an API key there has fewer than {_MIN_LENGTH} characters; make a longer one")
+        if not all(" " <= letter <= "~" for letter in key):
+            raise UserError(
+                f"{place}: an API key there has a character that is not printable ASCII, which HTTP clients cannot "
+                "send in a header; use letters, digits and punctuation"
+            )
     return tuple(digest(key) for _, key in keys)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import json
 import logging
 import uuid
@@ -50,8 +51,8 @@ class ServingEngine:
     prefilled in one: chunked prefill is off and a step takes at least the longest prompt.
     """
 
-    def __init__(self, engine: Any, chat: Any, completions: Any, settings: EngineSettings) -> None:
-        self._engine, self._settings = engine, settings
+    def __init__(self, engine: Any, chat: Any, completions: Any, settings: EngineSettings, config: ServeConfig) -> None:
+        self._engine, self._settings, self._max_tokens = engine, settings, config.max_tokens
         self._handlers = {"chat": chat, "completions": completions}
         self.vocabulary: int = engine.model_config.get_vocab_size()
         self.manifest: WeightsManifest | None = None
@@ -98,58 +99,71 @@ class ServingEngine:
         args.disable_log_stats = True
         args.weight_transfer_config = WeightTransferConfig(backend=BACKEND)
         args.worker_extension_cls = "serving.worker.ServingWorker"
+        args.async_scheduling = gpu  # on CPU it only adds a thread
+        args.scheduler_cls = f"serving.scheduler.{'ProvingAsyncScheduler' if gpu else 'ProvingScheduler'}"
         if not gpu:
             args.block_size = _CPU_BLOCK_TOKENS
-            args.async_scheduling = False  # on CPU it only adds a thread
         engine = AsyncLLM.from_engine_args(AsyncEngineArgs.from_cli_args(args))
         state = State()
         await init_app_state(engine, state, args, supported_tasks=("generate",))
         await engine.collective_rpc("init_weight_transfer_engine", args=({},))
-        return cls(engine, state.openai_serving_chat, state.openai_serving_completion, settings)
+        return cls(engine, state.openai_serving_chat, state.openai_serving_completion, settings, config)
 
     async def load(
-        self, folder: Path, manifest: WeightsManifest, timeout: float, frozen: Callable[[], None] = lambda: None
+        self, folder: Path, manifest: WeightsManifest, timeout: float, proven: Callable[[], None] = lambda: None
     ) -> float:
         """Replace all weights, and prove that the engine computes with them.
 
-        Requests that are running are frozen meanwhile and go on with the new weights: their keys and values are
-        computed again.
+        Requests that are running are frozen meanwhile and continue with the new weights once these are proven: their
+        keys and values are computed again.
 
         Args:
             folder: Model folder.
             manifest: What the folder must hold and the engine must reproduce.
             timeout: For each of the steps, in seconds.
-            frozen: Called when nothing more is computed with the old weights, and nothing yet with the new ones.
+            proven: Called when nothing more is computed with the old weights, and nothing yet with the new ones for
+                any request.
 
         Returns:
             Difference of the probe, nats per token.
 
         Raises:
-            SyncError: Other bytes, or other log-probabilities, than the manifest's; which weights the engine computes
-                with is unknown then.
+            SyncError: Other bytes, or other log-probabilities, than the manifest's. Which weights the engine would
+                compute with is unknown then, so it stays paused: load others, or end what waits with ``abort``.
         """
         self.manifest = None
         async with asyncio.timeout(timeout):
             await self._engine.pause_generation(mode="keep", clear_cache=True)
             try:
-                frozen()
                 text = json.dumps(dataclasses.asdict(manifest))
                 await self._engine.collective_rpc("isogloss_load", args=(str(folder), text))
             except Exception as error:  # what the engine process raised arrives as a plain exception
                 raise SyncError(f"v{manifest.version}: {error}") from None
-            finally:
-                await self._engine.resume_generation()
         async with asyncio.timeout(timeout):
+            await self._engine.pause_generation(mode="wait", clear_cache=False)  # but for the probe: ProvingScheduler
             logprobs = await self._prompt_logprobs(manifest.probe_ids)
         difference = check_probe(manifest, logprobs, self._settings.dtype)
         self.manifest = manifest
+        proven()
+        await self._engine.resume_generation()
         return difference
+
+    async def abort(self, timeout: float) -> None:
+        """End all requests, and take no more: the weights are not known any longer.
+
+        Args:
+            timeout: In seconds; the engine may be why it came to this.
+        """
+        async with asyncio.timeout(timeout):
+            await self._engine.pause_generation(mode="abort", clear_cache=True)
 
     async def _prompt_logprobs(self, ids: tuple[int, ...]) -> list[float]:
         from vllm import SamplingParams
 
+        from serving.scheduler import PROBE
+
         params = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0, detokenize=False)
-        stream = self._engine.generate({"prompt_token_ids": list(ids)}, params, f"probe-{uuid.uuid4().hex}")
+        stream = self._engine.generate({"prompt_token_ids": list(ids)}, params, PROBE + uuid.uuid4().hex)
         outputs = [output async for output in stream]
         rows = outputs[-1].prompt_logprobs[1:]
         return [float(row[token].logprob) for row, token in zip(rows, ids[1:], strict=True)]
@@ -173,9 +187,13 @@ class ServingEngine:
         from vllm.entrypoints.serve import create_error_response
         from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 
-        handler = self._handlers[kind]
+        handler, named = self._handlers[kind], True
         try:
-            request = (ChatCompletionRequest if kind == "chat" else CompletionRequest).model_validate(body)
+            named = "max_tokens" in body or "max_completion_tokens" in body
+            if named:
+                request = (ChatCompletionRequest if kind == "chat" else CompletionRequest).model_validate(body)
+            else:
+                request = _open_request(kind).model_validate({**body, "max_tokens": self._max_tokens})
             if kind == "chat":
                 reply = await handler.create_chat_completion(request, None)
             else:
@@ -193,6 +211,9 @@ class ServingEngine:
         if task is not None and task.cancelling():
             raise asyncio.CancelledError  # vLLM answers "client disconnected" instead, also where the time was over
         if isinstance(reply, ErrorResponse):
+            if not named and reply.error.param == "max_tokens":
+                length = self._settings.max_length
+                raise RequestRefused(400, f"the prompt leaves nothing of the length of {length} tokens", "prompt")
             raise RequestRefused(reply.error.code, reply.error.message, reply.error.param)
         return reply if hasattr(reply, "__aiter__") else reply.model_dump_json()
 
@@ -203,6 +224,24 @@ class ServingEngine:
     def close(self) -> None:
         """End the engine process."""
         self._engine.shutdown()
+
+
+@functools.cache
+def _open_request(kind: str) -> Any:
+    """vLLM's request type for one that names no length: its ``max_tokens`` bounds what is left, and no prompt.
+
+    vLLM refuses a prompt that leaves less than ``max_tokens``, and has 16 as a completion's default.
+    """
+    from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+    from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+
+    base: Any = ChatCompletionRequest if kind == "chat" else CompletionRequest
+
+    class OpenRequest(base):
+        def build_tok_params(self, model_config: Any) -> Any:
+            return dataclasses.replace(super().build_tok_params(model_config), max_output_tokens=1)
+
+    return OpenRequest
 
 
 def request_models() -> dict[str, dict[str, Any]]:

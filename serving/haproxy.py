@@ -31,17 +31,24 @@ REPLIES = {
 }
 _PAGES = ("frontend prometheus", "listen stats")
 _SECTION = re.compile(r"(?m)^(?=\S)")
-# No connection to a replica is used twice: where one breaks there is then always a reply. The whole request is read
-# before it is sent on, so that another replica can be asked instead.
-_OPTIONS = "    option http-server-close\n    option http-buffer-request\n    timeout http-request 60s\n"
+# No connection to a replica is used twice: where one breaks there is then always a reply.
+_OPTIONS = "    option http-server-close\n    timeout http-request 60s\n"
 # The replicas' HTTP server answers other methods and longer addresses in plain text, Serve stumbles over headers of its
-# own that are not text, and lets callers set its timeout or have abandoned requests go on.
+# own that are not text, and lets callers set its timeout or have abandoned requests go on. The whole request is read
+# before it is sent on, so that another replica can be asked instead; not where the buffer cannot hold it, which the
+# replica mostly refuses by its length alone. With no replica, Serve's Python proxy answers: in plain text, and
+# once the application is gone, that there is no such path.
 _RULES = """    http-request deny deny_status 405 unless { method GET HEAD POST PUT PATCH DELETE OPTIONS TRACE }
     http-request deny deny_status 404 unless { path_beg / }
     http-request deny deny_status 400 if { url_len gt 60000 }
     http-request del-header ^(x-request-timeout-seconds|x-request-disconnect-disabled)$ -m reg
     http-request del-header ^(x-session-id|serve.multiplexed.model.id)$ -m reg
     http-request del-header x-request-id if { req.fhdr(x-request-id) -m reg [^!-~] }
+    http-request wait-for-body time 60s unless { req.body_size gt 290000 }
+    http-response return status 503 default-errorfiles if { status 404 } { res.hdr(content-type) -m beg text/plain }
+    http-response return status 408 default-errorfiles if { status 408 } { res.hdr(content-type) -m beg text/plain }
+    http-response return status 500 default-errorfiles if { status 500 } { res.hdr(content-type) -m beg text/plain }
+    http-response return status 503 default-errorfiles if { status 503 } { res.hdr(content-type) -m beg text/plain }
 """
 # Serve writes that there is no such path; without that rule the backend has nobody to ask, which is 503.
 _NO_APPLICATION = re.compile(r"(?m)^(backend default_backend\n)(?:\s+http-request return status 404 .*\n)?")

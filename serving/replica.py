@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import time
@@ -11,11 +10,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 from fastapi import FastAPI
 from ray import serve
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.responses import JSONResponse, Response
 
 from actors.telemetry import Telemetry
 from configs.serving import ServeConfig
@@ -25,10 +24,13 @@ from serving.desk import Assignment
 from serving.engine import EngineSettings, ServingEngine, request_models
 from serving.errors import ENGINE_FAILED, RequestRefused, refusal_in
 from serving.folder import Served
+from serving.lanes import Lanes
 from serving.pace import Pace
-from serving.requests import Limits, check_request, parse_body
+from serving.ports import bind_to_node
+from serving.requests import Limits, check_model, check_request, parse_body
 from serving.routes import body_schema, build_app
-from serving.swap import Door, Ticket
+from serving.stream import Stream, error_event, marked
+from serving.swap import Ticket
 
 logger = logging.getLogger(__name__)
 
@@ -50,12 +52,13 @@ class PolicyReplica:
 
     # Serve awaits the constructor, so that the engine lives in Serve's event loop.
     _assigned: Assignment
-    _engine: ServingEngine
-    _door: Door
+    _lanes: Lanes
     _pace: Pace
     _limits: Limits
     _following: asyncio.Task[None]
+    _adding: asyncio.Task[None] | None
     _facts: dict[str, Any]
+    _started: dict[str, float]
     _routes: FastAPI
 
     async def __init__(  # type: ignore[misc]
@@ -66,40 +69,43 @@ class PolicyReplica:
         desk: str | None,
         load_timeout: float,
     ) -> None:
+        self._started = {"process": psutil.Process().create_time(), "imports": time.time()}
         self._config = ServeConfig.model_validate(config)
         self._settings, self._keys, self._load_timeout = settings, keys, load_timeout
         self._id = serve.get_replica_context().replica_tag
+        bind_to_node()
         self._desk = DeskContact(desk)
-        self._broken = ""
         self._exported = Telemetry("endpoint", settings.name)
         assigned: Assignment = await self._desk.ask(_JOIN_S, "join", self._id)
-        self._engine = await ServingEngine.start(Path(assigned.folder), settings, self._config)
+        engine = await ServingEngine.start(Path(assigned.folder), settings, self._config)
+        self._started["engine"] = time.time()
         # Unproven until here, and there may be a newer one already: not ready before it has the one that is wanted.
         while True:
-            error = await self._engine.load(Path(assigned.folder), assigned.manifest, load_timeout)
+            error = await engine.load(Path(assigned.folder), assigned.manifest, load_timeout)
             self._assigned = assigned
+            self._lanes = Lanes(engine, self._config, load_timeout, error)
             await self._report(error, within=_JOIN_S)
             newest: Assignment = await self._desk.ask(_JOIN_S, "join", self._id)
             if newest.manifest == assigned.manifest:
                 break
             assigned = newest
         self._pace = Pace(self._config.stream_interval, self._config.chunk_ms / 1000)
-        self._door = Door(assigned.manifest.version, self._config.max_concurrent)
         self._limits = Limits(
             (settings.name,),
-            self._config.max_tokens,
+            min(self._config.max_tokens, settings.max_length),
             self._config.max_sequences,
             settings.max_length,
-            self._engine.vocabulary,
+            engine.vocabulary,
         )
         self._following = asyncio.create_task(self._follow())
+        self._adding = asyncio.create_task(self._add_spare()) if self._config.spare_engine else None
 
     # --- weights --------------------------------------------------------------------------------------------------
 
     async def _report(
         self, probe_error: float, refused: Served | None = None, reason: str = "", within: float = _DESK_S
     ) -> None:
-        manifest = self._engine.manifest
+        manifest = self._lanes.manifest
         assert manifest is not None, "reports follow a load that was proven"
         self._show_version(manifest.version)
         self._facts = {
@@ -107,12 +113,13 @@ class PolicyReplica:
             "checksum": manifest.checksum,
             "probe_error": probe_error,
             "pid": os.getpid(),
+            "started": self._started,  # Unix seconds at the end of each part of the start
         }
         await self._desk.ask(within, "report", self._id, self._facts, refused, reason)
 
     async def _follow(self) -> None:
         """Ask the desk for the version to serve, for ever; the desk being away is no reason to stop serving."""
-        while True:
+        while not self._lanes.broken:
             try:
                 wanted: Assignment | None = await self._desk.ask(
                     _DESK_S, "next", self._id, self._facts, self._assigned.generation
@@ -122,7 +129,7 @@ class PolicyReplica:
             except asyncio.CancelledError:
                 raise
             except Exception as error:
-                logger.warning("serving on as before: %s", error)
+                logger.warning("%s: %s", "broken" if self._lanes.broken else "serving as before", error)
                 await asyncio.sleep(_AGAIN_S)
 
     async def _take(self, wanted: Assignment) -> None:
@@ -130,37 +137,26 @@ class PolicyReplica:
             self._assigned = wanted
             self._show_version(wanted.manifest.version)  # a canary may have become the current version
             return
-        refused: Served | None = None
-        reason = ""
-        async with self._door.shut(self._config.drain_s) as still_inside:
-            try:
-                error = await self._load(wanted)
-                self._assigned = wanted
-                self._door.version = wanted.manifest.version
-            except Exception as failure:
-                refused = Served(wanted.manifest.version, wanted.manifest.checksum)
-                reason = f"v{wanted.manifest.version}: {failure or type(failure).__name__}"
-                error = await self._go_back(reason)
-        self._swapped(wanted, "loaded" if refused is None else "given up")
+        error, reason = await self._lanes.replace(wanted, self._assigned)
+        refused = Served(wanted.manifest.version, wanted.manifest.checksum) if reason else None
         if refused is None:
-            logger.info("v%d is in, %d requests span it", wanted.manifest.version, still_inside)
+            self._assigned = wanted
+        self._swapped(wanted, "loaded" if refused is None else "given up")
         # With the door open: a desk that is away must not keep requests waiting.
         await self._report(error, refused, reason)
 
-    async def _load(self, assigned: Assignment) -> float:
-        version = assigned.manifest.version
-        # Marked before the engine goes on: a token of the new weights must never be sent under the old name alone.
-        return await self._engine.load(
-            Path(assigned.folder), assigned.manifest, self._load_timeout, lambda: self._door.mark(version)
-        )
-
-    async def _go_back(self, reason: str) -> float:
+    async def _add_spare(self) -> None:
+        """A second engine, beside requests and swaps: until it is there, swaps are in place."""
         try:
-            return await self._load(self._assigned)
-        except Exception as second:
-            # Serve replaces this replica; what it answers until then would come from unknown weights.
-            self._broken = f"{reason}; and going back failed: {second}"
+            folder = Path(self._assigned.folder)
+            engine = await ServingEngine.start(folder, self._settings, self._config)
+            await engine.load(folder, self._assigned.manifest, self._load_timeout)
+        except asyncio.CancelledError:
             raise
+        except Exception:
+            logger.exception("the spare engine does not start; weights are replaced in place")
+            return
+        self._lanes.add_spare(engine)
 
     def _swapped(self, wanted: Assignment, outcome: str) -> None:
         version = f"v{wanted.manifest.version}"
@@ -168,21 +164,18 @@ class PolicyReplica:
 
     async def check_health(self) -> None:
         """Called by Serve; raising has the replica replaced."""
-        if self._broken:
-            raise RuntimeError(self._broken)
+        await self._lanes.check()
         if self._following.done():
             raise RuntimeError("the replica no longer follows the desk")
-        await self._engine.check()
 
     async def __del__(self) -> None:
         if hasattr(self, "_exported"):
             self._exported.close()
-        following = getattr(self, "_following", None)
-        if following is not None:
-            following.cancel()
-        engine = getattr(self, "_engine", None)
-        if engine is not None:
-            engine.close()
+        for task in (getattr(self, "_following", None), getattr(self, "_adding", None)):
+            if task is not None:
+                task.cancel()
+        if hasattr(self, "_lanes"):
+            self._lanes.close()
 
     # --- HTTP -----------------------------------------------------------------------------------------------------
 
@@ -190,7 +183,14 @@ class PolicyReplica:
         """The routes; called by Serve after the constructor."""
         answers = {"chat": self._guarded(self._chat), "completions": self._guarded(self._completions)}
         bodies = {kind: body_schema(kind, model, self._limits) for kind, model in request_models().items()}
-        self._routes = build_app(self._guarded(self._health), self._guarded(self._models), answers, bodies)
+        self._routes = build_app(
+            self._guarded(self._health),
+            self._guarded(self._models),
+            self._guarded(self._model),
+            answers,
+            bodies,
+            self._config.cors_origins,
+        )
         return self._routes
 
     async def openapi(self) -> dict[str, Any]:
@@ -202,32 +202,43 @@ class PolicyReplica:
             try:
                 return await work(request)
             except asyncio.CancelledError:
-                self._count(f"v{self._door.version}", 499)
+                self._count(f"v{self._lanes.version}", 499)
                 raise
             except RequestRefused as refused:
-                self._count(f"v{self._door.version}", refused.status)
+                self._count(f"v{self._lanes.version}", refused.status)
                 return self._refusal(refused)
             except Exception:
                 logger.exception("a request failed")
-                self._count(f"v{self._door.version}", 500)
+                self._count(f"v{self._lanes.version}", 500)
                 return self._refusal(RequestRefused(500, "internal error; the replica's log has it"))
 
         return endpoint
 
     def _refusal(self, refused: RequestRefused) -> Response:
-        headers = {**refused.headers, "x-isogloss-version": f"v{self._door.version}"}
+        headers = {**refused.headers, "x-isogloss-version": f"v{self._lanes.version}"}
         return JSONResponse(refused.body(), refused.status, headers)
 
     async def _health(self, _request: Request) -> Response:
-        manifest = self._engine.manifest
-        version = f"v{self._door.version}"
-        if self._broken or manifest is None:
+        manifest = self._lanes.manifest
+        version = f"v{self._lanes.version}"
+        if self._lanes.broken or manifest is None:
             return JSONResponse({"status": "not ready", "version": version}, 503)
         return JSONResponse({"status": "ok", "version": version, "checksum": manifest.checksum})
 
     async def _models(self, request: Request) -> Response:
         check_key(request.headers.get("authorization"), self._keys)
-        card = {
+        return self._shown({"object": "list", "data": [self._card()]})
+
+    async def _model(self, request: Request) -> Response:
+        check_key(request.headers.get("authorization"), self._keys)
+        check_model(request.path_params["model"], self._limits)
+        return self._shown(self._card())
+
+    def _shown(self, found: dict[str, Any]) -> Response:
+        return JSONResponse(found, headers={"x-isogloss-version": f"v{self._lanes.version}"})
+
+    def _card(self) -> dict[str, Any]:
+        return {
             "id": self._settings.name,
             "object": "model",
             "created": int(self._assigned.promoted_at),
@@ -235,9 +246,6 @@ class PolicyReplica:
             "max_model_len": self._settings.max_length,
             "isogloss": {"current": self._assigned.current, "canary": self._assigned.canary},
         }
-        return JSONResponse(
-            {"object": "list", "data": [card]}, headers={"x-isogloss-version": f"v{self._door.version}"}
-        )
 
     async def _chat(self, request: Request) -> Response:
         return await self._answer("chat", request)
@@ -254,20 +262,21 @@ class PolicyReplica:
         ticket: Ticket | None = None
         try:
             async with asyncio.timeout_at(deadline):
-                ticket = await self._door.admit()
-                if self._broken:
-                    raise RequestRefused(503, "this replica is being replaced; try again", headers={"Retry-After": "5"})
+                engine, ticket = await self._lanes.admit()
+                _refuse_if_broken(ticket)
                 if body.get("stream"):
-                    body.setdefault("stream_interval", self._pace.tokens(self._door.inside - 1))
-                reply = await self._engine.answer(kind, body)
+                    body.setdefault("stream_interval", self._pace.tokens(self._lanes.inside - 1))
+                reply = await engine.answer(kind, body)
+                _refuse_if_broken(ticket)
                 if isinstance(reply, str):
                     versions = ticket.versions
                     ticket.status = 200
                     self._done(ticket, begun)
                     headers = {"x-isogloss-version": versions}
-                    return Response(_marked(reply, versions), 200, headers, "application/json")
+                    return Response(marked(reply, versions), 200, headers, "application/json")
                 stream = reply
                 first = await anext(stream)  # before the status is sent: what fails at once gets its own
+                _refuse_if_broken(ticket)
                 if (refused := refusal_in(first)) is not None:
                     raise refused
         except TimeoutError:
@@ -280,7 +289,7 @@ class PolicyReplica:
             raise
         held = ticket
         events = self._events(first, stream, held, deadline, body["stream_interval"] / body.get("n", 1))
-        return _Stream(events, {"x-isogloss-version": held.versions}, lambda: self._done(held, begun))
+        return Stream(events, {"x-isogloss-version": held.versions}, lambda: self._done(held, begun))
 
     async def _body(self, request: Request, deadline: float) -> bytes:
         limit = self._config.max_body_kb * 1024
@@ -315,11 +324,11 @@ class PolicyReplica:
         event, begun, count = first, time.monotonic(), 0
         while True:
             count += 1
-            if (refused := refusal_in(event)) is not None:
+            if (refused := _replaced() if ticket.broken else refusal_in(event)) is not None:
                 ticket.status = refused.status
-                yield _error_event(refused)
+                yield error_event(refused)
                 return
-            yield "data: " + _marked(event[6:], ticket.versions) if event.startswith("data: {") else event
+            yield "data: " + marked(event[6:], ticket.versions) if event.startswith("data: {") else event
             try:
                 async with asyncio.timeout_at(deadline):
                     event = await anext(rest)
@@ -329,12 +338,12 @@ class PolicyReplica:
                 return
             except TimeoutError:
                 ticket.status = 504
-                yield _error_event(self._too_slow())
+                yield error_event(self._too_slow())
                 return
             except Exception:
                 logger.exception("a stream failed")
                 ticket.status = 500
-                yield _error_event(RequestRefused(500, ENGINE_FAILED))
+                yield error_event(RequestRefused(500, ENGINE_FAILED))
                 return
 
     def _too_slow(self) -> RequestRefused:
@@ -342,7 +351,7 @@ class PolicyReplica:
         return RequestRefused(504, f"not answered within {seconds:g} s (serve.request_timeout_s); ask for fewer tokens")
 
     def _done(self, ticket: Ticket, begun: float, count: bool = True) -> None:
-        self._door.leave(ticket)
+        ticket.leave()
         if count:
             self._count(ticket.versions, ticket.status)
         self._exported.observe("isogloss_serve_request_seconds", time.monotonic() - begun, version=ticket.versions)
@@ -357,29 +366,13 @@ class PolicyReplica:
         self._exported.set("isogloss_served_version", version, replica=self._id, role=role)
 
 
-class _Stream(StreamingResponse):
-    """A streamed reply that says when it is over, also when the caller went away before it began."""
-
-    def __init__(self, events: AsyncIterator[str], headers: dict[str, str], over: Callable[[], None]) -> None:
-        super().__init__(events, 200, headers, "text/event-stream")
-        self._events, self._over = events, over
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._over()
-            with contextlib.suppress(Exception):
-                await self._events.aclose()  # type: ignore[attr-defined]  # a generator: ends the request in the engine
+def _replaced() -> RequestRefused:
+    return RequestRefused(503, "this replica is being replaced; send the request again", headers={"Retry-After": "5"})
 
 
-def _marked(reply: str, versions: str) -> str:
-    """A JSON object with the versions put in front."""
-    return '{"isogloss":{"version":"' + versions + '"},' + reply[1:]
-
-
-def _error_event(refused: RequestRefused) -> str:
-    return "data: " + JSONResponse(refused.body()).body.decode() + "\n\ndata: [DONE]\n\n"  # type: ignore[union-attr]
+def _refuse_if_broken(ticket: Ticket) -> None:
+    if ticket.broken:
+        raise _replaced()
 
 
 PolicyReplicaApp = serve.ingress()(PolicyReplica)

@@ -1,7 +1,8 @@
 """What a request may ask for: checked before vLLM sees it.
 
 vLLM's own request types take some eighty fields, several of which load code, reach other machines or end the engine
-when they are wrong (token ids out of range, chat templates). Only the fields below get through.
+when they are wrong (token ids out of range, chat templates). Only the fields below get through. Fields that clients
+send as a matter of course and that change nothing about the answer (``NEUTRAL``) are taken and dropped.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from serving.errors import RequestRefused
+from serving.messages import plain_messages
 
 _COMMON = frozenset(
     {"model", "n", "seed", "temperature", "top_p", "top_k", "min_p", "max_tokens", "stop", "stream", "stream_options"}
@@ -22,6 +24,32 @@ FIELDS = {
     "chat": _COMMON | {"messages", "max_completion_tokens", "top_logprobs", "response_format"},
     "completions": _COMMON | {"prompt", "echo"},
 }
+# JSON schema of the values without effect: other values of these fields mean something that is not served here.
+_LABEL = {"type": "string"}
+_COMMON_NEUTRAL: dict[str, dict[str, Any]] = {
+    "metadata": {"type": "object"},  # for a list of stored completions, which is not kept here
+    "store": {"type": "boolean"},
+    "safety_identifier": _LABEL,
+    "prompt_cache_key": _LABEL,  # prefixes are cached by what they are
+    "prompt_cache_retention": _LABEL,
+    "service_tier": {"enum": ["auto", "default"]},
+}
+NEUTRAL: dict[str, dict[str, dict[str, Any]]] = {
+    "chat": {
+        **_COMMON_NEUTRAL,
+        "tools": {"enum": [[]]},
+        "functions": {"enum": [[]]},
+        "tool_choice": {"enum": ["none", "auto"]},
+        "function_call": {"enum": ["none", "auto"]},
+        "parallel_tool_calls": {"type": "boolean"},
+        "modalities": {"enum": [["text"]]},
+        "reasoning_effort": {"enum": ["none"]},
+        "verbosity": {"enum": ["medium"]},
+    },
+    "completions": {**_COMMON_NEUTRAL, "best_of": {"enum": [1]}, "suffix": {"enum": [""]}},
+}
+_TOOL_FIELDS = ("tools", "functions", "tool_choice", "function_call")
+_KINDS: dict[str, type] = {"object": dict, "boolean": bool, "string": str}
 _INT32 = 2**31 - 1
 NUMBERS = {
     "temperature": (0.0, 2.0),
@@ -47,7 +75,7 @@ class Limits:
 
     Attributes:
         names: Names under which the model is known.
-        max_tokens: Longest completion, and the default.
+        max_tokens: Longest completion. What names none gets what is left of ``max_length``, and no more than this.
         max_sequences: Prompts times ``n``.
         max_length: Tokens of prompt and completion together.
         vocabulary: Token ids are below this.
@@ -122,13 +150,11 @@ def check_request(kind: str, body: dict[str, Any], limits: Limits) -> dict[str, 
     """
     # OpenAI's clients leave out what is not set, others send null.
     request = {name: value for name, value in body.items() if value is not None}
+    _drop_neutral(kind, request)
     unknown = sorted(set(request) - FIELDS[kind])
     if unknown:
         raise RequestRefused(400, f"not supported here: {', '.join(unknown)[:200]}", unknown[0][:80])
-    model = request.get("model", limits.names[0])
-    if not isinstance(model, str) or model not in limits.names:
-        raise RequestRefused(404, f"the model {str(model)[:100]!r} does not exist; served: {', '.join(limits.names)}",
-                             "model")  # fmt: skip
+    check_model(request.get("model", limits.names[0]), limits)
     _check_numbers(kind, request)
     if LOGPROBS[kind] in request:
         _integer(request, LOGPROBS[kind], 0, MAX_LOGPROBS)
@@ -137,16 +163,46 @@ def check_request(kind: str, body: dict[str, Any], limits: Limits) -> dict[str, 
     for name in tokens:
         _integer(request, name, 1, limits.max_tokens)
     n = _integer(request, "n", 1, limits.max_sequences) if "n" in request else 1
-    sequences = n * (_prompts(request, limits) if kind == "completions" else _messages(request))
+    if kind == "chat":
+        request["messages"] = plain_messages(request.get("messages"))
+    sequences = n * (_prompts(request, limits) if kind == "completions" else 1)
     if sequences > limits.max_sequences:
         raise RequestRefused(
             400, f"{sequences} completions were asked for, at most {limits.max_sequences} are made at once", "n"
         )
-    if not tokens:
-        request["max_tokens"] = limits.max_tokens
     if request.get("response_format", {"type": "text"}) != {"type": "text"}:
         raise RequestRefused(400, "only response_format {'type': 'text'} is supported", "response_format")
     return {**request, "model": limits.names[0]}
+
+
+def check_model(model: Any, limits: Limits) -> None:
+    """Whether a model of that name is served.
+
+    Raises:
+        RequestRefused: 404.
+    """
+    if not isinstance(model, str) or model not in limits.names:
+        raise RequestRefused(404, f"the model {str(model)[:100]!r} does not exist; served: {', '.join(limits.names)}",
+                             "model")  # fmt: skip
+
+
+def _drop_neutral(kind: str, request: dict[str, Any]) -> None:
+    for name, schema in NEUTRAL[kind].items():
+        if name not in request:
+            continue
+        value = request.pop(name)
+        # By type as well: to Python true is 1.
+        if "enum" in schema:
+            neutral = any(type(value) is type(one) and value == one for one in schema["enum"])
+        else:
+            neutral = isinstance(value, _KINDS[schema["type"]])
+        if not neutral and name in _TOOL_FIELDS:
+            raise RequestRefused(400, f"{name}: tools are not supported here; send the request without them", name)
+        if not neutral:
+            takes = " or ".join(map(str, schema.get("enum", (f"a JSON {schema.get('type')}",))))
+            raise RequestRefused(
+                400, f"{name}: only {takes or repr('')} is supported here, which changes nothing", name
+            )
 
 
 def _integer(request: dict[str, Any], name: str, low: int, high: int) -> int:
@@ -178,20 +234,6 @@ def _check_stop(request: dict[str, Any]) -> None:
         raise RequestRefused(400, "stop must be a text or a list of texts, none of them empty", "stop")
     if len(stops) > MAX_STOPS:
         raise RequestRefused(400, f"at most {MAX_STOPS} stop texts are taken", "stop")
-
-
-def _messages(request: dict[str, Any]) -> int:
-    messages = request.get("messages")
-    if not isinstance(messages, list) or not messages:
-        raise RequestRefused(400, "messages must be a list with at least one message", "messages")
-    for message in messages:
-        if not isinstance(message, dict) or not {"role", "content"} >= set(message):
-            raise RequestRefused(400, "a message has the fields role and content", "messages")
-        if message.get("role") not in ("system", "user", "assistant") or not isinstance(message.get("content"), str):
-            raise RequestRefused(
-                400, "a message's role is system, user or assistant, and its content is a text", "messages"
-            )
-    return 1
 
 
 def _prompts(request: dict[str, Any], limits: Limits) -> int:

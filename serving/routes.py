@@ -7,30 +7,43 @@ endpoint's limits. It has no route of its own (an endpoint shows nothing without
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from serving.errors import error_body
-from serving.requests import ABOVE, FIELDS, LOGPROBS, MAX_LOGPROBS, MAX_STOPS, NUMBERS, WHOLE, Limits
+from serving.messages import MAX_NAME, ROLES
+from serving.requests import ABOVE, FIELDS, LOGPROBS, MAX_LOGPROBS, MAX_STOPS, NEUTRAL, NUMBERS, WHOLE, Limits
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
+_ONE_MODEL = {
+    "parameters": [{"name": "model", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}]
+}
+
 
 def build_app(
-    health: Endpoint, models: Endpoint, answers: dict[str, Endpoint], bodies: dict[str, dict[str, Any]]
+    health: Endpoint,
+    models: Endpoint,
+    model: Endpoint,
+    answers: dict[str, Endpoint],
+    bodies: dict[str, dict[str, Any]],
+    cors_origins: Sequence[str] = (),
 ) -> FastAPI:
     """The application.
 
     Args:
         health: Of ``GET /health``, without a key.
         models: Of ``GET /v1/models``.
+        model: Of ``GET /v1/models/NAME``.
         answers: Of the routes that generate, by kind: "chat" and "completions".
         bodies: ``body_schema`` of each kind. Bodies are checked by the endpoints, not by FastAPI.
+        cors_origins: Whose pages may call from a browser; ``*`` any.
     """
     app = FastAPI(
         title="isogloss",
@@ -41,9 +54,22 @@ def build_app(
     for path, name, endpoint in (("/health", "health", health), ("/v1/models", "models", models)):
         app.add_api_route(path, endpoint, methods=["GET"], response_model=None, name=name)
         app.add_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
+    app.add_api_route(
+        "/v1/models/{model:path}", model, methods=["GET"], response_model=None, name="model", openapi_extra=_ONE_MODEL
+    )
+    app.add_route("/v1/models/{model:path}", model, methods=["HEAD"], include_in_schema=False)
     for path, kind in (("/v1/chat/completions", "chat"), ("/v1/completions", "completions")):
         body = {"requestBody": {"required": True, "content": {"application/json": {"schema": bodies[kind]}}}}
         app.add_api_route(path, answers[kind], methods=["POST"], response_model=None, name=kind, openapi_extra=body)
+    if cors_origins:
+        # No cookies are read here, so pages never act with a key that is not theirs.
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(cors_origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["x-isogloss-version", "retry-after"],
+        )
     return app
 
 
@@ -52,6 +78,27 @@ async def _http_error(_request: Request, error: Exception) -> Response:
     reason = {404: "there is no such route", 405: "this route has another method"}.get(status, "bad request")
     headers = getattr(error, "headers", None)
     return JSONResponse(error_body(status, reason), status, headers)
+
+
+_PART = {
+    "type": "object",
+    "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
+    "required": ["type", "text"],
+    "additionalProperties": False,
+}
+_MESSAGE = {
+    "type": "object",
+    "properties": {
+        "role": {"enum": sorted(ROLES)},
+        "content": {"anyOf": [{"type": "string"}, {"type": "array", "items": _PART}]},
+        "name": {"type": "string", "maxLength": MAX_NAME},
+        # What a reply has, and what this endpoint's replies have in it.
+        **{name: {"type": "null"} for name in ("refusal", "audio", "function_call", "reasoning")},
+        **{name: {"enum": [None, []]} for name in ("annotations", "tool_calls")},
+    },
+    "required": ["role", "content"],
+    "additionalProperties": False,
+}
 
 
 def body_schema(kind: str, model: dict[str, Any], limits: Limits) -> dict[str, Any]:
@@ -68,11 +115,15 @@ def body_schema(kind: str, model: dict[str, Any], limits: Limits) -> dict[str, A
         KeyError: vLLM's model has not all the fields that get through.
     """
     own = _own(kind, limits)
+    neutral = {name: _or_null(schema) for name, schema in NEUTRAL[kind].items()}
     fields = {name: own.get(name) or _whole(model["properties"][name], model) for name in sorted(FIELDS[kind])}
     needed = "messages" if kind == "chat" else "prompt"
     return {
         "type": "object",
-        "properties": {name: found if name == needed else _or_null(found) for name, found in fields.items()},
+        "properties": {
+            **neutral,
+            **{name: found if name == needed else _or_null(found) for name, found in fields.items()},
+        },
         "required": [needed],
         "additionalProperties": False,
     }
@@ -82,12 +133,6 @@ def _own(kind: str, limits: Limits) -> dict[str, dict[str, Any]]:
     text = {"type": "string", "minLength": 1}
     ids = {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0, "maximum": limits.vocabulary - 1}}
     several = {"type": "array", "minItems": 1, "maxItems": limits.max_sequences}
-    message = {
-        "type": "object",
-        "properties": {"role": {"enum": ["system", "user", "assistant"]}, "content": {"type": "string"}},
-        "required": ["role", "content"],
-        "additionalProperties": False,
-    }
     bounds = {**NUMBERS, **WHOLE, "n": (1, limits.max_sequences), LOGPROBS[kind]: (0, MAX_LOGPROBS)}
     bounds |= dict.fromkeys(("max_tokens", "max_completion_tokens"), (1, limits.max_tokens))
     numbers = {
@@ -102,7 +147,7 @@ def _own(kind: str, limits: Limits) -> dict[str, dict[str, Any]]:
         **numbers,
         "model": {"enum": list(limits.names)},
         "stop": {"anyOf": [text, {"type": "array", "items": text, "maxItems": MAX_STOPS}]},
-        "messages": {"type": "array", "minItems": 1, "items": message},
+        "messages": {"type": "array", "minItems": 1, "items": _MESSAGE},
         "prompt": {"anyOf": [text, {**several, "items": text}, ids, {**several, "items": ids}]},
         "response_format": {"const": {"type": "text"}},
         "logit_bias": {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator
 
 from serving.errors import RequestRefused
@@ -18,9 +17,19 @@ class Ticket:
         status: HTTP status that it ended with; 499 as long as it has not, which is what stays if the caller leaves.
     """
 
-    def __init__(self, version: int) -> None:
+    def __init__(self, version: int, door: Door) -> None:
         self.seen = [version]
         self.status = 499
+        self._door = door
+
+    @property
+    def broken(self) -> bool:
+        """Whether nobody knows any longer which weights would answer."""
+        return self._door.broken
+
+    def leave(self) -> None:
+        """The request is over, well or badly."""
+        self._door.leave(self)
 
     @property
     def versions(self) -> str:
@@ -41,6 +50,7 @@ class Door:
 
     def __init__(self, version: int, capacity: int) -> None:
         self.version = version
+        self.broken = False
         self._capacity = capacity
         self._inside: set[Ticket] = set()
         self._waiting = 0
@@ -48,7 +58,6 @@ class Door:
         self._open.set()
         self._empty = asyncio.Event()
         self._empty.set()
-        self.shut_seconds: list[float] = []
 
     @property
     def inside(self) -> int:
@@ -68,16 +77,19 @@ class Door:
         finally:
             self.leave(ticket)
 
-    async def admit(self) -> Ticket:
+    async def admit(self, elsewhere: int = 0) -> Ticket:
         """Wait until the door is open and go in; every ticket must be given to ``leave``.
+
+        Args:
+            elsewhere: Requests that count as well, behind another door of the same replica.
 
         Raises:
             RequestRefused: 429, too many are here.
         """
-        if self.inside + self._waiting >= self._capacity:
+        if self.inside + self._waiting + elsewhere >= self._capacity:
             raise RequestRefused(
                 429,
-                f"{self._capacity} requests are in hand already; try again in a second",
+                f"{self._capacity} requests are being answered already; try again in a second",
                 headers={"Retry-After": "1"},
             )
         self._waiting += 1
@@ -86,7 +98,7 @@ class Door:
                 await self._open.wait()
         finally:
             self._waiting -= 1
-        ticket = Ticket(self.version)
+        ticket = Ticket(self.version, self)
         self._inside.add(ticket)
         self._empty.clear()
         return ticket
@@ -107,7 +119,6 @@ class Door:
         Yields:
             How many are still inside after it.
         """
-        begun = time.monotonic()
         self._open.clear()
         try:
             with contextlib.suppress(TimeoutError):
@@ -115,9 +126,9 @@ class Door:
             yield self.inside
         finally:
             self._open.set()
-            self.shut_seconds.append(time.monotonic() - begun)
 
     def mark(self, version: int) -> None:
-        """The engine is frozen and goes on with ``version``: marks those that are inside."""
+        """The engine is frozen and continues with ``version``: marks those inside that saw another one last."""
         for ticket in self._inside:
-            ticket.seen.append(version)
+            if ticket.seen[-1] != version:
+                ticket.seen.append(version)

@@ -90,6 +90,19 @@ class Replica(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    def do_POST(self) -> None:
+        if int(self.headers["Content-Length"]) > 262_144:  # before the body, as a replica does
+            self._plain(413, "application/json", b'{"error": {"code": 413}}')
+        else:
+            self._plain(int(self.path[1:]), "text/plain; charset=utf-8", b"Path not found")
+
+    def _plain(self, status: int, kind: str, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
     def log_message(self, *_: object) -> None:
         pass
 
@@ -103,7 +116,7 @@ def running(folder: Path, config: str) -> Iterator[int]:
     for status in REPLIES:
         (folder / f"isogloss-{status}.http").write_bytes(error_reply(status))
     text = narrowed(config.replace("8919", str(port)).format(folder=folder), folder)
-    (folder / "haproxy.cfg").write_text(text.replace("http-request 60s", "http-request 1s"))
+    (folder / "haproxy.cfg").write_text(text.replace(" 60s", " 1s"))
     with subprocess.Popen([get_haproxy_binary(), "-db", "-f", folder / "haproxy.cfg"]) as process:
         try:
             deadline = time.monotonic() + 20
@@ -156,6 +169,14 @@ def test_what_a_replica_would_stumble_over_never_reaches_it(tmp_path: Path) -> N
             ):
                 status, reply = exchange(port, request)
                 assert (status, reply["error"]["code"]) == (expected, expected), request[:40]
+            # Lengths that no buffer holds are refused by what they say, with nothing sent.
+            for length in (10**12, 300_000):
+                status, reply = exchange(port, b"POST /200" + end + b"Content-Length: %d\r\n\r\n" % length)
+                assert (status, reply["error"]["code"]) == (413, 413)
+            # What Serve's Python proxy says where there is no replica, and once the application is gone.
+            for path, expected in ((b"/404", 503), (b"/503", 503), (b"/500", 500), (b"/408", 408)):
+                status, reply = exchange(port, b"POST " + path + end + b"Content-Length: 2\r\n\r\n{}")
+                assert (status, reply["error"]["code"]) == (expected, expected), path
     finally:
         replica.shutdown()
         replica.server_close()
