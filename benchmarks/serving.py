@@ -147,13 +147,11 @@ def streamed_route(session: aiohttp.ClientSession, url: str, interval: int | Non
 
 @contextlib.contextmanager
 def endpoint_of(versions: list[Path], config: ServeConfig) -> Iterator[tuple[Endpoint, ServingFolder]]:
-    """An endpoint of a fresh cluster; version 0 is current, the others are kept."""
+    """An endpoint of a fresh cluster; version 0, the first, is current."""
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         folder = ServingFolder(root)
-        for version, model in reversed(list(enumerate(versions))):
-            served = folder.add(model, describe(model, version))
-        folder.promote(served, MEASURED, "benchmark")
+        folder.promote(versions[0], describe(versions[0], 0), MEASURED, "benchmark")
         with start_cluster(ClusterConfig(num_cpus=2), root), serving(folder, config, SETTINGS, 300, 120) as endpoint:
             yield endpoint, folder
 
@@ -220,16 +218,17 @@ async def _load(url: str, over: asyncio.Event, records: list[dict[str, Any]]) ->
             records.append(record)
 
 
-async def swaps(endpoint: Endpoint, folder: ServingFolder, count: int, clients: int) -> None:
+async def swaps(endpoint: Endpoint, folder: ServingFolder, models: list[Path], count: int, clients: int) -> None:
     """Hot swaps under a constant load of streaming clients."""
     over, records, moments = asyncio.Event(), [], []
+    versions = [(model, describe(model, number)) for number, model in enumerate(models)]
     load = [asyncio.create_task(_load(endpoint.url, over, records)) for _ in range(clients)]
     await asyncio.sleep(3)
     for number in range(count):
         version = 1 - number % 2
-        manifest = folder.manifest(version)
+        model, manifest = versions[version]
         begun = time.monotonic()
-        folder.promote(folder.add(folder.version_folder(version), manifest), MEASURED, "benchmark")
+        folder.promote(model, manifest, MEASURED, "benchmark")
         status = await asyncio.to_thread(endpoint.wait_for, version, 60)
         moments.append((begun, time.monotonic()))
         assert all(row["checksum"] == manifest.checksum for row in status["replicas"].values())
@@ -297,7 +296,7 @@ def main() -> None:
         if "swaps" in arguments.parts:
             models = [POLICY, other_version(Path(name) / "other")]
             with endpoint_of(models, serve_config(drain_s=arguments.drain)) as (endpoint, folder):
-                asyncio.run(swaps(endpoint, folder, arguments.swaps, arguments.clients))
+                asyncio.run(swaps(endpoint, folder, models, arguments.swaps, arguments.clients))
         kinds = {
             "tiny": ("1.0 M parameters (embedded world)", lambda: POLICY),
             "large": ("Llama 512 x 8", lambda: random_llama(Path(name) / "large")),

@@ -2,7 +2,7 @@
 
 ``checkpoints/round-0001/`` is a Hugging Face folder that any tool can load (weights, config, tokenizer, chat
 template, generation config), with DeepSpeed's state in ``trainer/``, a trained adapter in ``adapter/`` and
-``state.json`` beside it. It is written as a hidden sibling, flushed to disk, and renamed.
+``state.json`` and ``manifest.json`` beside it. It is written as a hidden sibling, flushed to disk, and renamed.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from torch import Tensor
 
 from configs.errors import UserError
 from learners.lora import ADAPTER_FILE, ADAPTER_FOLDER
+from learners.manifest import WeightsManifest, manifest_from_json
 from learners.weights import checksum
 
 logger = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 CHECKPOINTS = "checkpoints"
 POLICY_LINK = "policy"
 STATE_FILE = "state.json"
+MANIFEST_FILE = "manifest.json"
 TRAINER_FOLDER = "trainer"
 
 # Everything else in a model folder is weights, or was written by us.
@@ -187,6 +189,21 @@ def weights_as_saved(folder: Path, found: str) -> bool:
         return checksum(load_file(adapter)) == state.checksum
     except (OSError, SafetensorError):
         return False
+
+
+def write_manifest(folder: Path, manifest: WeightsManifest) -> None:
+    """Write ``manifest.json``: how an endpoint proves the folder's weights, without loading them first."""
+    (folder / MANIFEST_FILE).write_text(json.dumps(asdict(manifest)) + "\n", encoding="utf-8")
+
+
+def read_manifest(folder: Path, version: int) -> WeightsManifest | None:
+    """Manifest of a checkpoint's weights; None where there is none, or not of this version and of ``state.json``."""
+    try:
+        manifest = manifest_from_json(json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8")))
+        state = read_state(folder)
+    except (OSError, ValueError, TypeError, KeyError, UserError):
+        return None
+    return manifest if (manifest.version, manifest.checksum) == (version, state.checksum) else None
 
 
 def all_checkpoints(run_dir: Path) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,3 +17,16 @@ class WeightsManifest:
     shapes: tuple[tuple[int, ...], ...]
     probe_ids: tuple[int, ...]  # a sequence of token ids, to be fed as they are
     probe_logprob: tuple[float, ...]  # nats, of probe_ids[1:], each given those before it; temperature 1
+
+
+def manifest_from_json(data: dict[str, Any]) -> WeightsManifest:
+    """The inverse of ``asdict``, after a way through JSON."""
+    return WeightsManifest(
+        version=data["version"],
+        checksum=data["checksum"],
+        names=tuple(data["names"]),
+        dtypes=tuple(data["dtypes"]),
+        shapes=tuple(tuple(shape) for shape in data["shapes"]),
+        probe_ids=tuple(data["probe_ids"]),
+        probe_logprob=tuple(data["probe_logprob"]),
+    )

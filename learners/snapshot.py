@@ -23,6 +23,7 @@ from learners.checkpoint import (
     read_state,
     require_disk,
     retire_checkpoints,
+    write_manifest,
     write_state,
 )
 from learners.engine import zero_stage
@@ -99,6 +100,7 @@ def save_round(session: LearnerSession, run_dir: Path, metrics: RoundMetrics, ke
             if session.learner.lora is not None:
                 write_adapter(temporary / ADAPTER_FOLDER, adapter, session.learner.lora, session.model.policy)
             (temporary / METRICS_FILE).write_text(json.dumps(metrics.as_dict()), encoding="utf-8")
+            write_manifest(temporary, merged)
             write_state(temporary, _state(session, metrics, merged, manifest))
     if session.rank == 0:
         point_policy(run_dir, folder)

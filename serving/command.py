@@ -15,13 +15,18 @@ from configs.load import apply_override, load_run_config, validated
 from configs.running import ClusterConfig
 from configs.schema import Config
 from configs.serving import ServeConfig
+from evaluation.suites.sources import longest_context
 from learners.checkpoint import all_checkpoints, checkpoint_folder
-from serving.describe import describe
+from rollout.policy import run_policy
+from serving.describe import describe, described
+from serving.fit import check_length
 from serving.folder import STATUS, STATUS_FRESH_S, ServingFolder, ServingState
 from serving.gate import Verdict
 
 if TYPE_CHECKING:
     from serving.engine import EngineSettings
+
+_LENGTH = 2048  # of a model whose config names no number of positions
 
 
 def run_serve(target: Path, overrides: Sequence[str], state: Path | None) -> None:
@@ -75,16 +80,19 @@ def plan(
     Raises:
         UserError: The target is neither, or an override is wrong.
     """
-    from serving.engine import EngineSettings
     from serving.follow import engine_settings
 
     if (target / "config.yaml").is_file():
         run = load_run(target, overrides)
         folder = ServingFolder(target)
+        settings = engine_settings(run)
+        check_length(run.model.policy, run.serve, settings)
         if folder.read() is None:
             newest = max((int(path.name.removeprefix("round-")) for path in all_checkpoints(target)), default=0)
+            if newest == 0:
+                run_policy(target, run.model.policy)  # refuses where rounds were trained and all of them are gone
             promote_version(target, newest, "the newest when serving began")
-        return run.serve, run.cluster, engine_settings(run), folder
+        return run.serve, run.cluster, settings, folder
     if not (target / "config.json").is_file():
         raise UserError(f"{target}: neither a run folder (config.yaml) nor a model folder (config.json)")
     values: dict[str, Any] = {"serve": {}, "cluster": {}}
@@ -94,17 +102,25 @@ def plan(
     cluster = validated(values["cluster"], ClusterConfig, "overrides", within="cluster")
     name = serve.model_name or target.resolve().name
     folder = ServingFolder(state or Path("runs") / f"serving-{name}")
+    settings = _model_settings(target, name, serve)
+    check_length(target, serve, settings)
     manifest = describe(target, 0)
     known = folder.read()
     if known is None or known.current.checksum != manifest.checksum:
         # Version 0 is this folder's weights; what was served under that number before is another model.
         folder.reset()
-        folder.promote(folder.add(target, manifest), Verdict(True, f"model folder {target}"), "serve")
-    model = json.loads((target / "config.json").read_text(encoding="utf-8"))
+        folder.promote(target, manifest, Verdict(True, f"model folder {target}"), "serve")
+    return serve, cluster, settings, folder
+
+
+def _model_settings(folder: Path, name: str, serve: ServeConfig) -> EngineSettings:
+    from serving.engine import EngineSettings
+
+    length = serve.max_length or longest_context(folder) or _LENGTH  # refuses a config.json that is no JSON object
+    model = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     text = model.get("text_config", model)
     dtype = text.get("dtype") or model.get("dtype") or model.get("torch_dtype") or "float32"
-    length = int(text.get("max_position_embeddings", 2048))
-    return serve, cluster, EngineSettings(name, "float32" if dtype == "float32" else "bfloat16", length, 0), folder
+    return EngineSettings(name, "float32" if dtype == "float32" else "bfloat16", length, 0)
 
 
 def load_run(run: Path, overrides: Sequence[str] = ()) -> Config:
@@ -141,14 +157,14 @@ def promote_version(run: Path, version: int, reason: str, canary: bool = False) 
         manifest = folder.manifest(version)
         model = kept
     elif (model / "config.json").is_file():
-        manifest = describe(model, version)
+        manifest = described(model, version)
     else:
         rounds = ", ".join(path.name.removeprefix("round-") for path in all_checkpoints(run)) or "none"
         raise UserError(
             f"{run}: the checkpoint of v{version} is not there (there are: {rounds}); raise learner.keep_checkpoints "
             "to keep more"
         )
-    return folder.promote(folder.add(model, manifest), Verdict(True, reason), "person", canary)
+    return folder.promote(model, manifest, Verdict(True, reason), "person", canary)
 
 
 def run_promote(run: Path, version: int, canary: bool, timeout: float) -> None:

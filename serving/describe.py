@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
 from configs.errors import UserError
-from learners.checkpoint import STATE_FILE, weights_as_saved
+from learners.checkpoint import STATE_FILE, read_manifest, weights_as_saved
 from learners.logprobs import LogprobModel
 from learners.weights import PROBE_TOKENS, WeightsManifest, checksum, describe_weights
 
@@ -30,6 +30,17 @@ def folder_weights(folder: Path) -> dict[str, torch.Tensor]:
     for file in files:
         weights |= load_file(file)
     return weights
+
+
+def described(folder: Path, version: int) -> WeightsManifest:
+    """The manifest of a checkpoint as its learner wrote it; where there is none, ``describe``.
+
+    The replicas compare it with the weights that they load, so no weights are read here.
+
+    Raises:
+        UserError: As ``describe``.
+    """
+    return read_manifest(Path(folder), version) or describe(folder, version)
 
 
 def describe(folder: Path, version: int) -> WeightsManifest:

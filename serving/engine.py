@@ -52,7 +52,8 @@ class ServingEngine:
     """
 
     def __init__(self, engine: Any, chat: Any, completions: Any, settings: EngineSettings, config: ServeConfig) -> None:
-        self._engine, self._settings, self._max_tokens = engine, settings, config.max_tokens
+        self._engine, self._settings = engine, settings
+        self._max_tokens = min(config.max_tokens, settings.max_length)
         self._handlers = {"chat": chat, "completions": completions}
         self.vocabulary: int = engine.model_config.get_vocab_size()
         self.manifest: WeightsManifest | None = None
@@ -211,7 +212,7 @@ class ServingEngine:
         if task is not None and task.cancelling():
             raise asyncio.CancelledError  # vLLM answers "client disconnected" instead, also where the time was over
         if isinstance(reply, ErrorResponse):
-            if not named and reply.error.param == "max_tokens":
+            if not named and reply.error.message.startswith("max_tokens must be at least 1"):
                 length = self._settings.max_length
                 raise RequestRefused(400, f"the prompt leaves nothing of the length of {length} tokens", "prompt")
             raise RequestRefused(reply.error.code, reply.error.message, reply.error.param)

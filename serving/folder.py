@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
-from learners.manifest import WeightsManifest
+from learners.manifest import WeightsManifest, manifest_from_json
 from serving.gate import Verdict
 
 STATE = "serving.json"
@@ -109,7 +109,7 @@ class ServingFolder:
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise UserError(f"{path}: cannot be read ({error}); promote v{version} again") from None
 
-    def add(self, model: Path, manifest: WeightsManifest) -> Served:
+    def _add(self, model: Path, manifest: WeightsManifest) -> Served:
         """Keep a model folder as a version; nothing happens if it is there already."""
         # It brings torch, seconds that the desk need not take to start.
         from learners.checkpoint import STATE_FILE, TRAINER_FOLDER, complete_or_absent
@@ -118,17 +118,31 @@ class ServingFolder:
         if not (folder / MANIFEST).is_file() or self.manifest(manifest.version).checksum != manifest.checksum:
             shutil.rmtree(folder, ignore_errors=True)
             with complete_or_absent(folder) as temporary:
-                for source in sorted(Path(model).resolve().iterdir()):
-                    if source.is_file() and source.name not in (STATE_FILE, MANIFEST) and source.name != TRAINER_FOLDER:
+                for source in _files(model):
+                    if source.name not in (STATE_FILE, MANIFEST, TRAINER_FOLDER):
                         _link(source.resolve(), temporary / source.name)
                 text = json.dumps(asdict(manifest)) + "\n"
                 (temporary / MANIFEST).write_text(text, encoding="utf-8")
         return Served(manifest.version, manifest.checksum)
 
-    def promote(self, served: Served, verdict: Verdict, asked_by: str, canary: bool = False) -> ServingState:
-        """Make a version that was added the current one, or the canary."""
+    def promote(
+        self, model: Path, manifest: WeightsManifest, verdict: Verdict, asked_by: str, canary: bool = False
+    ) -> ServingState:
+        """Keep a model folder as a version, and make it the current one or the canary.
+
+        Args:
+            model: Folder of the version's weights; not read if they are kept here already.
+            manifest: Of those weights, with the version's number.
+            verdict: Why it may be served.
+            asked_by: For the record.
+            canary: Serve it by a share of the replicas only.
+
+        Raises:
+            UserError: The model folder is gone.
+        """
         with self._lock():
-            before = state = self.read()
+            state = self.read()
+            served = self._add(model, manifest)
             if state is None:
                 state = ServingState(1, served)
             elif canary and served != state.current:
@@ -141,8 +155,6 @@ class ServingFolder:
                 state = ServingState(state.generation + 1, served, None, kept)
             self._write(state)
             self._record("canary" if canary and state.canary == served else "promoted", served, verdict, asked_by)
-            for version in _kept(before) - _kept(state):
-                shutil.rmtree(self.version_folder(version), ignore_errors=True)
         return state
 
     def rollback(self, asked_by: str) -> ServingState:
@@ -203,6 +215,11 @@ class ServingFolder:
 
     def _write(self, state: ServingState) -> None:
         write_json(self.path / STATE, state.to_json())
+        # All versions come and go under the lock, so that what the state does not name is of no use to anybody.
+        named = {self.version_folder(row.version) for row in (state.current, state.canary, *state.previous) if row}
+        for folder in (self.path / "serving").glob("*"):
+            if folder not in named:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _record(self, event: str, served: Served, verdict: Verdict, asked_by: str) -> None:
         row = {"time": time.time(), "event": event, **asdict(served), **asdict(verdict), "asked_by": asked_by}
@@ -213,26 +230,17 @@ class ServingFolder:
     def _lock(self) -> Iterator[None]:
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / ".serving.lock").open("w", encoding="utf-8") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # held for milliseconds
+            fcntl.flock(file, fcntl.LOCK_EX)  # held for milliseconds, or for a copy where files cannot be linked
             yield
 
 
-def _kept(state: ServingState | None) -> set[int]:
-    rows = () if state is None else (state.current, state.canary, *state.previous)
-    return {row.version for row in rows if row is not None}
-
-
-def manifest_from_json(data: dict[str, Any]) -> WeightsManifest:
-    """The inverse of ``asdict``, after a way through JSON."""
-    return WeightsManifest(
-        version=data["version"],
-        checksum=data["checksum"],
-        names=tuple(data["names"]),
-        dtypes=tuple(data["dtypes"]),
-        shapes=tuple(tuple(shape) for shape in data["shapes"]),
-        probe_ids=tuple(data["probe_ids"]),
-        probe_logprob=tuple(data["probe_logprob"]),
-    )
+def _files(model: Path) -> list[Path]:
+    try:
+        return sorted(path for path in Path(model).resolve().iterdir() if path.is_file())
+    except OSError as error:
+        raise UserError(
+            f"{model}: cannot be read ({error.strerror}); promote a version whose folder is there"
+        ) from None
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

@@ -12,8 +12,9 @@ from configs.schema import Config
 from evaluation.heldout import HeldoutResult
 from learners.weights import WeightsManifest
 from serving.app import Endpoint, serving
-from serving.describe import describe
+from serving.describe import described
 from serving.engine import EngineSettings
+from serving.fit import check_length
 from serving.folder import Served, ServingFolder
 from serving.gate import Verdict, judge
 
@@ -23,7 +24,7 @@ Offer = Callable[[int, WeightsManifest | None, dict[int, Any]], Offered | None]
 def engine_settings(config: Config) -> EngineSettings:
     """What the engines of a run's endpoint are made of."""
     name = config.serve.model_name or config.run.name
-    return EngineSettings(name, config.model.dtype, config.model.max_length, config.run.seed)
+    return EngineSettings(name, config.model.dtype, config.serve.max_length or config.model.max_length, config.run.seed)
 
 
 class Follower:
@@ -44,8 +45,8 @@ class Follower:
         """See that there is something to serve: what was served before, or the policy that the run starts from."""
         if self._serving.read() is None:
             model = self._run.checkpoint(0, self._config.model.policy)
-            served = self._serving.add(model, describe(model, 0))
-            self._serving.promote(served, Verdict(True, "the policy that the run starts from"), "run")
+            verdict = Verdict(True, "the policy that the run starts from")
+            self._serving.promote(model, described(model, 0), verdict, "run")
             self._decided.add(0)
         return self._serving
 
@@ -54,17 +55,18 @@ class Follower:
 
         Args:
             version: Weight version; its checkpoint is complete.
-            manifest: As the learner published it; None after a restart, then it is made from the checkpoint.
+            manifest: Of the checkpoint's weights, as the learner saw them; None after a restart, then the checkpoint's
+                own is read.
             evaluations: Held-out results by version, as the journal has them.
 
         Returns:
-            What came of it; None if the version was decided before or cannot be judged yet.
+            The outcome; None if the version was decided before or cannot be judged yet.
         """
         gate = self._config.serve.gate
         if version in self._decided or (gate.needs_evaluation and version not in evaluations):
             return None
         model = self._run.checkpoint(version, self._config.model.policy)
-        known = manifest if manifest is not None and manifest.version == version else describe(model, version)
+        known = manifest if manifest is not None and manifest.version == version else described(model, version)
         state = self._serving.read()
         before = None if state is None else evaluations.get(state.current.version)
         verdict = judge(
@@ -80,8 +82,7 @@ class Follower:
             self._serving.refuse(Served(version, known.checksum), verdict, "run")
             return Offered("refused", f"serving: v{version} refused, {verdict.reason}")
         canary = self._config.serve.canary_share > 0
-        served = self._serving.add(model, known)
-        self._serving.promote(served, verdict, "run", canary)
+        self._serving.promote(model, known, verdict, "run", canary)
         done = "is the canary" if canary else "promoted"
         return Offered("canary" if canary else "promoted", f"serving: v{version} {done}, {verdict.reason}")
 
@@ -95,8 +96,7 @@ def follow(config: Config, folder: RunFolder) -> Iterator[tuple[Endpoint, Offer]
     """
     follower = Follower(config, folder)
     serving_folder = follower.prepare()
-    cluster = config.cluster
-    with serving(
-        serving_folder, config.serve, engine_settings(config), cluster.start_timeout_s, cluster.sync_timeout_s
-    ) as endpoint:
+    cluster, settings = config.cluster, engine_settings(config)
+    check_length(config.model.policy, config.serve, settings)
+    with serving(serving_folder, config.serve, settings, cluster.start_timeout_s, cluster.sync_timeout_s) as endpoint:
         yield endpoint, follower.offer

@@ -75,6 +75,11 @@ class Lanes:
         return self._active.door.version
 
     @property
+    def has_spare(self) -> bool:
+        """Whether the next weights are loaded beside the engine that answers."""
+        return self._spare is not None
+
+    @property
     def inside(self) -> int:
         """Requests that are being answered, by either engine."""
         return self._active.door.inside + (self._spare.door.inside if self._spare is not None else 0)

@@ -113,6 +113,7 @@ class PolicyReplica:
             "checksum": manifest.checksum,
             "probe_error": probe_error,
             "pid": os.getpid(),
+            "spare_engine": self._lanes.has_spare,
             "started": self._started,  # Unix seconds at the end of each part of the start
         }
         await self._desk.ask(within, "report", self._id, self._facts, refused, reason)
@@ -157,6 +158,7 @@ class PolicyReplica:
             logger.exception("the spare engine does not start; weights are replaced in place")
             return
         self._lanes.add_spare(engine)
+        self._facts = {**self._facts, "spare_engine": True}  # the desk hears of it with the next question
 
     def _swapped(self, wanted: Assignment, outcome: str) -> None:
         version = f"v{wanted.manifest.version}"

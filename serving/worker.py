@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from actors.health import SyncError
 from actors.verify import checked_tensors, expected_shapes
 from actors.weight_transfer import Extension
+from learners.manifest import manifest_from_json
 from learners.weights import to_numpy
 from serving.describe import folder_weights
-from serving.folder import manifest_from_json
 
 if TYPE_CHECKING:
     from vllm.v1.worker.gpu_worker import Worker as _Worker

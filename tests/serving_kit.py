@@ -17,6 +17,7 @@ from actors.cluster import start_cluster
 from configs.running import ClusterConfig
 from configs.serving import ServeConfig
 from learners.checkpoint import write_model_folder
+from learners.manifest import WeightsManifest
 from serving.app import Endpoint, serving
 from serving.describe import describe
 from serving.engine import EngineSettings
@@ -37,14 +38,13 @@ class Served:
     endpoint: Endpoint
     folder: ServingFolder
     client: openai.OpenAI
+    models: dict[int, tuple[Path, WeightsManifest]]
 
     def chat(self, **fields: Any) -> Any:
         return self.client.chat.completions.create(**{"model": "world", "messages": QUESTION, **fields})
 
     def promote(self, version: int, canary: bool = False) -> dict[str, Any]:
-        kept = self.folder.manifest(version)
-        served = self.folder.add(self.folder.version_folder(version), kept)
-        self.folder.promote(served, PASSED, "test", canary)
+        self.folder.promote(*self.models[version], PASSED, "test", canary)
         return self.endpoint.wait_for(version, 60)
 
 
@@ -80,16 +80,16 @@ def write_other_model(folder: Path) -> None:
 
 @contextlib.contextmanager
 def serve_two_versions(root: Path, config: ServeConfig) -> Iterator[Served]:
-    """On a Ray cluster of its own; version 0 is current, 1 is kept."""
+    """On a Ray cluster of its own; version 0 is current, 1 is another model."""
     os.environ.update({KEYS_VARIABLE: KEY, "RAY_metrics_report_interval_ms": "1000"})
     folder = ServingFolder(root / "run")
     write_other_model(root / "other")
-    folder.promote(folder.add(POLICY, describe(POLICY, 0)), PASSED, "test")
-    folder.add(root / "other", describe(root / "other", 1))
+    models = {number: (path, describe(path, number)) for number, path in enumerate((POLICY, root / "other"))}
+    folder.promote(*models[0], PASSED, "test")
     settings = EngineSettings("world", "float32", 256, 0)
     with (
         start_cluster(ClusterConfig(num_cpus=2), root),
         serving(folder, config, settings, start_timeout=240, load_timeout=60) as endpoint,
         openai.OpenAI(base_url=endpoint.url, api_key=KEY, max_retries=0, timeout=60) as client,
     ):
-        yield Served(endpoint, folder, client)
+        yield Served(endpoint, folder, client, models)

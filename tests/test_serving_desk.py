@@ -44,7 +44,7 @@ def folder(tmp_path: Path) -> ServingFolder:
 
 def put(folder: ServingFolder, version: int, canary: bool = False) -> None:
     manifest = WeightsManifest(version, f"{version:016x}", ("a",), ("float32",), ((2,),), (1, 2), (-1.5,))
-    folder.promote(folder.add(folder.path.parent / "model", manifest), PASSED, "test", canary)
+    folder.promote(folder.path.parent / "model", manifest, PASSED, "test", canary)
 
 
 def desk_of(folder: ServingFolder, swap_timeout: float = 60.0, **fields: Any) -> Desk:

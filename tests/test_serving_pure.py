@@ -18,7 +18,7 @@ from evaluation.heldout import HeldoutResult, LanguageResult, PromptResult
 from learners.weights import WeightsManifest
 from serving.access import check_key, digest, read_keys
 from serving.errors import ENGINE_FAILED, RequestRefused, refusal_in
-from serving.folder import ServingFolder
+from serving.folder import Served, ServingFolder
 from serving.gate import Verdict, judge
 from serving.pace import CALM, Pace
 from serving.requests import Limits, check_request, parse_body
@@ -40,7 +40,7 @@ def refused(work: Any, *arguments: Any) -> RequestRefused:
 
 def test_a_plain_request_gets_the_defaults() -> None:
     checked = check_request("chat", {**HELLO, "temperature": 0.5, "user": None}, LIMITS)
-    assert checked == {**HELLO, "temperature": 0.5, "max_tokens": 64}
+    assert checked == {**HELLO, "temperature": 0.5}
     assert (
         check_request("chat", {"messages": HELLO["messages"], "max_completion_tokens": 3}, LIMITS)["model"] == "world"
     )
@@ -55,6 +55,7 @@ def test_a_plain_request_gets_the_defaults() -> None:
         ("chat", {"n": 5}, 400, "1 to 4"),
         ("chat", {"n": True}, 400, "whole number"),
         ("chat", {"chat_template": "{{ 1 }}"}, 400, "not supported here: chat_template"),
+        ("chat", {"tools": [{"type": "function"}]}, 400, "tools are not supported here"),
         ("chat", {"messages": []}, 400, "at least one message"),
         ("chat", {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "text"),
         ("chat", {"temperature": "hot"}, 400, "number from 0 to 2"),
@@ -255,7 +256,7 @@ def served(tmp_path: Path) -> ServingFolder:
     (model / "state.json").write_text("{}")
     folder = ServingFolder(tmp_path / "run")
     for version in range(3):
-        folder.promote(folder.add(model, manifest(version)), PASSED, "test")
+        folder.promote(model, manifest(version), PASSED, "test")
     return folder
 
 
@@ -282,19 +283,19 @@ def test_a_version_that_cannot_be_loaded_is_given_up_once(served: ServingFolder)
 
 
 def test_canary_is_promoted_or_taken_away(served: ServingFolder, tmp_path: Path) -> None:
-    canary = served.add(tmp_path / "model", manifest(3))
-    state = served.promote(canary, PASSED, "test", canary=True)
-    assert (state.current.version, state.canary) == (2, canary)
+    canary = tmp_path / "model", manifest(3)
+    state = served.promote(*canary, PASSED, "test", canary=True)
+    assert (state.current.version, state.canary) == (2, Served(3, f"{3:016x}"))
     assert served.rollback("test").canary is None
-    served.promote(canary, PASSED, "test", canary=True)
-    state = served.promote(canary, PASSED, "test")
-    assert (state.current, state.canary) == (canary, None)
+    served.promote(*canary, PASSED, "test", canary=True)
+    state = served.promote(*canary, PASSED, "test")
+    assert (state.current, state.canary) == (Served(3, f"{3:016x}"), None)
     assert served.decided() == {0, 1, 2, 3}
 
 
 def test_old_versions_are_removed_beyond_what_a_rollback_reaches(served: ServingFolder, tmp_path: Path) -> None:
     for version in range(3, 7):
-        served.promote(served.add(tmp_path / "model", manifest(version)), PASSED, "test")
+        served.promote(tmp_path / "model", manifest(version), PASSED, "test")
     assert sorted(path.name for path in (served.path / "serving").iterdir()) == [f"v{v:04d}" for v in range(3, 7)]
 
 
@@ -346,8 +347,8 @@ def test_under_serves_own_config_what_is_wrong_is_said(tmp_path: Path, monkeypat
         ({"target": "runs/mine"}, "args.target: runs/mine is relative"),
         ({"target": model, "state": "here"}, "args.state: here is relative"),
         ({"target": model}, f"args.state: .* model folder {model} .* or set ISOGLOSS_HOME"),
-        ({"target": model, "overides": []}, "args: overides: Extra inputs"),
-        ({"overrides": []}, "args: target: Field required"),
+        ({"target": model, "overides": []}, "args: overides: unknown field"),
+        ({"overrides": []}, "args: target: missing"),
         ({"target": str(tmp_path), "state": str(tmp_path)}, "neither a run folder"),
     ]:
         with pytest.raises(CannotBuild, match=complaint):

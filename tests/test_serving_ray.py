@@ -33,6 +33,7 @@ from configs.serving import ServeConfig
 from serving.app import serving
 from serving.engine import EngineSettings
 
+PATHS = ("/v1/chat/completions", "/v1/completions")
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.timeout(900)]
 
 
@@ -114,7 +115,7 @@ def test_errors_have_openai_s_form(served: Served) -> None:
     assert caught.value.status_code == 413
     base = served.endpoint.url.removesuffix("/v1")
     assert httpx.get(base + "/health").json()["version"] == "v0"
-    for path in ("/v1/nothing", "/v1/models/", "/docs", "/redoc", "/openapi.json"):
+    for path in ("/v1/nothing", "/docs", "/redoc", "/openapi.json"):
         assert httpx.get(base + path).json()["error"]["code"] == 404
     reply = httpx.get(base + "/v1/completions")
     assert (reply.status_code, reply.headers["allow"]) == (405, "POST")
@@ -122,7 +123,6 @@ def test_errors_have_openai_s_form(served: Served) -> None:
 
 
 def test_nothing_but_loopback_is_open(served: Served) -> None:
-    """But for Serve's channel between deployments, which Ray binds to all interfaces and guards by its token."""
     with httpx.stream("GET", served.endpoint.url.removesuffix("/v1") + "/health") as reply:
         assert reply.status_code == 200
     proxies = [process for process in psutil.process_iter() if process.name() == "haproxy"]
@@ -130,6 +130,12 @@ def test_nothing_but_loopback_is_open(served: Served) -> None:
     assert ours, "the endpoint is not behind HAProxy"
     listening = {c.laddr.ip for p in ours for c in p.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
     assert listening == {"127.0.0.1"}
+    # Serve binds a replica's channel for other deployments to all interfaces, and its HTTP server to loopback.
+    (row,) = served.endpoint.status()["replicas"].values()
+    replica = psutil.Process(row["pid"])
+    sockets = [c for p in (replica, *replica.children(recursive=True)) for c in p.net_connections("inet")]
+    open_on = {c.laddr.ip.removeprefix("::ffff:") for c in sockets if c.status == psutil.CONN_LISTEN}
+    assert open_on == {"127.0.0.1"}
 
 
 def test_concurrency_64_and_too_many(served: Served) -> None:
@@ -159,11 +165,11 @@ def test_fuzzed_requests_never_end_in_5xx(served: Served) -> None:
         return serve.get_app_handle(name).openapi.remote().result(timeout_s=30)
 
     document = ray.get(openapi.remote(served.endpoint.name), timeout=60)
-    assert set(document["paths"]) == {"/health", "/v1/models", "/v1/chat/completions", "/v1/completions"}
+    assert set(document["paths"]) == {*PATHS, "/health", "/v1/models", "/v1/models/{model}"}
     tally = fuzz(document, served.endpoint.url.removesuffix("/v1"), KEY, examples=12)
     assert not tally.wrong, "\n".join(tally.wrong[:20])
     assert tally.slowest < 30
-    for path in ("/v1/chat/completions", "/v1/completions"):
+    for path in PATHS:
         assert tally.replies[path, 200] > 50
         assert tally.replies[path, 400] > 100
     for path in ("/health", "/v1/models"):
@@ -234,7 +240,7 @@ def test_hot_swaps_under_load(served: Served) -> None:
         for swap in range(6):
             status = served.promote(1 - swap % 2)
             (row,) = status["replicas"].values()
-            assert row["checksum"] == served.folder.manifest(1 - swap % 2).checksum
+            assert row["checksum"] == served.models[1 - swap % 2][1].checksum
             time.sleep(0.3)
     assert not failures
     assert len(replies) > 8
@@ -247,15 +253,22 @@ def test_hot_swaps_under_load(served: Served) -> None:
 
 
 def test_a_version_that_engines_cannot_prove_is_given_up(served: Served) -> None:
-    wrong = replace(served.folder.manifest(1), version=2, probe_logprob=(-1.0,) * 23)
-    served.folder.promote(served.folder.add(served.folder.version_folder(1), wrong), PASSED, "test")
+    asked = {"temperature": 0, "max_tokens": 128, "extra_body": {"ignore_eos": True}}
+    whole = served.chat(**asked).choices[0].message.content
+    chunks = served.chat(**asked, stream=True)
+    events = [next(chunks)]
+    wrong = replace(served.models[1][1], version=2, probe_logprob=(-1.0,) * 23)
+    served.folder.promote(served.models[1][0], wrong, PASSED, "test")
     with pytest.raises(UserError, match="given up"):
         served.endpoint.wait_for(2, 60)
+    events += chunks
+    assert "".join(event.choices[0].delta.content or "" for event in events) == whole
+    assert {event.model_dump()["isogloss"]["version"] for event in events} == {"v0"}
     reply = served.chat(temperature=0, max_tokens=4)
     assert reply.model_dump()["isogloss"]["version"] == "v0"
-    events = [json.loads(line) for line in (served.folder.path / "promotions.jsonl").read_text().splitlines()]
-    assert [(row["event"], row["version"]) for row in events[-2:]] == [("failed", 2), ("rolled back", 0)]
-    assert "probe" in events[-2]["reason"]
+    rows = [json.loads(line) for line in (served.folder.path / "promotions.jsonl").read_text().splitlines()]
+    assert [(row["event"], row["version"]) for row in rows[-2:]] == [("failed", 2), ("rolled back", 0)]
+    assert "probe" in rows[-2]["reason"]
 
 
 def test_a_second_endpoint_on_the_cluster_is_refused_before_it_starts(served: Served) -> None:
@@ -379,7 +392,7 @@ def test_killed_replica_comes_back_with_the_current_weights(served: Served) -> N
             break
         assert time.monotonic() < deadline, "the replica does not come back"
         time.sleep(0.2)
-    assert rows[0]["checksum"] == served.folder.manifest(1).checksum
+    assert rows[0]["checksum"] == served.models[1][1].checksum
     reply = served.client.with_options(max_retries=5).chat.completions.create(
         model="world", messages=QUESTION, temperature=0, max_tokens=4
     )

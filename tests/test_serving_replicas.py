@@ -180,7 +180,7 @@ def test_frozen_engines_end_in_504_and_waiting_requests_bring_a_third_replica(se
     assert last["error"]["code"] == 504
     assert text.endswith("data: [DONE]\n\n")
     assert set(versions(served)) == {"v0"}
-    assert {row["checksum"] for row in rows(served)} == {served.folder.manifest(0).checksum}
+    assert {row["checksum"] for row in rows(served)} == {served.models[0][1].checksum}
 
 
 def test_after_the_load_a_replica_goes_and_nobody_notices(served: Served) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from configs.errors import UserError
 from configs.yaml12 import read_yaml
+from rollout.policy import run_policy
 
 DTYPES = ("float32", "bfloat16")
 
@@ -41,7 +42,7 @@ def resolve(text: str, option: str) -> Source:
         option: For messages.
 
     Raises:
-        UserError: It is none of these.
+        UserError: It is none of these, or a run whose checkpoints are gone.
     """
     path = Path(text)
     if path.is_file():
@@ -76,8 +77,7 @@ def _run(path: Path) -> Source:
         start, dtype, add_bos = Path(model["policy"]), str(model["dtype"]), bool(model["add_bos"])
     except (KeyError, TypeError):
         raise UserError(f"{file}: is no config of a run; name a model folder, or restore the file") from None
-    policy = path / "policy"
-    return Source(str(name), folder=policy if policy.is_dir() else start, dtype=dtype, add_bos=add_bos)
+    return Source(str(name), folder=run_policy(path, start), dtype=dtype, add_bos=add_bos)
 
 
 def _dtype(folder: Path) -> str:
