@@ -13,6 +13,8 @@ import yaml
 
 from configs.errors import UserError
 from evaluation.report import render_report, write_report
+from evaluation.report.answers import repetition
+from evaluation.report.blocks import arranged, section
 from evaluation.report.charts import Interval, bars, intervals, lines, ticks
 from evaluation.report.data import read_run
 from evaluation.report.markdown import plain
@@ -58,7 +60,7 @@ def parsed(page: str) -> Checker:
     return checker
 
 
-def make_run(folder: Path, *, hostile: str = "", rounds: int = 2, finished: bool = True) -> Path:
+def make_run(folder: Path, *, hostile: str = "", rounds: int = 2, finished: bool = True, heldout: bool = True) -> Path:
     """A run folder with a journal, made without running anything."""
     folder.mkdir()
     codes = ["ar", "en", "es"]
@@ -91,7 +93,7 @@ def make_run(folder: Path, *, hostile: str = "", rounds: int = 2, finished: bool
                 ],
             )  # fmt: skip
             store.set_round_state(round, "done")
-        for version in (0, rounds):
+        for version in (0, rounds) if heldout else ():
             shares = {code: {"accuracy_sampled": 0.4 + 0.1 * version, "right_language": 0.9} for code in codes}
             store.put_evaluation(version, {"weight_version": version, "languages": shares})
     learner = {code: {"reward_margin": 0.02, "reward_accuracy": 0.9, "pairs": 4} for code in codes}
@@ -103,19 +105,20 @@ def make_run(folder: Path, *, hostile: str = "", rounds: int = 2, finished: bool
             seconds = {"wall": 9.0, "stages": {"generate": 5.0, "train": 3.5}}
             row = {"round": round, "counts": counts, "learner": {"languages": learner}, "seconds": seconds}
             file.write(json.dumps(row) + "\n")
-    config = {"languages": {"dominant": "en", "codes": codes}, "model": {"policy": f"models/start{hostile}"}}
+    config: dict[str, Any] = {
+        "languages": {"dominant": "en", "codes": codes},
+        "model": {"policy": f"models/start{hostile}"},
+        "prompts": {"heldout": "prompts/{lang}.jsonl" if heldout else None},
+    }
     (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     if finished:
         figures = {"accuracy_sampled": 0.4, "accuracy_greedy": 0.5, "right_language": 0.9, "mean_length": 31.0}
         better = {**figures, "accuracy_sampled": 0.55}
         entry = {"start": figures, "end": better, "delta_ci95": [0.1, 0.2]}
         mean = {"start": 0.4, "end": 0.55, "delta_ci95": [0.12, 0.18]}
-        summary = {
-            "languages": dict.fromkeys(codes, entry),
-            "non_english_mean": mean,
-            "rounds": rounds,
-            "wall_seconds": 20,
-        }
+        summary = {"rounds": rounds, "wall_seconds": 20}
+        if heldout:
+            summary |= {"languages": dict.fromkeys(codes, entry), "non_english_mean": mean}  # type: ignore[dict-item]
         (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
     return folder
 
@@ -145,7 +148,8 @@ def test_page(run: Path) -> None:
     assert "[+10.0, +20.0]" in page
     assert "[+12.0, +18.0]" in page
     assert "Nothing recorded" not in page
-    assert sum(tag == "svg" for tag, _ in checker.seen) == 9
+    assert sum(tag == "svg" for tag, _ in checker.seen) == 12
+    assert "Not in this report" not in page
     assert list(run.glob("*.tmp")) == []
 
 
@@ -220,14 +224,60 @@ def test_unfinished_runs(tmp_path: Path) -> None:
     page = render_report(make_run(tmp_path / "half", finished=False))
     parsed(page)
     assert "not finished" in page
-    assert "Needs a finished run" in page
+    assert "Not in this report" in page
+    assert "Uplift by language, Transfer: languages trained, languages evaluated</b>: the end of the run" in page
     with Store.open(tmp_path / "new" / "store.sqlite", "digest"):
         pass
     fresh = render_report(tmp_path / "new")
     parsed(fresh)
     assert "0 rounds" in fresh
-    assert "Nothing recorded" in fresh
+    assert "Nothing recorded" not in fresh
+    assert parsed(fresh).texts["h2"] == ["Not in this report"]
+    assert "0 rounds" in fresh
     assert render_report(tmp_path / "new", format="md").startswith("# new")
+
+
+def test_run_without_heldout_prompts(tmp_path: Path) -> None:
+    """What there is is shown, what would fill the rest is said once, and nothing is empty."""
+    run = make_run(tmp_path / "bare", heldout=False)
+    page = render_report(run)
+    checker = parsed(page)
+    assert "Nothing recorded" not in page
+    assert "Needs a finished run" not in page
+    assert "not finished" not in page
+    heads = checker.texts["h2"]
+    assert not [head for head in heads if head.startswith(("Uplift", "Accuracy over", "Transfer"))]
+    for head in ("Training answers in the right language", "Length of training answers", "Repetition in training"):
+        assert any(title.startswith(head) for title in heads)
+    assert heads[-1] == "Not in this report"
+    missing = "Uplift by language, Accuracy over rounds, Transfer: languages trained, languages evaluated"
+    assert f"{missing}</b>: held-out prompts with answers: the run names none (prompts.heldout)." in page
+    assert "es, round 2: 50 %" in page  # of the two decided answers of three one is Spanish
+    text = render_report(run, format="md")
+    assert "No accuracy before and after: it needs held-out prompts" in text
+    assert "| es | 24 | 8 | 50.0 → 50.0 | 15.0 → 15.0 | 0.0 → 0.0 |" in text
+    # Of the evaluation alone: an offline run has no candidates.
+    (tmp_path / "offline").mkdir()
+    with Store.open(tmp_path / "offline" / "store.sqlite", "digest"):
+        pass
+    assert "Training answers by language" in render_report(tmp_path / "offline").split("Not in this report")[1]
+
+
+def test_repetition() -> None:
+    assert repetition("") == repetition("short") == 0
+    assert repetition("All the words of this sentence differ from each other.") == 0
+    assert repetition("ni nzuri sana, " * 40) > 0.95
+    assert repetition("これは良いです。" * 40) > 0.95
+    assert repetition("   \n" * 400) == 0
+
+
+def test_lone_panels_take_the_whole_row() -> None:
+    narrow, wide = section("a", "note"), section("b", "note", wide=True)
+    for order in ([narrow, wide], [narrow, narrow, narrow], [narrow, narrow, wide, narrow]):
+        classes = ["wide" in str(markup).split(">")[0] for markup in arranged(order)]
+        places = [place for place, is_wide in enumerate(classes) if not is_wide]
+        assert len(places) % 2 == 0
+    assert arranged([]) == []
 
 
 def test_markdown(run: Path) -> None:

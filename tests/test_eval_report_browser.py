@@ -10,6 +10,7 @@ from chromium_kit import Page, chromium, find_chromium
 from test_eval_report import HOSTILE, make_run
 
 from evaluation.report import write_report
+from rollout.store import Store
 
 pytestmark = pytest.mark.skipif(find_chromium() is None, reason="no Chromium on the path")
 
@@ -35,6 +36,27 @@ def test_nothing_is_logged_and_nothing_asked_for(page: Page, report: Path) -> No
     assert page.evaluate(rows) == 1 + 3
     assert page.logged == []
     assert page.requests == [report.resolve().as_uri()]
+
+
+def test_run_without_heldout_prompts(page: Page, tmp_path: Path) -> None:
+    """No script fails, and no panel or chart is empty; with pairs and without."""
+    bare = write_report(make_run(tmp_path / "bare", heldout=False))
+    with Store.open(tmp_path / "new" / "store.sqlite", "digest"):
+        pass
+    for path, panels in ((bare, 12), (write_report(tmp_path / "new"), 1)):
+        page.logged.clear()
+        page.show(path)
+        page.evaluate("document.getElementById('theme').click()")
+        assert page.logged == []
+        heights = page.evaluate("[...document.querySelectorAll('section')].map(e=>e.getBoundingClientRect().height)")
+        assert len(heights) == panels
+        assert min(heights) > 60
+        # Every row of the grid is full.
+        places = "[...document.querySelectorAll('section')].map(e=>e.getBoundingClientRect()).map(r=>[r.top,r.right])"
+        rows: dict[float, float] = {}
+        for top, right in page.evaluate(places):
+            rows[top] = max(rows.get(top, 0.0), right)
+        assert len(set(rows.values())) == 1
 
 
 def test_the_policy_forbids_requests(page: Page, report: Path) -> None:

@@ -67,6 +67,10 @@ document.getElementById('theme').addEventListener('click',()=>{
   const dark=root.dataset.theme?root.dataset.theme==='dark':matchMedia('(prefers-color-scheme: dark)').matches;
   root.dataset.theme=dark?'light':'dark';
 });
+"""
+
+# The browser of pairs, where there are any.
+BROWSER = """
 const pairs=JSON.parse(document.getElementById('pairs').textContent);
 const list=document.getElementById('list'),count=document.getElementById('count'),more=document.getElementById('more');
 const language=document.getElementById('language'),round=document.getElementById('round');

@@ -12,6 +12,7 @@ from typing import Any
 from configs.errors import UserError
 from configs.yaml12 import read_yaml
 from evaluation.fidelity import confusion
+from evaluation.report.answers import AnswerTotals
 from rollout.jsonl import read_rows
 from rollout.records import CandidateKey, Pair
 from rollout.store import Store
@@ -54,6 +55,7 @@ class RunData:
         evaluations: By the round whose weights answered (0: the start).
         gates: Round -> language -> gate -> candidates, over all sources.
         confusion: Round -> asked -> detected language (or "unsure") -> sampled answers.
+        answers: Round -> language -> what the sampled answers are like.
         pairs: A selection for the browser.
         pair_count: Mined and anchor pairs in the journal.
     """
@@ -66,6 +68,7 @@ class RunData:
     evaluations: dict[int, dict[str, Any]] = field(default_factory=dict)
     gates: dict[int, dict[str, dict[str, int]]] = field(default_factory=dict)
     confusion: dict[int, dict[str, dict[str, int]]] = field(default_factory=dict)
+    answers: dict[int, dict[str, AnswerTotals]] = field(default_factory=dict)
     pairs: tuple[ShownPair, ...] = ()
     pair_count: int = 0
 
@@ -129,7 +132,7 @@ def read_run(path: Path) -> RunData:
     if not (path / "store.sqlite").is_file():
         raise UserError(f"{path}: no store.sqlite in it; name a run folder such as runs/demo")
     with Store.read(path / "store.sqlite") as store:
-        gates, asked = _candidates(store)
+        gates, asked, answers = _candidates(store)
         pairs = [pair for round in sorted(store.round_states()) for pair in store.pairs(round)]
         return RunData(
             name=store.meta().get("run_name") or path.resolve().name,
@@ -140,23 +143,29 @@ def read_run(path: Path) -> RunData:
             evaluations=store.evaluations(),
             gates=gates,
             confusion=asked,
+            answers=answers,
             pairs=_shown(store, _selection(pairs)),
             pair_count=len(pairs),
         )
 
 
-def _candidates(store: Store) -> tuple[dict[int, dict[str, dict[str, int]]], dict[int, dict[str, dict[str, int]]]]:
+Counts = dict[int, dict[str, dict[str, int]]]
+
+
+def _candidates(store: Store) -> tuple[Counts, Counts, dict[int, dict[str, AnswerTotals]]]:
     gates: Counter[tuple[int, str, str]] = Counter()
     detected: dict[int, list[tuple[str, str | None]]] = {}
-    for row in store.table("candidates", (*_KEY, "gate", "detected_language")):
-        round, _, language, source, _, _, gate, found = row
+    answers: dict[int, dict[str, AnswerTotals]] = {}
+    for row in store.table("candidates", (*_KEY, "gate", "detected_language", "text")):
+        round, _, language, source, _, _, gate, found, text = row
         gates[round, language, gate] += 1
         if source == "policy":
             detected.setdefault(round, []).append((language, found))
+            answers.setdefault(round, {}).setdefault(language, AnswerTotals()).add(text)
     out: dict[int, dict[str, dict[str, int]]] = {}
     for (round, language, gate), count in sorted(gates.items()):
         out.setdefault(round, {}).setdefault(language, {})[gate] = count
-    return out, {round: confusion(answers) for round, answers in sorted(detected.items())}
+    return out, {round: confusion(rows) for round, rows in sorted(detected.items())}, answers
 
 
 def _selection(pairs: list[Pair]) -> list[Pair]:

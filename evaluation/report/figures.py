@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from evaluation.fidelity import UNSURE
+from evaluation.report.answers import curves, right_share
 from evaluation.report.data import RunData, lookup, number
 
 GATES = ("ok", "duplicate", "language", "truncated", "empty", "translation_failed")
@@ -190,6 +192,73 @@ def transfer(runs: Sequence[RunData]) -> tuple[list[tuple[RunData, dict[str, Upl
     return [row for row in rows if row[1]], [code for code in columns if any(code in found for _, found in rows)]
 
 
+@dataclass(frozen=True, slots=True)
+class TrainingAnswers:
+    """Language -> round -> a figure of the sampled training answers."""
+
+    right_language: dict[str, dict[int, float]]  # per cent of the decided ones
+    length: dict[str, dict[int, float]]  # mean characters
+    repetition: dict[str, dict[int, float]]  # mean share of repeated text, per cent
+    answers: dict[str, int]  # of all rounds
+    undecided: dict[str, int]  # of all rounds
+
+
+def training_answers(run: RunData) -> TrainingAnswers:
+    """What a run has to say without held-out prompts."""
+    codes = run.languages
+    right = {
+        round: {asked: right_share(row, asked) for asked, row in rows.items()} for round, rows in run.confusion.items()
+    }
+    length = {round: {code: totals.length for code, totals in row.items()} for round, row in run.answers.items()}
+    repeated = {round: {code: totals.repetition for code, totals in row.items()} for round, row in run.answers.items()}
+    return TrainingAnswers(
+        curves(right, codes),
+        curves(length, codes),
+        curves(repeated, codes),
+        {
+            code: sum(row[code].answers for row in run.answers.values() if code in row)
+            for code in codes
+            if any(code in row for row in run.answers.values())
+        },
+        {code: sum(rows.get(code, {}).get(UNSURE, 0) for rows in run.confusion.values()) for code in codes},
+    )
+
+
+def training_rows(found: TrainingAnswers) -> list[list[str]]:
+    """A row a language: answers, undecided ones, and each figure in the first and the last round."""
+    return [
+        [
+            code,
+            f"{count:,}",
+            f"{found.undecided.get(code, 0):,}",
+            *(_first_last(curve.get(code)) for curve in (found.right_language, found.length, found.repetition)),
+        ]
+        for code, count in found.answers.items()
+    ]
+
+
+TRAINING_HEADS = ["language", "answers", "undecided", "right language, %", "characters", "repeated, %"]
+
+
+def _first_last(points: dict[int, float] | None) -> str:
+    if not points:
+        return "–"
+    first, last = points[min(points)], points[max(points)]
+    return f"{first:.1f} → {last:.1f}" if len(points) > 1 else f"{last:.1f}"
+
+
+def needs_heldout(run: RunData) -> str:
+    """What a run lacks that has no accuracy on held-out prompts."""
+    if not lookup(run.config, "prompts", "heldout") and not run.evaluations:
+        return "held-out prompts with answers: the run names none (prompts.heldout)"
+    if not run.summary:
+        return "the end of the run: it is not finished"
+    return "held-out prompts with gold answers, evaluated before the first round and after the last"
+
+
+NEEDS_CANDIDATES = (
+    "answers sampled in training, which an offline run has none of and an online one has from its first round"
+)
 KINDS = {"generate": "generate", "judge": "score", "reference": "reference", "train": "train", "sync": "sync"}
 Spans = list[tuple[float, float]]
 

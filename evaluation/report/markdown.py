@@ -23,7 +23,12 @@ def render_markdown(run: RunData, compare: Sequence[RunData] = ()) -> str:
             title = "Accuracy before and after, %" + (f": {plain(other.name)}" if compare else "")
             cells = [[u.language, f"{u.start:.1f}", f"{u.end:.1f}", f"{u.delta:+.1f}", _bounds(u)] for u in rows]
             parts += [f"## {title}", _table(["language", "start", "end", "points", "95 %"], cells)]
+    if not figures.uplifts(run):
+        parts.append(f"No accuracy before and after: it needs {plain(figures.needs_heldout(run))}.")
     parts += _transfer([run, *compare]) if compare else []
+    training = figures.training_rows(figures.training_answers(run))
+    if training:
+        parts += ["## Training answers, first and last round", _table(figures.TRAINING_HEADS, training)]
     totals = figures.gate_totals(run)
     if totals:
         gates = [gate for gate in figures.GATES if any(gate in row for row in totals.values())]

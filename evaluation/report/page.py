@@ -6,8 +6,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from evaluation.report import charts, figures
-from evaluation.report.assets import SCRIPT, STYLE
+from evaluation.report import answer_panels, charts, figures
+from evaluation.report.assets import BROWSER, SCRIPT, STYLE
+from evaluation.report.blocks import Absent, Section, arranged, chart, section, table, tile
 from evaluation.report.data import RunData, lookup, number
 from evaluation.report.figures import Uplift
 from evaluation.report.markup import Markup, el, join, visible
@@ -29,18 +30,21 @@ def render_html(run: RunData, compare: Sequence[RunData] = ()) -> str:
         compare: Others, shown beside it in the uplift, the curve over rounds and the transfer matrix.
     """
     runs = [run, *compare]
-    sections = [
+    parts = [
         _uplift(runs),
         _curves(runs),
+        *answer_panels.training(run),
         _rewards(run),
         _accuracy(run),
-        _gates(run),
-        _lengths(run),
-        _confusion(run),
+        answer_panels.gates(run),
+        answer_panels.lengths(run),
+        answer_panels.confusion(run),
         _transfer(runs),
         _time(run),
         _browser(run),
     ]
+    absent = [part for part in parts if isinstance(part, Absent)]
+    sections = arranged([*(part for part in parts if isinstance(part, Section)), *_absent(absent)])
     head = el(
         "head",
         el("meta", charset="utf-8"),
@@ -76,27 +80,31 @@ def _tiles(run: RunData) -> Markup:
     rows = figures.uplifts(run)
     for uplift in [*figures.mean_uplifts(run), *(row for row in rows if row.language == run.dominant)]:
         name = f"accuracy, {uplift.language}: {uplift.start:.1f} to {uplift.end:.1f} %"
-        tiles.append(_tile(_points(uplift), f"{name}{_bounds(uplift)}"))
-    table, _ = figures.confusion_totals(run)
-    decided = {code: sum(n for name, n in row.items() if name != "unsure") for code, row in table.items()}
+        tiles.append(tile(_points(uplift), f"{name}{_bounds(uplift)}"))
+    found, _ = figures.confusion_totals(run)
+    decided = {code: sum(n for name, n in row.items() if name != "unsure") for code, row in found.items()}
     if sum(decided.values()):
-        right = sum(table[code].get(code, 0) for code in table) / sum(decided.values())
-        tiles.append(_tile(f"{100 * right:.1f} %", "sampled answers in the right language, of those decided"))
+        right = sum(found[code].get(code, 0) for code in found) / sum(decided.values())
+        tiles.append(tile(f"{100 * right:.1f} %", "sampled answers in the right language, of those decided"))
     mined = [number(row, "counts", "pairs") or 0.0 for row in run.metrics.values()]
     anchors = [number(row, "counts", "anchors") or 0.0 for row in run.metrics.values()]
-    tiles.append(_tile(f"{sum(mined):,.0f}", f"pairs mined; {sum(anchors):,.0f} anchors beside them"))
+    tiles.append(tile(f"{sum(mined):,.0f}", f"pairs mined; {sum(anchors):,.0f} anchors beside them"))
     return el("div", *tiles, class_="tiles")
 
 
-def _tile(value: object, label: str) -> Markup:
-    return el("div", el("b", value), el("span", label), class_="tile")
+def _absent(parts: Sequence[Absent]) -> list[Section]:
+    """One panel for all that have nothing to show, with what would fill them."""
+    if not parts:
+        return []
+    needed: dict[str, list[str]] = {}
+    for part in parts:
+        needed.setdefault(part.needs, []).append(part.title)
+    rows = [[", ".join(titles), needs] for needs, titles in needed.items()]
+    listed = el("ul", *(el("li", el("b", titles), f": {needs}.") for titles, needs in rows))
+    return [section("Not in this report", "What these need to be shown:", listed, wide=True)]
 
 
-def _section(title: str, note: str, *content: object, wide: bool = False) -> Markup:
-    return el("section", el("h2", title), el("p", note, class_="note"), *content, class_="wide" if wide else None)
-
-
-def _uplift(runs: Sequence[RunData]) -> Markup:
+def _uplift(runs: Sequence[RunData]) -> Section | Absent:
     rows: list[charts.Interval] = []
     cells: list[list[object]] = []
     codes = list(dict.fromkeys(code for run in runs for code in run.languages))
@@ -121,112 +129,81 @@ def _uplift(runs: Sequence[RunData]) -> Markup:
                     _change(uplift.length),
                 ]
             )
+    if not rows:
+        return Absent("Uplift by language", figures.needs_heldout(runs[0]))
     heads = ["language", "start", "end", "points", "95 %", "greedy", "right language", "characters"]
-    return _section(
+    return section(
         "Uplift by language",
         "Accuracy of sampled answers to held-out prompts, after less before, percentage points; 95 % paired bootstrap "
         "over prompts. Greedy accuracy and right language are in per cent. ° marks languages that the run never saw.",
         charts.legend([run.name for run in runs]) if len(runs) > 1 else "",
         charts.intervals(rows, " points"),
-        _table(heads, cells) if cells else "",
+        table(heads, cells),
         wide=True,
     )
 
 
-def _curves(runs: Sequence[RunData]) -> Markup:
+def _curves(runs: Sequence[RunData]) -> Section | Absent:
     run = runs[0]
-    parts: list[object] = [charts.lines(figures.evaluation_curves(run, "accuracy_sampled"), " %", run.languages)]
-    if len(runs) > 1:
-        means = {f"{k + 1}": figures.others_curve(other) for k, other in enumerate(runs)}
+    title = "Accuracy over rounds"
+    accuracy = figures.evaluation_curves(run, "accuracy_sampled")
+    right = figures.evaluation_curves(run, "right_language")
+    parts = chart("", "", charts.lines(accuracy, " %", run.languages), accuracy)
+    means = {f"{k + 1}": figures.others_curve(other) for k, other in enumerate(runs)}
+    if len(runs) > 1 and any(means.values()):
         parts += [el("h3", "Mean of all languages but the dominant one, by run")]
         parts += [charts.legend([f"{k + 1}: {other.name}" for k, other in enumerate(runs)]), charts.lines(means, " %")]
-    parts += [
-        el("h3", "Answers in the right language"),
-        charts.lines(figures.evaluation_curves(run, "right_language"), " %", run.languages),
-    ]
-    note = "Held-out prompts, sampled answers, per cent; round 0 is the start."
-    return _section("Accuracy over rounds", note, *parts)
+    parts += chart("Answers in the right language", "", charts.lines(right, " %", run.languages), right)
+    if not parts:
+        return Absent(title, figures.needs_heldout(run))
+    return section(title, "Held-out prompts, sampled answers, per cent; round 0 is the start.", *parts)
 
 
-def _rewards(run: RunData) -> Markup:
+def _rewards(run: RunData) -> Section | Absent:
     mined = {
-        code: {
-            round: value
-            for round, row in run.metrics.items()
-            if (value := number(row, "counts", "pair_lengths", code, "margin")) is not None
-        }
+        code: points
         for code in run.languages
+        if (
+            points := {
+                round: value
+                for round, row in run.metrics.items()
+                if (value := number(row, "counts", "pair_lengths", code, "margin")) is not None
+            }
+        )
     }
-    return _section(
-        "Reward margins",
+    learner = figures.learner_curves(run, "reward_margin")
+    parts = chart("", "", charts.lines(mined, "", run.languages), mined)
+    parts += chart(
+        "The learner's margin",
+        "beta times the difference of log-ratios, mean over the round's last pass.",
+        charts.lines(learner, "", run.languages),
+        learner,
+    )
+    title = "Reward margins"
+    if not parts:
+        return Absent(title, "a finished round with mined pairs")
+    return section(
+        title,
         "Score of the chosen answer less the rejected one, mean over the mined pairs of a round, in the unit of the "
         "reward (implicit rewards: nats).",
-        charts.lines(mined, "", run.languages),
-        el("h3", "The learner's margin"),
-        el("p", "beta times the difference of log-ratios, mean over the round's last pass.", class_="note"),
-        charts.lines(figures.learner_curves(run, "reward_margin"), "", run.languages),
+        *parts,
     )
 
 
-def _accuracy(run: RunData) -> Markup:
-    return _section(
-        "Preference accuracy in training",
+def _accuracy(run: RunData) -> Section | Absent:
+    title = "Preference accuracy in training"
+    curves = figures.learner_curves(run, "reward_accuracy", 100.0)
+    if not curves:
+        return Absent(title, "a finished round of an objective over pairs")
+    return section(
+        title,
         "Share of the pairs that the policy ranks right against the loss reference, per cent, mean over the round's "
         "last pass.",
-        charts.lines(figures.learner_curves(run, "reward_accuracy", 100.0), " %", run.languages),
+        charts.lines(curves, " %", run.languages),
     )
 
 
-def _gates(run: RunData) -> Markup:
-    totals = figures.gate_totals(run)
-    names = [gate for gate in figures.GATES if any(gate in row for row in totals.values())]
-    names += sorted({gate for row in totals.values() for gate in row} - set(names))
-    return _section(
-        "Gates by language",
-        "Candidates of all rounds by the first gate they failed; duplicates repeat another candidate of their prompt.",
-        charts.legend(names),
-        charts.bars(totals, " candidates", True, names),
-        _table(
-            ["language", *names], [[code, *(f"{row.get(n, 0):,.0f}" for n in names)] for code, row in totals.items()]
-        ),
-    )
-
-
-def _lengths(run: RunData) -> Markup:
-    sides = ["chosen", "rejected"]
-    return _section(
-        "Length of chosen and rejected",
-        "Mean characters over the mined pairs of all rounds. A gap means that length is being rewarded.",
-        charts.legend(sides),
-        charts.bars(figures.pair_lengths(run), "", False, sides),
-    )
-
-
-def _confusion(run: RunData) -> Markup:
-    table, columns = figures.confusion_totals(run)
-    rows: list[Markup] = []
-    for asked, row in table.items():
-        total = sum(row.values())
-        cells = [
-            el(
-                "td",
-                f"{100 * row[name] / total:.1f}" if row.get(name) else "·",
-                title=f"asked {asked}, answered {name}: {row.get(name, 0):,} of {total:,}",
-                style=f"background:rgba(var(--heat),{0.75 * (row.get(name, 0) / total) ** 0.5:.2f})",
-            )
-            for name in columns
-        ]
-        rows.append(el("tr", el("td", asked), *cells))
-    head = el("tr", el("th", "asked"), *(el("th", name) for name in columns))
-    return _section(
-        "Language asked and language answered",
-        "Sampled training answers of all rounds, per cent of a row. und: none of the run's languages; unsure: too "
-        "short or undecided.",
-        el("div", el("table", head, *rows, class_="heat"), class_="scroll"),
-    )
-
-
-def _transfer(runs: Sequence[RunData]) -> Markup:
+def _transfer(runs: Sequence[RunData]) -> Section | Absent:
     rows, columns = figures.transfer(runs)
     cells: list[list[object]] = []
     for run, found in rows:
@@ -242,18 +219,23 @@ def _transfer(runs: Sequence[RunData]) -> Markup:
             value = el("span", f"{_points(uplift)}{mark}", class_=kind)
             line.append(join([value, el("small", _bounds(uplift))]))
         cells.append(line)
-    return _section(
-        "Transfer: languages trained, languages evaluated",
+    title = "Transfer: languages trained, languages evaluated"
+    if not cells:
+        return Absent(title, figures.needs_heldout(runs[0]))
+    return section(
+        title,
         "Change of sampled accuracy, points, with 95 % intervals. ° marks a language without mined pairs of its own in "
         "that run. Compare runs with other languages to fill it.",
-        _table(["run (trained on)", *columns], cells) if cells else el("p", "Needs a finished run.", class_="note"),
+        table(["run (trained on)", *columns], cells),
         wide=True,
     )
 
 
-def _time(run: RunData) -> Markup:
+def _time(run: RunData) -> Section | Absent:
     rows, stages = figures.stage_seconds(run)
-    return _section(
+    if not stages:
+        return Absent("Where the time of a round went", "a finished round")
+    return section(
         "Where the time of a round went",
         "Seconds by stage, summed over actors; stages overlap, so they add up to more than the wall time beside the "
         "round.",
@@ -276,7 +258,9 @@ def _timelines(run: RunData, stages: Sequence[str]) -> list[Markup]:
     return parts
 
 
-def _browser(run: RunData) -> Markup:
+def _browser(run: RunData) -> Section | Absent:
+    if not run.pairs:
+        return Absent("Pairs", "a round whose pairs are mined")
     codes = sorted({shown.pair.language for shown in run.pairs})
     rounds = sorted({shown.pair.round for shown in run.pairs})
     filters = el(
@@ -289,7 +273,7 @@ def _browser(run: RunData) -> Markup:
         el("span", "", id="count", class_="note"),
         class_="filters",
     )
-    return _section(
+    return section(
         "Pairs",
         f"{len(run.pairs):,} of {run.pair_count:,} pairs, the same number from each round and language.",
         filters,
@@ -304,6 +288,8 @@ def _options(values: Sequence[object]) -> list[Markup]:
 
 
 def _scripts(run: RunData) -> Markup:
+    if not run.pairs:
+        return el("script", Markup(SCRIPT))
     rows = [
         {
             "id": shown.pair.id,
@@ -320,7 +306,10 @@ def _scripts(run: RunData) -> Markup:
         for shown in run.pairs
     ]
     return join(
-        [Markup(f'<script type="application/json" id="pairs">{embedded(rows)}</script>'), el("script", Markup(SCRIPT))]
+        [
+            Markup(f'<script type="application/json" id="pairs">{embedded(rows)}</script>'),
+            el("script", Markup(SCRIPT + BROWSER)),
+        ]
     )
 
 
@@ -342,12 +331,6 @@ def _visible(data: object) -> object:
     if isinstance(data, float) and (data != data or abs(data) == float("inf")):
         return None
     return data
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> Markup:
-    head = el("tr", *(el("th", name) for name in heads))
-    body = (el("tr", *(el("td", cell) for cell in row)) for row in rows)
-    return el("div", el("table", head, *body), class_="scroll")
 
 
 def _points(uplift: Uplift) -> str:
