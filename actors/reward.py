@@ -64,7 +64,9 @@ def anchored(config: Config) -> Config:
     model, cache = config.reward.model, config.judge.cache
     reward = config.reward.model_copy(update={"model": model and model.absolute()})
     judge = config.judge.model_copy(update={"cache": cache and cache.absolute()})
-    return config.model_copy(update={"run": run, "reward": reward, "judge": judge})
+    ids = config.candidates.untranslated_ids
+    candidates = config.candidates.model_copy(update={"untranslated_ids": ids and ids.absolute()})
+    return config.model_copy(update={"run": run, "reward": reward, "judge": judge, "candidates": candidates})
 
 
 def _load_reward_model(config: Config) -> RewardModel:

@@ -19,7 +19,7 @@ class RunConfig(Section):
     dir: Path = Field(Path("runs"), description="Where run folders are created.")
     seed: int = Field(0, ge=0, lt=2**31, description="Seeds sampling, shuffling and the learner.")
     min_free_disk_gb: float = Field(
-        0.5, ge=0, description="Refuse to start, or to write a checkpoint, with less than this much disk left."
+        0.5, ge=0, description="Refuse to start, or to write a checkpoint, with less than this much disk left, GiB."
     )
 
 

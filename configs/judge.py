@@ -77,7 +77,7 @@ class JudgeConfig(Section):
     cache: Path | None = Field(
         None,
         description="SQLite file that keeps verdicts, so that none is asked for twice; default `judge.sqlite` in the "
-        "run folder. Processes of one machine may share it.",
+        "run folder. Processes may share it; those of several machines only on a network file system with locks.",
     )
 
     @model_validator(mode="after")

@@ -72,8 +72,9 @@ class VerdictCache:
                 raise
 
     def _prepare(self) -> None:
-        write_ahead(self._db, _WAIT_S)
-        self._db.execute("PRAGMA synchronous=NORMAL")
+        mode = write_ahead(self._db, _WAIT_S)
+        # Without write-ahead logging, less than FULL can lose the file when a machine dies.
+        self._db.execute(f"PRAGMA synchronous={'NORMAL' if mode == 'WAL' else 'FULL'}")
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version == VERSION:
             return

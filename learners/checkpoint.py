@@ -225,14 +225,14 @@ def require_disk(folder: Path, needed_bytes: int, spare_gb: float) -> None:
     Args:
         folder: Where it will be written; need not exist.
         needed_bytes: Size of what will be written.
-        spare_gb: What must be left free afterwards, 10^9 bytes (``run.min_free_disk_gb``).
+        spare_gb: What must be left free afterwards, GiB (``run.min_free_disk_gb``).
     """
     existing = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
     free = shutil.disk_usage(existing).free
-    if free < needed_bytes + spare_gb * 1e9:
+    if free < needed_bytes + spare_gb * 2**30:
         raise UserError(
-            f"{folder}: {free / 1e9:.2f} GB of disk are free, but writing needs "
-            f"{needed_bytes / 1e9:.2f} GB and run.min_free_disk_gb keeps {spare_gb:g} GB; "
+            f"{folder}: {free / 2**30:.2f} GiB of disk are free, but writing needs "
+            f"{needed_bytes / 2**30:.2f} GiB and run.min_free_disk_gb keeps {spare_gb:g} GiB; "
             "free some space or lower that field. The last complete checkpoint is untouched"
         )
 

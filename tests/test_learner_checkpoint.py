@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -74,8 +75,15 @@ def test_policy_is_a_relative_link_that_survives_a_move(tmp_path: Path) -> None:
 
 def test_too_little_disk_is_refused_before_writing(tmp_path: Path) -> None:
     require_disk(tmp_path / "not" / "yet", 1000, 0.0)
-    with pytest.raises(UserError, match=r"round-0001: .* GB of disk are free.*min_free_disk_gb.*untouched"):
+    with pytest.raises(UserError, match=r"round-0001: .* GiB of disk are free.*min_free_disk_gb.*untouched"):
         require_disk(tmp_path / "round-0001", 1000, 1e9)
+
+
+def test_spare_disk_is_counted_in_gibibytes_as_at_the_start(tmp_path: Path) -> None:
+    free = shutil.disk_usage(tmp_path).free / 2**30
+    require_disk(tmp_path / "round-0001", 0, free * 0.96)
+    with pytest.raises(UserError, match="min_free_disk_gb"):  # of 10^9 bytes there are 7 % more
+        require_disk(tmp_path / "round-0001", 0, free * 1.03)
 
 
 def test_an_existing_folder_is_not_overwritten(tmp_path: Path) -> None:

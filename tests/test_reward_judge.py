@@ -112,6 +112,8 @@ def test_paths_do_not_depend_on_where_an_actor_works() -> None:
     assert judge_cache(anchored(judge_config("http://localhost:1/v1"))) == Path.cwd() / "runs" / "run" / "judge.sqlite"
     scored = make_config(reward={"kind": "reward_model", "model": "models/rm"})
     assert anchored(scored).reward.model == Path.cwd() / "models" / "rm"
+    listed = make_config(candidates__untranslated_ids="data/ids.jsonl")
+    assert anchored(listed).candidates.untranslated_ids == Path.cwd() / "data" / "ids.jsonl"
 
 
 def test_failed_comparisons_are_left_out_and_counted(tmp_path: Path) -> None:
