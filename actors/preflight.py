@@ -50,7 +50,7 @@ def check_inputs(config: Config) -> Inputs:
     heldout = PromptSet.from_config(config, "heldout") if config.prompts.heldout else None
     encoder = ChatEncoder(config.model.policy, config.model.add_bos)
     check_model(config.model.policy, "model.policy")
-    if config.model.reference is not None:
+    if config.reads_reference and config.model.reference is not None:
         check_model(config.model.reference, "model.reference")
         _check_same_tokenizer(encoder, ChatEncoder(config.model.reference, config.model.add_bos), config)
     anchors = load_anchors(config)

@@ -236,7 +236,8 @@ def start_team(
         plan = PlacementPlan.from_config(config)
         check_capacity(plan, cluster.resources)
         check_each_fits(plan, cluster.nodes)
-        models = {"model.policy": config.model.policy, "model.reference": config.model.reference}
+        reference = config.model.reference if config.reads_reference else None
+        models = {"model.policy": config.model.policy, "model.reference": reference}
         check_shared(folder.path, models, config.cluster.start_timeout_s)
         with contextlib.closing(RunMetrics(config.run.name, config.schedule.rounds)) as exported:
             try:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from configs.errors import UserError
 from configs.load import config_files
+from configs.presets import is_packaged
 from configs.schema import Config
 
 logger = logging.getLogger(__name__)
@@ -84,13 +85,16 @@ def check_inputs_travel(config: Config, config_file: Path, upload: Upload) -> st
     Raises:
         UserError: Names the field and the file or folder.
     """
-    for file in config_files(config_file):
-        if not file.resolve().is_relative_to(upload.root):
+    files = config_files(config_file)
+    for file in files:
+        if not file.resolve().is_relative_to(upload.root) and not is_packaged(file):
             raise UserError(f"{file}: is not below {upload.root}, which is what the job gets; copy it there")
     for field, path in _named(config, config_file):
         if path.is_absolute() and field != "config":
             continue  # on the cluster's storage: the job's own checks look there
         place = path.resolve()
+        if field == "config" and is_packaged(path) and not place.is_relative_to(upload.root):
+            continue
         if place.is_relative_to(upload.root) and place.relative_to(upload.root).as_posix() in upload:
             continue
         left_out = "is left out of the upload (by .gitignore, .rayignore, or as runs/)"
@@ -99,7 +103,9 @@ def check_inputs_travel(config: Config, config_file: Path, upload: Upload) -> st
             f"{field}: {path} {why}, so the job would not find it (relative paths start at {upload.root}, which "
             "it gets); name an absolute path on storage that all nodes share"
         )
-    return config_file.resolve().relative_to(upload.root).as_posix()
+    named = files[0].resolve()
+    # A preset by its name is one there too: isogloss itself is not what is uploaded.
+    return named.relative_to(upload.root).as_posix() if named.is_relative_to(upload.root) else config_file.as_posix()
 
 
 def _named(config: Config, config_file: Path) -> Iterator[tuple[str, Path]]:
@@ -108,7 +114,7 @@ def _named(config: Config, config_file: Path) -> Iterator[tuple[str, Path]]:
         yield "config", file
     for field, path in (
         ("model.policy", config.model.policy),
-        ("model.reference", config.model.reference),
+        ("model.reference", config.model.reference if config.reads_reference else None),
         ("reward.model", config.reward.model),
         ("anchor.path", config.anchor.path),
         ("candidates.untranslated_ids", config.candidates.untranslated_ids),

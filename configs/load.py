@@ -11,11 +11,13 @@ from pydantic import BaseModel, ValidationError
 from configs.errors import UserError, shortened
 from configs.explain import explained, joined
 from configs.files import read_text, shown_path
+from configs.presets import beside, find_preset, with_world_paths
 from configs.schema import Config
 from configs.yaml12 import MAX_DEPTH, PYYAML_NUMBER, dump_yaml_value, load_yaml, read_yaml
 
 EXTENDS = "extends"
 _WHAT, _CURE = "config file", "see configs/ for presets"
+_MOST_FILES = 50
 
 S = TypeVar("S", bound=BaseModel)
 
@@ -26,16 +28,17 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         UserError: names the file and line, or the field, and the cure.
     """
-    values = _read(path, seen=())
+    values = _read(path, (), [])
     for override in overrides:
         apply_override(values, override)
     return validated(values, Config, shown_path(path))
 
 
 def config_files(path: Path) -> list[Path]:
-    """A config file that could be loaded, and those that it extends, directly or not."""
-    parent = read_yaml(path).get(EXTENDS)
-    return [path, *([] if parent is None else config_files(path.parent / parent))]
+    """A config file that could be loaded, and those that it extends, directly or not; presets where they lie."""
+    read: list[Path] = []
+    _read(path, (), read)
+    return read
 
 
 def load_section(path: Path | None, name: str, model: type[S], overrides: Sequence[str] = ()) -> S:
@@ -50,7 +53,7 @@ def load_section(path: Path | None, name: str, model: type[S], overrides: Sequen
     Raises:
         UserError: As :func:`load_config`.
     """
-    values = {} if path is None else _read(path, seen=())
+    values = {} if path is None else _read(path, (), [])
     values = values if name in values else {name: values}
     for override in overrides:
         apply_override(values, override)
@@ -114,22 +117,31 @@ def validated(values: Any, model: type[S], where: str, within: str = "") -> S:
         raise UserError(f"{where}: " + joined(explained(error, model, within))) from None
 
 
-def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
-    values = read_yaml(path, _WHAT, _CURE)
-    shown = shown_path(path)
+def _read(path: Path, above: tuple[Path, ...], read: list[Path]) -> dict[str, Any]:
+    """One file laid over those that it extends, the first of them lowest; every file is added to ``read``."""
+    file = find_preset(path, _WHAT, _CURE)
+    values = read_yaml(file, _WHAT, _CURE)
+    shown = shown_path(file)
+    read.append(file)
+    if len(read) > _MOST_FILES:
+        raise UserError(f"{shown}: more than {_MOST_FILES} files extend one another; leave some out")
     if values is None:
         raise UserError(f"{shown}: empty; start from configs/demo.yaml")
     if not isinstance(values, dict):
         raise UserError(f"{shown}: expected `section:` entries at the top level; see configs/demo.yaml")
-    parent = values.pop(EXTENDS, None)
-    if parent is None:
-        return values
-    if not isinstance(parent, str):
-        raise UserError(f"{shown}: {EXTENDS}: expected a file name, relative to this file")
-    here = path.resolve()
-    if (path.parent / parent).resolve() in (*seen, here):
-        raise UserError(f"{shown}: `{EXTENDS}` leads back to this file; break the circle")
-    return merge(_read(path.parent / parent, (*seen, here)), values)
+    values = with_world_paths(values, file)
+    parents = values.pop(EXTENDS, None)
+    parents = [] if parents is None else [parents] if isinstance(parents, str) else parents
+    if not isinstance(parents, list) or not all(isinstance(parent, str) for parent in parents):
+        raise UserError(f"{shown}: {EXTENDS}: expected a file name, relative to this file, or a list of them")
+    here = file.resolve()
+    merged: dict[str, Any] = {}
+    for parent in parents:
+        target = beside(file, parent)
+        if target.resolve() in (*above, here):
+            raise UserError(f"{shown}: `{EXTENDS}` leads back to this file; break the circle")
+        merged = merge(merged, _read(target, (*above, here), read))
+    return merge(merged, values)
 
 
 def merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:

@@ -218,6 +218,11 @@ class Config(Section):
                 )
 
     @property
+    def reads_reference(self) -> bool:
+        """Whether the run reads ``model.reference``, which it may name in vain."""
+        return self.offline.path is None and self.reward.needs_reference
+
+    @property
     def evaluated(self) -> list[str]:
         """All languages of the held-out prompts: those of the run, then those of the evaluation alone."""
         return [*self.languages.codes, *self.evaluation.languages]

@@ -172,7 +172,7 @@ def test_malformed_override(override: str) -> None:
         ("run: {name: a\n", ":2: not valid YAML"),
         ("run: {name: a}\nrun: {name: b}\n", ":2: not valid YAML: 'run' is given twice"),
         ("extends: bad.yaml\n", "leads back to this file"),
-        ("extends: nowhere.yaml\n", "nowhere.yaml: no such config file"),
+        ("extends: nowhere.yaml\n", "nowhere.yaml: no such config file; see configs/ for presets (demo, "),
         ("extends: 3\n", "extends: expected a file name"),
     ],
 )
