@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -9,8 +10,32 @@ from typing import Annotated
 
 import typer
 
-from configs.collector import keep
-from configs.errors import Stopped, UserError
+USER_ERROR_EXIT = 2
+INTERRUPTED_EXIT = 130
+_ROOMS = ("configs", "rollout", "evaluation", "judges", "learners", "actors", "serving", "worlds")
+
+
+def _check_rooms() -> None:
+    """Refuse to start where another package of the same name comes first: its modules would be taken for ours."""
+    here = Path(__file__).resolve().parent
+    for room in _ROOMS:
+        spec = importlib.util.find_spec(room)
+        places = [] if spec is None else [spec.origin, *(spec.submodule_search_locations or ())]
+        found = [Path(place) for place in places if place is not None]
+        if not any(place.resolve().is_relative_to(here / room) for place in found):
+            where = f"is hidden by another of that name, {found[0]}" if found else "is not installed"
+            print(
+                f"isogloss: its package '{room}' {where}; install isogloss in an environment of its own, or take what "
+                "hides it off PYTHONPATH",
+                file=sys.stderr,
+            )
+            sys.exit(USER_ERROR_EXIT)
+
+
+_check_rooms()
+
+from configs.collector import keep  # noqa: E402
+from configs.errors import Stopped, UserError  # noqa: E402
 
 app = typer.Typer(
     help="Online and iterative preference alignment of multilingual language models.",
@@ -19,13 +44,10 @@ app = typer.Typer(
     add_completion=False,
 )
 
-USER_ERROR_EXIT = 2
-INTERRUPTED_EXIT = 130
-
 
 @app.command()
 def train(
-    config: Annotated[Path, typer.Argument(help="YAML file, e.g. configs/demo.yaml.")],
+    config: Annotated[Path, typer.Argument(help="YAML file, or the name of a preset, e.g. demo.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="section.field=value …")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print config and placement; start nothing.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run folder.")] = False,

@@ -64,18 +64,22 @@ def is_packaged(file: Path) -> bool:
     return file.resolve().is_relative_to(FOLDER)
 
 
+def world_path(path: str) -> str:
+    """A path below ``worlds/``: as it is where the working directory has an embedded world, else that of isogloss."""
+    return path if Path(_WORLDS, "default").is_dir() else str(FOLDER.parent / path)
+
+
 def with_world_paths(values: dict[str, Any], file: Path) -> dict[str, Any]:
     """Values of a preset, its ``worlds/...`` paths absolute where the working directory has no embedded world."""
-    if not is_packaged(file) or Path(_WORLDS, "default").is_dir():
+    if not is_packaged(file):
         return values
-    anchored: dict[str, Any] = _anchored(values)
-    return anchored
+    return {key: value if key == "extends" else _anchored(value) for key, value in values.items()}
 
 
 def _anchored(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _anchored(inner) if key != "extends" else inner for key, inner in value.items()}
-    return str(FOLDER.parent / value) if isinstance(value, str) and value.startswith(_WORLDS) else value
+        return {key: _anchored(inner) for key, inner in value.items()}
+    return world_path(value) if isinstance(value, str) and value.startswith(_WORLDS) else value
 
 
 def _packaged(path: Path) -> Path | None:

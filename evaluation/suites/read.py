@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from configs.errors import UserError
+from configs.presets import world_path
 from evaluation.numbers import parse_number
 from evaluation.suites.mgsm_prompts import EXAMPLE_ANSWERS, WORDS, maths_prompt
 from evaluation.suites.records import SUITES, Suite, SuiteItem
@@ -64,7 +65,7 @@ def load_suite(
         raise UserError(f"--suite {name}: needs --data with its prompts (a folder, a path with {{lang}}, or a file)")
     if len(set(languages)) != len(languages):
         raise UserError("--languages: a language is named twice; name each once")
-    place = data or WORLD
+    place = data or world_path(WORLD)
     rows = _rows(name, place, languages)
     asked = tuple(languages) or tuple(rows)
     absent = [code for code in asked if code not in rows]
