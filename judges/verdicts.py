@@ -47,7 +47,7 @@ _MARKUP = re.compile(
 _BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{([^{}]*)\}|\[\[([^\[\]]{1,40})\]\]")
 _PLAIN_TAG = re.compile(r"</?(?:b|i|u|em|strong|code|p|br|span|div|center|s)\s*/?>|<\|[^<>]{0,40}\|>", re.IGNORECASE)
 _TAG = re.compile(r"<(/?)([^\W\d_][\w -]{0,30})>")
-_GAP = re.compile(r"[\s\"'“”‘’«»「」『』【】〈〉()\[\]{}*_.,!?。！？、，।|~#>`$\\]+")
+_GAP = re.compile(r"[\s\"'“”‘’«»「」『』【】〈〉()\[\]{}*_.,!。！、，।|~#>`$\\]+")
 _SIGN = re.compile(r"(?:->|=>|[:=→⇒–—…-])+")
 _LINE = re.compile(r"[\r\n\u2028\u2029]+")
 _SENTENCE = re.compile(r"(?<=[.!?;。！？；।])\s*(?=\S)")
