@@ -21,9 +21,9 @@ pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.timeout(600)]
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """One replica, that lets requests finish before a swap however slow the machine is."""
+    """One replica with a spare engine, that lets requests finish before a swap however slow the machine is."""
     config = ServeConfig(
-        port=8921, cpus_per_replica=0.5, kv_cache_gb=0.125, drain_s=60, cors_origins=["https://chat.example"],
+        port=8921, cpus_per_replica=0.5, kv_cache_gb=0.125, drain_s=60, spare_engine=True, cors_origins=["https://chat.example"],
         api_keys_env=KEYS_VARIABLE,
     )  # fmt: skip
     with serve_two_versions(tmp_path_factory.mktemp("load"), config) as found:
@@ -58,7 +58,13 @@ def test_conversations_feed_their_own_replies_back(served: Served) -> None:
 
 
 def test_five_swaps_under_32_clients_drop_and_mix_nothing(served: Served) -> None:
+    def has_spare() -> bool:
+        (row,) = served.endpoint.status()["replicas"].values()
+        return bool(row["spare_engine"])
+
     async def scene() -> None:
+        while not await asyncio.to_thread(has_spare):
+            await asyncio.sleep(0.2)
         load = Load(served.endpoint.url, 32, KEY)
         versions = [served.models[0], served.models[1]]
         for number in range(5):
