@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import threading
@@ -9,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from run_kit import small_config
 from transformers import AutoModelForCausalLM
 
+from actors.run_folder import open_run_folder
 from configs.errors import UserError
 from configs.serving import ServeConfig
 from evaluation.suites.sources import resolve
@@ -21,6 +24,7 @@ from serving.describe import describe, described
 from serving.engine import EngineSettings
 from serving.fit import check_length, token_bytes
 from serving.folder import ServingFolder
+from serving.follow import Follower, engine_settings
 from serving.gate import Verdict
 
 POLICY = Path("worlds/default/policy").resolve()
@@ -194,3 +198,25 @@ def test_a_checkpoint_s_own_manifest_is_read_instead_of_its_weights(run: Path, m
     assert read_manifest(checkpoint, 2) is None
     (checkpoint / "manifest.json").write_text("{}")
     assert read_manifest(checkpoint, 2) is None
+
+
+def test_a_run_offers_its_versions_and_their_folders_come_and_go(tmp_path: Path) -> None:
+    config = small_config(tmp_path, "run.name=served", "serve.canary_share=0.5", "serve.min_replicas=2",
+                          "serve.max_replicas=2", "serve.max_length=64")  # fmt: skip
+    assert engine_settings(config).max_length == 64
+    with contextlib.closing(open_run_folder(config, resume=False)) as folder:
+        follower = Follower(config, folder)
+        serving = follower.prepare()
+        assert kept(serving) == {"v0000"}
+        for number in (1, 2):
+            checkpoint = folder.checkpoint(number, config.model.policy)
+            shutil.copytree(config.model.policy, checkpoint)
+            full = describe(checkpoint, number)
+            write_state(checkpoint, CheckpointState(number, 1, 1, full.checksum, 1, 0))
+            write_manifest(checkpoint, full)
+        assert follower.offer(1, describe(config.model.policy, 1), {}) is not None
+        assert kept(serving) == {"v0000", "v0001"}
+        offered = Follower(config, folder).offer(2, None, {})  # after a restart: the checkpoint's own manifest
+        assert offered is not None
+        assert offered.outcome == "canary"
+        assert kept(serving) == {"v0000", "v0002"}
