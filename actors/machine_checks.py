@@ -142,7 +142,7 @@ def openmp(facts: Facts, _wants: Wants) -> Finding:
     return Finding("OpenMP", "ok", text)
 
 
-def temporary(facts: Facts, _wants: Wants) -> Finding:
+def temporary(facts: Facts, wants: Wants) -> Finding:
     """Ray's sockets lie there, whose paths are limited; its object store spills there."""
     folder = facts.temporary
     name = "RAY_TMPDIR" if facts.env.get("RAY_TMPDIR") else "TMPDIR"
@@ -154,14 +154,15 @@ def temporary(facts: Facts, _wants: Wants) -> Finding:
             f"{folder} cannot be written ({facts.temporary_problem})",
             "set it to a folder that can, e.g. /tmp",
         )
-    if length > limit:
+    if length > limit and wants.address is None:  # a cluster that is joined has its sockets elsewhere
         shown = folder if length <= 120 else f"{folder[:117]}..."
         found = f"{shown} has {length} bytes, more than the {limit} that leave room for Ray's sockets in it"
         return Finding(name, "fail", found, "set it to a shorter one, e.g. /tmp")
     if facts.temporary_free < GIB:
         found = f"{folder} has {_gib(facts.temporary_free)} free; Ray's logs and spilled objects go there"
         return Finding(name, "warn", found, "free some space or set it to another folder")
-    return Finding(name, "ok", f"{folder}, {length} of {limit} bytes, {_gib(facts.temporary_free)} free")
+    bytes_of = f"{length} bytes" if wants.address else f"{length} of {limit} bytes"
+    return Finding(name, "ok", f"{folder}, {bytes_of}, {_gib(facts.temporary_free)} free")
 
 
 def proxies(facts: Facts, wants: Wants) -> Finding:

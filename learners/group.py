@@ -48,6 +48,8 @@ LOOPBACK_ENVIRONMENT = {"GLOO_SOCKET_IFNAME": "lo"}
 _POLL_S = 1.0
 _REPLY_S = 30.0
 
+_MAILBOX = "-learner-mailbox-"
+
 # A rank speaks twice a second; one that has not for so long is dead, cut off, or has no place yet.
 _SILENCE_S = 15.0
 
@@ -96,7 +98,7 @@ class LearnerGroup:
         gpu = config.learner.gpus_per_worker > 0
         local = {} if config.cluster.address else LOOPBACK_ENVIRONMENT
         self._env = {**({} if gpu else CPU_ENVIRONMENT | local), **(env or {})}
-        self._name = f"isogloss-{config.run.name}-learner-mailbox-{uuid.uuid4().hex[:12]}"
+        self._name = f"isogloss-{config.run.name}{_MAILBOX}{uuid.uuid4().hex[:12]}"
         self._storage = self._run_dir / f".{self._name}"
         self._mailbox: Any = None
         self._fit: threading.Thread | None = None
@@ -116,6 +118,10 @@ class LearnerGroup:
         """
         deadline = time.monotonic() + timeout
         self._run_dir.mkdir(parents=True, exist_ok=True)
+        for left in self._run_dir.glob(
+            f".isogloss-*{_MAILBOX}*"
+        ):  # of a driver that was killed: there is one at a time
+            shutil.rmtree(left, ignore_errors=True)
         # Ray Train's default would make every message between ranks and controller wait for seconds.
         os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")

@@ -61,6 +61,7 @@ CASES: list[tuple[dict[str, Any], Wants, str, str, str]] = [
     (env(OMP_PROC_BIND="close"), Wants(), "OpenMP", "warn", "close"),
     (env(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="passive"), Wants(), "OpenMP", "ok", "passive"),
     ({"temporary": LONG}, Wants(), "TMPDIR", "fail", "104 bytes, more than the 39"),
+    ({"temporary": LONG}, Wants(address="h:6379"), "TMPDIR", "ok", "104 bytes"),
     ({"temporary": "/tmp/" + "ж" * 20}, Wants(), "TMPDIR", "fail", "45 bytes"),
     ({"temporary": LONG, **env(RAY_TMPDIR=LONG)}, Wants(), "RAY_TMPDIR", "fail", "104 bytes"),
     ({"temporary_problem": "Read-only file system"}, Wants(), "TMPDIR", "fail", "Read-only"),

@@ -15,6 +15,7 @@ import pytest
 from chromium_kit import chromium, find_chromium
 from run_kit import arguments, checksum, journal, summary, train
 
+from benchmarks.chaos.compare import temporary_files
 from benchmarks.chaos.processes import title, victim_of
 from benchmarks.chaos.run import wording
 from benchmarks.chaos.schedule import Victim
@@ -303,6 +304,7 @@ def test_interrupted_at_every_stage_ends_with_the_same_pairs_and_weights(
             assert one.candidates(number) == two.candidates(number)
             assert one.pairs(number) == two.pairs(number)
         assert two.counts()["consumed"] == two.counts()["pairs"]
+    assert temporary_files(folder / NAME) == temporary_files(straight / "straight") == []
     for number in (1, 2):
         assert checksum(straight, "straight", number) == checksum(folder, NAME, number)
     rows = [json.loads(line) for line in (folder / NAME / "metrics.jsonl").read_text().splitlines()]

@@ -94,7 +94,9 @@ class Chain:
             start = self._start()
             finished = False
             while waiting and not finished:
-                found = self._kill(start, waiting[0], again=bool(done) and done[-1].outcome == "replaced")
+                # Those that are left share the work that is left.
+                share = min(1.0, 2.0 / len(waiting))
+                found = self._kill(start, waiting[0], share, again=bool(done) and done[-1].outcome == "replaced")
                 if found.outcome == "not reached":
                     finished = True
                     break
@@ -128,9 +130,9 @@ class Chain:
         self.starts += 1
         return Start(self._setting, self._run, self._run.parent / f"{self._run.name}-{self.starts:02d}.log")
 
-    def _kill(self, start: Start, kill: Kill, again: bool) -> Killed:
+    def _kill(self, start: Start, kill: Kill, share: float, again: bool) -> Killed:
         found = Killed(kill)
-        process = self._at_the_moment(start, kill, again)
+        process = self._at_the_moment(start, kill, share, again)
         if process is None:
             found.outcome = "not reached"
             return found
@@ -168,7 +170,7 @@ class Chain:
         except (UserError, sqlite3.Error):  # just being made
             return 0.0
 
-    def _at_the_moment(self, start: Start, kill: Kill, again: bool) -> psutil.Process | None:
+    def _at_the_moment(self, start: Start, kill: Kill, share: float, again: bool) -> psutil.Process | None:
         """Wait for it; the process, or None where the run was finished before."""
         if kill.starting and not again:
             moment = start.begun + kill.at * self._straight.start_s
@@ -179,7 +181,7 @@ class Chain:
                 time.sleep(0.05)
             # By progress and not by time, which depends on what else the machine does; then anywhere within a round.
             begun = self._progress()
-            while not start.ended and self._progress() < begun + 0.95 * kill.at * (1 - begun):
+            while not start.ended and self._progress() < begun + 0.95 * share * kill.at * (1 - begun):
                 time.sleep(0.02)
             time.sleep(kill.at * 1000 % 1 * 0.5 * self._straight.work_s / self._setting.rounds)
         while not start.ended:
