@@ -104,7 +104,7 @@ def _without_long(prompts: PromptSet, config: Config, count: Callable[[str], int
 
 def check_machine(config: Config) -> None:
     """Refuse what keeps Ray, or the journal, from working here at all; ``isogloss doctor`` looks at far more."""
-    facts = look(config.run.dir, (), os.environ)
+    facts = look(config.run.dir / config.run.name, (), os.environ)
     refuse_failing(facts, Wants(address=config.cluster.address), (*BEFORE_RAY, run_folder, journal))
 
 

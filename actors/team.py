@@ -233,6 +233,7 @@ def start_team(
     """
     with start_cluster(config.cluster, folder.path) as cluster, stop_on_signals(flag):
         cluster.watch.advise(f"{folder.path} keeps all that was done; continue with --resume")
+        cluster.watch.excuse(lambda: flag.asked_by)
         plan = PlacementPlan.from_config(config)
         check_capacity(plan, cluster.resources)
         check_each_fits(plan, cluster.nodes)

@@ -20,6 +20,7 @@ LOCAL_PATIENCE_S = 1.5
 # Below Ray's own minute (gcs_rpc_server_reconnect_timeout_s): a head with fault tolerance comes back within it.
 JOINED_PATIENCE_S = 45.0
 LOST_EXIT = 2  # as after everything else that a run can be resumed from
+STOPPED_EXIT = 130
 
 
 def reachable(address: str, timeout: float = 5.0) -> bool:
@@ -57,6 +58,7 @@ class Watch:
         self._leave = leave or leave_now
         self._period = period
         self._finished: str | None = None
+        self._asked_by: Callable[[], str | None] = lambda: None
         self._ended = threading.Event()
         self._seen = dict.fromkeys(servers, time.monotonic())
         self._looking = threading.Lock()
@@ -65,6 +67,10 @@ class Watch:
     def advise(self, advice: str) -> None:
         """What a user is to do after a loss, now that more is known."""
         self._advice = advice
+
+    def excuse(self, asked_by: Callable[[], str | None]) -> None:
+        """What asked for a stop, if anything did: a signal to the whole process group ends Ray's servers as well."""
+        self._asked_by = asked_by
 
     def finished(self, notice: str) -> None:
         """All work is done and kept: from now on a loss is told, and is no failure."""
@@ -99,6 +105,8 @@ class Watch:
     def _lost(self, what: str) -> None:
         if self._finished is not None:
             self._leave(f"{self._finished} ({what})", 0)
+        elif (signal := self._asked_by()) is not None:
+            self._leave(f"stopped by {signal}; {self._advice}", STOPPED_EXIT)
         else:
             self._leave(f"{what}; {self._advice}", LOST_EXIT)
 

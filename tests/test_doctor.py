@@ -197,7 +197,7 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ([], {"TMPDIR": LONG}, "TMPDIR: /tmp/xxx"),
         ([], {"TMPDIR": "/proc"}, "TMPDIR: /proc cannot be written"),
         ([], {"OMP_NUM_THREADS": "all"}, "OpenMP: OMP_NUM_THREADS='all'"),
-        (["run.dir=/proc/runs"], {}, "run.dir: /proc/runs cannot be written"),
+        (["run.dir=/proc/runs"], {}, "run.dir: /proc/runs/icr cannot be written"),
     ],
 )
 def test_what_is_fatal_is_refused_before_ray_starts(

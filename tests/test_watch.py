@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from actors.watch import LOST_EXIT, Watch, reachable
+from actors.watch import LOST_EXIT, STOPPED_EXIT, Watch, reachable
 from learners.errors import reason_of
 
 
@@ -64,6 +64,15 @@ def test_after_the_work_is_done_a_death_is_no_failure() -> None:
         assert left.told.wait(30)
     ((message, code),) = left.how
     assert (code, message.startswith("runs/x is finished (head at")) == (0, True)
+
+
+def test_a_signal_to_all_is_a_stop_and_no_loss() -> None:
+    head, left = Server(), Left()
+    with watch(left, 0.1, head=head).watching() as one:
+        one.excuse(lambda: "SIGTERM")
+        head.die()
+        assert left.told.wait(30)
+    assert left.how == [("stopped by SIGTERM; continue", STOPPED_EXIT)]
 
 
 def test_a_server_that_comes_back_in_time_is_not_lost() -> None:
