@@ -288,12 +288,13 @@ class Driver:
                 result = self._trained(round)
                 reports = self._team.publish(result.manifest)
             self._exported.synced(reports, round)
-        self._done(action)
+        # Before the round counts as done: a driver that is killed in between does both again, and loses neither.
         self._write_row(round, reports)
         every = self._config.evaluation.every
         publishes_now = publishes(self._config.schedule, round)
         if every and round % every == 0 and publishes_now and round < self._config.schedule.rounds:
             self._evaluate(round)
+        self._done(action)
         if publishes_now:
             self._offer(round)
 

@@ -131,7 +131,6 @@ class OfflineDriver(Driver):
         """Nothing: held-out prompts are answered by rollout actors."""
 
     def _publish(self, action: Action) -> None:
-        self._done(action)
         self._results.pop(action.round, None)  # it keeps the round's weights in the object store, and nobody wants them
         _, data = self._team.store("round_state", action.round)
         row = {
@@ -142,6 +141,7 @@ class OfflineDriver(Driver):
             "seconds": self._clock(action.round).summary(),
         }
         self._metrics.write(row)
+        self._done(action)  # last: a driver that is killed in between writes the row again
         self._screen.offline_line(row, self._config.schedule.rounds)
 
 

@@ -49,6 +49,7 @@ OVERRIDES = (
     "learner.keep_checkpoints=9",
     "learner.max_failures=50",
     "cluster.max_actor_restarts=50",
+    "cluster.start_timeout_s=1200",  # a busy machine is no finding
 )
 
 
@@ -105,7 +106,8 @@ class Start:
                 stdout=out,
                 stderr=err,
                 start_new_session=True,
-                env={**os.environ, "TMPDIR": str(self.temporary)},
+                # Ray's workers are otherwise nicer than whatever else runs on the machine.
+                env={**os.environ, "TMPDIR": str(self.temporary), "RAY_worker_niceness": "0"},
             )
 
     @property
