@@ -108,7 +108,7 @@ def test_book_adds_up_over_calls(tmp_path: Path) -> None:
 def test_ten_kills_of_the_driver_over_a_fake_engine() -> None:
     """Each life is a process that SIGKILLs itself between any two operations on the journal, checkpoints and rows."""
     command = [sys.executable, "-m", "benchmarks.chaos.fake", "--seed", str(os.getpid()), "--kills", "10"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     print("seed", os.getpid())
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout)
