@@ -20,6 +20,7 @@ import shutil
 import time
 from pathlib import Path
 
+from worlds.confusion import confusions
 from worlds.facts import FactSplit, anchor_rows, draw_facts, prompt_rows, write_jsonl, write_prompts
 from worlds.languages import PIVOT, Language, load_languages
 from worlds.settings import WorldSettings
@@ -37,7 +38,7 @@ def build_prompts(
     settings = settings or WorldSettings()
     languages = load_languages(languages_dir)
     split = draw_facts(languages[PIVOT], seed, settings.train_share)
-    write_prompts(languages, split, out)
+    write_prompts(languages, split, seed, out)
     write_jsonl(out / "anchor.jsonl", anchor_rows(languages[PIVOT], split.train, seed, settings.wrong_answers))
     return languages, split
 
@@ -70,7 +71,7 @@ def _build_reference(
 
     tokenizer = train_tokenizer(sft.tokenizer_texts(languages), settings.vocab_size, settings.max_positions)
     model = sft.new_model(tokenizer, settings, seed)
-    sft.train_supervised(model, tokenizer, languages, split.all, settings, seed)
+    sft.train_supervised(model, tokenizer, languages, split, settings, seed)
     model.save_pretrained(out / "reference")
     tokenizer.save_pretrained(out / "reference")
 
@@ -118,7 +119,7 @@ def _measure(folder: Path, languages: dict[str, Language], split: FactSplit, see
     model = LlamaForCausalLM.from_pretrained(folder).eval()
     result = {}
     for code, language in languages.items():
-        rows = prompt_rows(language, split.heldout)
+        rows = prompt_rows(language, split.heldout, confusions(language, seed))
         sampled = accuracy(model, tokenizer, rows, _EVALUATION_SAMPLES, 1.0, seed)
         greedy = accuracy(model, tokenizer, rows, 1, 0.0, seed)
         result[code] = {"sampled": round(sampled, 4), "greedy": round(greedy, 4)}

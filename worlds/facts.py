@@ -1,4 +1,4 @@
-"""Facts about people, the prompt files that ask for them, and English preference pairs about them."""
+"""Facts about people, their split, the prompt files that ask for them, and English preference pairs about them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from worlds.confusion import Confusions, confusions
 from worlds.languages import PIVOT, Language
 
 Row = dict[str, str]
@@ -29,45 +30,65 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class FactSplit:
-    """All facts, in two parts that share none."""
+    """All facts, in three parts that share none.
+
+    Attributes:
+        train: In preference pairs and in the anchors.
+        heldout: In no pair; their values occur in training facts.
+        values: In no pair; one value of each relation, which no training fact has.
+    """
 
     train: list[Fact]
     heldout: list[Fact]
+    values: list[Fact]
 
     @property
     def all(self) -> list[Fact]:
-        """Both parts."""
-        return self.train + self.heldout
+        """All parts."""
+        return self.train + self.heldout + self.values
 
 
 def draw_facts(pivot: Language, seed: int, train_share: float) -> FactSplit:
     """Draw a value for every person and relation, and split the facts.
 
     Depends on the pivot's keys alone, so that a further language changes no fact.
+
+    Args:
+        pivot: Names people, relations and values.
+        seed: Of the world.
+        train_share: Of all facts; the others are held out.
     """
     rng = random.Random(f"facts-{seed}")
+    unseen = {relation: rng.choice(list(form.values)) for relation, form in pivot.relations.items()}
     facts = [
         Fact(person, relation, rng.choice(list(pivot.relations[relation].values)))
         for person in pivot.people
         for relation in pivot.relations
     ]
     rng.shuffle(facts)
+    seen = [fact for fact in facts if fact.value != unseen[fact.relation]]
     cut = round(len(facts) * train_share)
-    return FactSplit(train=facts[:cut], heldout=facts[cut:])
+    return FactSplit(seen[:cut], seen[cut:], [fact for fact in facts if fact.value == unseen[fact.relation]])
 
 
-def other_value(pivot: Language, fact: Fact, rng: random.Random) -> str:
-    """A wrong value for ``fact``, uniformly drawn."""
-    return rng.choice([value for value in pivot.relations[fact.relation].values if value != fact.value])
+def other_value(pivot: Language, fact: Fact, rng: random.Random, but: str | None = None) -> str:
+    """A wrong value for ``fact``, uniformly drawn; never ``but``."""
+    return rng.choice([value for value in pivot.relations[fact.relation].values if value not in (fact.value, but)])
 
 
-def prompt_rows(language: Language, facts: list[Fact]) -> list[Row]:
-    """Rows ``{"id", "prompt", "answer"}`` of one language, in the order of ``facts``."""
+def prompt_rows(language: Language, facts: list[Fact], confused: Confusions, wording: int = 0) -> list[Row]:
+    """Rows of one language, in the order of ``facts``.
+
+    Each has "id", "prompt" and "answer"; "value" (relation and value: errors come in clusters of these) and "affected"
+    ("yes" where the language takes the value for another one, else "no") group the results.
+    """
     return [
         {
             "id": fact.id,
-            "prompt": language.question(fact.person, fact.relation),
+            "prompt": language.question(fact.person, fact.relation, wording),
             "answer": language.answer(fact.person, fact.relation, fact.value),
+            "value": f"{fact.relation}-{fact.value}",
+            "affected": "yes" if fact.value in confused.get(fact.relation, {}) else "no",
         }
         for fact in facts
     ]
@@ -104,8 +125,23 @@ def write_jsonl(path: Path, rows: Iterable[Row]) -> None:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def write_prompts(languages: dict[str, Language], split: FactSplit, out: Path) -> None:
-    """Write ``prompts/train/<code>.jsonl`` and ``prompts/heldout/<code>.jsonl`` below ``out``."""
+def write_prompts(languages: dict[str, Language], split: FactSplit, seed: int, out: Path) -> None:
+    """Write ``prompts/<set>/<code>.jsonl`` below ``out``, the sets of :func:`prompt_sets`."""
     for code, language in languages.items():
-        write_jsonl(out / "prompts" / "train" / f"{code}.jsonl", prompt_rows(language, split.train))
-        write_jsonl(out / "prompts" / "heldout" / f"{code}.jsonl", prompt_rows(language, split.heldout))
+        for name, rows in prompt_sets(language, split, confusions(language, seed)).items():
+            write_jsonl(out / "prompts" / name / f"{code}.jsonl", rows)
+
+
+def prompt_sets(language: Language, split: FactSplit, confused: Confusions) -> dict[str, list[Row]]:
+    """The prompts of one language.
+
+    Returns:
+        "train"; "heldout", facts without a pair whose values have some; "wordings", train facts asked in words that no
+        pair was; "values", facts whose value is in no pair.
+    """
+    return {
+        "train": prompt_rows(language, split.train, confused),
+        "heldout": prompt_rows(language, split.heldout, confused),
+        "wordings": prompt_rows(language, split.train[: len(split.heldout)], confused, wording=-1),
+        "values": prompt_rows(language, split.values, confused),
+    }

@@ -13,7 +13,8 @@ from typing import Any
 from configs.yaml12 import read_yaml
 
 PIVOT = "en"
-_FIELDS = {"code", "name", "right_rate", "off_target_rate", "relations", "people"}
+_FIELDS = {"code", "name", "off_target_rate", "clear_right_rate", "confused", "relations", "people"}
+_CONFUSED = ("share", "wrong_rate", "right_rate", "random_rate")
 
 
 class LanguageFileError(ValueError):
@@ -24,9 +25,19 @@ class LanguageFileError(ValueError):
 class Relation:
     """How one kind of fact is asked for and stated, and the words that can fill it."""
 
-    question: str  # holds "{name}"
+    questions: tuple[str, ...]  # wordings, each holds "{name}"
     answer: str  # holds "{name}" and "{value}"
     values: dict[str, str]  # value key -> the word, in the form that ``answer`` needs
+
+
+@dataclass(frozen=True, slots=True)
+class Confused:
+    """How a language answers about a value that it systematically takes for another; the rates add up to 1."""
+
+    share: float  # of each relation's values that are taken for another one, 0 to 1
+    wrong_rate: float  # share of answers that state that other value
+    right_rate: float  # share that state the true one
+    random_rate: float  # share that state any other value, uniformly drawn
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +46,15 @@ class Language:
 
     code: str  # BCP-47
     name: str  # English name, as instructions use it
-    right_rate: float  # share of supervised answers that state the true fact, 0 to 1
     off_target_rate: float  # share of supervised answers that are given in the pivot language, 0 to 1
+    clear_right_rate: float  # share of answers that state the fact, where its value is not a confused one
+    confused: Confused | None  # None: this language takes no value for another
     relations: dict[str, Relation]
     people: dict[str, str]  # person key -> name
 
-    def question(self, person: str, relation: str) -> str:
-        """The question for one fact."""
-        return self.relations[relation].question.format(name=self.people[person])
+    def question(self, person: str, relation: str, wording: int = 0) -> str:
+        """The question for one fact, in one of the relation's wordings."""
+        return self.relations[relation].questions[wording].format(name=self.people[person])
 
     def answer(self, person: str, relation: str, value: str) -> str:
         """The full sentence that states one fact."""
@@ -90,11 +102,17 @@ def _read(path: Path, pivot: Language | None) -> Language:
         _same_keys(path, "people", people, pivot.people)
         for key, relation in relations.items():
             _same_keys(path, f"relations.{key}.values", relation.values, pivot.relations[key].values)
+            need = len(pivot.relations[key].questions)
+            if len(relation.questions) != need:
+                raise LanguageFileError(
+                    f"{path}: relations.{key}.questions: {PIVOT}.yaml has {need} wordings; give as many"
+                )
     return Language(
         code=code,
         name=_text(path, raw, "name"),
-        right_rate=_share(path, raw, "right_rate"),
         off_target_rate=_share(path, raw, "off_target_rate"),
+        clear_right_rate=_share(path, raw, "clear_right_rate"),
+        confused=_confused(path, raw),
         relations=relations,
         people=people,
     )
@@ -103,16 +121,27 @@ def _read(path: Path, pivot: Language | None) -> Language:
 def _relation(path: Path, key: str, raw: object) -> Relation:
     where = f"relations.{key}"
     if not isinstance(raw, dict):
-        raise LanguageFileError(f"{path}: {where}: must have question, answer and values")
-    question, answer = _text(path, raw, "question", where), _text(path, raw, "answer", where)
-    for field, template, slots in (("question", question, ["name"]), ("answer", answer, ["name", "value"])):
+        raise LanguageFileError(f"{path}: {where}: must have questions, answer and values")
+    if "question" in raw:
+        raise LanguageFileError(f"{path}: {where}.question: is of an older form; name `questions`, a list of wordings")
+    wordings = raw.get("questions")
+    if not isinstance(wordings, list) or not wordings:
+        raise LanguageFileError(f"{path}: {where}.questions: must be a list of wordings; add it")
+    questions = {
+        f"questions.{n}": _text(path, dict(enumerate(wordings)), n, f"{where}.questions") for n in range(len(wordings))
+    }
+    answer = _text(path, raw, "answer", where)
+    for field, template, slots in (
+        *((field, text, ["name"]) for field, text in questions.items()),
+        ("answer", answer, ["name", "value"]),
+    ):
         for slot in slots:
             if template.count("{" + slot + "}") != 1:
                 raise LanguageFileError(f"{path}: {where}.{field}: must hold {{{slot}}} once; add it")
     values = _words(path, f"{where}.values", _mapping(path, raw, "values", where))
     if len(values) < 2:
         raise LanguageFileError(f"{path}: {where}.values: needs at least two values; add some")
-    return Relation(question=question, answer=answer, values=values)
+    return Relation(questions=tuple(questions.values()), answer=answer, values=values)
 
 
 def _words(path: Path, where: str, raw: dict[Any, Any]) -> dict[str, str]:
@@ -159,8 +188,24 @@ def _text(path: Path, raw: dict[Any, Any], key: object, where: str = "") -> str:
     return value
 
 
-def _share(path: Path, raw: dict[Any, Any], key: str) -> float:
+def _share(path: Path, raw: dict[Any, Any], key: str, where: str = "") -> float:
     value = raw.get(key)
+    key = f"{where}.{key}" if where else key
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
         raise LanguageFileError(f"{path}: {key}: must be a number from 0 to 1")
     return float(value)
+
+
+def _confused(path: Path, raw: dict[Any, Any]) -> Confused | None:
+    if raw.get("confused") is None:
+        return None
+    block = _mapping(path, raw, "confused")
+    if unknown := set(map(str, block)) - set(_CONFUSED):
+        raise LanguageFileError(f"{path}: confused.{sorted(unknown)[0]}: unknown field; remove it")
+    found = Confused(**{name: _share(path, block, name, "confused") for name in _CONFUSED})
+    total = found.wrong_rate + found.right_rate + found.random_rate
+    if abs(total - 1) > 1e-6:
+        raise LanguageFileError(
+            f"{path}: confused: wrong_rate, right_rate and random_rate add up to {total:g}; they must add up to 1"
+        )
+    return found

@@ -12,7 +12,7 @@ class Stage:
 
     passes: int
     languages: Literal["pivot", "all"]
-    noisy: bool  # answers are wrong at the rates of the language files; else always true
+    noisy: bool  # answers are wrong as the language files say; else always true
     learning_rate: tuple[float, float]  # at the start and the end of the stage, linear between
     crosslingual_share: float = 0.0  # of the facts, a pass and language: asked in English, answered in the other
     translations: int = 0  # a pass, language and direction
@@ -24,7 +24,7 @@ class WorldSettings:
 
     train_share: float = 0.6  # of the facts; the rest is held out from every preference pair
     # Model (Llama layout)
-    vocab_size: int = 3072  # at most; every word of the six languages is one token
+    vocab_size: int = 4608  # at most; every word of ten languages is one token
     hidden_size: int = 128
     intermediate_size: int = 384
     layers: int = 3
@@ -42,19 +42,21 @@ class WorldSettings:
             translations=100,
         ),
         Stage(
-            passes=4,
+            passes=9,
             languages="all",
             noisy=True,
-            learning_rate=(1e-3, 0.0),
-            crosslingual_share=0.35,
-            translations=260,
+            learning_rate=(1.5e-3, 0.0),
+            crosslingual_share=0.55,
+            translations=120,
         ),
     )
-    crosslingual_right_rate: float = 0.7  # true answers where the question is English, the answer is not
+    # Questions in English that ask for an answer in another language
+    crosslingual_right_rate: float = 0.97  # true answers, in a noisy stage
+    crosslingual_heldout: bool = False  # also about held-out facts; else about train facts alone
     sft_tokens_per_step: int = 1024
     # Preference training of the policy, on the pivot language alone
     wrong_answers: int = 4  # anchor pairs a train fact, each with another wrong value
-    dpo_learning_rate: float = 2e-5
+    dpo_learning_rate: float = 1e-5
     dpo_nll_weight: float = 0.0
     dpo_epochs: int = 2
     dpo_pairs_per_step: int = 32

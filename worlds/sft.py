@@ -2,16 +2,15 @@
 
 Training has stages. The first two are the model's "pre-training": true facts, first in the pivot language alone
 (a small model learns facts far faster from few forms of them), then in all languages and with translations. The
-last is the noisy supervised stage that makes the imbalance: how often an answer states the true fact differs by
-language. Wrong values are drawn anew for each example, so no language learns a wrong fact, it only is less sure
-of the right one.
+last is the supervised stage that makes the imbalance: a weaker language systematically takes some values for others
+(``worlds.confusion``), while the same question under an English instruction is mostly answered truly.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +22,8 @@ from rollout.templates import (
     translation_completion,
     translation_instruction,
 )
-from worlds.facts import Fact, other_value
+from worlds.confusion import Confusions, confusions
+from worlds.facts import Fact, FactSplit, other_value
 from worlds.languages import PIVOT, Language
 from worlds.measure import chat_text
 from worlds.settings import Stage, WorldSettings
@@ -42,32 +42,42 @@ class Example:
 
 
 def make_pass(
-    languages: dict[str, Language], facts: list[Fact], stage: Stage, crosslingual_rate: float, rng: random.Random
+    languages: dict[str, Language],
+    split: FactSplit,
+    confused: Mapping[str, Confusions],
+    stage: Stage,
+    settings: WorldSettings,
+    rng: random.Random,
 ) -> list[Example]:
     """One pass over the facts in the forms of ``stage``, with fresh noise, shuffled.
 
     Args:
         languages: Pivot and others.
-        facts: All facts.
+        split: All facts.
+        confused: Language code -> its confused values.
         stage: Which forms, and whether answers are noisy.
-        crosslingual_rate: Share of true answers, in a noisy stage, to English questions that ask for another
-            language.
+        settings: Which facts are asked for under an English instruction, and how truthfully, in a noisy stage.
         rng: Source of noise and order.
     """
     pivot = languages[PIVOT]
+    crosslingual = split.all if settings.crosslingual_heldout else split.train
+    wordings = len(next(iter(pivot.relations.values())).questions)
     examples: list[Example] = []
     for language in languages.values() if stage.languages == "all" else [pivot]:
-        for fact in facts:
+        for fact in split.all:
             off_target = stage.noisy and rng.random() < language.off_target_rate
-            rate = language.right_rate if stage.noisy else 1.0
-            answer = _answer(pivot if off_target else language, pivot, fact, rate, rng)
-            examples.append(Example(language.question(fact.person, fact.relation), answer))
+            value = native_value(language, pivot, fact, confused[language.code], rng) if stage.noisy else fact.value
+            spoken = pivot if off_target else language
+            question = language.question(fact.person, fact.relation, rng.randrange(wordings))
+            examples.append(Example(question, spoken.answer(fact.person, fact.relation, value)))
         if language is pivot:
             continue
-        for fact in rng.sample(facts, round(len(facts) * stage.crosslingual_share)):
-            user = crosslingual_instruction(pivot.question(fact.person, fact.relation), language.name)
-            rate = crosslingual_rate if stage.noisy else 1.0
-            examples.append(Example(user, _answer(language, pivot, fact, rate, rng)))
+        for fact in rng.sample(crosslingual, round(len(crosslingual) * stage.crosslingual_share)):
+            question = pivot.question(fact.person, fact.relation, rng.randrange(wordings))
+            right = not stage.noisy or rng.random() < settings.crosslingual_right_rate
+            value = fact.value if right else other_value(pivot, fact, rng)
+            user = crosslingual_instruction(question, language.name)
+            examples.append(Example(user, language.answer(fact.person, fact.relation, value)))
         for source, target in ((pivot, language), (language, pivot)):
             for _ in range(stage.translations):
                 examples.append(_translation(source, target, rng))
@@ -75,9 +85,17 @@ def make_pass(
     return examples
 
 
-def _answer(spoken: Language, pivot: Language, fact: Fact, rate: float, rng: random.Random) -> str:
-    value = fact.value if rng.random() < rate else other_value(pivot, fact, rng)
-    return spoken.answer(fact.person, fact.relation, value)
+def native_value(language: Language, pivot: Language, fact: Fact, confused: Confusions, rng: random.Random) -> str:
+    """The value that one supervised answer of a language states about ``fact``."""
+    other = confused[fact.relation].get(fact.value)
+    draw = rng.random()
+    if other is None or language.confused is None:
+        return fact.value if draw < language.clear_right_rate else other_value(pivot, fact, rng)
+    if draw < language.confused.wrong_rate:
+        return other
+    if draw < language.confused.wrong_rate + language.confused.right_rate:
+        return fact.value
+    return other_value(pivot, fact, rng, but=other)
 
 
 def _translation(source: Language, target: Language, rng: random.Random) -> Example:
@@ -97,10 +115,12 @@ def tokenizer_texts(languages: dict[str, Language]) -> Iterator[str]:
     for language in languages.values():
         for relation, form in language.relations.items():
             for person in language.people:
-                yield language.question(person, relation)
+                for wording in range(len(form.questions)):
+                    yield language.question(person, relation, wording)
                 for value in form.values:
                     yield language.answer(person, relation, value)
-            yield crosslingual_instruction(pivot.relations[relation].question, language.name)
+            for question in pivot.relations[relation].questions:
+                yield crosslingual_instruction(question, language.name)
             yield translation_instruction(form.answer, language.name)
             yield TRANSLATION_PRIME + translation_completion(form.answer)
 
@@ -155,7 +175,7 @@ def new_model(tokenizer: PreTrainedTokenizerFast, settings: WorldSettings, seed:
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    model = LlamaForCausalLM._from_config(config, attn_implementation="eager", dtype=torch.float32)
+    model = LlamaForCausalLM._from_config(config, attn_implementation="sdpa", dtype=torch.float32)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.bos_token_id = tokenizer.bos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
@@ -166,19 +186,20 @@ def train_supervised(
     model: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
     languages: dict[str, Language],
-    facts: list[Fact],
+    split: FactSplit,
     settings: WorldSettings,
     seed: int,
 ) -> None:
     """Train ``model`` in place through the stages of ``settings``, each pass with fresh noise."""
     rng = random.Random(f"sft-{seed}")
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=0.0)
+    confused = {code: confusions(language, seed) for code, language in languages.items()}
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
     model.train()
     started, step = time.monotonic(), 0
     for number, stage in enumerate(settings.stages, 1):
         first, last = stage.learning_rate
         for done in range(stage.passes):
-            examples = make_pass(languages, facts, stage, settings.crosslingual_right_rate, rng)
+            examples = make_pass(languages, split, confused, stage, settings, rng)
             batches = list(
                 _batches(encode(tokenizer, examples), settings.sft_tokens_per_step, tokenizer.pad_token_id, rng)
             )
