@@ -1,9 +1,10 @@
-"""Do the methods do what their papers say? Over the embedded world, three seeds each.
+"""Do the methods teach, and is it more than sharpening? Over the embedded world, several worlds and seeds.
 
-    python -m benchmarks.science            # writes docs/science.md
+    python -m benchmarks.science                        # everything in benchmarks/science.yaml; writes docs/science.md
+    python -m benchmarks.science --rows likelihood icr sharpening --worlds 0 --seeds 0
 
-Every run is an ordinary ``isogloss train``, kept in ``runs/science``: finished ones are not run again, so the
-command can be stopped and repeated.
+Every run is an ordinary ``isogloss train``, kept in ``runs/science``: finished ones are not run again and unfinished ones
+are resumed, so the command can be stopped and repeated. The page is made of what is there, and says how much that is.
 """
 
 from __future__ import annotations
@@ -13,16 +14,23 @@ import json
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-SEEDS = (0, 1, 2)
-DOMINANT = "en"  # of the embedded world
+import numpy as np
+
+from configs.yaml12 import read_yaml
+
+SETTINGS = Path(__file__).with_name("science.yaml")
+PAGE_HEAD = Path(__file__).with_name("science_head.md")
+ISOGLOSS = Path(sys.executable).with_name("isogloss")
+RESAMPLES = 10_000
 
 
 @dataclass(frozen=True)
-class Variant:
+class Row:
     """One row of the table."""
 
     name: str
@@ -31,101 +39,206 @@ class Variant:
     overrides: tuple[str, ...] = ()
 
 
-VARIANTS = (
-    Variant("icr", "ICR (`configs/icr.yaml`)", "configs/icr.yaml"),
-    Variant("icr-native", "ICR, native reward prompt", "configs/icr.yaml", ("reward.prompt=native",)),
-    Variant("icr-translated", "ICR, translated reward prompt", "configs/icr.yaml", ("reward.prompt=translated",)),
-    Variant("lidr", "LIDR (`configs/lidr.yaml`)", "configs/lidr.yaml"),
-    Variant("control", "control: ICR with shuffled scores", "configs/icr.yaml", ("reward.shuffle=true",)),
-    Variant("icr-current", "ICR, reward policy of the round", "configs/icr.yaml", ("reward.policy=current",)),
-)
+@dataclass(frozen=True)
+class Study:
+    """What is run (``benchmarks/science.yaml``)."""
+
+    rows: dict[str, Row]
+    core: tuple[str, ...]
+    worlds: tuple[int, ...]
+    seeds: tuple[int, ...]
+    temperatures: tuple[float, ...]
+    contrasts: tuple[tuple[str, str], ...]
+
+    def runs(self) -> list[tuple[Row, int, int]]:
+        """(row, world, seed), by world and seed first, so that an early page has all rows."""
+        return [
+            (row, world, seed)
+            for seed in self.seeds
+            for world in self.worlds
+            for row in self.rows.values()
+            if row.name in self.core or seed == self.seeds[0]
+        ]
+
+
+def load_study(path: Path = SETTINGS) -> Study:
+    """The frozen settings."""
+    raw = read_yaml(path, "settings of the study")
+    rows = {
+        name: Row(name, fields["title"], f"configs/{fields['config']}", tuple(fields.get("set", ())))
+        for name, fields in raw["rows"].items()
+    }
+    return Study(
+        rows,
+        tuple(raw["core"]),
+        tuple(raw["worlds"]),
+        tuple(raw["seeds"]),
+        tuple(raw["temperatures"]),
+        tuple((first, second) for first, second in raw["contrasts"]),
+    )
 
 
 def main() -> None:
     """Command line."""
+    study = load_study()
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("docs/science.md"))
     parser.add_argument("--runs", type=Path, default=Path("runs/science"))
-    parser.add_argument("--only", nargs="*", choices=[v.name for v in VARIANTS], help="rows to run")
+    parser.add_argument("--rows", nargs="*", choices=list(study.rows), default=list(study.rows))
+    parser.add_argument("--worlds", nargs="*", type=int, choices=study.worlds, default=list(study.worlds))
+    parser.add_argument("--seeds", nargs="*", type=int, choices=study.seeds, default=list(study.seeds))
     arguments = parser.parse_args()
-    chosen = [v for v in VARIANTS if not arguments.only or v.name in arguments.only]
-    for seed in SEEDS:
-        for variant in chosen:
-            run(variant, seed, arguments.runs)
-    arguments.out.write_text(render(arguments.runs), encoding="utf-8")
+    for row, world, seed in study.runs():
+        if row.name in arguments.rows and world in arguments.worlds and seed in arguments.seeds:
+            run(study, row, world, seed, arguments.runs)
+    arguments.out.write_text(render(study, arguments.runs), encoding="utf-8")
     print(arguments.out)
 
 
-def run(variant: Variant, seed: int, folder: Path) -> None:
-    """Run one variant with one seed, or go on with it, unless its summary is there."""
-    name = f"{variant.name}-seed{seed}"
+def run(study: Study, row: Row, world: int, seed: int, folder: Path) -> None:
+    """Run one row, or continue it, unless its summary is there."""
+    name = run_name(row.name, world, seed)
     if (folder / name / "summary.json").exists():
         return
     print(f"== {name}", flush=True)
+    overrides = [f"run.name={name}", f"run.dir={folder}", f"run.seed={seed}"]
+    overrides.append(f"evaluation.temperatures={json.dumps(study.temperatures)}")
+    if world:
+        overrides += of_world(build_world(world, folder / "worlds"), row)
     resume = ["--resume"] if (folder / name / "config.yaml").exists() else []
-    overrides = [*variant.overrides, f"run.name={name}", f"run.dir={folder}", f"run.seed={seed}"]
-    isogloss = Path(sys.executable).with_name("isogloss")
-    subprocess.run([isogloss, "train", variant.config, *overrides, *resume], check=True)
+    subprocess.run([ISOGLOSS, "train", row.config, *overrides, *row.overrides, *resume], check=True)
 
 
-def render(folder: Path) -> str:
-    """The page: means over seeds, then every run with its interval."""
-    loaded = {(v.name, s): summary for v in VARIANTS for s in SEEDS if (summary := _summary(folder, v.name, s))}
-    codes = sorted(next(iter(loaded.values()))["languages"], key=lambda code: (code != DOMINANT, code))
-    lines = [
-        "# Does it work?",
+def build_world(seed: int, folder: Path) -> Path:
+    """The world of a seed, built if it is not there."""
+    world = folder / str(seed)
+    if not (world / "world.json").exists():
+        command = [sys.executable, "-m", "worlds.build", "--out", str(world), "--seed", str(seed)]
+        subprocess.run(command, check=True)
+    return world
+
+
+def of_world(world: Path, row: Row) -> list[str]:
+    """Overrides that point a preset to another world."""
+    fields = {
+        "model.policy": "policy",
+        "model.reference": "reference",
+        "prompts.train": "prompts/train/{lang}.jsonl",
+        "prompts.heldout": "prompts/heldout/{lang}.jsonl",
+        "anchor.path": "anchor.jsonl",
+    }
+    set_by_row = {override.partition("=")[0] for override in row.overrides}
+    return [f"{field}={world / path}" for field, path in fields.items() if field not in set_by_row]
+
+
+def run_name(row: str, world: int, seed: int) -> str:
+    """Of a run's folder."""
+    return f"{row}-w{world}-s{seed}"
+
+
+def render(study: Study, folder: Path) -> str:
+    """The page: a head written by hand, then the tables."""
+    found = {
+        (row.name, world, seed): json.loads(path.read_text(encoding="utf-8"))
+        for row, world, seed in study.runs()
+        if (path := folder / run_name(row.name, world, seed) / "summary.json").exists()
+    }
+    lines = [PAGE_HEAD.read_text(encoding="utf-8").rstrip(), "", *_table(study, found), ""]
+    lines += ["## Contrasts", "", "Difference of the changes of greedy accuracy, points, paired by world and seed.", ""]
+    lines += ["| | runs | difference | every run |", "|---|---|---|---|"]
+    lines += [line for pair in study.contrasts if (line := _contrast(study, found, *pair))]
+    lines += [
         "",
-        "Written by `make science`: two rounds over the embedded world, held-out prompts, three seeds. Accuracy is",
-        "exact match in percent, sampled at temperature 1.0 unless it says greedy. The world and its start are the",
-        "same for all rows; a seed changes the prompts' order, the samples and the batches.",
+        "## Every run",
         "",
-        "## Change of sampled accuracy, mean over seeds, points",
-        "",
-        "| | seeds | mean of the others | " + " | ".join(codes) + " | greedy, mean of the others | right language |",
-        "|---|---|---|" + "---|" * (len(codes) + 2),
+        "| run | greedy, start | end | change | 95% interval | unseen languages | wall, s |",
     ]
-    for variant in VARIANTS:
-        rows = [loaded[variant.name, seed] for seed in SEEDS if (variant.name, seed) in loaded]
-        if rows:
-            lines.append(_mean_row(variant, rows, codes))
-    lines += ["", "## Every run", "", "| run | start | end | change | 95% interval | worst language | wall, s |"]
     lines.append("|---|---|---|---|---|---|---|")
-    for (name, seed), summary in loaded.items():
-        lines.append(_run_row(f"{name}, seed {seed}", summary))
+    lines += [_run_line(run_name(*key), summary) for key, summary in found.items()]
     return "\n".join(lines) + "\n"
 
 
-def _summary(folder: Path, name: str, seed: int) -> dict[str, Any] | None:
-    path = folder / f"{name}-seed{seed}" / "summary.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+def _table(study: Study, found: dict[tuple[str, int, int], dict[str, Any]]) -> list[str]:
+    head = (
+        "| | runs | greedy, weaker languages | change | best over temperature | sampled | pass@k | affected facts "
+        "| other facts | unseen languages, greedy | English, greedy |"
+    )
+    lines = ["## Start and end, held-out facts, per cent", "", head, "|---|" + "---|" * 10]
+    start_shown = False
+    for row in study.rows.values():
+        runs = [summary for (name, _, _), summary in found.items() if name == row.name]
+        if not runs:
+            continue
+        if not start_shown:
+            lines.append(_line("start", [_figures(summary, "start") for summary in runs], None))
+            start_shown = True
+        changes = [_change(summary) for summary in runs]
+        lines.append(_line(row.title, [_figures(summary, "end") for summary in runs], changes))
+    return lines
 
 
-def _mean_row(variant: Variant, rows: list[dict[str, Any]], codes: list[str]) -> str:
-    def change(row: dict[str, Any], code: str, key: str) -> float:
-        language = row["languages"][code]
-        return 100 * (language["end"][key] - language["start"][key])
+def _figures(summary: dict[str, Any], side: str) -> list[float]:
+    languages = {code: entry[side] for code, entry in summary["languages"].items()}
+    seen = _trained(summary)
+    weak = [languages[code] for code in seen]
+    groups = [row["accuracy_greedy_by_group"] for row in weak]
+    return [
+        summary["non_english_mean"]["greedy"][side],
+        statistics.mean(row["best_over_temperature"] for row in weak),
+        summary["non_english_mean"][side],
+        statistics.mean(row["pass_at_k"] for row in weak),
+        statistics.mean(group["yes"] for group in groups),
+        statistics.mean(group["no"] for group in groups),
+        summary["unseen_mean"]["greedy"][side],
+        languages["en"]["accuracy_greedy"],
+    ]
 
-    others = [code for code in codes if code != DOMINANT]
-    overall = [100 * (r["non_english_mean"]["end"] - r["non_english_mean"]["start"]) for r in rows]
-    cells = [str(len(rows)), f"**{statistics.mean(overall):+.1f}** ({min(overall):+.1f} to {max(overall):+.1f})"]
-    cells += [f"{statistics.mean(change(r, c, 'accuracy_sampled') for r in rows):+.1f}" for c in codes]
-    for key in ("accuracy_greedy", "right_language"):
-        cells.append(f"{statistics.mean(change(r, c, key) for r in rows for c in others):+.1f}")
-    return f"| {variant.title} | " + " | ".join(cells) + " |"
+
+def _trained(summary: dict[str, Any]) -> list[str]:
+    """The weaker languages of the run: all but English and the last ones, which are evaluated alone."""
+    return [code for code in summary["languages"] if code != "en" and code not in summary["unseen_languages"]]
 
 
-def _run_row(title: str, summary: dict[str, Any]) -> str:
-    mean = summary["non_english_mean"]
-    low, high = (100 * bound for bound in mean["delta_ci95"])
-    changes = {
-        code: 100 * (row["end"]["accuracy_sampled"] - row["start"]["accuracy_sampled"])
-        for code, row in summary["languages"].items()
-    }
-    worst = min(changes, key=lambda code: changes[code])
+def _change(summary: dict[str, Any]) -> float:
+    greedy = summary["non_english_mean"]["greedy"]
+    return float(greedy["end"] - greedy["start"])
+
+
+def _line(title: str, runs: Sequence[Sequence[float]], changes: Sequence[float] | None) -> str:
+    means = [f"{100 * statistics.mean(values):.1f}" for values in zip(*runs, strict=True)]
+    change = "" if changes is None else f"**{100 * statistics.mean(changes):+.1f}**{_spread(changes)}"
+    return f"| {title} | {len(runs)} | {means[0]} | {change} | " + " | ".join(means[1:]) + " |"
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f" ({100 * min(values):+.1f} to {100 * max(values):+.1f})" if len(values) > 1 else ""
+
+
+def _contrast(study: Study, found: dict[tuple[str, int, int], dict[str, Any]], first: str, second: str) -> str:
+    keys = [(w, s) for w in study.worlds for s in study.seeds if (first, w, s) in found and (second, w, s) in found]
+    if not keys:
+        return ""
+    differences = [_change(found[first, *key]) - _change(found[second, *key]) for key in keys]
+    every = ", ".join(f"{100 * value:+.1f}" for value in differences)
+    title = f"{study.rows[first].title} less {study.rows[second].title}"
+    return f"| {title} | {len(keys)} | {100 * statistics.mean(differences):+.1f}{_interval(differences)} | {every} |"
+
+
+def _interval(values: Sequence[float]) -> str:
+    """Percentile interval of the mean over runs; none for fewer than three."""
+    if len(values) < 3:
+        return ""
+    drawn = np.random.default_rng(0).choice(np.array(values), size=(RESAMPLES, len(values))).mean(axis=1)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return f" [{100 * low:+.1f}, {100 * high:+.1f}]"
+
+
+def _run_line(title: str, summary: dict[str, Any]) -> str:
+    greedy, unseen = summary["non_english_mean"]["greedy"], summary["unseen_mean"]["greedy"]
+    low, high = (100 * bound for bound in greedy["delta_ci95"])
     return (
-        f"| {title} | {100 * mean['start']:.1f} | {100 * mean['end']:.1f} | "
-        f"{100 * (mean['end'] - mean['start']):+.1f} | [{low:+.1f}, {high:+.1f}] | "
-        f"{worst} {changes[worst]:+.1f} | {summary['wall_seconds']:.0f} |"
+        f"| {title} | {100 * greedy['start']:.1f} | {100 * greedy['end']:.1f} | {100 * _change(summary):+.1f} | "
+        f"[{low:+.1f}, {high:+.1f}] | {100 * (unseen['end'] - unseen['start']):+.1f} | {summary['wall_seconds']:.0f} |"
     )
 
 

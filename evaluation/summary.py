@@ -61,6 +61,7 @@ def build_summary(
     return {
         "languages": languages,
         "non_english_mean": _mean(config, config.languages.others, sides, "non_english_mean"),
+        "unseen_languages": list(config.evaluation.languages),
         **_unseen(config, sides),
         "rounds": rounds,
         "weight_version": end.weight_version,

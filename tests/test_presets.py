@@ -21,7 +21,7 @@ from configs.schema import Config
 from configs.yaml12 import dump_yaml_value, load_yaml
 from tests.tiny import build_tiny_model
 
-# What each preset resolved to before it was composed of layers, where that is not the schema's default.
+# What each preset resolves to where that is not the schema's default: a change of a layer shows in what it changes.
 RESOLVED: dict[str, dict[str, Any]] = json.loads(Path("tests/data/presets.json").read_text(encoding="utf-8"))
 METHODS = sorted(path.stem for path in Path("configs/methods").glob("*.yaml"))
 # Beside its model and prompts, what a method cannot know.
@@ -29,6 +29,7 @@ OWN: dict[str, dict[str, Any]] = {
     "icr": {"model": {"reference": "models/sft"}},
     "rloo": {"model": {"reference": "models/sft"}},
     "lidr": {},
+    "likelihood": {},
     "judge": {"judge": {"base_url": "http://localhost:8000/v1", "model": "any"}},
     "dpo": {"offline": {"path": "pairs.jsonl"}},
 }
@@ -50,7 +51,7 @@ def defaults() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", sorted(RESOLVED))
-def test_a_composed_preset_resolves_to_what_it_was(name: str) -> None:
+def test_a_composed_preset_resolves_to_what_is_written_down(name: str) -> None:
     now = flat(load_config(Path("configs") / f"{name}.yaml").model_dump(mode="json"))
     expected = {key: value for key, value in defaults().items() if key in now} | RESOLVED[name]
     differing = {key: (value, now.get(key)) for key, value in expected.items() if now.get(key) != value}
@@ -82,7 +83,7 @@ def test_a_method_brings_nothing_of_the_embedded_world(method: str, tmp_path: Pa
     assert config.languages.shares == {}
     assert (config.anchor.path, config.anchor.pairs_per_round) == (None, 0)
     if config.offline.path is None:
-        assert config.reward.policy == "current"
+        assert config.reward.policy == ("initial" if method == "likelihood" else "current")
         assert config.rollout.max_new_tokens >= 2000
         assert config.rollout.prompts_per_round >= 1000
         assert config.rollout.actors == 1

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import random
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import yaml
 
+from rollout.templates import crosslingual_instruction
 from worlds.build import DEFAULT_OUT, LANGUAGES_DIR, MANIFEST, build_prompts, checksums
+from worlds.confusion import confusions
+from worlds.facts import Fact, draw_facts
 from worlds.languages import PIVOT, LanguageFileError, load_languages
+from worlds.settings import WorldSettings
+from worlds.sft import make_pass, native_value
 
 
 @pytest.fixture(scope="module")
@@ -37,15 +45,17 @@ def edit(path: Path, change) -> None:
 def test_language_files_validate_and_the_pivot_comes_first():
     languages = load_languages(LANGUAGES_DIR)
     assert next(iter(languages)) == PIVOT
-    assert {"en", "es", "de", "fr", "ru", "sw"} <= set(languages)
-    pivot = languages[PIVOT]
-    assert all(pivot.right_rate > other.right_rate for code, other in languages.items() if code != PIVOT)
+    assert len(languages) >= 10
+    pivot = languages.pop(PIVOT)
+    assert pivot.confused is None
+    assert all(other.confused is not None and other.confused.wrong_rate > 0.5 for other in languages.values())
 
 
 def test_no_two_facts_have_the_same_question_or_sentence():
     for language in load_languages(LANGUAGES_DIR).values():
-        questions = {language.question(p, r) for p in language.people for r in language.relations}
-        assert len(questions) == len(language.people) * len(language.relations)
+        wordings = range(len(language.relations["city"].questions))
+        questions = {language.question(p, r, w) for p in language.people for r in language.relations for w in wordings}
+        assert len(questions) == len(language.people) * len(language.relations) * len(wordings)
         for person in list(language.people)[:3]:
             for relation, form in language.relations.items():
                 answers = {language.answer(person, relation, value) for value in form.values}
@@ -66,7 +76,7 @@ def test_manifest_names_every_committed_file_with_its_checksum(manifest: dict):
 
 def test_ids_are_parallel_and_the_splits_share_none(manifest: dict):
     ids = {}
-    for part in ("train", "heldout"):
+    for part in ("train", "heldout", "values", "wordings"):
         by_language = {
             code: [row["id"] for row in read_rows(DEFAULT_OUT / "prompts" / part / f"{code}.jsonl")]
             for code in manifest["languages"]
@@ -75,6 +85,8 @@ def test_ids_are_parallel_and_the_splits_share_none(manifest: dict):
         assert all(other == ids[part] for other in by_language.values())
         assert len(set(ids[part])) == len(ids[part])
     assert not set(ids["train"]) & set(ids["heldout"])
+    assert not {*ids["train"], *ids["heldout"]} & set(ids["values"])
+    assert set(ids["wordings"]) <= set(ids["train"])
     anchors = read_rows(DEFAULT_OUT / "anchor.jsonl")
     assert len({row["id"] for row in anchors}) == len(anchors)
     assert {row["id"].rpartition("-")[0] for row in anchors} == set(ids["train"])
@@ -92,7 +104,13 @@ def test_ids_are_parallel_and_the_splits_share_none(manifest: dict):
         (lambda c: c["relations"]["colour"]["values"].update(red="azul"), "relations.colour.values", "azul"),
         (lambda c: c["relations"]["colour"]["values"].update(red=False), "relations.colour.values.red", "quotes"),
         (lambda c: c["relations"]["colour"]["values"].update(pink="rosa"), "colour.values.pink", "no such key"),
-        (lambda c: c.update(right_rate=1.5), "right_rate", "from 0 to 1"),
+        (lambda c: c.update(clear_right_rate=1.5), "clear_right_rate", "from 0 to 1"),
+        (lambda c: c["confused"].update(share=-0.1), "confused.share", "from 0 to 1"),
+        (lambda c: c["confused"].update(wrong_rate=0.7), "confused", "add up to 1.06"),
+        (lambda c: c["confused"].update(worng_rate=0.7), "confused.worng_rate", "unknown"),
+        (lambda c: c["relations"]["city"].update(questions=[]), "relations.city.questions", "list of wordings"),
+        (lambda c: c["relations"]["city"]["questions"].pop(), "relations.city.questions", "2 wordings"),
+        (lambda c: c["relations"]["city"].update(question="{name}?"), "relations.city.question", "older form"),
         (lambda c: c.update(nmae="Spanish"), "nmae", "unknown"),
         (lambda c: c.update(code="pt"), "code", "file's name"),
     ],
@@ -111,22 +129,73 @@ def test_a_folder_without_the_pivot_is_refused(folder: Path):
         load_languages(folder)
 
 
-def test_a_seventh_language_is_one_more_file(folder: Path, tmp_path: Path, manifest: dict):
-    shutil.copy(folder / "es.yaml", folder / "it.yaml")
+def test_a_further_language_is_one_more_file(folder: Path, tmp_path: Path, manifest: dict):
+    shutil.copy(folder / "es.yaml", folder / "pt.yaml")
 
-    def to_italian(content: dict) -> None:
-        content.update(code="it", name="Italian")
+    def to_portuguese(content: dict) -> None:
+        content.update(code="pt", name="Portuguese")
         content["relations"]["city"].update(
-            question="In quale città vive {name}?", answer="{name} vive nella città di {value}."
+            questions=["Em que cidade vive {name}?", "Qual é a cidade de {name}?"],
+            answer="{name} vive na cidade de {value}.",
         )
-        content["relations"]["city"]["values"].update(london="Londra", rome="Roma")
 
-    edit(folder / "it.yaml", to_italian)
+    edit(folder / "pt.yaml", to_portuguese)
     build_prompts(folder, tmp_path / "out", manifest["seed"])
-    italian = read_rows(tmp_path / "out" / "prompts" / "train" / "it.jsonl")
+    portuguese = read_rows(tmp_path / "out" / "prompts" / "train" / "pt.jsonl")
     english = read_rows(DEFAULT_OUT / "prompts" / "train" / "en.jsonl")
-    assert [row["id"] for row in italian] == [row["id"] for row in english]
-    assert any(row["prompt"].startswith("In quale città vive") for row in italian)
+    assert [row["id"] for row in portuguese] == [row["id"] for row in english]
+    assert any(row["prompt"].startswith("Em que cidade vive") for row in portuguese)
     for code in manifest["languages"]:
         committed = DEFAULT_OUT / "prompts" / "train" / f"{code}.jsonl"
         assert (tmp_path / "out" / "prompts" / "train" / f"{code}.jsonl").read_bytes() == committed.read_bytes()
+
+
+def test_a_language_takes_a_value_for_one_other_at_the_rates_of_its_file():
+    languages = load_languages(LANGUAGES_DIR)
+    pivot, german = languages[PIVOT], languages["de"]
+    confused = {code: confusions(language, 3) for code, language in languages.items()}
+    assert confused[PIVOT] == {relation: {} for relation in pivot.relations}
+    for relation, values in confused["de"].items():
+        assert len(values) == round(german.confused.share * len(pivot.relations[relation].values))
+        assert len(set(values.values())) == len(values)  # one rule a value, and no two values for the same
+        assert all(value != other for value, other in values.items())
+    assert confused["de"] != confused["es"]
+    assert confused["de"] == confusions(german, 3) != confusions(german, 4)
+
+    value, other = next(iter(confused["de"]["city"].items()))
+    clear = next(v for v in pivot.relations["city"].values if v not in confused["de"]["city"])
+    rng = random.Random(0)
+    told = Counter(native_value(german, pivot, Fact("anna", "city", value), confused["de"], rng) for _ in range(4000))
+    assert told[other] / 4000 == pytest.approx(german.confused.wrong_rate, abs=0.03)
+    assert told[value] / 4000 == pytest.approx(german.confused.right_rate, abs=0.03)
+    told = Counter(native_value(german, pivot, Fact("anna", "city", clear), confused["de"], rng) for _ in range(4000))
+    assert told[clear] / 4000 == pytest.approx(german.clear_right_rate, abs=0.02)
+
+
+def test_held_out_facts_never_stand_under_the_english_instruction():
+    languages = load_languages(LANGUAGES_DIR)
+    split = draw_facts(languages[PIVOT], 0, 0.6)
+    confused = {code: confusions(language, 0) for code, language in languages.items()}
+    forms = {
+        fact: {
+            crosslingual_instruction(languages[PIVOT].question(fact.person, fact.relation, wording), "German")
+            for wording in (0, 1)
+        }
+        for fact in split.all
+    }
+    for also, expected in ((False, {*split.train}), (True, {*split.all})):
+        settings = dataclasses.replace(WorldSettings(), crosslingual_heldout=also)
+        stage = dataclasses.replace(settings.stages[-1], crosslingual_share=1.0)
+        made = make_pass(languages, split, confused, stage, settings, random.Random(0))
+        asked = {example.user for example in made}
+        assert {fact for fact in split.all if forms[fact] & asked} == expected
+
+
+def test_rows_say_which_value_they_are_about_and_whether_it_is_confused():
+    rows = read_rows(DEFAULT_OUT / "prompts" / "heldout" / "sw.jsonl")
+    assert {row["affected"] for row in rows} == {"yes", "no"}
+    assert all(row["value"].split("-")[0] == row["id"].split("-")[1] for row in rows)
+    assert {row["affected"] for row in read_rows(DEFAULT_OUT / "prompts" / "heldout" / "en.jsonl")} == {"no"}
+    trained = {row["value"] for row in read_rows(DEFAULT_OUT / "prompts" / "train" / "en.jsonl")}
+    assert {row["value"] for row in rows} <= trained
+    assert not trained & {row["value"] for row in read_rows(DEFAULT_OUT / "prompts" / "values" / "en.jsonl")}

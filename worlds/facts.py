@@ -35,7 +35,7 @@ class FactSplit:
     Attributes:
         train: In preference pairs and in the anchors.
         heldout: In no pair; their values occur in training facts.
-        values: In no pair; one value of each relation, which no training fact has.
+        values: In no pair; their values are in no training fact: one of each relation, and what chance left out.
     """
 
     train: list[Fact]
@@ -67,8 +67,11 @@ def draw_facts(pivot: Language, seed: int, train_share: float) -> FactSplit:
     ]
     rng.shuffle(facts)
     seen = [fact for fact in facts if fact.value != unseen[fact.relation]]
-    cut = round(len(facts) * train_share)
-    return FactSplit(seen[:cut], seen[cut:], [fact for fact in facts if fact.value == unseen[fact.relation]])
+    train = seen[: round(len(facts) * train_share)]
+    known = {(fact.relation, fact.value) for fact in train}
+    rest = [fact for fact in facts if fact not in set(train)]
+    heldout = [fact for fact in rest if (fact.relation, fact.value) in known]
+    return FactSplit(train, heldout, [fact for fact in rest if (fact.relation, fact.value) not in known])
 
 
 def other_value(pivot: Language, fact: Fact, rng: random.Random, but: str | None = None) -> str:
