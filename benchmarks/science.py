@@ -3,7 +3,7 @@
     python -m benchmarks.science                        # everything in benchmarks/science.yaml; writes docs/science.md
     python -m benchmarks.science --rows likelihood icr sharpening --worlds 0 --seeds 0
 
-Every run is an ordinary ``isogloss train``, kept in ``runs/science``: finished ones are not run again and unfinished ones
+Every run is an ordinary ``isogloss train``, kept in ``runs/science``: finished ones are not run again, unfinished ones
 are resumed, so the command can be stopped and repeated. The page is made of what is there, and says how much that is.
 """
 
