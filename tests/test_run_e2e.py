@@ -48,7 +48,7 @@ def test_run_leaves_what_it_promises(straight: Path) -> None:
             assert {"accuracy_sampled", "accuracy_greedy", "right_language", "mean_length"} <= set(row[side])
         low, high = row["delta_ci95"]
         assert low <= row["end"]["accuracy_sampled"] - row["start"]["accuracy_sampled"] <= high
-    assert set(found["non_english_mean"]) == {"start", "end", "delta_ci95"}
+    assert set(found["non_english_mean"]) == {"start", "end", "delta_ci95", "greedy"}
     assert (run / "policy" / "model.safetensors").is_file()
     assert (run / "config.yaml").is_file()
     assert (run / "report.html").stat().st_size > 10_000
