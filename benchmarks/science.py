@@ -48,6 +48,7 @@ class Study:
     worlds: tuple[int, ...]
     seeds: tuple[int, ...]
     temperatures: tuple[float, ...]
+    unseen: tuple[str, ...]
     contrasts: tuple[tuple[str, str], ...]
 
     def runs(self) -> list[tuple[Row, int, int]]:
@@ -74,6 +75,7 @@ def load_study(path: Path = SETTINGS) -> Study:
         tuple(raw["worlds"]),
         tuple(raw["seeds"]),
         tuple(raw["temperatures"]),
+        tuple(raw["unseen"]),
         tuple((first, second) for first, second in raw["contrasts"]),
     )
 
@@ -103,6 +105,7 @@ def run(study: Study, row: Row, world: int, seed: int, folder: Path) -> None:
     print(f"== {name}", flush=True)
     overrides = [f"run.name={name}", f"run.dir={folder}", f"run.seed={seed}"]
     overrides.append(f"evaluation.temperatures={json.dumps(study.temperatures)}")
+    overrides.append(f"evaluation.languages={json.dumps(study.unseen)}")
     if world:
         overrides += of_world(build_world(world, folder / "worlds"), row)
     resume = ["--resume"] if (folder / name / "config.yaml").exists() else []

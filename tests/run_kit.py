@@ -24,7 +24,6 @@ SMALL = (
     "rollout.samples_per_prompt=4",
     "rollout.kv_cache_gb=0.0625",  # half a gigabyte takes a second to fill with zeros
     "prompts.heldout_limit=8",
-    "evaluation.languages=[]",
     "evaluation.samples_per_prompt=2",
     "evaluation.bootstrap_samples=200",
     "anchor.pairs_per_round=16",

@@ -15,7 +15,7 @@ from configs.load import load_config
 from configs.reference import render_page, write_reference
 from configs.schema import Config
 
-DEMO = Path("configs/demo.yaml")
+DEMO = Path("configs/icr.yaml")
 PRESETS = sorted(Path("configs").glob("*.yaml"))
 
 
@@ -64,7 +64,7 @@ def test_override_is_typed_as_yaml() -> None:
         ("learner.deepspeed={optimizer: {params: {lr: 1}}}", "learner.deepspeed.optimizer: needs a `type`"),
         (
             "learner.deepspeed={optimizer: {type: AdamW, params: {lr: 1e-3}}}",
-            "learner.deepspeed.optimizer.params.lr: 0.001 contradicts learning_rate 3e-05; set learner.learning_rate",
+            "learner.deepspeed.optimizer.params.lr: 0.001 contradicts learning_rate 0.0001; set learner.learning_rate",
         ),
         (
             "learner.deepspeed={optimizer: {type: AdamW, params: {weight_decay: 0.1}}}",
@@ -72,7 +72,7 @@ def test_override_is_typed_as_yaml() -> None:
         ),
         (
             "learner.deepspeed={scheduler: {type: WarmupLR, params: {warmup_max_lr: 1.0}}}",
-            "learner.deepspeed.scheduler.params.warmup_max_lr: 1.0 contradicts learning_rate 3e-05; set learner.",
+            "learner.deepspeed.scheduler.params.warmup_max_lr: 1.0 contradicts learning_rate 0.0001; set learner.",
         ),
         (
             "learner.deepspeed={gradient_clipping: 2}",
@@ -136,13 +136,13 @@ def test_deepspeed_options_that_contradict_each_other() -> None:
 
 
 def test_deepspeed_options_that_agree_are_filled_in() -> None:
-    options = """learner.deepspeed={optimizer: {type: AdamW, params: {lr: 3e-5, torch_adam: true}},
+    options = """learner.deepspeed={optimizer: {type: AdamW, params: {lr: 1e-4, torch_adam: true}},
         scheduler: {type: WarmupLR, params: {warmup_max_lr: auto}}, train_batch_size: 32, gradient_clipping: auto,
         gradient_accumulation_steps: auto, bf16: {enabled: false},
         zero_optimization: {stage: 1, sub_group_size: 1e3}}"""
     assert deepspeed_options(load_config(DEMO, [options]).learner) == {
-        "optimizer": {"type": "AdamW", "params": {"lr": 3e-5, "weight_decay": 0.0, "torch_adam": True}},
-        "scheduler": {"type": "WarmupLR", "params": {"warmup_max_lr": 3e-5}},
+        "optimizer": {"type": "AdamW", "params": {"lr": 1e-4, "weight_decay": 0.0, "torch_adam": True}},
+        "scheduler": {"type": "WarmupLR", "params": {"warmup_max_lr": 1e-4}},
         "bf16": {"enabled": False},
         "zero_optimization": {"sub_group_size": 1000},
     }
