@@ -1,6 +1,6 @@
-"""The picture in the README: accuracy before and after, by language.
+"""The picture in the README: greedy accuracy before and after, by language.
 
-python -m benchmarks.picture runs/science/icr-seed0 runs/science/lidr-seed0 runs/science/control-seed0
+python -m benchmarks.picture runs/science/likelihood-w0-s0 runs/science/lidr-w0-s0 runs/science/sharpening-w0-s0
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main() -> None:
     )
     for panel, run in zip(panels[0], arguments.runs, strict=True):
         draw(panel, run.name, json.loads((run / "summary.json").read_text(encoding="utf-8")))
-    panels[0][0].set_ylabel("held-out accuracy, sampled, %")
+    panels[0][0].set_ylabel("held-out facts, greedy accuracy, %")
     panels[0][0].legend(frameon=False, fontsize=8, loc="upper right")
     figure.tight_layout()
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
@@ -43,12 +43,12 @@ def draw(panel: Axes, name: str, summary: dict[str, Any]) -> None:
     codes = list(summary["languages"])
     for index, code in enumerate(codes):
         row = summary["languages"][code]
-        start, end = (100 * row[side]["accuracy_sampled"] for side in ("start", "end"))
-        low, high = (100 * bound for bound in row["delta_ci95"])
+        start, end = (100 * row[side]["accuracy_greedy"] for side in ("start", "end"))
+        low, high = (100 * bound for bound in row["greedy_delta_ci95"])
         panel.bar(index - 0.2, start, 0.4, color=BEFORE, label="before" if index == 0 else None)
         errors = [[end - start - low], [high - end + start]]
         panel.bar(index + 0.2, end, 0.4, color=AFTER, yerr=errors, label="after" if index == 0 else None, capsize=2)
-    mean = summary["non_english_mean"]
+    mean = summary["non_english_mean"]["greedy"]
     panel.set_title(f"{name}: {100 * (mean['end'] - mean['start']):+.1f} points", fontsize=10)
     panel.set_xticks(range(len(codes)), codes)
     panel.set_ylim(0, 100)
