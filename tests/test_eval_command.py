@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -157,6 +158,7 @@ def test_what_a_path_is(tmp_path: Path) -> None:
         resolve(str(tmp_path / "empty"), "MODEL")
     run = tmp_path / "run"
     (run / "policy").mkdir(parents=True)
+    (run / "policy" / "config.json").write_text("{}", encoding="utf-8")
     (run / "config.yaml").write_text("run: {name: r}\n", encoding="utf-8")
     with pytest.raises(UserError, match="is no config of a run"):
         resolve(str(run), "MODEL")
@@ -164,7 +166,7 @@ def test_what_a_path_is(tmp_path: Path) -> None:
     (run / "config.yaml").write_text(text, encoding="utf-8")
     found = resolve(str(run), "MODEL")
     assert (found.name, found.folder, found.dtype, found.add_bos) == ("r", run / "policy", "bfloat16", True)
-    (run / "policy").rmdir()
+    shutil.rmtree(run / "policy")
     assert resolve(str(run), "MODEL").folder == Path("start")
     model = tmp_path / "model"
     model.mkdir()

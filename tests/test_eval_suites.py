@@ -202,7 +202,7 @@ def test_missing_extra_and_repeated_answers(custom: Suite, tmp_path: Path) -> No
     with pytest.raises(UserError, match="a.jsonl:1: field 'language' is missing"):
         read_answers(path, custom)
     write(path, [{"id": "p0", "language": "en", "answer": None}])
-    with pytest.raises(UserError, match="a.jsonl:1: field 'answer' is NoneType"):
+    with pytest.raises(UserError, match="a.jsonl:1: field 'answer' is null"):
         read_answers(path, custom)
 
 

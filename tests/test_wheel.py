@@ -98,7 +98,7 @@ print([configs.__file__, load_wording("label").name, load_wording("reasoned").na
 """
     done = run([], tmp_path, installed, code=code)
     assert done.returncode == 0, done.stderr
-    assert load_yaml(done.stdout, "out") == [str(installed / "configs/__init__.py"), "label", "reasoned", 384]
+    assert load_yaml(done.stdout, "out") == [str(installed / "configs/__init__.py"), "label", "reasoned", 284]
 
 
 def test_another_package_of_the_same_name_is_named(installed: Path, tmp_path: Path) -> None:
