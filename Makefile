@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 RUN ?= demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: help demo test install install-dev check format science bench-learner bench-serving chaos docs lock clean
+.PHONY: help demo test install install-dev check format science bench-learner bench-serving chaos fuzz docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -51,6 +51,9 @@ chaos: install-dev ## Kill a small run KILLS times, spoil its files DAMAGES time
 
 bench-serving: install-dev ## The endpoint under load: 50 swaps, a killed replica (ARGS="--replicas 2")
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.serving_load --kill $(ARGS)
+
+fuzz: install ## Every reader on inputs that are almost right (SEED=n CASES=n, ARGS="--case n" shows one)
+	$(BIN)/python -m benchmarks.fuzz --seed $(SEED) --cases $(or $(CASES),2000) $(ARGS)
 
 docs: install ## Generate the config reference
 	$(BIN)/isogloss config-reference

@@ -68,11 +68,15 @@ def train(
         print(dump_yaml(resolved), end="")
         plan = PlacementPlan.from_config(resolved)
         print_plan(plan)
+        from actors.dry_run import check_described, check_readable
+
+        described = None
         if cluster is not None:
-            from actors.dry_run import check_described
             from configs.nodes import load_cluster
 
-            check_described(resolved, plan, load_cluster(cluster))
+            described = load_cluster(cluster)
+            check_described(resolved, plan, described)
+        check_readable(resolved, elsewhere=described is not None)
         return
     if cluster is not None:
         raise UserError("--cluster: only describes a cluster for --dry-run; cluster.address names one to run on")
@@ -114,8 +118,8 @@ def submit(
 
 @app.command("build-world")
 def build_world(
+    out: Annotated[Path, typer.Option(help="Folder to write the world to; files in it are replaced.")],
     languages: Annotated[Path, typer.Option(help="Folder of language files.")] = Path("worlds/languages"),
-    out: Annotated[Path, typer.Option(help="Folder to write the world to.")] = Path("worlds/default"),
     seed: Annotated[int, typer.Option(help="Everything that is random follows from it.")] = 0,
 ) -> None:
     """Make the embedded world: prompts, tokenizer, reference and English-aligned policy. Minutes on a CPU."""
@@ -164,9 +168,16 @@ def win_rate(
     language: Annotated[str, typer.Option(help="BCP-47 code of the prompts.")] = "en",
 ) -> None:
     """Win rates and length-controlled win rates of a judge's preferences, with intervals."""
+    from configs.language_codes import is_code, refusal
     from evaluation.annotations import annotation_table, render_table
 
-    print(render_table(annotation_table(annotations, others, language)))
+    if not is_code(language):
+        raise UserError(f"--language: {refusal(language)}")
+    left_out: list[str] = []
+    table = annotation_table(annotations, others, language, say=left_out.append)
+    for line in left_out:
+        print(f"isogloss: {line}", file=sys.stderr)
+    print(render_table(table))
 
 
 @app.command("eval")

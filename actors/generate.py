@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
 
 from actors.calls import ActorDied, DeadlineExceeded, call
 from actors.cluster import start_cluster
@@ -102,7 +101,7 @@ def generate(
         cluster.call_timeout_s,
         cluster.max_actor_restarts,
         start_timeout_s=cluster.start_timeout_s,
-        say=lambda text: screen.say(escape(text)),
+        say=screen.say,
     )
     flag = StopFlag()
     with _mended(flag), start_cluster(cluster, logs) as started, stop_on_signals(flag):

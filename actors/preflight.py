@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -14,6 +12,7 @@ from actors.machine import look
 from actors.machine_checks import BEFORE_RAY, Wants, journal, refuse_failing, run_folder
 from actors.reward_model import check_reward_model
 from configs.errors import UserError
+from configs.reading import is_file, read_json, shown
 from configs.schema import Config
 from judges import check_endpoint
 from learners.encode import ChatEncoder
@@ -37,8 +36,12 @@ class Inputs:
     left_out: int  # train ids that prompts.skip_longer_than left out
 
 
-def check_inputs(config: Config) -> Inputs:
+def check_inputs(config: Config, ask_judge: bool = True) -> Inputs:
     """Load and check models' folders, prompts, anchors, lengths and disk.
+
+    Args:
+        config: The run's.
+        ask_judge: Whether a judge is asked one question, which may cost something.
 
     Raises:
         UserError: names the file:line or field, and the cure.
@@ -60,10 +63,11 @@ def check_inputs(config: Config) -> Inputs:
     # The longest form that a prompt takes: as sampled, or as the cross-lingual reward prompt.
     longest_name = max(names.values(), key=len)
 
-    @functools.cache
-    def count(text: str) -> int:
-        asked = crosslingual_instruction(text, longest_name) if config.reward.from_logprobs else text
-        return len(encoder.prompt_ids(asked))
+    texts = list(dict.fromkeys(row.text for split in (prompts, heldout) if split for row in split.rows.values()))
+    asked = texts
+    if config.reward.from_logprobs:
+        asked = [crosslingual_instruction(text, longest_name) for text in texts]
+    count = dict(zip(texts, encoder.prompt_lengths(asked), strict=True)).__getitem__
 
     left_out = len(prompts.ids)
     prompts = _without_long(prompts, config, count)
@@ -74,7 +78,7 @@ def check_inputs(config: Config) -> Inputs:
             check_lengths(split, count, config.model.max_length, config.rollout.max_new_tokens)
     if config.candidates.source == "self_translation" or config.reward.prompt == "translated":
         _check_translation_room(config, encoder, longest_name)
-    if config.reward.kind == "judge":  # last: it is the one check that may cost something
+    if ask_judge and config.reward.kind == "judge":  # last: it is the one check that may cost something
         check_endpoint(config.judge)
     room = config.model.max_length - config.candidates.translation_max_new_tokens
 
@@ -124,12 +128,10 @@ def check_disk(config: Config) -> None:
 def check_model(folder: Path, field: str) -> None:
     """Refuse a folder without config or weights; ``field`` is the config field that names it."""
     config_file = folder / "config.json"
-    if not config_file.is_file():
-        raise UserError(f"{field}: {folder} has no config.json; name a Hugging Face model folder")
-    try:
-        json.loads(config_file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{config_file}: not valid JSON ({error}); fetch the model again") from None
+    if not is_file(config_file):
+        raise UserError(f"{field}: {shown(folder)} has no config.json; name a Hugging Face model folder")
+    if not isinstance(read_json(config_file, "the model's config", "fetch the model again"), dict):
+        raise UserError(f"{config_file}: holds no object; fetch the model again")
     if not any(folder.glob("*.safetensors")):
         raise UserError(f"{field}: {folder} has no *.safetensors; save the model with save_pretrained first")
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from configs.errors import UserError
+from configs.reading import is_file, kind, read_json, shown
 from rollout.prompts import PromptSet
 from rollout.records import Candidate, Score
 
@@ -27,23 +26,27 @@ def check_reward_model(folder: Path) -> None:
         UserError: It does not; says why.
     """
     path = folder / "config.json"
-    try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise UserError(f"{FIELD}: {folder} has no config.json; name a Hugging Face model folder") from None
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error}); fetch the model again") from None
-    architectures = config.get("architectures") or ["no architecture"]
+    if not is_file(path):
+        raise UserError(f"{FIELD}: {folder} has no config.json; name a Hugging Face model folder")
+    config = read_json(path, "the model's config", "fetch the model again")
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: holds {kind(config)} instead of an object; fetch the model again")
+    architectures = config.get("architectures")
+    if not isinstance(architectures, list) or not architectures:
+        architectures = ["no architecture"]
+    named = shown(", ".join(map(str, architectures)))
     if not any(str(name).endswith(_HEAD) for name in architectures):
         raise UserError(
-            f"{FIELD}: {folder} is a {', '.join(map(str, architectures))}, which gives no score; name a model with a "
-            f"sequence-classification head (…{_HEAD}), or use it as a judge (reward.kind: judge)"
+            f"{FIELD}: {folder} is a {named}, which gives no score; name a model with "
+            f"a sequence-classification head (…{_HEAD}), or use it as a judge (reward.kind: judge)"
         )
-    labels = config.get("num_labels") or len(config.get("id2label") or (0, 1))  # Transformers' default is 2
+    names = config.get("id2label")
+    known = len(names) if isinstance(names, dict) and names else 2  # as Transformers takes it
+    labels = config.get("num_labels") or known
     if labels != 1:
         raise UserError(
-            f"{FIELD}: {folder} has {labels} labels; a reward model has 1 (num_labels 1): a classifier over several "
-            "classes has no single score"
+            f"{FIELD}: {folder} has {shown(labels)} labels; a reward model has 1 (num_labels 1): a classifier over "
+            "several classes has no single score"
         )
 
 

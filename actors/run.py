@@ -12,8 +12,6 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
-
 from actors.calls import ActorDied, DeadlineExceeded
 from actors.driver import Driver
 from actors.health import SyncError
@@ -97,12 +95,12 @@ def _with_team(
     flag = StopFlag()
     screen.say(f"{folder.path}: {what}")
     try:
-        with start_team(config, prompts, folder, flag, lambda text: screen.say(escape(text))) as team:
+        with start_team(config, prompts, folder, flag, screen.say) as team:
             work(team, folder, metrics, flag)
     except StopRequested:
         given = shlex.join(arg for arg in sys.argv[2:] if not arg.startswith("--"))
         again = "submit it again" if inside_job(os.environ) else f"isogloss train {given} --resume"
-        screen.say(f"stopped by {flag.asked_by}; nothing is lost. Go on: {escape(again)}")  # lists look like markup
+        screen.say(f"stopped by {flag.asked_by}; nothing is lost. Go on: {again}")
         return False
     except (ActorDied, DeadlineExceeded, LearnerFailed, LearnerTimeout, SyncError) as error:
         raise UserError(f"{error}\n  {folder.path} keeps all that was done; go on with --resume") from error

@@ -18,9 +18,10 @@ from actors.machine_checks import Finding
 from actors.placement import PlacementPlan
 from evaluation.heldout import HeldoutResult
 
-_terminal = Console(highlight=False)
+# Without markup: paths, lists and names of languages hold brackets, and mean them. What is to be bold is a ``Text``.
+_terminal = Console(highlight=False, markup=False, emoji=False)
 # A log file has no width of its own; rich would take 80 columns and cut the tables.
-console = _terminal if _terminal.is_terminal else Console(highlight=False, width=130)
+console = _terminal if _terminal.is_terminal else Console(highlight=False, markup=False, emoji=False, width=130)
 
 
 def print_plan(plan: PlacementPlan) -> None:
@@ -101,12 +102,13 @@ class Screen:
         self._started = time.monotonic()
         self._quiet = quiet
 
-    def say(self, text: str) -> None:
-        """One line, with the time since the start."""
+    def say(self, *parts: str | Text) -> None:
+        """One line, with the time since the start; every character of a string is shown as it is."""
         if self._quiet:
             return
         # Unwrapped: commands and paths in it are there to be copied.
-        console.print(f"[dim]{time.monotonic() - self._started:6.1f}s[/dim]  {text}", soft_wrap=True)
+        since = Text(f"{time.monotonic() - self._started:6.1f}s", style="dim")
+        console.print(Text.assemble(since, "  ", *parts), soft_wrap=True)
 
     def note(self, text: str) -> None:
         """One line where the output is a file or a job's log; a terminal shows progress instead."""
@@ -120,7 +122,8 @@ class Screen:
             self.say(title)
             yield StageProgress(None, None)
             return
-        columns = (TextColumn("         {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        told = TextColumn("         {task.description}", markup=False)
+        columns = (told, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=console, transient=True) as progress:
             yield StageProgress(progress, progress.add_task(title, total=None))
 
@@ -148,20 +151,22 @@ class Screen:
             else f"reward {learner['reward_mean']:.3f}"
         )
         self.say(
-            f"[bold]round {row['round']}[/bold]  {counts['candidates']} candidates ({gated} gated)  "
+            _bold(f"round {row['round']}"),
+            f"  {counts['candidates']} candidates ({gated} gated)  "
             f"{trained}  "
             f"loss {learner['first_loss']:.3f} > {learner['last_loss']:.3f}  "
             f"{rewards}  "
-            f"weights v{row['weight_version']}  {seconds['wall']:.0f}s"
+            f"weights v{row['weight_version']}  {seconds['wall']:.0f}s",
         )
 
     def offline_line(self, row: dict[str, Any], rounds: int) -> None:
         """One line a round of an offline run, from its ``metrics.jsonl`` row."""
         counts, learner, seconds = row["counts"], row["learner"], row["seconds"]
         self.say(
-            f"[bold]round {row['round']} of {rounds}[/bold]  {counts['pairs']} pairs  {learner['steps']} steps  "
+            _bold(f"round {row['round']} of {rounds}"),
+            f"  {counts['pairs']} pairs  {learner['steps']} steps  "
             f"loss {learner['first_loss']:.3f} > {learner['last_loss']:.3f}  "
-            f"reward accuracy {learner['reward_accuracy']:.2f}  {seconds['wall']:.0f}s"
+            f"reward accuracy {learner['reward_accuracy']:.2f}  {seconds['wall']:.0f}s",
         )
 
     def table(self, summary: dict[str, Any], names: dict[str, str]) -> None:
@@ -180,16 +185,20 @@ class Screen:
             if key in summary:
                 mean = summary[key]
                 greedy = _change(mean["greedy"]["start"], mean["greedy"]["end"], mean["greedy"]["delta_ci95"])
-                table.add_row(f"[bold]{title}[/bold]", *greedy, _percent(mean["start"]), _percent(mean["end"]), "", "")
+                table.add_row(_bold(title), *greedy, _percent(mean["start"]), _percent(mean["end"]), "", "")
         console.print(table)
 
 
-def _change(before: float | None, after: float | None, interval: Sequence[float] | None) -> list[str]:
+def _bold(text: str) -> Text:
+    return Text(text, style="bold")
+
+
+def _change(before: float | None, after: float | None, interval: Sequence[float] | None) -> list[str | Text]:
     if before is None or after is None or interval is None:
         return [_percent(before), _percent(after), "-", "-"]
     low, high = interval
     colour = "green" if low > 0 else "red" if high < 0 else "default"
-    change = f"[{colour}]{100 * (after - before):+.1f}[/{colour}]"
+    change = Text(f"{100 * (after - before):+.1f}", style=colour)
     return [_percent(before), _percent(after), change, f"[{100 * low:+.1f}, {100 * high:+.1f}]"]
 
 

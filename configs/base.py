@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -13,8 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from configs.errors import shortened
 from configs.files import path_problem
-
-LANGUAGE_PATTERN = r"[a-z]{2,3}(?:-[A-Za-z0-9]{2,8})*"
+from configs.language_codes import LANGUAGE_PATTERN, is_code, refusal
 
 # Beyond these a value is a slip of the pen, and some library's integer overflows. Fields with tighter bounds name them.
 MAX_NUMBER = 2**31
@@ -75,13 +73,9 @@ def _text_problem(text: str, longest: int) -> str | None:
 
 
 def _language_code(text: str) -> str:
-    if re.fullmatch(LANGUAGE_PATTERN, text):
-        return text
-    first, *rest = re.split(r"[-_]", text.strip())
-    close = "-".join([first.lower(), *rest])
-    cure = f"write {close}" if re.fullmatch(LANGUAGE_PATTERN, close) else "write one such as en, pt-BR or zh-Hans"
-    problem = f"{shortened(repr(text))} is no language code (BCP-47: small letters, then parts after -); {cure}"
-    raise PydanticCustomError("language_code", "{problem}", {"problem": problem})
+    if not is_code(text):
+        raise PydanticCustomError("language_code", "{problem}", {"problem": refusal(text)})
+    return text
 
 
 def _path_text(text: str) -> str:

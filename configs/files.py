@@ -81,8 +81,17 @@ def read_text(path: Path, what: str = "file", cure: str = "check the path", max_
         raise UserError(f"{shown}: cannot be read ({error.strerror}); {cure}") from None
     if len(data) > max_bytes:
         raise UserError(f"{shown}: is longer than {max_bytes // 1024} KiB, so it is no {what}; name another")
+    return as_text(data, shown)
+
+
+def as_text(data: bytes, where: str) -> str:
+    """The bytes of a file as text, without a byte-order mark; ``where`` is the file's name, for the message.
+
+    Raises:
+        UserError: Names the line and byte that is not UTF-8.
+    """
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{shown}:{line}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
+        raise UserError(f"{where}:{line}: not UTF-8 at byte {error.start}; save it as UTF-8") from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from configs.errors import UserError
@@ -12,19 +12,25 @@ from evaluation.length_controlled import (
     length_controlled,
     too_few,
 )
-from evaluation.winrate import Verdict, WinRate, read_annotations, win_rate
+from evaluation.winrate import NoAnnotations, Verdict, WinRate, read_annotations, win_rate
 
 
 def annotation_table(
-    models: Sequence[Path], others: Path | None, language: str, resamples: int = 1000
+    models: Sequence[Path],
+    others: Path | None,
+    language: str,
+    resamples: int = 1000,
+    say: Callable[[str], None] = print,
 ) -> list[tuple[str, WinRate, LengthControlled | str]]:
     """Win rate and length-controlled win rate of each model.
 
     Args:
         models: CSV files (item, preference, baseline_chars, model_chars), one a model, judged against one baseline.
         others: Folder of further such files, used for the items' difficulty only. A model is never used for its own.
+            A CSV file of something else is left out, and said.
         language: Of all files.
         resamples: Of the intervals.
+        say: Is given a line on each file that was left out.
 
     Returns:
         (name, win rate, length-controlled win rate or why there is none), in the given order.
@@ -40,8 +46,12 @@ def annotation_table(
         if not others.is_dir():
             raise UserError(f"{others}: no such folder; name one with annotation files of other models")
         for path in sorted(others.glob("*.csv")):
-            if path.stem not in pool:
+            if path.stem in pool:
+                continue
+            try:
                 pool[path.stem] = read_annotations(path, language)
+            except NoAnnotations as error:
+                say(f"left out: {error}")
     rows: list[tuple[str, WinRate, LengthControlled | str]] = []
     for name, own in verdicts.items():
         rest = {other: found for other, found in pool.items() if other != name}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,12 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.errors import UserError
+from configs.reading import read_text, shown
 from evaluation.stats import wilson
 from rollout.seeds import stable_seed
 
 BASELINE, TIE, MODEL = 1.0, 1.5, 2.0
 _BLOCK = 4_000_000  # resampled counts held at once: 32 MB
 _COLUMNS = ("item", "preference", "baseline_chars", "model_chars")
+
+
+class NoAnnotations(UserError):
+    """A CSV file of something else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,26 +209,26 @@ def read_annotations(path: Path, language: str) -> list[Verdict]:
     An empty preference is a failed verdict. 0 is a tie, as AlpacaEval writes it.
 
     Raises:
-        UserError: The file cannot be read, lacks a column, or a line has a bad or repeated value; names file:line.
+        NoAnnotations: The file holds something else.
+        UserError: The file cannot be read, or a line has a bad or repeated value; names file:line.
     """
+    text = read_text(path, "annotations", "name a CSV file of annotations")
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    verdicts: dict[str, Verdict] = {}
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
-            if missing:
-                raise UserError(f"{path}:1: column {missing[0]} is missing; the columns are {', '.join(_COLUMNS)}")
-            verdicts: dict[str, Verdict] = {}
-            for row in reader:
-                verdict = _verdict(row, language, f"{path}:{reader.line_num}")
-                if verdict.item in verdicts:
-                    raise UserError(f"{path}:{reader.line_num}: item {verdict.item} occurs twice; keep one of them")
-                verdicts[verdict.item] = verdict
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file (annotations)") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read as CSV in UTF-8 ({error})") from None
+        missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
+        if missing:
+            raise NoAnnotations(f"{path}:1: column {missing[0]} is missing; the columns are {', '.join(_COLUMNS)}")
+        for row in reader:
+            where = f"{path}:{reader.line_num}"
+            verdict = _verdict(row, language, where)
+            if verdict.item in verdicts:
+                raise UserError(f"{where}: item {shown(verdict.item)} occurs twice; keep one of them")
+            verdicts[verdict.item] = verdict
+    except csv.Error as error:
+        raise UserError(f"{path}:{reader.line_num}: not valid CSV ({error}); write the file again") from None
     if not verdicts:
-        raise UserError(f"{path}: no annotations in it")
+        raise UserError(f"{path}: no annotations in it; leave it out")
     return list(verdicts.values())
 
 
@@ -242,8 +248,8 @@ def _verdict(row: Mapping[str, str | None], language: str, where: str) -> Verdic
 
 def _length(row: Mapping[str, str | None], name: str, where: str) -> int | None:
     value = _number(row, name, where)
-    if value is not None and value < 0:
-        raise UserError(f"{where}: {name} is {value}; a length is not negative")
+    if value is not None and not 0 <= value < math.inf:
+        raise UserError(f"{where}: {name} is {value}; a length is a number of characters, 0 or more")
     return None if value is None else int(value)
 
 
@@ -254,7 +260,7 @@ def _number(row: Mapping[str, str | None], name: str, where: str) -> float | Non
     try:
         value = float(text)
     except ValueError:
-        raise UserError(f"{where}: {name} is '{text}' instead of a number") from None
+        raise UserError(f"{where}: {name} is '{shown(text)}' instead of a number") from None
     if math.isnan(value):
         return None
     return value

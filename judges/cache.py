@@ -5,18 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from configs.errors import UserError
+from configs.reading import shown
+from rollout.sqlite_file import explained
 from rollout.write_ahead import write_ahead
 
 VERSION = 1
 _WAIT_S = 60.0  # for another writer; each holds the file for one row
+_SOURCES = ("logprobs", "words", "")
+_MOST_TOKENS = 2**53
 _SCHEMA = """CREATE TABLE IF NOT EXISTS verdicts (
   key BLOB PRIMARY KEY, judge TEXT NOT NULL, wording TEXT NOT NULL, language TEXT NOT NULL, preference REAL,
   source TEXT NOT NULL, words TEXT NOT NULL, prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL
@@ -93,7 +97,7 @@ class VerdictCache:
             for key in keys:
                 row = self._db.execute(sql, (key,)).fetchone()
                 if row is not None:
-                    found[key] = Answer(*row)
+                    found[key] = self._answer(row)
         return found
 
     def put(self, key: bytes, judge: str, wording: str, language: str, answer: Answer) -> Answer:
@@ -118,11 +122,16 @@ class VerdictCache:
     ) -> None:
         self.close()
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, OSError) as error:
+    def _answer(self, row: tuple[Any, ...]) -> Answer:
+        # SQLite keeps a value of any type in any column, so a flipped byte can turn a number into a text.
+        preference, source, words, *tokens = row
+        known = preference is None or (isinstance(preference, float) and 0 <= preference <= 1)
+        sound = known and source in _SOURCES and isinstance(words, str)
+        if not sound or not all(isinstance(count, int) and 0 <= count <= _MOST_TOKENS for count in tokens):
             raise UserError(
-                f"judge.cache: {self._path} cannot be used ({error}); free some space, remove it, or name another"
-            ) from error
+                f"judge.cache: {self._path} holds a damaged verdict ({shown(row)}); remove the file, or name another"
+            )
+        return Answer(*row)
+
+    def _explained(self) -> AbstractContextManager[None]:
+        return explained(f"judge.cache: {self._path}", "free some space, remove it, or name another")

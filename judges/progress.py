@@ -15,12 +15,12 @@ from judges.records import Usage
 def judging_progress(title: str = "judging", console: Console | None = None) -> Iterator[Callable[[Usage], None]]:
     """A progress bar; what is yielded is the ``watch`` of ``judges.compare``. Where there is no terminal, one line at
     the end says what was done."""
-    console = console or Console(highlight=False)
+    console = console or Console(highlight=False, markup=False, emoji=False)
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[said]}"),
+        TextColumn("{task.fields[said]}", markup=False),
         TimeRemainingColumn(),
     )
     last = Usage()
@@ -37,7 +37,7 @@ def judging_progress(title: str = "judging", console: Console | None = None) -> 
             yield watch
         finally:
             progress.stop()
-            console.print(f"{title}: {last.done} of {last.total} questions, {describe(last)}")
+            console.print(f"{title}: {last.done} of {last.total} questions, {describe(last)}", markup=False)
 
 
 def describe(usage: Usage) -> str:

@@ -5,7 +5,10 @@ Sampling, scoring and training all go through ``ChatEncoder``, so that they cann
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from jinja2 import TemplateError
@@ -16,8 +19,23 @@ from rollout.records import Turns, chat_of
 
 logger = logging.getLogger(__name__)
 
+_PARALLEL = "TOKENIZERS_PARALLELISM"
+_AT_ONCE = 1000  # prompts of one call of the tokenizer, which takes them on all cores
+
 # An unlikely string, to find in a rendered chat where the assistant's text ends.
 _SENTINEL = "isoglossassistantanswer"
+
+
+@contextlib.contextmanager
+def _on_all_cores() -> Iterator[None]:
+    # The processes of a run have this switched off; the tokenizers library reads it at each call.
+    before = os.environ.get(_PARALLEL)
+    os.environ[_PARALLEL] = "true"
+    try:
+        yield
+    finally:
+        # Never unset: without it the library warns of every later fork.
+        os.environ[_PARALLEL] = before or "false"
 
 
 class ChatEncoder:
@@ -68,11 +86,38 @@ class ChatEncoder:
         Raises:
             UserError: The chat template refuses these turns (many refuse system messages, or two turns of one role).
         """
+        return self._with_bos(self._encode(self._opened(prompt) + prime))
+
+    def prompt_lengths(self, prompts: Sequence[Turns]) -> list[int]:
+        """Number of token ids that :meth:`prompt_ids` gives for each, several times as fast as one by one.
+
+        Raises:
+            UserError: As :meth:`prompt_ids`.
+        """
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            return [len(self.prompt_ids(prompt)) for prompt in prompts]
+        backend.no_truncation()
+        backend.no_padding()
+        backend.encode_special_tokens = False  # of ``_encode``; a completion before may have switched it
+        lengths: list[int] = []
+        for start in range(0, len(prompts), _AT_ONCE):
+            rendered = [self._opened(prompt) for prompt in prompts[start : start + _AT_ONCE]]
+            with _on_all_cores():
+                encoded = backend.encode_batch_fast(rendered, add_special_tokens=False)
+            if self._bos is None:
+                lengths.extend(len(one) for one in encoded)
+            else:
+                lengths.extend(len(self._with_bos(one.ids)) for one in encoded)
+        return lengths
+
+    def _opened(self, prompt: Turns) -> str:
         try:
-            rendered = self._render(chat_of(prompt), generation_prompt=True)
+            return self._render(chat_of(prompt), generation_prompt=True)
         except TemplateError as error:
             raise UserError(f"{self.folder}: its chat template refuses the prompt's turns ({error})") from error
-        ids = self._encode(rendered + prime)
+
+    def _with_bos(self, ids: list[int]) -> list[int]:
         if self._bos is None:
             return ids
         start = 0

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from configs.errors import UserError
+from configs.reading import kind, parse_json, read_bytes, shown
 
+LONGEST_ID = 1000  # characters
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -31,14 +32,7 @@ def read_lines(path: Path, what: str) -> list[bytes]:
     Raises:
         UserError: File missing, unreadable, empty, or with a byte-order mark.
     """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file ({what}); create it or correct the path in the config") from None
-    except IsADirectoryError:
-        raise UserError(f"{path}: is a folder ({what}); name a JSON-lines file") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({what}): {error.strerror}; correct its permissions") from None
+    data = read_bytes(path, what, "create it or correct the path in the config")
     if not data.strip():
         raise UserError(f"{path}: the file is empty ({what}); put one JSON object on each line")
     if data.startswith(_BOM):
@@ -63,16 +57,9 @@ def parse_row(raw: bytes, where: str) -> dict[str, object]:
         raise UserError(
             f"{where}: byte {error.start + 1} is not UTF-8 (0x{raw[error.start]:02x}); save the file as UTF-8"
         ) from None
-    try:
-        row = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{where}: not valid JSON at column {error.colno} ({error.msg}); write one complete JSON object a line"
-        ) from None
-    except (RecursionError, ValueError):
-        raise UserError(f"{where}: JSON that cannot be read; write one flat JSON object a line") from None
+    row = parse_json(text, where, "write one complete JSON object a line")
     if not isinstance(row, dict):
-        raise UserError(f'{where}: {type(row).__name__} instead of an object; write {{"field": ...}} on each line')
+        raise UserError(f'{where}: {kind(row)} instead of an object; write {{"field": ...}} on each line')
     return row
 
 
@@ -80,12 +67,12 @@ def text_of(row: dict[str, object], field: str, where: str, *, setting: str | No
     """The non-empty string in ``field``; ``setting`` is the config key that names the field, for the cure."""
     cure = f"; add it, or set {setting}" if setting else "; add it"
     if field not in row:
-        raise UserError(f"{where}: field '{field}' is missing (the row has {sorted(row)}){cure}")
+        raise UserError(f"{where}: field '{field}' is missing (the row has {shown(sorted(row))}){cure}")
     value = row[field]
     if value is None:
         raise UserError(f"{where}: field '{field}' is null; fill it in or remove the row from every language")
     if not isinstance(value, str):
-        raise UserError(f"{where}: field '{field}' is {type(value).__name__} instead of a string; quote it")
+        raise UserError(f"{where}: field '{field}' is {kind(value)} instead of a text; {_text_cure(value)}")
     if not value.strip():
         raise UserError(f"{where}: field '{field}' is empty; fill it in or remove the row from every language")
     try:
@@ -97,11 +84,22 @@ def text_of(row: dict[str, object], field: str, where: str, *, setting: str | No
     return value
 
 
+def _text_cure(value: object) -> str:
+    if isinstance(value, list | dict):
+        return "write the text itself"
+    return "put it in quotes"
+
+
 def id_of(row: dict[str, object], field: str, where: str, *, setting: str | None = None) -> str:
-    """The id in ``field`` as a string: a non-empty string or an integer."""
+    """The id in ``field`` as a string: a non-empty string of at most ``LONGEST_ID`` characters, or an integer."""
     value = row.get(field)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if field in row and not isinstance(value, str | None):
-        raise UserError(f"{where}: field '{field}' is {type(value).__name__}; use a string or an integer as id")
-    return text_of(row, field, where, setting=setting).strip()
+        raise UserError(f"{where}: field '{field}' is {kind(value)}; use a text or an integer as id")
+    text = text_of(row, field, where, setting=setting).strip()
+    if len(text) > LONGEST_ID:
+        raise UserError(
+            f"{where}: field '{field}' has {len(text)} characters, an id at most {LONGEST_ID}; choose another"
+        )
+    return text

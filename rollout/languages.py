@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from configs.errors import UserError
+from configs.language_codes import standard_code
 
 _TABLE = """
 af Afrikaans|am Amharic|ar Arabic|as Assamese|az Azerbaijani|be Belarusian|bg Bulgarian|bn Bengali
@@ -39,5 +40,14 @@ def language_name(code: str, overrides: Mapping[str, str]) -> str:
     """
     name = overrides.get(code) or DEFAULT_NAMES.get(code)
     if not name:
-        raise UserError(f"languages.names.{code}: no English name is known for '{code}'; add one, e.g. {code}: Spanish")
+        raise UserError(f"languages.names.{code}: no English name is known for '{code}'; {_cure(code)}")
     return name
+
+
+def _cure(code: str) -> str:
+    standard = standard_code(code)
+    if standard is not None and standard != code and standard in DEFAULT_NAMES:
+        return f"write {standard}, which is {DEFAULT_NAMES[standard]}, or add one"
+    base = DEFAULT_NAMES.get(code.split("-")[0])
+    like = f", as it is to be written in a prompt, like {base} for {code.split('-')[0]}" if base else ""
+    return f"add one{like}"

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from configs.base import LANGUAGE_PATTERN
 from configs.errors import UserError
+from configs.language_codes import LANGUAGE_PATTERN, code_cure, is_code
+from configs.reading import files_in, is_folder, read_bytes, shown
 from configs.schema import Config, OfflineConfig
 from rollout.jsonl import id_of, parse_row, read_lines, text_of
 from rollout.records import Message, Pair, Turns, labelled_pair
@@ -86,19 +87,19 @@ def preference_files(offline: OfflineConfig) -> list[tuple[Path, str | None]]:
     path = Path(text)
     if _LANG in text:
         if _LANG not in path.name or path.name.count(_LANG) > 1:
-            raise UserError(f"offline.path: {text} must have {_LANG} once, in the file's name")
+            raise UserError(f"offline.path: {shown(text)} must have {_LANG} once, in the file's name")
         name = re.compile(re.escape(path.name).replace(re.escape(_LANG), f"({LANGUAGE_PATTERN})"))
-        matches = [(file, name.fullmatch(file.name)) for file in sorted(path.parent.glob("*"))]
+        matches = [(file, name.fullmatch(file.name)) for file in files_in(path.parent)]
         files: list[tuple[Path, str | None]] = [(file, match[1]) for file, match in matches if match]
-    elif path.is_dir():
-        files = [(file, None) for file in sorted(path.iterdir()) if file.suffix in SUFFIXES]
+    elif is_folder(path):
+        files = [(file, None) for file in files_in(path) if file.suffix in SUFFIXES]
     else:
         files = [(path, None)]
     if not files:
-        raise UserError(f"offline.path: {text} names no {' or '.join(SUFFIXES)} file; correct the path")
+        raise UserError(f"offline.path: {shown(text)} names no {' or '.join(SUFFIXES)} file; correct the path")
     for file, _ in files:
         if file.suffix not in SUFFIXES:
-            raise UserError(f"offline.path: {file} is neither {' nor '.join(SUFFIXES)}; convert it, or rename it")
+            raise UserError(f"offline.path: {shown(file)} is neither {' nor '.join(SUFFIXES)}; convert or rename it")
     return files
 
 
@@ -117,12 +118,12 @@ def _parquet_rows(path: Path) -> list[dict[str, object]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    data = read_bytes(path, "preference pairs", "correct offline.path")
     try:
-        rows: list[dict[str, object]] = pq.read_table(path).to_pylist()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file (preference pairs); correct offline.path") from None
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as parquet ({error}); write the file again") from None
+        rows: list[dict[str, object]] = pq.read_table(pa.BufferReader(data)).to_pylist()
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        # The last two: dates that Python does not have, texts that are no UTF-8.
+        raise UserError(f"{path}: cannot be read as parquet ({shown(error)}); write the file again") from None
     if not rows:
         raise UserError(f"{path}: the file is empty (preference pairs); put one pair on each row")
     # A column that only some rows have is null in the others.
@@ -133,8 +134,10 @@ def _preference(row: dict[str, object], where: str, config: Config, language: st
     fields = config.offline
     if fields.language_field in row:
         language = text_of(row, fields.language_field, where, setting="offline.language_field").strip()
-    if not re.fullmatch(LANGUAGE_PATTERN, language):
-        raise UserError(f"{where}: {fields.language_field} '{language}' is no language code; write one such as 'en'")
+    if not is_code(language):
+        raise UserError(
+            f"{where}: {fields.language_field} '{shown(language, 40)}' is no language code; {code_cure(language)}"
+        )
     if config.languages.codes and language not in config.languages.codes:
         raise UserError(
             f"{where}: {fields.language_field} '{language}' is not in languages.codes; add it there or remove the row"
@@ -168,7 +171,7 @@ def _texts(row: dict[str, object], where: str, fields: OfflineConfig) -> tuple[T
         chosen, rejected = answers
         if isinstance(chosen, str) or isinstance(rejected, str):
             raise UserError(
-                f"{where}: field '{fields.prompt_field}' is missing (the row has {sorted(row)}); add it, or set "
+                f"{where}: field '{fields.prompt_field}' is missing (the row has {shown(sorted(row))}); add it, or set "
                 f"offline.prompt_field. Only where {fields.chosen_field} and {fields.rejected_field} are whole chats "
                 "can it be left out"
             )
@@ -201,7 +204,7 @@ def _messages(value: list[object], name: str, where: str) -> tuple[Message, ...]
             raise UserError(f'{place}: not a message; write {{"role": ..., "content": ...}}')
         role = item["role"]
         if role not in _ROLES:
-            raise UserError(f"{place}: unknown role {role!r}; use one of {', '.join(_ROLES)}")
+            raise UserError(f"{place}: unknown role {shown(role)}; use one of {', '.join(_ROLES)}")
         messages.append(Message(role, text_of(item, "content", place)))
     return tuple(messages)
 

@@ -178,7 +178,7 @@ class Languages(Section):
     ("code", "cure"),
     [
         ("pt_BR", "write pt-BR"),
-        ("arb_Arab", "write arb-Arab"),
+        ("arb_Arab", "write ar"),
         ("EN", "write en"),
         ("English", "write one such as en, pt-BR or zh-Hans"),
         ("", "write one such as en, pt-BR or zh-Hans"),

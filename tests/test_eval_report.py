@@ -297,7 +297,7 @@ def test_markdown(run: Path) -> None:
         ("metrics.jsonl", '{"round": 1}\n{"round": \n', r"metrics\.jsonl:2: not valid JSON"),
         ("metrics.jsonl", '{"rounds": 1}\n', r"metrics\.jsonl:1: 'round' is missing"),
         ("summary.json", "{\n{", r"summary\.json:2: not valid JSON"),
-        ("summary.json", "[]", r"summary\.json:1: list instead of an object"),
+        ("summary.json", "[]", r"summary\.json:1: a list instead of an object"),
         ("config.yaml", "a: [\nb: 1", r"config\.yaml:\d+: not valid YAML"),
         ("store.sqlite", "no database at all", r"store\.sqlite"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from transformers import GenerationConfig
 
 from configs.errors import UserError
 from learners.encode import ChatEncoder
+from rollout.records import Message
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +37,26 @@ def test_prompt_and_completion(folder: Path) -> None:
     assert completion.count(end) == 1
     assert encoder.decode(completion) == "ja, ñ"
     assert encoder.prompt_ids("hi", prime="<x>")[:-3] == ids
+
+
+@pytest.mark.parametrize("add_bos", [False, True])
+@pytest.mark.parametrize("template", [TEMPLATE, "{{ bos_token }}" + TEMPLATE, "{{ bos_token + bos_token }}" + TEMPLATE])
+def test_lengths_of_many_prompts_are_those_of_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, template: str, add_bos: bool
+) -> None:
+    monkeypatch.setattr("learners.encode._AT_ONCE", 2)
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
+    encoder = ChatEncoder(save(tmp_path, template), add_bos)
+    prompts = [
+        "hi",
+        "",
+        "<|end|> ñ 你好",
+        "a " * 300,
+        (Message("user", "x"), Message("assistant", "y"), Message("user", "z")),
+    ]
+    encoder.completion_ids("<|end|>")  # plain text: switches special tokens off in the tokenizer
+    assert encoder.prompt_lengths(prompts) == [len(encoder.prompt_ids(prompt)) for prompt in prompts]
+    assert os.environ["TOKENIZERS_PARALLELISM"] == "false"
 
 
 @pytest.mark.parametrize("template", [TEMPLATE, "{{ bos_token }}" + TEMPLATE, "{{ bos_token + bos_token }}" + TEMPLATE])

@@ -60,18 +60,18 @@ def test_numeric_answers_are_texts(tmp_path: Path) -> None:
         (b"   ", "es.jsonl:7: blank line", "remove it"),
         (b'{"id": "p9", "prompt"', "es.jsonl:7: not valid JSON at column 22", "one complete JSON object"),
         (b'{"id": "p9", "prompt": "caf\xe9"}', "es.jsonl:7: byte 28 is not UTF-8 (0xe9)", "save the file as UTF-8"),
-        (["p9", "Hola"], "es.jsonl:7: list instead of an object", "write {"),
+        (["p9", "Hola"], "es.jsonl:7: a list instead of an object", "write {"),
         ({"prompt": "Hola"}, "es.jsonl:7: field 'id' is missing", "set prompts.id_field"),
-        ({"id": True, "prompt": "Hola"}, "es.jsonl:7: field 'id' is bool", "a string or an integer"),
-        ({"id": 1.5, "prompt": "Hola"}, "es.jsonl:7: field 'id' is float", "a string or an integer"),
+        ({"id": True, "prompt": "Hola"}, "es.jsonl:7: field 'id' is true or false", "a text or an integer"),
+        ({"id": 1.5, "prompt": "Hola"}, "es.jsonl:7: field 'id' is a number", "a text or an integer"),
         ({"id": " ", "prompt": "Hola"}, "es.jsonl:7: field 'id' is empty", "fill it in"),
         ({"id": "p9", "text": "Hola"}, "es.jsonl:7: field 'prompt' is missing", "set prompts.text_field"),
         ({"id": "p9", "prompt": " \n"}, "es.jsonl:7: field 'prompt' is empty", "fill it in or remove the row"),
-        ({"id": "p9", "prompt": 3}, "es.jsonl:7: field 'prompt' is int", "quote it"),
+        ({"id": "p9", "prompt": 3}, "es.jsonl:7: field 'prompt' is a number", "quotes"),
         ({"id": "p9", "prompt": None}, "es.jsonl:7: field 'prompt' is null", "fill it in or remove the row"),
         ({"id": None, "prompt": "Hola"}, "es.jsonl:7: field 'id' is null", "fill it in or remove the row"),
         ({**GOOD, "answer": ""}, "es.jsonl:7: field 'answer' is empty", "fill it in"),
-        ({**GOOD, "answer": [1]}, "es.jsonl:7: field 'answer' is list", "quote it"),
+        ({**GOOD, "answer": [1]}, "es.jsonl:7: field 'answer' is a list", "write the text"),
         (b'{"id": "p9", "prompt": "\\ud800 x"}', "es.jsonl:7: field 'prompt' has half of a surrogate", "character"),
         ({**GOOD, "id": "p3"}, "es.jsonl:7: id 'p3' was already used in line 4", "its own id"),
         (b'{"id": ' + b"[" * 100_000, "es.jsonl:7: ", "write one"),
@@ -106,7 +106,7 @@ def test_folder_in_place_of_a_file(tmp_path: Path) -> None:
     pattern = write_prompts(tmp_path)
     (tmp_path / "fr.jsonl").unlink()
     (tmp_path / "fr.jsonl").mkdir()
-    with pytest.raises(UserError, match=r"fr\.jsonl: is a folder .*name a JSON-lines file"):
+    with pytest.raises(UserError, match=r"fr\.jsonl: is a folder; name a file"):
         load(pattern)
 
 

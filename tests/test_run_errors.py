@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from run_kit import arguments, small_config
 
+from actors.dry_run import check_readable
 from actors.preflight import check_inputs
 from actors.run_folder import open_run_folder
 from configs.errors import UserError
+from configs.load import load_config
 from configs.schema import Config
 
 POLICY = Path("worlds/default/policy")
@@ -162,7 +164,45 @@ def test_dry_run_prints_config_and_plan_and_starts_nothing(tmp_path: Path) -> No
     assert done.returncode == 0, done.stderr
     assert "prompts_per_round: 24" in done.stdout
     assert "learner" in done.stdout
+    assert "Inputs: " in done.stdout
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("prompts.train={here}/{{lang}}.jsonl", "{here}/es.jsonl:1: not valid JSON"),
+        ("prompts.heldout=nowhere/{{lang}}.jsonl", "nowhere/en.jsonl: no such file"),
+        ("anchor.path=nowhere.jsonl", "nowhere.jsonl: no such file (anchor pairs)"),
+        ("candidates.untranslated_ids=nowhere.jsonl", "nowhere.jsonl: no such file"),
+        ("model.reference=nowhere", "model.reference: nowhere"),
+    ],
+)
+def test_dry_run_reads_what_a_run_reads(tmp_path: Path, override: str, named: str) -> None:
+    for code in ("en", "es", "sw"):
+        (tmp_path / f"{code}.jsonl").write_text('{"id": 1, "prompt": "Hi"}\n' if code == "en" else "{\n")
+    config = small_config(tmp_path, override.format(here=tmp_path), "anchor.pairs_per_round=1")
+    with pytest.raises(UserError) as error:
+        check_readable(config, elsewhere=False)
+    assert named.format(here=tmp_path) in str(error.value)
+
+
+def test_dry_run_reads_an_offline_run_s_pairs(tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").write_text('{"prompt": "Hi"}\n')
+    config = load_config(Path("configs/offline.yaml"), [f"run.dir={tmp_path}", f"offline.path={tmp_path}/p.jsonl"])
+    with pytest.raises(UserError, match=r"p\.jsonl:1: field 'chosen' is missing"):
+        check_readable(config, elsewhere=False)
+
+
+def test_dry_run_of_another_machine_s_run_reads_what_is_here(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    absent = ["model.policy=/shared/policy", "model.reference=/shared/reference", "anchor.path=/shared/a.jsonl"]
+    check_readable(small_config(tmp_path, *absent), elsewhere=True)
+    assert "so not read: model.policy, model.reference, anchor.path" in " ".join(capsys.readouterr().out.split())
+    for code in ("en", "es"):
+        (tmp_path / f"{code}.jsonl").write_text('{"id": 1, "prompt": "Hi"}\n')
+    config = small_config(tmp_path, *absent, f"prompts.train={tmp_path}/{{lang}}.jsonl")
+    with pytest.raises(UserError, match=r"sw\.jsonl: no such file"):  # of the others' place, so it is missing
+        check_readable(config, elsewhere=True)
 
 
 @pytest.mark.ray

@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from cli import app
+from configs.errors import UserError
 from rollout.templates import crosslingual_instruction
 from worlds.build import DEFAULT_OUT, LANGUAGES_DIR, MANIFEST, build_prompts, checksums
 from worlds.confusion import confusions
@@ -113,6 +116,32 @@ def test_ids_are_parallel_and_the_splits_share_none(manifest: dict):
         (lambda c: c["relations"]["city"].update(question="{name}?"), "relations.city.question", "older form"),
         (lambda c: c.update(nmae="Spanish"), "nmae", "unknown"),
         (lambda c: c.update(code="pt"), "code", "file's name"),
+        (lambda c: c["relations"]["city"].update(answer="{name} {value} {place}"), "relations.city.answer", "{place}"),
+        (
+            lambda c: c["relations"]["city"].update(answer="{name} {value} {}"),
+            "relations.city.answer",
+            "{} is no place",
+        ),
+        (
+            lambda c: c["relations"]["city"].update(questions=["{name!r}?", "{name}?"]),
+            "relations.city.questions.0",
+            "{name!r}",
+        ),
+        (
+            lambda c: c["relations"]["city"].update(questions=["{name:>9}?", "{name}?"]),
+            "relations.city.questions.0",
+            "{name:>9}",
+        ),
+        (
+            lambda c: c["relations"]["city"].update(questions=["{name.x} {name}", "{name}?"]),
+            "relations.city.questions.0",
+            "{name.x}",
+        ),
+        (
+            lambda c: c["relations"]["city"].update(questions=["{name} }", "{name}?"]),
+            "relations.city.questions.0",
+            "twice",
+        ),
     ],
 )
 def test_a_bad_file_is_refused_with_its_name_and_key(folder: Path, change, key: str, reason: str):
@@ -121,6 +150,20 @@ def test_a_bad_file_is_refused_with_its_name_and_key(folder: Path, change, key: 
         load_languages(folder)
     assert "es.yaml" in str(caught.value)
     assert reason in str(caught.value)
+
+
+def test_build_world_ends_in_one_line_and_writes_nothing_where_a_file_is_wrong(folder: Path, tmp_path: Path):
+    edit(folder / "sw.yaml", lambda c: c["relations"]["month"].update(questions=["{name} {place}?", "{name}?"]))
+    done = CliRunner().invoke(app, ["build-world", "--languages", str(folder), "--out", str(tmp_path / "out")])
+    assert isinstance(done.exception, UserError)  # `main` makes a line and exit code 2 of it
+    assert "sw.yaml: relations.month.questions.0: {place} is no place to fill" in str(done.exception)
+    assert not (tmp_path / "out").exists()
+
+
+def test_build_world_has_no_default_that_could_overwrite_the_committed_world():
+    done = CliRunner().invoke(app, ["build-world"])
+    assert done.exit_code == 2
+    assert "--out" in done.output
 
 
 def test_a_folder_without_the_pivot_is_refused(folder: Path):

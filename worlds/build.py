@@ -1,6 +1,6 @@
 """Build the embedded world: prompts, a seed model with a language imbalance, and its English-aligned policy.
 
-One command, one seed: ``python -m worlds.build --out worlds/default``. The steps:
+One command, one seed: ``isogloss build-world --out FOLDER``. The steps:
 
 1. draw facts and write the parallel prompts and the English preference pairs (``prompts/``, ``anchor.jsonl``);
 2. train a tokenizer and a small Llama on noisy answers and on translations (``reference/``);
@@ -10,11 +10,9 @@ One command, one seed: ``python -m worlds.build --out worlds/default``. The step
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import hashlib
 import json
-import os
 import platform
 import shutil
 import time
@@ -52,6 +50,10 @@ def build_world(languages_dir: Path, out: Path, seed: int, settings: WorldSettin
         seed: Of facts, noise, weights and order.
         settings: Sizes; the defaults take a few minutes on one CPU core.
     """
+    import torch
+
+    # Two threads that spin wait for each other as soon as anything shares a core: 14 s for a pass instead of 0.6.
+    torch.set_num_threads(1)
     settings = settings or WorldSettings()
     started = time.monotonic()
     languages, split = build_prompts(languages_dir, out, seed, settings)
@@ -167,18 +169,3 @@ def checksums(folder: Path, suffix: str = "") -> dict[str, str]:
         for path in sorted(folder.rglob(f"*{suffix}"))
         if path.is_file() and path.name != MANIFEST
     }
-
-
-def main() -> None:
-    """Entry point of ``python -m worlds.build``."""
-    parser = argparse.ArgumentParser(description="Build the embedded world.")
-    parser.add_argument("--languages", type=Path, default=LANGUAGES_DIR, help="folder of language files")
-    parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="where the world is written")
-    parser.add_argument("--seed", type=int, default=0, help="of facts, noise, weights and order")
-    arguments = parser.parse_args()
-    build_world(arguments.languages, arguments.out, arguments.seed)
-
-
-if __name__ == "__main__":
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    main()

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
+from configs.errors import UserError
+from configs.reading import files_in, is_file, shown
 from configs.yaml12 import read_yaml
 
 PIVOT = "en"
@@ -17,7 +20,7 @@ _FIELDS = {"code", "name", "off_target_rate", "clear_right_rate", "confused", "r
 _CONFUSED = ("share", "wrong_rate", "right_rate", "random_rate")
 
 
-class LanguageFileError(ValueError):
+class LanguageFileError(UserError):
     """A language file that cannot be used; the message says which file, which key and what to do."""
 
 
@@ -71,9 +74,9 @@ def load_languages(folder: Path) -> dict[str, Language]:
     Raises:
         LanguageFileError: a file is malformed, or does not have exactly the pivot's keys.
     """
-    paths = sorted(folder.glob("*.yaml"))
-    if folder / f"{PIVOT}.yaml" not in paths:
-        raise LanguageFileError(f"{folder}: no {PIVOT}.yaml; the pivot language names the keys of all others")
+    paths = files_in(folder, "*.yaml")
+    if not is_file(folder / f"{PIVOT}.yaml"):
+        raise LanguageFileError(f"{shown(folder)}: no {PIVOT}.yaml; the pivot language names the keys of all others")
     paths.sort(key=lambda path: path.stem != PIVOT)
     languages: dict[str, Language] = {}
     for path in paths:
@@ -88,10 +91,10 @@ def _read(path: Path, pivot: Language | None) -> Language:
         raise LanguageFileError(f"{path}: must be a mapping with the fields {', '.join(sorted(_FIELDS))}")
     unknown = set(raw) - _FIELDS
     if unknown:
-        raise LanguageFileError(f"{path}: unknown field '{sorted(map(str, unknown))[0]}'; remove it")
+        raise LanguageFileError(f"{path}: unknown field '{shown(sorted(map(str, unknown))[0])}'; remove it")
     code = _text(path, raw, "code")
     if code != path.stem:
-        raise LanguageFileError(f"{path}: code: '{code}' differs from the file's name; make them equal")
+        raise LanguageFileError(f"{path}: code: '{shown(code)}' differs from the file's name; make them equal")
     relations = {str(key): _relation(path, str(key), value) for key, value in _mapping(path, raw, "relations").items()}
     if "people" in raw or pivot is None:
         people = _words(path, "people", _mapping(path, raw, "people"))
@@ -135,13 +138,28 @@ def _relation(path: Path, key: str, raw: object) -> Relation:
         *((field, text, ["name"]) for field, text in questions.items()),
         ("answer", answer, ["name", "value"]),
     ):
-        for slot in slots:
-            if template.count("{" + slot + "}") != 1:
-                raise LanguageFileError(f"{path}: {where}.{field}: must hold {{{slot}}} once; add it")
+        _check_slots(template, slots, f"{path}: {where}.{field}")
     values = _words(path, f"{where}.values", _mapping(path, raw, "values", where))
     if len(values) < 2:
         raise LanguageFileError(f"{path}: {where}.values: needs at least two values; add some")
     return Relation(questions=tuple(questions.values()), answer=answer, values=values)
+
+
+def _check_slots(template: str, slots: list[str], where: str) -> None:
+    """Refuse what ``str.format`` would stumble over, or put something else into."""
+    try:
+        found = list(Formatter().parse(template))
+    except ValueError as error:
+        raise LanguageFileError(f"{where}: {error}; write a brace that is meant as one twice: {{{{ or }}}}") from None
+    names = [name for _, name, _, _ in found if name is not None]
+    for slot in slots:
+        if names.count(slot) != 1:
+            raise LanguageFileError(f"{where}: must hold {{{slot}}} once; correct it")
+    for _, name, form, conversion in found:
+        if name is not None and (name not in slots or form or conversion):
+            whole = shown(name + (f"!{conversion}" if conversion else "") + (f":{form}" if form else ""))
+            places = " and ".join(f"{{{slot}}}" for slot in slots)
+            raise LanguageFileError(f"{where}: {{{whole}}} is no place to fill; there is only {places}")
 
 
 def _words(path: Path, where: str, raw: dict[Any, Any]) -> dict[str, str]:
@@ -151,7 +169,7 @@ def _words(path: Path, where: str, raw: dict[Any, Any]) -> dict[str, str]:
         word = _text(path, raw, key, where)
         if word in seen:
             raise LanguageFileError(
-                f"{path}: {where}.{key}: '{word}' is already the word for '{seen[word]}'; "
+                f"{path}: {where}.{key}: '{shown(word)}' is already the word for '{seen[word]}'; "
                 "answers could not be told apart, choose another"
             )
         seen[word] = str(key)
@@ -184,7 +202,9 @@ def _text(path: Path, raw: dict[Any, Any], key: object, where: str = "") -> str:
     if value is None:
         raise LanguageFileError(f"{path}: {name}: missing; add it")
     if not isinstance(value, str) or not value.strip():
-        raise LanguageFileError(f"{path}: {name}: must be text; YAML reads {value!r} here, put quotes around it")
+        raise LanguageFileError(
+            f"{path}: {name}: must be text; YAML reads {shown(repr(value))} here, put quotes around it"
+        )
     return value
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
+from configs.reading import kind, read_json
 from configs.yaml12 import read_yaml
 from evaluation.fidelity import confusion
 from evaluation.report.answers import AnswerTotals
@@ -212,14 +212,9 @@ def _shown(store: Store, pairs: list[Pair]) -> tuple[ShownPair, ...]:
 def _summary(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno}: not valid JSON ({error.msg}); restore or remove the file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); restore or remove the file") from None
+    data = read_json(path, "the run's summary", "restore or remove the file")
     if not isinstance(data, dict):
-        raise UserError(f"{path}:1: {type(data).__name__} instead of an object; restore or remove the file")
+        raise UserError(f"{path}:1: {kind(data)} instead of an object; restore or remove the file")
     return data
 
 

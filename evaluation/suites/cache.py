@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from configs.errors import UserError
+from configs.reading import shown
 from evaluation.suites.records import Answer
+from rollout.sqlite_file import explained
 from rollout.write_ahead import write_ahead
 
 VERSION = 1
@@ -35,16 +37,12 @@ class EvalCache:
         Raises:
             UserError: It cannot be written, is no SQLite file, or is of another version.
         """
-        try:
+        with explained(f"{shown(path)}: the cache", "name another folder with --cache"):
             path.parent.mkdir(parents=True, exist_ok=True)
             connection = sqlite3.connect(path, timeout=_WAIT_S)
-        except (OSError, sqlite3.Error) as error:
-            raise UserError(f"{path}: the cache cannot be opened ({error}); name another folder with --cache") from None
         try:
-            try:
+            with _explained(path):
                 _prepare(connection, path)
-            except sqlite3.Error as error:
-                raise UserError(f"{path}: the cache cannot be used ({error}); remove the file") from None
             yield cls(connection, path)
         finally:
             connection.close()
@@ -56,15 +54,15 @@ class EvalCache:
             part = keys[start : start + _AT_ONCE]
             marks = ",".join("?" * len(part))
             query = f"SELECT key, text, finish, tokens FROM answers WHERE key IN ({marks})"
-            out.update(
-                {key: Answer(text, finish, tokens) for key, text, finish, tokens in self._db.execute(query, part)}
-            )
+            with _explained(self.path):
+                rows = self._db.execute(query, part).fetchall()
+            out.update({key: self._answer(*row) for key, *row in rows})
         return out
 
     def put_answers(self, answers: Mapping[str, Answer]) -> None:
         """Keep answers, in one transaction."""
         rows = [(key, a.text, a.finish, a.tokens) for key, a in answers.items()]
-        with self._db:
+        with _explained(self.path), self._db:
             self._db.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?)", rows)
 
     def get_notes(self, kind: str, keys: Sequence[str]) -> dict[str, str]:
@@ -73,19 +71,41 @@ class EvalCache:
         for start in range(0, len(keys), _AT_ONCE):
             part = keys[start : start + _AT_ONCE]
             query = f"SELECT key, value FROM notes WHERE kind = ? AND key IN ({','.join('?' * len(part))})"
-            out.update(self._db.execute(query, (kind, *part)).fetchall())
+            with _explained(self.path):
+                found = self._db.execute(query, (kind, *part)).fetchall()
+            for key, value in found:
+                if not isinstance(value, str):
+                    raise self._damaged(value)
+                out[key] = value
         return out
 
     def put_notes(self, kind: str, notes: Mapping[str, str]) -> None:
         """Keep notes, in one transaction."""
-        with self._db:
+        with _explained(self.path), self._db:
             rows = [(kind, key, value) for key, value in notes.items()]
             self._db.executemany("INSERT OR REPLACE INTO notes VALUES (?, ?, ?)", rows)
 
     def forget(self, kind: str) -> None:
         """Remove the notes of a kind."""
-        with self._db:
+        with _explained(self.path), self._db:
             self._db.execute("DELETE FROM notes WHERE kind = ?", (kind,))
+
+    def _answer(self, text: object, finish: object, tokens: object) -> Answer:
+        # SQLite keeps a value of any type in any column, so a flipped byte can turn a number into a text.
+        if (
+            isinstance(text, str)
+            and isinstance(finish, str | None)
+            and (tokens is None or (isinstance(tokens, int) and tokens >= 0))
+        ):
+            return Answer(text, finish, tokens)
+        raise self._damaged((text, finish, tokens))
+
+    def _damaged(self, found: object) -> UserError:
+        return UserError(f"{self.path}: the cache holds a damaged row ({shown(found)}); remove the file")
+
+
+def _explained(path: Path) -> AbstractContextManager[None]:
+    return explained(f"{shown(path)}: the cache", "remove the file")
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:

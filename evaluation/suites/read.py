@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from configs.errors import UserError
+from configs.language_codes import LANGUAGE_PATTERN, is_code, refusal
 from configs.presets import world_path
+from configs.reading import files_in, is_folder, read_json, shown
 from evaluation.numbers import parse_number
 from evaluation.suites.mgsm_prompts import EXAMPLE_ANSWERS, WORDS, maths_prompt
 from evaluation.suites.records import SUITES, Suite, SuiteItem
 from rollout.jsonl import id_of, read_rows, text_of
 
 WORLD = "worlds/default/prompts/heldout"
-_CODE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*")
 _ENDINGS = (".jsonl", ".json")
 
 
@@ -68,6 +68,9 @@ def load_suite(
     place = data or world_path(WORLD)
     rows = _rows(name, place, languages)
     asked = tuple(languages) or tuple(rows)
+    strange = [code for code in asked if not is_code(code)]
+    if strange:
+        raise UserError(f"--languages: {refusal(strange[0])}")
     absent = [code for code in asked if code not in rows]
     if absent:
         raise UserError(f"--languages {absent[0]}: {name} at {place} has no such language; there are {', '.join(rows)}")
@@ -87,8 +90,8 @@ def _rows(name: str, place: str, languages: Sequence[str]) -> dict[str, list[Sui
     path = Path(place)
     if "{lang}" in place:
         return _by_pattern(name, path, languages)
-    if path.is_dir():
-        found = sorted(p for p in path.iterdir() if p.suffix in _ENDINGS and _CODE.fullmatch(p.stem))
+    if is_folder(path):
+        found = [p for p in files_in(path) if p.suffix in _ENDINGS and is_code(p.stem)]
         files = {p.stem: p for p in reversed(found)}  # of es.json and es.jsonl the first
         if not files:
             raise UserError(f"{path}: has no file of a language, such as es.jsonl or es.json; check --data")
@@ -104,11 +107,11 @@ def _rows(name: str, place: str, languages: Sequence[str]) -> dict[str, list[Sui
 
 def _by_pattern(name: str, pattern: Path, languages: Sequence[str]) -> dict[str, list[SuiteItem]]:
     root = Path(*pattern.parts[: next(i for i, p in enumerate(pattern.parts) if "{lang}" in p)])
-    matcher = re.compile(re.escape(str(pattern)).replace(re.escape("{lang}"), f"(?P<code>{_CODE.pattern})", 1))
+    matcher = re.compile(re.escape(str(pattern)).replace(re.escape("{lang}"), f"(?P<code>{LANGUAGE_PATTERN})", 1))
     glob = str(pattern.relative_to(root)).replace("{lang}", "*")
-    codes = {m["code"]: p for p in sorted(root.glob(glob)) if (m := matcher.fullmatch(str(p)))}
+    codes = {m["code"]: p for p in files_in(root, glob) if (m := matcher.fullmatch(str(p)))}
     if not codes:
-        raise UserError(f"{pattern}: no such file in any language; check --data")
+        raise UserError(f"{shown(pattern)}: no such file in any language; check --data")
     return {code: _read(name, p, code) if not languages or code in languages else [] for code, p in codes.items()}
 
 
@@ -119,8 +122,8 @@ def _read(name: str, path: Path, language: str | None, mixed: bool = False) -> l
     items: list[SuiteItem] = []
     for number, (where, row) in enumerate(_objects(path, name), start=1):
         code = text_of(row, "language", where) if "language" in row or language is None else language
-        if not _CODE.fullmatch(code):
-            raise UserError(f"{where}: language '{code}' is no language code, such as en or pt-BR")
+        if not is_code(code):
+            raise UserError(f"{where}: language {refusal(code)}")
         if language is not None and code != language and not mixed:
             raise UserError(f"{where}: language is '{code}' where '{language}' was expected; correct one of them")
         key = str(number) if fields.id is None else id_of(row, fields.id, where)
@@ -137,14 +140,7 @@ def _read(name: str, path: Path, language: str | None, mixed: bool = False) -> l
 def _objects(path: Path, name: str) -> Sequence[tuple[str, dict[str, object]]]:
     if path.suffix != ".json":
         return [(f"{path}:{line}", row) for line, row in read_rows(path, f"prompts of {name}")]
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file (prompts of {name}); check --data") from None
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno}: not valid JSON ({error.msg}); a .json file holds one list") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as UTF-8 ({error})") from None
+    rows = read_json(path, f"prompts of {name}", "check --data; a .json file holds one list")
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise UserError(f"{path}:1: expected a list of objects; a file of JSON lines ends in .jsonl")
     return [(f"{path}: entry {number}", row) for number, row in enumerate(rows, start=1)]
@@ -156,7 +152,7 @@ def _gold(name: str, row: dict[str, object], fields: _Fields, where: str) -> str
     value = row.get(fields.answer)
     gold = str(value) if isinstance(value, int) and not isinstance(value, bool) else text_of(row, fields.answer, where)
     if name == "mgsm" and parse_number(gold, "en") is None:
-        raise UserError(f"{where}: {fields.answer} is '{gold}' instead of a number")
+        raise UserError(f"{where}: {fields.answer} is '{shown(gold)}' instead of a number")
     return gold
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
+from configs.reading import is_file, is_folder, read_json, shown
 from configs.yaml12 import read_yaml
 from rollout.policy import run_policy
 
@@ -45,11 +45,11 @@ def resolve(text: str, option: str) -> Source:
         UserError: It is none of these, or a run whose checkpoints are gone.
     """
     path = Path(text)
-    if path.is_file():
+    if is_file(path):
         return Source(path.stem, file=path)
-    if not path.is_dir():
+    if not is_folder(path):
         raise UserError(
-            f"{option} {path}: no such folder or file; name a model folder, a run folder or a file of answers"
+            f"{option} {shown(path)}: no such folder or file; name a model folder, a run folder or a file of answers"
         )
     if (path / "config.yaml").is_file():
         return _run(path)
@@ -87,9 +87,5 @@ def _dtype(folder: Path) -> str:
 
 
 def _model_config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error}); name a Hugging Face model folder") from None
+    data = read_json(folder / "config.json", "the model's config", "name a Hugging Face model folder")
     return data if isinstance(data, dict) else {}

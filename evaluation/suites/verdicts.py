@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from configs.errors import UserError
+from configs.reading import kind, read_json, shown
 from evaluation.winrate import Verdict
 from rollout.jsonl import id_of, read_rows, text_of
 
@@ -54,17 +56,27 @@ def read_others(folders: Sequence[Path], suite: str, baseline: str) -> dict[str,
             raise UserError(
                 f"--others {folder}: has no {RESULT} with {VERDICTS}; name the --out of a judged evaluation"
             )
-        try:
-            data = json.loads(result.read_text(encoding="utf-8"))
-            found = data["suite"], data["against"]["answers"]
-        except (ValueError, KeyError, TypeError):
-            raise UserError(f"{result}: is no result of a judged evaluation; evaluate again") from None
+        data = read_json(result, "the result of an evaluation", "evaluate again")
+        against = data.get("against") if isinstance(data, dict) else None
+        if not isinstance(against, dict):
+            raise UserError(f"{result}: is no result of a judged evaluation; evaluate again")
+        found = data.get("suite"), against.get("answers")
         if found[0] != suite:
-            raise UserError(f"--others {folder}: is of suite {found[0]}, not {suite}; leave it out")
+            raise UserError(f"--others {folder}: is of suite {shown(found[0])}, not {suite}; leave it out")
         if found[1] != baseline:
             raise UserError(f"--others {folder}: was judged against other answers than this one; leave it out")
-        out[str(folder)] = [_verdict(row, f"{path}:{line}") for line, row in read_rows(path, "verdicts")]
+        out[str(folder)] = _verdicts(path)
     return out
+
+
+def _verdicts(path: Path) -> list[Verdict]:
+    found: dict[tuple[str, str], Verdict] = {}
+    for line, row in read_rows(path, "verdicts"):
+        verdict = _verdict(row, f"{path}:{line}")
+        if (verdict.language, verdict.item) in found:
+            raise UserError(f"{path}:{line}: id '{verdict.item}' ({verdict.language}) occurs twice; evaluate again")
+        found[verdict.language, verdict.item] = verdict
+    return list(found.values())
 
 
 def _verdict(row: dict[str, object], where: str) -> Verdict:
@@ -82,5 +94,11 @@ def _number(value: object, name: str, where: str) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UserError(f"{where}: {name} is {value!r} instead of a number or null")
-    return float(value)
+        raise UserError(f"{where}: {name} is {kind(value)} instead of a number or null")
+    try:
+        number = float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        number = math.inf
+    if not math.isfinite(number):
+        raise UserError(f"{where}: {name} is no finite number; write one, or null")
+    return number
