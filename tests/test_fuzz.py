@@ -38,10 +38,10 @@ def fuzz(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
 
 
-@pytest.mark.parametrize("readers", ["configs", "data", "HTTP bodies"])
+@pytest.mark.parametrize("readers", ["configs", "data", "wire"])
 def test_a_slice_ends_in_no_traceback(readers: str) -> None:
-    done = fuzz("--seed", "11", "--cases", "150", "--readers", f"quick,{readers}")
-    assert done.stdout.splitlines()[-1] == "150 cases, 0 tracebacks", done.stdout + done.stderr
+    done = fuzz("--seed", "11", "--cases", "120", "--readers", f"quick,{readers}")
+    assert done.stdout.splitlines()[-1] == "120 cases, 0 tracebacks", done.stdout + done.stderr
     assert done.returncode == 0
     assert "Tracebacks here, and in the commit c6f2a15" in done.stdout  # the baseline stands beside it
 

@@ -37,8 +37,9 @@ def test_a_line_is_shown_as_it_is(seen: io.StringIO, text: str) -> None:
 @pytest.mark.parametrize("text", ODD)
 def test_names_of_languages_and_nodes_are_shown_as_they_are(seen: io.StringIO, text: str) -> None:
     figures = {"accuracy_sampled": 0.5, "accuracy_greedy": 0.5, "right_language": 1.0, "mean_length": 8}
-    row = {"start": figures, "end": figures, "delta_ci95": [0.0, 0.1]}
-    Screen().table({"languages": {"sw": row}, "non_english_mean": {**row, "start": 0.5, "end": 0.5}}, {"sw": text})
+    row = {"start": figures, "end": figures, "delta_ci95": [0.0, 0.1], "greedy_delta_ci95": [0.0, 0.1]}
+    mean = {"start": 0.5, "end": 0.5, "greedy": {"start": 0.5, "end": 0.5, "delta_ci95": [0.0, 0.1]}}
+    Screen().table({"languages": {"sw": row}, "non_english_mean": mean}, {"sw": text})
     assert f"{text} (sw)" in seen.getvalue()
     assert "mean of the others" in seen.getvalue()
     config = Config.model_validate(

@@ -32,10 +32,13 @@ def _seeds(root: Path) -> tuple[Any, ...]:
     from configs.load import load_config
 
     presets = []
-    for path in sorted((root / "configs").glob("*.yaml")):
+    for path in sorted((root / "configs").rglob("*.yaml")):
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         if "extends" in content:
-            content["extends"] = str(path.parent / content["extends"])
+            parents = content["extends"] if isinstance(content["extends"], list) else [content["extends"]]
+            content["extends"] = [str(path.parent / parent) for parent in parents]
+            if len(parents) == 1:
+                content["extends"] = content["extends"][0]
         presets.append(tree(content))
     whole = tree(load_config(root / "configs" / "demo.yaml").model_dump(mode="json"))
     return (*presets, whole, whole)
