@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-
 from actors.calls import ActorDied, DeadlineExceeded, call
 from actors.cluster import start_cluster
 from actors.pool import Call, Pool, StopRequested, drain
