@@ -197,7 +197,9 @@ def _system(source: Source, suite: Suite, request: EvalRequest, cache: EvalCache
         return _System(source, None, None, read_answers(source.file, suite), 0)
     assert source.folder is not None
     tokens = request.max_new_tokens or _NEW_TOKENS.get(suite.name, _OTHER_NEW_TOKENS)
-    decoding = Decoding(request.temperature, 1.0, tokens, source.dtype, source.add_bos, request.seed)
+    decoding = Decoding(
+        request.temperature, 1.0, tokens, source.dtype, source.add_bos, request.seed, source.template_date
+    )
     checksum = model_checksum(source.folder, cache)
     keys = {item.key: decoding.key(checksum, item) for item in suite.items}
     known = cache.get_answers(list(keys.values()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -145,9 +146,14 @@ def _request(item: SuiteItem, decoding: Decoding) -> Request:
     )
 
 
+def _date(decoding: Decoding) -> datetime.date:
+    text = decoding.template_date
+    return datetime.date.today() if text is None else datetime.date.fromisoformat(text)
+
+
 def _longest(suite: Suite, folder: Path, decoding: Decoding) -> int:
     """Tokens of the longest prompt with its answer."""
-    encoder = ChatEncoder(folder, decoding.add_bos)
+    encoder = ChatEncoder(folder, decoding.add_bos, _date(decoding))
     lengths = [(len(encoder.prompt_ids(item.prompt)), item) for item in suite.items]
     limit = longest_context(folder)
     long = [(tokens, item) for tokens, item in lengths if limit and tokens + decoding.max_new_tokens > limit]
@@ -164,7 +170,11 @@ def _longest(suite: Suite, folder: Path, decoding: Decoding) -> int:
 
 
 def _config(suite: Suite, folder: Path, decoding: Decoding, machine: Machine, max_length: int) -> Config:
-    settings: dict[str, Any] = {"dtype": decoding.dtype, "add_bos": decoding.add_bos}
+    settings: dict[str, Any] = {
+        "dtype": decoding.dtype,
+        "add_bos": decoding.add_bos,
+        "template_date": _date(decoding),
+    }
     return Config(
         run=RunConfig(name=f"eval-{suite.name}", seed=decoding.seed),
         model=ModelConfig(policy=folder, max_length=max(8, max_length), **settings),

@@ -44,7 +44,7 @@ def check_offline(config: Config) -> OfflineInputs:
     check_machine(config)
     check_disk(config)
     preferences = load_preferences(config)
-    encoder = ChatEncoder(config.model.policy, config.model.add_bos)
+    encoder = ChatEncoder(config.model.policy, config.model.add_bos, config.model.template_date)
     check_model(config.model.policy, "model.policy")
     fitting, problems = [], []
     limit = config.model.max_length

@@ -51,11 +51,11 @@ def check_inputs(config: Config, ask_judge: bool = True) -> Inputs:
     names = {code: language_name(code, config.languages.names) for code in config.languages.codes}
     prompts = PromptSet.from_config(config, "train")
     heldout = PromptSet.from_config(config, "heldout") if config.prompts.heldout else None
-    encoder = ChatEncoder(config.model.policy, config.model.add_bos)
+    encoder = ChatEncoder(config.model.policy, config.model.add_bos, config.model.template_date)
     check_model(config.model.policy, "model.policy")
     if config.reads_reference and config.model.reference is not None:
         check_model(config.model.reference, "model.reference")
-        _check_same_tokenizer(encoder, ChatEncoder(config.model.reference, config.model.add_bos), config)
+        _check_same_tokenizer(encoder, ChatEncoder(config.model.reference, config.model.add_bos, config.model.template_date), config)
     anchors = load_anchors(config)
     if config.reward.model is not None:
         check_reward_model(config.reward.model)

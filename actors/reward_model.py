@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,13 +59,21 @@ class RewardModel:
         dtype: ``float32`` or ``bfloat16``.
         tokens_per_micro_batch: Positions of one forward pass, padding included.
         device: Where it computes.
+        date: For a chat template that asks for it (``model.template_date``); by default today.
 
     Raises:
         UserError: The folder is unusable: no classification head (or one without weights), several labels, no
             tokenizer or chat template.
     """
 
-    def __init__(self, folder: Path, dtype: str, tokens_per_micro_batch: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        dtype: str,
+        tokens_per_micro_batch: int,
+        device: torch.device,
+        date: datetime.date | None = None,
+    ) -> None:
         check_reward_model(folder)
         disable_progress_bar()
         try:
@@ -80,8 +89,10 @@ class RewardModel:
                 f"{FIELD}: {folder} lacks weights ({', '.join(missing[:5])}), which would be random; name a folder "
                 "with a trained head"
             )
-        if not self._tokenizer.chat_template:
-            raise UserError(f"{FIELD}: the tokenizer of {folder} has no chat template; put a chat_template.jinja there")
+        try:
+            self._template = ChatTemplate(folder, self._tokenizer, date)
+        except UserError as error:
+            raise UserError(f"{FIELD}: {error}") from error
         self._budget = tokens_per_micro_batch
         self._device = device
         self._model = model.to(device).eval().requires_grad_(False)
@@ -101,7 +112,7 @@ class RewardModel:
         for token in self._specials:
             answer = answer.replace(token, " ")
         conversation = [{"role": "user", "content": instruction}, {"role": "assistant", "content": answer}]
-        text = str(self._tokenizer.apply_chat_template(conversation, tokenize=False))
+        text = self._template.render(conversation)
         return [int(token) for token in self._tokenizer(text, add_special_tokens=False)["input_ids"]]
 
     def score(self, texts: Sequence[tuple[str, str]]) -> tuple[list[float | None], int]:

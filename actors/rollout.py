@@ -44,7 +44,7 @@ class RolloutWorker:
         begun = time.perf_counter()
         self._config = Config.model_validate(config)
         rollout, model = self._config.rollout, self._config.model
-        self._encoder = ChatEncoder(Path(folder), model.add_bos)
+        self._encoder = ChatEncoder(Path(folder), model.add_bos, model.template_date)
         adapts = publishes_adapter(self._config.learner)
         self._engine = VllmEngine(
             model.policy if adapts else Path(folder),

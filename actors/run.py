@@ -20,7 +20,7 @@ from actors.metrics import MetricsLog
 from actors.offline import OfflineDriver, check_offline, offline_summary
 from actors.pool import StopRequested
 from actors.preflight import check_inputs
-from actors.run_folder import RunFolder, open_run_folder
+from actors.run_folder import RunFolder, dated, open_run_folder
 from actors.screen import Screen
 from actors.signals import StopFlag
 from actors.team import Team, start_team
@@ -46,6 +46,7 @@ def run_training(
     Raises:
         UserError: Anything that the user can mend; the run folder stays resumable.
     """
+    config = dated(config)
     if config.offline.path is not None:
         return _run_offline(config, resume)
     started = time.time()

@@ -48,7 +48,7 @@ class ScoringModels:
             )
         self._config = config
         self._device = torch.device("cuda" if config.reward.gpus_per_actor > 0 else "cpu")
-        self._encoder = ChatEncoder(policy, config.model.add_bos)
+        self._encoder = ChatEncoder(policy, config.model.add_bos, config.model.template_date)
         self._policy = self._load(policy)
         self._reference: PreTrainedModel | None = None
         # Scorers share the models' weights, so that updates in place are seen.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -38,6 +39,11 @@ class ModelConfig(Section):
         False,
         description="Put the tokenizer's BOS in front when the chat template does not. Exactly one BOS is used "
         "in sampling, scoring and training alike.",
+    )
+    template_date: datetime.date | None = Field(
+        None,
+        description="The date that chat templates are told which ask for it, as 2026-11-26. By default that of the "
+        "run's first start, kept in the run's `config.yaml`.",
     )
 
 
@@ -156,6 +162,9 @@ class OfflineConfig(Section):
     prompt_field: str = Field("prompt", description="Field with the user's text, or the messages up to a user's turn.")
     chosen_field: str = Field("chosen", description="Field with the preferred answer.")
     rejected_field: str = Field("rejected", description="Field with the other answer.")
+    system_field: str = Field(
+        "system", description="Field with a system message, which rows may have; it becomes the chat's first turn."
+    )
     language_field: str = Field(
         "language",
         description="Field with the language, for metrics. Rows without it have that of `{lang}` in the file's name, "

@@ -6,24 +6,25 @@ Sampling, scoring and training all go through ``ChatEncoder``, so that they cann
 from __future__ import annotations
 
 import contextlib
+import datetime
 import logging
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from jinja2 import TemplateError
 from transformers import AutoTokenizer, GenerationConfig
 
 from configs.errors import UserError
+from learners.chat_template import ChatTemplate
 from rollout.records import Turns, chat_of
 
 logger = logging.getLogger(__name__)
 
+# Stands for a special token that a text spells, while the chat is rendered.
+_MARK = "isoglossplaintext"
 _PARALLEL = "TOKENIZERS_PARALLELISM"
 _AT_ONCE = 1000  # prompts of one call of the tokenizer, which takes them on all cores
-
-# An unlikely string, to find in a rendered chat where the assistant's text ends.
-_SENTINEL = "isoglossassistantanswer"
 
 
 @contextlib.contextmanager
@@ -39,27 +40,27 @@ def _on_all_cores() -> Iterator[None]:
 
 
 class ChatEncoder:
-    """The tokenizer of a model folder with the three decisions that must be the same everywhere.
+    """The tokenizer of a model folder with the decisions that must be the same everywhere.
 
-    * **BOS**: what the chat template puts is kept; ``add_bos`` adds one where the template puts none. A
-    prompt
-      never starts with two.
-    * **End of turn**: the token that the chat template puts after an assistant message. Where the template's
-      text after it holds one of ``generation_config.eos_token_id``, it is that one; else the first special
-      token of that text; else the first of ``generation_config.eos_token_id``; else the tokenizer's
-      ``eos_token_id``.
-    * **Completion text is plain text**: a completion that spells a special token is not turned into that
-    token.
+    * **BOS**: what the chat template puts is kept; ``add_bos`` adds one where the template puts none. A prompt never
+      starts with two.
+    * **End of turn**: the token that the chat template puts after an assistant message: of its text there the first
+      that is one of ``generation_config.eos_token_id``, else the first special token. Where the template puts nothing
+      after the last turn: what it puts after an answer when the chat continues, if generation ends at it; else the
+      tokenizer's ``eos_token_id``, if generation ends at it; else the first at which generation ends.
+    * **Texts are plain text**: a prompt or a completion that spells a special token is not turned into that token.
+    * **Date**: templates that ask for it get the same one all through a run.
 
     Args:
         folder: Hugging Face folder with tokenizer and chat template.
         add_bos: Put BOS in front of prompts whose template has none (``model.add_bos``).
+        date: For templates that ask for it (``model.template_date``); by default today.
 
     Raises:
-        UserError: The folder, its tokenizer, its chat template, or a needed special token is missing.
+        UserError: The folder, its tokenizer, or a needed special token is missing, or the chat template is of no use.
     """
 
-    def __init__(self, folder: Path, add_bos: bool = False) -> None:
+    def __init__(self, folder: Path, add_bos: bool = False, date: datetime.date | None = None) -> None:
         self.folder = Path(folder)
         if not self.folder.is_dir():
             raise UserError(f"{self.folder}: no such model folder; set model.policy to a Hugging Face folder")
@@ -67,13 +68,13 @@ class ChatEncoder:
             raise UserError(f"{self.folder}: has no tokenizer files; save the tokenizer there (tokenizer.json)")
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # the tokenizers library raises Exception itself
             raise UserError(f"{self.folder}: its tokenizer cannot be read ({error}); save it again") from error
-        if not self.tokenizer.chat_template:
-            raise UserError(
-                f"{self.folder}: the tokenizer has no chat template; put a chat_template.jinja into "
-                "the folder (an instruction-tuned variant of the model ships one)"
-            )
+        self.template = ChatTemplate(self.folder, self.tokenizer, date)
+        added = self.tokenizer.added_tokens_decoder.values()
+        found = {*self.tokenizer.all_special_tokens, *(token.content for token in added if token.special)}
+        self.special_tokens = tuple(sorted(found, key=lambda token: (-len(token), token)))
+        self._special = re.compile("|".join(map(re.escape, self.special_tokens)) or r"(?!)")
         self._bos: int | None = self.tokenizer.bos_token_id
         if add_bos and self._bos is None:
             raise UserError(f"{self.folder}: model.add_bos is true but the tokenizer has no BOS; set it to false")
@@ -86,7 +87,7 @@ class ChatEncoder:
         Raises:
             UserError: The chat template refuses these turns (many refuse system messages, or two turns of one role).
         """
-        return self._with_bos(self._encode(self._opened(prompt) + prime))
+        return self._with_bos(self._chat_ids(chat_of(prompt), prime))
 
     def prompt_lengths(self, prompts: Sequence[Turns]) -> list[int]:
         """Number of token ids that :meth:`prompt_ids` gives for each, several times as fast as one by one.
@@ -100,22 +101,19 @@ class ChatEncoder:
         backend.no_truncation()
         backend.no_padding()
         backend.encode_special_tokens = False  # of ``_encode``; a completion before may have switched it
-        lengths: list[int] = []
-        for start in range(0, len(prompts), _AT_ONCE):
-            rendered = [self._opened(prompt) for prompt in prompts[start : start + _AT_ONCE]]
+        lengths = [-1] * len(prompts)
+        odd = [index for index, prompt in enumerate(prompts) if self.spelled(prompt)]
+        usual = sorted({*range(len(prompts))}.difference(odd))
+        for start in range(0, len(usual), _AT_ONCE):
+            part = usual[start : start + _AT_ONCE]
+            rendered = [self.template.render(chat_of(prompts[index]), generation_prompt=True) for index in part]
             with _on_all_cores():
                 encoded = backend.encode_batch_fast(rendered, add_special_tokens=False)
-            if self._bos is None:
-                lengths.extend(len(one) for one in encoded)
-            else:
-                lengths.extend(len(self._with_bos(one.ids)) for one in encoded)
+            for index, one in zip(part, encoded, strict=True):
+                lengths[index] = len(one) if self._bos is None else len(self._with_bos(one.ids))
+        for index in odd:
+            lengths[index] = len(self.prompt_ids(prompts[index]))
         return lengths
-
-    def _opened(self, prompt: Turns) -> str:
-        try:
-            return self._render(chat_of(prompt), generation_prompt=True)
-        except TemplateError as error:
-            raise UserError(f"{self.folder}: its chat template refuses the prompt's turns ({error})") from error
 
     def _with_bos(self, ids: list[int]) -> list[int]:
         if self._bos is None:
@@ -125,6 +123,31 @@ class ChatEncoder:
             start += 1
         wanted = self._add_bos or start > 0
         return ([self._bos] if wanted else []) + ids[start:]
+
+    def spelled(self, prompt: Turns) -> list[str]:
+        """The special tokens that a user's turn or a chat's turns spell, in order; they are taken as plain text."""
+        return [token for one in chat_of(prompt) for token in self._special.findall(one["content"])]
+
+    def _chat_ids(self, chat: list[dict[str, str]], prime: str) -> list[int]:
+        if not any(self._special.search(one["content"]) for one in chat):
+            return self._encode(self.template.render(chat, generation_prompt=True) + prime)
+        # Rendered with a mark in place of each special token that a text spells; what the template puts is parsed, and
+        # at the marks the tokens' names are encoded as plain text.
+        mark = _MARK
+        while any(mark in one["content"] for one in chat):
+            mark += "x"
+        spelled: list[str] = []
+
+        def hide(match: re.Match[str]) -> str:
+            spelled.append(match[0])
+            return f"{mark}{len(spelled) - 1}e"
+
+        hidden = [{**one, "content": self._special.sub(hide, one["content"])} for one in chat]
+        pieces = re.split(f"{mark}([0-9]+)e", self.template.render(hidden, generation_prompt=True) + prime)
+        ids = self._encode(pieces[0])
+        for number, piece in zip(pieces[1::2], pieces[2::2], strict=True):
+            ids += self._encode(spelled[int(number)], plain=True) + self._encode(piece)
+        return ids
 
     def completion_ids(self, text: str) -> list[int]:
         """Token ids of an assistant's text and the end of its turn."""
@@ -138,11 +161,6 @@ class ChatEncoder:
         ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=plain)["input_ids"]
         return [int(token) for token in ids]
 
-    def _render(self, messages: list[dict[str, str]], generation_prompt: bool) -> str:
-        return str(
-            self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation_prompt)
-        )
-
     def _generation_eos(self) -> list[int]:
         if not (self.folder / "generation_config.json").is_file():
             return []
@@ -152,23 +170,17 @@ class ChatEncoder:
         return [eos] if isinstance(eos, int) else list(eos)
 
     def _find_end_of_turn(self) -> int:
-        chat = self._render(
-            [{"role": "user", "content": "q"}, {"role": "assistant", "content": _SENTINEL}],
-            generation_prompt=False,
-        )
-        _, found, after = chat.rpartition(_SENTINEL)
-        closing = self._encode(after) if found else []
+        closing, continued = self._encode(self.template.after), self._encode(self.template.continued)
         eos = self._generation_eos()
+        own: int | None = self.tokenizer.eos_token_id
         special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
         for group in (
             [token for token in closing if token in eos],
             [token for token in closing if token in special],
+            [token for token in continued if token in eos or token == own],
+            [own] if own is not None and (own in eos or not eos) else [],
             eos,
         ):
             if group:
                 return int(group[0])
-        if self.tokenizer.eos_token_id is None:
-            raise UserError(
-                f"{self.folder}: nothing ends an assistant's turn; set eos_token_id in generation_config.json"
-            )
-        return int(self.tokenizer.eos_token_id)
+        raise UserError(f"{self.folder}: nothing ends an assistant's turn; set eos_token_id in generation_config.json")

@@ -76,6 +76,7 @@ class Decoding:
         dtype: Of weights and arithmetic.
         add_bos: See ``model.add_bos`` of the config.
         seed: Of sampled answers; greedy ones don't depend on it.
+        template_date: See ``model.template_date`` of the config, as ISO 8601; None is the day of the evaluation.
     """
 
     temperature: float
@@ -84,6 +85,7 @@ class Decoding:
     dtype: str
     add_bos: bool
     seed: int
+    template_date: str | None = None
 
     def key(self, checksum: str, item: SuiteItem) -> str:
         """What an answer to ``item`` is kept under, 32 hexadecimal digits.
@@ -95,6 +97,8 @@ class Decoding:
         fields = asdict(self)
         if self.temperature == 0:
             fields["seed"] = None
+        if self.template_date is None:
+            del fields["template_date"]  # answers that were kept before there was such a field
         place = None if self.temperature == 0 else [item.language, item.id]
         return xxhash.xxh3_128_hexdigest(json.dumps([checksum, item.prompt, fields, place], sort_keys=True).encode())
 

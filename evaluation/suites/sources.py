@@ -24,6 +24,7 @@ class Source:
         file: JSON lines of its answers.
         dtype: Of the model, as its run or its config says.
         add_bos: As its run says.
+        template_date: As its run says, ISO 8601.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Source:
     file: Path | None = None
     dtype: str = "float32"
     add_bos: bool = False
+    template_date: str | None = None
 
 
 def resolve(text: str, option: str) -> Source:
@@ -75,9 +77,10 @@ def _run(path: Path) -> Source:
     try:
         model, name = data["model"], data["run"]["name"]
         start, dtype, add_bos = Path(model["policy"]), str(model["dtype"]), bool(model["add_bos"])
+        date = str(model["template_date"]) if model.get("template_date") else None
     except (KeyError, TypeError):
         raise UserError(f"{file}: is no config of a run; name a model folder, or restore the file") from None
-    return Source(str(name), folder=run_policy(path, start), dtype=dtype, add_bos=add_bos)
+    return Source(str(name), folder=run_policy(path, start), dtype=dtype, add_bos=add_bos, template_date=date)
 
 
 def _dtype(folder: Path) -> str:

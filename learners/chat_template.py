@@ -1,0 +1,153 @@
+"""A model's chat template: tried before it is trusted, and rendered the same all through a run.
+
+A template is a program that came with a model. One that takes another form of messages than it is given renders
+the user's text to nothing, without an error; one that asks for the date renders other tokens tomorrow.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import TemplateError, TemplateSyntaxError
+
+from configs.errors import UserError
+
+# Unlikely strings, to find in a rendered chat what became of each text. Letters only: templates trim white space.
+_USER, _ASSISTANT, _NEXT = "isoglossusertext", "isoglossassistantanswer", "isoglossnextusertext"
+_SHORT_MARKER = 4  # characters; without a special token, less could be the end of anybody's text
+
+
+class ChatTemplate:
+    """The chat template of a tokenizer, and what it puts around texts.
+
+    Attributes:
+        between: What stands between a user's text and the answer, white space stripped.
+        after: What it puts after the last assistant's text.
+        continued: What it puts after an assistant's text if the user goes on; ``after`` where it refuses that.
+
+    Args:
+        folder: Of the model, for messages.
+        tokenizer: With the template.
+        date: What ``strftime_now`` tells templates that ask for it; by default today, for as long as this lives.
+
+    Raises:
+        UserError: There is no template, or several and none called "default"; it has a syntax error; or it fails on,
+            leaves out, repeats, or reorders the texts of a question and an answer.
+    """
+
+    def __init__(self, folder: Path, tokenizer: Any, date: datetime.date | None = None) -> None:
+        self._folder = folder
+        self._tokenizer = tokenizer
+        self._now = datetime.datetime.combine(date or datetime.date.today(), datetime.time())
+        self._check_kind(tokenizer.chat_template)
+        question = {"role": "user", "content": _USER}
+        answer = {"role": "assistant", "content": _ASSISTANT}
+        chat = self._trial([question, answer], (_USER, _ASSISTANT), generation_prompt=False)
+        asked = self._trial([question], (_USER,), generation_prompt=True)
+        inner = chat.partition(_USER)[2].partition(_ASSISTANT)[0]
+        self.between = os.path.commonprefix([inner, asked.partition(_USER)[2]]).strip()
+        self.after = chat.partition(_ASSISTANT)[2]
+        self.continued = self.after
+        try:
+            longer = self.render([question, answer, {"role": "user", "content": _NEXT}])
+        except UserError:
+            return  # it takes one question and one answer
+        if _ASSISTANT in longer and _NEXT in longer:
+            self.continued = longer.partition(_ASSISTANT)[2].partition(_NEXT)[0]
+
+    def render(self, messages: Sequence[Mapping[str, Any]], generation_prompt: bool = False) -> str:
+        """The chat as one text.
+
+        Raises:
+            UserError: The template refuses these turns, or fails on them.
+        """
+        try:
+            return self._render(messages, generation_prompt)
+        except Exception as error:  # a template is a program, and may raise anything
+            said = str(error) if isinstance(error, TemplateError) else _said(error)
+            raise UserError(f"{self._folder}: its chat template refuses the turns ({said})") from error
+
+    def applied(self, prompt: str, specials: Sequence[str]) -> str | None:
+        """What shows that a user's text went through this template already; None for plain text.
+
+        Args:
+            prompt: A user's text.
+            specials: The tokenizer's special tokens.
+        """
+        held = sum(self.between.count(token) for token in specials)
+        if held > 1:
+            return self.between if self.between in prompt else None
+        # A text may speak of one special token, but it does not end where an answer begins.
+        tells = held == 1 or len(self.between) >= _SHORT_MARKER
+        return self.between if tells and prompt.rstrip().endswith(self.between) else None
+
+    def ended(self, answer: str, specials: Sequence[str]) -> str | None:
+        """The end of a turn that an answer's text brings along; None where it has none."""
+        end = self.after.strip()
+        found = any(token in end for token in specials) and answer.rstrip().endswith(end)
+        return end if found else None
+
+    def _render(self, messages: Sequence[Mapping[str, Any]], generation_prompt: bool) -> str:
+        # A keyword hides the function of the same name that Transformers gives to templates.
+        text = self._tokenizer.apply_chat_template(
+            list(messages), tokenize=False, add_generation_prompt=generation_prompt, strftime_now=self._now.strftime
+        )
+        return str(text)
+
+    def _check_kind(self, template: object) -> None:
+        where = f"{self._folder}: the tokenizer has"
+        if not template:
+            raise UserError(
+                f"{where} no chat template; put a chat_template.jinja into the folder (an instruction-tuned variant of "
+                "the model ships one)"
+            )
+        if isinstance(template, dict) and "default" not in template:
+            raise UserError(
+                f"{where} several chat templates ({', '.join(sorted(map(str, template)))}) and none called 'default'; "
+                "put the one to train with into chat_template.jinja"
+            )
+        chosen = template["default"] if isinstance(template, dict) else template
+        if not isinstance(chosen, str):
+            raise UserError(f"{where} a chat template that is {type(chosen).__name__} instead of text; replace it")
+
+    def _trial(self, messages: list[dict[str, str]], texts: tuple[str, ...], generation_prompt: bool) -> str:
+        """Render ``texts`` for trial: each must come out once, in order."""
+        where = f"{self._folder}: its chat template"
+        cure = "correct it (chat_template.jinja), or take the one of the model's instruction-tuned variant"
+        try:
+            found = self._render(messages, generation_prompt)
+        except TemplateSyntaxError as error:
+            raise UserError(f"{where} has a syntax error in line {error.lineno}: {error.message}; {cure}") from error
+        except Exception as error:  # as above
+            raise UserError(f"{where} fails on a question{self._with_answer(texts)} ({_said(error)}); {cure}") from error
+        for text in texts:
+            role = "user" if text == _USER else "assistant"
+            if (count := found.count(text)) != 1:
+                why = self._why_not(messages, text, generation_prompt) if count == 0 else ""
+                raise UserError(
+                    f"{where} puts the text of the {role}'s turn {count} times instead of once into a "
+                    f"chat{why}; {cure}"
+                )
+        if [found.index(text) for text in texts] != sorted(found.index(text) for text in texts):
+            raise UserError(f"{where} puts the answer in front of the question; {cure}")
+        return found
+
+    @staticmethod
+    def _with_answer(texts: tuple[str, ...]) -> str:
+        return " with its answer" if len(texts) > 1 else ""
+
+    def _why_not(self, messages: list[dict[str, str]], text: str, generation_prompt: bool) -> str:
+        parts = [{**one, "content": [{"type": "text", "text": one["content"]}]} for one in messages]
+        try:
+            taken = text in self._render(parts, generation_prompt)
+        except Exception:  # as above; then the form of the messages is not the reason
+            taken = False
+        return " (it takes the content as a list of parts, and gets text)" if taken else ""
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
