@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,12 @@ from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayT
 from actors.health import IllegalTransition, SyncError
 from configs.errors import UserError
 from learners.errors import reason_of
+
+# A line that only says where to read more.
+_ADDRESS = re.compile(r"\s*(For (further|more) information|See)?[\s:,a-z]*https?://\S+\s*$", re.IGNORECASE)
+# The line with which an exception's text begins.
+_EXCEPTION = re.compile(r"(?:\S+\.)*\w*(?:Error|Exception|Exit|Interrupt|Failed|Failure)\b(?::|$)")
+_LONGEST = 1000  # characters that a message has room for
 
 
 class DeadlineExceeded(Exception):
@@ -40,8 +47,30 @@ def call(refs: ray.ObjectRef | Sequence[ray.ObjectRef], timeout: float, what: st
     except GetTimeoutError:
         raise DeadlineExceeded(f"no answer within {timeout:g} s: {what}") from None
     except (RayActorError, ObjectLostError) as error:
-        raise ActorDied(f"{what}: the process died ({reason_of(error)})") from error
+        raise ActorDied(f"{what}: the process died ({_why(error)})") from error
     except RayTaskError as error:
         if isinstance(error.cause, (UserError, SyncError, IllegalTransition)):
             raise error.cause from None  # ours: the message says it all, without Ray's copy of the traceback
         raise
+
+
+def _why(error: BaseException) -> str:
+    """What the process raised itself, in its own words; else how it ended, as far as Ray's report tells."""
+    text = str(error)
+    raised = any(_EXCEPTION.match(line) for line in text.splitlines()[1:])
+    return last_words(text) if raised else reason_of(error)
+
+
+def last_words(text: str) -> str:
+    """The first line of Ray's text about a dead actor (what happened) and what the exception in it says itself.
+
+    In between is a traceback; its exception's text may have several lines, of which the last may be an address where
+    one reads more.
+    """
+    lines = [line.rstrip() for line in text.splitlines() if line.strip() and not _ADDRESS.match(line)]
+    if not lines:
+        return ""
+    starts = [number for number, line in enumerate(lines) if number and _EXCEPTION.match(line)]
+    said = lines[starts[-1] :] if starts else lines[-1:]
+    detail = " ... ".join(dict.fromkeys((lines[0].strip(), " ".join(line.strip() for line in said))))
+    return detail if len(detail) <= _LONGEST else f"{detail[:_LONGEST]} ..."

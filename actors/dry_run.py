@@ -102,7 +102,17 @@ def check_described(config: Config, plan: PlacementPlan, cluster: DescribedClust
         return
     from actors.model_size import model_size  # imports torch
 
-    rows = check_memory(config, model_size(source), plan, placed, cluster.gpu_memory())
+    scored_by, reward_model = config.reward.model, None
+    if scored_by is not None and config.offline.path is None:
+        reward_source = cluster.model_config_of(scored_by)
+        if reward_source is None:
+            console.print(
+                f"The reward model's memory is not counted: {scored_by} is not on this machine; name its config.json "
+                "under `models` of the cluster's description"
+            )
+        else:
+            reward_model = model_size(reward_source, scores=True)
+    rows = check_memory(config, model_size(source), plan, placed, cluster.gpu_memory(), reward_model)
     if rows:
         print_memory(rows)
     elif plan.totals()["GPU"]:

@@ -66,8 +66,8 @@ class Need:
         return ", ".join(f"{name} {value:.1f}" for name, value in self.parts.items() if value >= 0.05)
 
 
-def needs(config: Config, model: ModelSize) -> list[Need]:
-    """What each kind of process with a GPU keeps on it; those without are left out."""
+def needs(config: Config, model: ModelSize, reward_model: ModelSize | None = None) -> list[Need]:
+    """What each kind of process with a GPU keeps on it; those without are left out, as is an unknown reward model."""
     weights = model.parameters * BYTES[config.model.dtype] / GIB
     found = []
     if config.rollout.gpus_per_actor > 0 and config.offline.path is None:
@@ -76,6 +76,9 @@ def needs(config: Config, model: ModelSize) -> list[Need]:
     if config.reward.gpus_per_actor > 0 and config.reward.from_logprobs and config.offline.path is None:
         models = {"policy": weights} | ({"reference": weights} if config.reward.kind == "implicit" else {})
         found.append(Need("reward", models, ("reward.gpus_per_actor", "model.dtype")))
+    if config.reward.gpus_per_actor > 0 and config.reward.kind == "reward_model" and reward_model is not None:
+        own = {"reward model": reward_model.parameters * BYTES[config.reward.model_dtype] / GIB}
+        found.append(Need("reward", own, ("reward.model", "reward.model_dtype", "reward.gpus_per_actor")))
     if config.learner.gpus_per_worker > 0:
         found.append(_learner(config, model))
     if config.serve.enabled and config.serve.gpus_per_replica > 0:
@@ -114,7 +117,12 @@ def _on_host(block: object) -> bool:
 
 
 def check_memory(
-    config: Config, model: ModelSize, plan: PlacementPlan, placed: Sequence[Placed], gpu_gib: Mapping[str, float | None]
+    config: Config,
+    model: ModelSize,
+    plan: PlacementPlan,
+    placed: Sequence[Placed],
+    gpu_gib: Mapping[str, float | None],
+    reward_model: ModelSize | None = None,
 ) -> list[tuple[str, ...]]:
     """Refuse a process that keeps more on a GPU than its share of it.
 
@@ -124,6 +132,7 @@ def check_memory(
         plan: What the run reserves.
         placed: Where each process goes.
         gpu_gib: GiB of each GPU, by node; None where it is not known.
+        reward_model: Of ``reward.model``; None where there is none, or its size is not known.
 
     Returns:
         Rows for a table: role, what is counted, GiB of it, GiB that the smallest of its GPUs has for it.
@@ -134,7 +143,7 @@ def check_memory(
     check_engine(config, model)
     roles = {role.name: role for role in plan.roles}
     rows: list[tuple[str, ...]] = []
-    for need in needs(config, model):
+    for need in needs(config, model, reward_model):
         known = [size for one in placed if one.role == need.role and (size := gpu_gib.get(one.node)) is not None]
         if not known:
             continue

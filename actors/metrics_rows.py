@@ -63,8 +63,9 @@ _OVER_THE_LAST_PASS = (
 
 
 def learner_figures(metrics: RoundMetrics) -> dict[str, Any]:
-    """Training of a round: first and last step, means by language over the last pass, and every step in short."""
+    """Training of a round: first and last step, first and last pass, by language over the last, every step in short."""
     first, last = metrics.steps[0], metrics.steps[-1]
+    opening = [step for step in metrics.steps if step.epoch == first.epoch]
     final = [step for step in metrics.steps if step.epoch == last.epoch]
     return {
         "steps": len(metrics.steps),
@@ -72,6 +73,10 @@ def learner_figures(metrics: RoundMetrics) -> dict[str, Any]:
         "seconds": metrics.seconds,
         **{name: first.values[figure] for name, figure in _FIRST.items() if figure in first.values},
         "last_loss": last.values["loss"],
+        # Steps hold other examples, the last one often few; passes hold the same ones.
+        "loss_first_pass": _mean_over(opening, "loss"),
+        "loss_last_pass": _mean_over(final, "loss"),
+        "passes": len({step.epoch for step in metrics.steps}),
         **{name: _mean_over(final, name) for name in _OVER_THE_LAST_PASS if name in last.values},
         "tokens_per_second": sum(step.tokens for step in metrics.steps) / metrics.seconds,
         "padding_saved": sum(step.padding_saved for step in metrics.steps) / len(metrics.steps),

@@ -9,24 +9,27 @@ from actors.gpu_memory import ModelSize
 from configs.errors import UserError
 
 
-def model_size(config: Path) -> ModelSize:
-    """Size of a causal model.
+def model_size(config: Path, scores: bool = False) -> ModelSize:
+    """Size of a causal model, or of one that scores sequences.
 
     Args:
         config: Its ``config.json``, or the folder that holds it.
+        scores: A reward model: a classification head in place of the output layer.
 
     Raises:
         UserError: It is not the config of a causal model that Transformers knows.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
+    what = "sequence classifier" if scores else "causal model"
     try:
         found = AutoConfig.from_pretrained(config, local_files_only=True)
         with torch.device("meta"):  # shapes without memory
-            model = AutoModelForCausalLM.from_config(found)
+            kind = AutoModelForSequenceClassification if scores else AutoModelForCausalLM
+            model = kind.from_config(found)
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{config}: not the config of a causal model ({error})") from None
+        raise UserError(f"{config}: not the config of a {what} ({error})") from None
     text = found.get_text_config()
     heads = int(text.num_attention_heads)
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // heads

@@ -9,6 +9,7 @@ from typing import Any
 
 from actors.driver import Driver
 from actors.metrics import MetricsLog
+from actors.positions import check_positions
 from actors.preflight import check_disk, check_machine, check_model
 from actors.run_metrics import RunMetrics
 from actors.screen import Screen
@@ -28,11 +29,13 @@ class OfflineInputs:
         config: The run's, with as many rounds as the file has slices.
         preferences: What is trained on.
         left_out: Pairs that ``offline.skip_longer`` left out.
+        spelled: Texts that spell a special token of the tokenizer: they are taken as plain text.
     """
 
     config: Config
     preferences: list[Preference]
     left_out: int
+    spelled: int
 
 
 def check_offline(config: Config) -> OfflineInputs:
@@ -46,13 +49,16 @@ def check_offline(config: Config) -> OfflineInputs:
     preferences = load_preferences(config)
     encoder = ChatEncoder(config.model.policy, config.model.add_bos, config.model.template_date)
     check_model(config.model.policy, "model.policy")
+    check_positions(config.model.policy, config.model.max_length, trains_only=True)
+    spelled = 0
     fitting, problems = [], []
     limit = config.model.max_length
     for one in preferences:
         try:
+            spelled += _plain(one, encoder)
             prompt = len(encoder.prompt_ids(one.prompt))
         except UserError as error:
-            problems.append(f"{one.where}: {error}; change the turns, or the model's template")
+            problems.append(f"{one.where}: {error}")
             continue
         length = prompt + max(len(encoder.completion_ids(text)) for text in (one.chosen, one.rejected))
         if length <= limit:
@@ -69,7 +75,24 @@ def check_offline(config: Config) -> OfflineInputs:
         )
     rounds = rounds_of(fitting, config.offline.pairs_per_round)
     sliced = config.model_copy(update={"schedule": config.schedule.model_copy(update={"rounds": rounds})})
-    return OfflineInputs(sliced, fitting, len(preferences) - len(fitting))
+    return OfflineInputs(sliced, fitting, len(preferences) - len(fitting), spelled)
+
+
+def _plain(one: Preference, encoder: ChatEncoder) -> int:
+    """How many of a row's texts spell a special token.
+
+    Raises:
+        UserError: One of them went through the chat template already.
+    """
+    texts = [one.prompt] if isinstance(one.prompt, str) else [message.content for message in one.prompt]
+    cure = "write the texts alone, or as messages: the template is applied by isogloss"
+    for text in texts:
+        if (marker := encoder.template.applied(text, encoder.special_tokens)) is not None:
+            raise UserError(f"the prompt went through the chat template already (it has {marker!r}); {cure}")
+    for name, answer in (("chosen", one.chosen), ("rejected", one.rejected)):
+        if (marker := encoder.template.ended(answer, encoder.special_tokens)) is not None:
+            raise UserError(f"the {name} answer went through the chat template already (it ends in {marker!r}); {cure}")
+    return sum(bool(encoder.spelled(text)) for text in (*texts, one.chosen, one.rejected))
 
 
 class OfflineDriver(Driver):

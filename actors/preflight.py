@@ -10,6 +10,7 @@ from pathlib import Path
 
 from actors.machine import look
 from actors.machine_checks import BEFORE_RAY, Wants, journal, refuse_failing, run_folder
+from actors.positions import check_positions
 from actors.reward_model import check_reward_model
 from configs.errors import UserError
 from configs.reading import is_file, read_json, shown
@@ -34,6 +35,7 @@ class Inputs:
     names: dict[str, str]  # language code -> English name
     fits: Callable[[str], bool]  # whether a translation's user turn leaves room for the translation
     left_out: int  # train ids that prompts.skip_longer_than left out
+    spelled: int  # prompts that spell a special token of the tokenizer: they are taken as plain text
 
 
 def check_inputs(config: Config, ask_judge: bool = True) -> Inputs:
@@ -53,9 +55,11 @@ def check_inputs(config: Config, ask_judge: bool = True) -> Inputs:
     heldout = PromptSet.from_config(config, "heldout") if config.prompts.heldout else None
     encoder = ChatEncoder(config.model.policy, config.model.add_bos, config.model.template_date)
     check_model(config.model.policy, "model.policy")
+    check_positions(config.model.policy, config.model.max_length)
     if config.reads_reference and config.model.reference is not None:
         check_model(config.model.reference, "model.reference")
-        _check_same_tokenizer(encoder, ChatEncoder(config.model.reference, config.model.add_bos, config.model.template_date), config)
+        reference = ChatEncoder(config.model.reference, config.model.add_bos, config.model.template_date)
+        _check_same_tokenizer(encoder, reference, config)
     anchors = load_anchors(config)
     if config.reward.model is not None:
         check_reward_model(config.reward.model)
@@ -69,6 +73,7 @@ def check_inputs(config: Config, ask_judge: bool = True) -> Inputs:
         asked = [crosslingual_instruction(text, longest_name) for text in texts]
     count = dict(zip(texts, encoder.prompt_lengths(asked), strict=True)).__getitem__
 
+    spelled = sum(check_plain(split, encoder) for split in (prompts, heldout) if split is not None)
     left_out = len(prompts.ids)
     prompts = _without_long(prompts, config, count)
     left_out -= len(prompts.ids)
@@ -87,7 +92,7 @@ def check_inputs(config: Config, ask_judge: bool = True) -> Inputs:
 
     # These are only shown: a code does where no name is known.
     shown = names | {code: DEFAULT_NAMES.get(code, code) for code in config.evaluation.languages}
-    return Inputs(prompts, heldout, anchors, load_untranslated(config), shown, fits, left_out)
+    return Inputs(prompts, heldout, anchors, load_untranslated(config), shown, fits, left_out, spelled)
 
 
 def _without_long(prompts: PromptSet, config: Config, count: Callable[[str], int]) -> PromptSet:
@@ -110,6 +115,28 @@ def check_machine(config: Config) -> None:
     """Refuse what keeps Ray, or the journal, from working here at all; ``isogloss doctor`` looks at far more."""
     facts = look(config.run.dir / config.run.name, (), os.environ)
     refuse_failing(facts, Wants(address=config.cluster.address), (*BEFORE_RAY, run_folder, journal))
+
+
+def check_plain(prompts: PromptSet, encoder: ChatEncoder) -> int:
+    """Refuse prompts that went through the chat template already; returns how many spell a special token.
+
+    Raises:
+        UserError: Names the first such prompt's file:line, how many there are, and the cure.
+    """
+    spelled, applied = 0, []
+    for code in prompts.languages:
+        for key in prompts.ids:
+            text = prompts.get(key, code).text
+            spelled += bool(encoder.spelled(text))
+            if (marker := encoder.template.applied(text, encoder.special_tokens)) is not None:
+                applied.append((prompts.location(key, code), marker))
+    if applied:
+        where, marker = applied[0]
+        raise UserError(
+            f"{where}: the prompt went through the chat template already (it has {marker!r}); {len(applied)} prompt(s) "
+            "did; write the user's text alone: the template is applied by isogloss"
+        )
+    return spelled
 
 
 def check_disk(config: Config) -> None:

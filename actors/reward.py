@@ -73,7 +73,9 @@ def _load_reward_model(config: Config) -> RewardModel:
     reward = config.reward
     assert reward.model is not None, "the config is validated"
     device = torch.device("cuda" if reward.gpus_per_actor > 0 else "cpu")
-    return RewardModel(reward.model, reward.model_dtype, reward.tokens_per_micro_batch, device, config.model.template_date)
+    return RewardModel(
+        reward.model, reward.model_dtype, reward.tokens_per_micro_batch, device, config.model.template_date
+    )
 
 
 class RewardWorker:

@@ -13,6 +13,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from configs.errors import UserError
 from configs.reading import is_file, kind, read_json, shown
+from learners.chat_template import ChatTemplate
 from rollout.prompts import PromptSet
 from rollout.records import Candidate, Score
 
@@ -110,7 +111,7 @@ class RewardModel:
         """Token ids of the conversation, as the model's own chat template renders it."""
         # A policy that learned to write the reward model's special tokens could end its own turn and praise itself.
         for token in self._specials:
-            answer = answer.replace(token, " ")
+            instruction, answer = instruction.replace(token, " "), answer.replace(token, " ")
         conversation = [{"role": "user", "content": instruction}, {"role": "assistant", "content": answer}]
         text = self._template.render(conversation)
         return [int(token) for token in self._tokenizer(text, add_special_tokens=False)["input_ids"]]

@@ -53,7 +53,9 @@ def run_training(
     screen = Screen()
     inputs = check_inputs(config)
     skipped = f", {inputs.left_out} longer ones left out" if inputs.left_out else ""
-    what = f"{len(inputs.prompts.ids)} prompts in {', '.join(config.languages.codes)}{skipped}"
+    what = (
+        f"{len(inputs.prompts.ids)} prompts in {', '.join(config.languages.codes)}{skipped}{_spelled(inputs.spelled)}"
+    )
 
     def work(team: Team, folder: RunFolder, metrics: MetricsLog, flag: StopFlag) -> None:
         screen.say(f"rollout, reward and learner actors are up, weights v{team.version}")
@@ -75,12 +77,17 @@ def _run_offline(config: Config, resume: bool) -> bool:
     config = inputs.config
     skipped = f", {inputs.left_out} longer ones left out" if inputs.left_out else ""
     what = f"{len(inputs.preferences)} pairs of {config.offline.path} in {config.schedule.rounds} round(s){skipped}"
+    what += _spelled(inputs.spelled)
 
     def work(team: Team, folder: RunFolder, metrics: MetricsLog, flag: StopFlag) -> None:
         OfflineDriver(inputs, team, screen, metrics, flag, team.exported).run()
         _conclude(folder, screen, offline_summary(inputs, team.store("round_states"), time.time() - started))
 
     return _with_team(config, None, resume, screen, what, work)
+
+
+def _spelled(count: int) -> str:
+    return f", {count} texts spell special tokens, which are taken as plain text" if count else ""
 
 
 def _with_team(

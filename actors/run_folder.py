@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import fcntl
 import json
 import os
@@ -74,6 +75,19 @@ def open_run_folder(config: Config, resume: bool) -> RunFolder:
     temporary.write_text(dump_yaml(config), encoding="utf-8")
     os.replace(temporary, kept)
     return RunFolder(path, lock)
+
+
+def dated(config: Config) -> Config:
+    """The config with the date that chat templates are told: that of the run's first start, however long it lasts.
+
+    A run that began before runs kept their date continues without one: its templates are told the present day.
+    """
+    if config.model.template_date is not None:
+        return config
+    run = config.run.dir / config.run.name
+    begun = (run / "config.yaml").is_file()
+    date = load_run_config(run).model.template_date if begun else datetime.date.today()
+    return config.model_copy(update={"model": config.model.model_copy(update={"template_date": date})})
 
 
 def check_same_config(kept: Path, config: Config) -> None:

@@ -154,7 +154,7 @@ class Screen:
             _bold(f"round {row['round']}"),
             f"  {counts['candidates']} candidates ({gated} gated)  "
             f"{trained}  "
-            f"loss {learner['first_loss']:.3f} > {learner['last_loss']:.3f}  "
+            f"{_loss(learner)}  "
             f"{rewards}  "
             f"weights v{row['weight_version']}  {seconds['wall']:.0f}s",
         )
@@ -165,7 +165,7 @@ class Screen:
         self.say(
             _bold(f"round {row['round']} of {rounds}"),
             f"  {counts['pairs']} pairs  {learner['steps']} steps  "
-            f"loss {learner['first_loss']:.3f} > {learner['last_loss']:.3f}  "
+            f"{_loss(learner)}  "
             f"reward accuracy {learner['reward_accuracy']:.2f}  {seconds['wall']:.0f}s",
         )
 
@@ -208,3 +208,13 @@ def _both(start: dict[str, Any], end: dict[str, Any], key: str) -> list[str]:
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _loss(learner: dict[str, Any]) -> str:
+    """Means over passes, which hold the same examples: single steps differ by what they hold."""
+    if "loss_first_pass" not in learner:  # a round that an earlier version trained
+        return f"loss {learner['first_loss']:.3f} in the first step, {learner['last_loss']:.3f} in the last"
+    first, last = learner["loss_first_pass"], learner["loss_last_pass"]
+    if learner["passes"] == 1:
+        return f"mean loss {first:.3f} (one pass)"
+    return f"mean loss {first:.3f} in the first pass, {last:.3f} in the last"

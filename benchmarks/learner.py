@@ -161,9 +161,9 @@ def _trl(case: Case, model: Path) -> dict[str, Any]:
     from trl import DPOConfig, DPOTrainer
 
     from learners.encode import ChatEncoder
-    from learners.schedule import encode_pairs, steps_of_epoch
+    from learners.schedule import encode_examples, steps_of_epoch
 
-    encoded = encode_pairs(ChatEncoder(model), make_pairs(case), 2048)
+    encoded = encode_examples(ChatEncoder(model), make_pairs(case), 2048, "dpo")
     rows = [
         {"prompt_ids": list(s.prompt_ids), "chosen_ids": list(s.completions[0]), "rejected_ids": list(s.completions[1])}
         for step in steps_of_epoch(encoded, case.pairs, SEED, 1, 0)

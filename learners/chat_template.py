@@ -7,7 +7,7 @@ the user's text to nothing, without an error; one that asks for the date renders
 from __future__ import annotations
 
 import datetime
-import os
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,9 @@ class ChatTemplate:
         chat = self._trial([question, answer], (_USER, _ASSISTANT), generation_prompt=False)
         asked = self._trial([question], (_USER,), generation_prompt=True)
         inner = chat.partition(_USER)[2].partition(_ASSISTANT)[0]
-        self.between = os.path.commonprefix([inner, asked.partition(_USER)[2]]).strip()
+        both = zip(inner, asked.partition(_USER)[2], strict=False)
+        alike = itertools.takewhile(lambda pair: pair[0] == pair[1], both)
+        self.between = "".join(first for first, _ in alike).strip()
         self.after = chat.partition(_ASSISTANT)[2]
         self.continued = self.after
         try:
@@ -69,7 +71,10 @@ class ChatTemplate:
             return self._render(messages, generation_prompt)
         except Exception as error:  # a template is a program, and may raise anything
             said = str(error) if isinstance(error, TemplateError) else _said(error)
-            raise UserError(f"{self._folder}: its chat template refuses the turns ({said})") from error
+            raise UserError(
+                f"{self._folder}: its chat template refuses the prompt's turns ({said}); change the turns, or the "
+                "template"
+            ) from error
 
     def applied(self, prompt: str, specials: Sequence[str]) -> str | None:
         """What shows that a user's text went through this template already; None for plain text.
@@ -123,22 +128,18 @@ class ChatTemplate:
         except TemplateSyntaxError as error:
             raise UserError(f"{where} has a syntax error in line {error.lineno}: {error.message}; {cure}") from error
         except Exception as error:  # as above
-            raise UserError(f"{where} fails on a question{self._with_answer(texts)} ({_said(error)}); {cure}") from error
+            asked = "a question with its answer" if len(texts) > 1 else "a question"
+            raise UserError(f"{where} fails on {asked} ({_said(error)}); {cure}") from error
         for text in texts:
             role = "user" if text == _USER else "assistant"
             if (count := found.count(text)) != 1:
                 why = self._why_not(messages, text, generation_prompt) if count == 0 else ""
                 raise UserError(
-                    f"{where} puts the text of the {role}'s turn {count} times instead of once into a "
-                    f"chat{why}; {cure}"
+                    f"{where} puts the text of the {role}'s turn {count} times instead of once into a chat{why}; {cure}"
                 )
         if [found.index(text) for text in texts] != sorted(found.index(text) for text in texts):
             raise UserError(f"{where} puts the answer in front of the question; {cure}")
         return found
-
-    @staticmethod
-    def _with_answer(texts: tuple[str, ...]) -> str:
-        return " with its answer" if len(texts) > 1 else ""
 
     def _why_not(self, messages: list[dict[str, str]], text: str, generation_prompt: bool) -> str:
         parts = [{**one, "content": [{"type": "text", "text": one["content"]}]} for one in messages]

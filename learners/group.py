@@ -226,7 +226,9 @@ class LearnerGroup:
 
     def _run_fit(self) -> None:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
-        from ray.train.torch import TorchConfig, TorchTrainer
+        from ray.train.torch import TorchTrainer
+
+        from learners.rendezvous import NodeTorchConfig
 
         learner = self._config.learner
         gpu = learner.gpus_per_worker > 0
@@ -235,7 +237,7 @@ class LearnerGroup:
             TorchTrainer(
                 train_loop,
                 train_loop_config=asdict(self._loop_config()),
-                torch_config=TorchConfig(
+                torch_config=NodeTorchConfig(
                     backend="nccl" if gpu else "gloo", timeout_s=int(COLLECTIVE_TIMEOUT.total_seconds())
                 ),
                 scaling_config=ScalingConfig(num_workers=learner.workers, use_gpu=gpu, resources_per_worker=resources),

@@ -96,7 +96,7 @@ def _group(one: EncodedExample, sums: Tensor, known: Known, settings: ObjectiveS
             "reward_std": group.rewards.std(correction=0),
             "advantage_abs": groups.advantages(group, settings).abs().mean(),
             "kl_reference": (sums - group.reference).mean(),
-            "ratio": torch.exp(sums - group.old).mean(),
+            "ratio": groups.importance(group).mean(),
             "clip_fraction": groups.is_clipped(group, settings).float().mean(),
             "logprob": sums.mean(),
         }

@@ -20,6 +20,8 @@ SHOWN = 10  # problems that a message lists
 SUFFIXES = (".jsonl", ".parquet")
 
 _LANG = "{lang}"
+# Columns that other tools (LLaMA-Factory, Alpaca's form, TRL) put into the prompt.
+_UNREAD = ("system", "system_prompt", "system_message", "history", "input", "tools", "images", "videos", "audios")
 _ROLES = ("system", "user", "assistant")
 
 
@@ -163,10 +165,12 @@ def _texts(row: dict[str, object], where: str, fields: OfflineConfig) -> tuple[T
             (fields.rejected_field, "offline.rejected_field"),
         )
     ]
+    _check_unread(row, where, fields)
     prompt: tuple[Message, ...]
     if fields.prompt_field in row:
         found = _side(row, fields.prompt_field, where, "offline.prompt_field")
         prompt = (Message("user", found),) if isinstance(found, str) else found
+        prompt = (*_opening(answers, prompt, where, fields), *prompt)
     else:
         chosen, rejected = answers
         if isinstance(chosen, str) or isinstance(rejected, str):
@@ -176,6 +180,7 @@ def _texts(row: dict[str, object], where: str, fields: OfflineConfig) -> tuple[T
                 "can it be left out"
             )
         prompt = _common(chosen, rejected)
+    prompt = _with_system(row, prompt, where, fields)
     if not prompt or prompt[-1].role != "user":
         ends = (
             f"ends with a turn of '{prompt[-1].role}'" if prompt else "is empty: the chats differ from the first turn"
@@ -187,6 +192,49 @@ def _texts(row: dict[str, object], where: str, fields: OfflineConfig) -> tuple[T
     )
     alone = len(prompt) == 1
     return prompt[0].content if alone else prompt, first, second
+
+
+def _check_unread(row: dict[str, object], where: str, fields: OfflineConfig) -> None:
+    """Refuse a filled column that other tools put into the prompt, and that would be left out here."""
+    read = {fields.prompt_field, fields.chosen_field, fields.rejected_field, fields.system_field}
+    read |= {fields.id_field, fields.language_field}
+    for name in _UNREAD:
+        if row.get(name) and name not in read:
+            cure = f"set offline.system_field: {name}" if "system" in name else f"put it into '{fields.prompt_field}'"
+            raise UserError(
+                f"{where}: field '{name}' would be left out of the prompt; {cure}, or remove the field from the file"
+            )
+
+
+def _opening(
+    answers: Sequence[str | tuple[Message, ...]], prompt: tuple[Message, ...], where: str, fields: OfflineConfig
+) -> tuple[Message, ...]:
+    """The system turn that whole chats have in front of the prompt; nothing if there is none."""
+    whole = [chat for chat in answers if not isinstance(chat, str) and len(chat) > len(prompt)]
+    found = {chat[0] if chat[0].role == "system" and chat[1 : 1 + len(prompt)] == prompt else None for chat in whole}
+    if len(found) > 1:
+        raise UserError(
+            f"{where}: the chats of {fields.chosen_field} and {fields.rejected_field} begin with different system "
+            "turns; both answer the same prompt, so make them equal"
+        )
+    return tuple(turn for turn in found if turn is not None)
+
+
+def _with_system(
+    row: dict[str, object], prompt: tuple[Message, ...], where: str, fields: OfflineConfig
+) -> tuple[Message, ...]:
+    """The prompt with the row's system message in front."""
+    name = fields.system_field
+    if row.get(name) in (None, ""):
+        return prompt
+    system = Message("system", text_of(row, name, where, setting="offline.system_field"))
+    if prompt and prompt[0].role == "system":
+        if prompt[0] != system:
+            raise UserError(
+                f"{where}: field '{name}' and the system turn of the chat are different; remove one of the two"
+            )
+        return prompt
+    return (system, *prompt)
 
 
 def _side(row: dict[str, object], name: str, where: str, setting: str) -> str | tuple[Message, ...]:
@@ -220,8 +268,12 @@ def _common(one: tuple[Message, ...], other: tuple[Message, ...]) -> tuple[Messa
 def _answer(answer: str | tuple[Message, ...], prompt: tuple[Message, ...], name: str, where: str) -> str:
     if isinstance(answer, str):
         return answer
-    # Some files repeat the prompt in front of the answer.
-    rest = answer[len(prompt) :] if answer[: len(prompt)] == prompt else answer
+    # Some files repeat the prompt in front of the answer, with its system turn or without.
+    rest = answer
+    for turns in (prompt, prompt[1:] if prompt[0].role == "system" else ()):
+        if turns and rest[: len(turns)] == turns:
+            rest = rest[len(turns) :]
+            break
     if len(rest) != 1 or rest[0].role != "assistant":
         roles = ", ".join(message.role for message in rest) or "nothing"
         raise UserError(

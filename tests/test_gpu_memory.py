@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,20 @@ def test_adapters_have_the_only_gradients(llama: ModelSize) -> None:
 def test_too_little_memory_is_refused(llama: ModelSize, overrides: tuple[str, ...], gib: float, message: str) -> None:
     with pytest.raises(UserError, match=message):
         check(config(*overrides), llama, gib)
+
+
+def test_a_reward_model_is_counted(llama: ModelSize) -> None:
+    found = config("reward.kind=reward_model", "reward.prompt=native", "reward.model=/models/rm")
+    scorer = model_size(Path("deploy/clusters/llama3-8b.json"), scores=True)
+    assert scorer.parameters < llama.parameters  # one row instead of an output layer
+    for dtype, width in (("float32", 4), ("bfloat16", 2)):
+        typed = found.model_copy(update={"reward": found.reward.model_copy(update={"model_dtype": dtype})})
+        (need,) = [one for one in needs(typed, llama, scorer) if one.role == "reward"]
+        assert need.parts == {"reward model": pytest.approx(width * scorer.parameters / GIB)}
+    plan = PlacementPlan.from_config(typed)
+    tiny, large = ModelSize(1, 1, 1, 8, 8, 1), replace(scorer, parameters=25 * GIB)
+    with pytest.raises(UserError, match=r"each reward process keeps 50\.0 GiB .*change reward\.model, "):
+        check_memory(typed, tiny, plan, place(plan, NODES), dict.fromkeys(NODES, 48), large)
 
 
 def test_a_shared_gpu_is_counted_by_its_share(llama: ModelSize) -> None:

@@ -110,3 +110,22 @@ def test_rloo_rewards_less_the_penalty_against_the_others_mean() -> None:
     losses.sum().backward()
     assert current.grad is not None
     assert current.grad.tolist() == pytest.approx([0.0, 1.25, -ratios[2] * 0.25])  # nothing through the penalty
+
+
+@pytest.mark.parametrize("nats", [-1000.0, -100.0, -89.0, 89.0, 100.0, 1000.0])
+@pytest.mark.parametrize("rewards", [[1.0, 0.0, 2.0], [0.0, 1.0, 2.0], [0.0, 0.0, 0.0]])
+def test_rloo_is_finite_however_far_the_policy_moved(nats: float, rewards: list[float]) -> None:
+    old = torch.tensor([-500.0, -600.0, -700.0])
+    current = (old + torch.tensor([nats, 0.0, -nats])).requires_grad_()
+    group = GroupLogprobs(current, old, old, torch.tensor(rewards))
+    losses = groups.rloo(group, replace(SETTINGS, rloo_kl_weight=0.0))
+    losses.sum().backward()
+    assert torch.isfinite(losses).all()
+    assert current.grad is not None
+    assert torch.isfinite(current.grad).all()
+    assert torch.isfinite(groups.importance(group)).all()
+
+
+def test_rloos_ratio_is_exact_within_its_bound() -> None:
+    old, moved = torch.zeros(3), torch.tensor([-19.9, 0.25, 19.9])
+    assert groups.importance(GroupLogprobs(moved, old, old, old)).tolist() == torch.exp(moved).tolist()

@@ -287,7 +287,7 @@ def test_what_is_no_reward_model_is_refused(tmp_path: Path, reward_folder: Path)
     settings.pop("chat_template", None)
     (bare / "tokenizer_config.json").write_text(json.dumps(settings))
     (bare / "chat_template.jinja").unlink(missing_ok=True)
-    with pytest.raises(UserError, match=r"^reward\.model: the tokenizer of .*bare has no chat template"):
+    with pytest.raises(UserError, match=r"^reward\.model: .*bare: the tokenizer has no chat template"):
         RewardModel(bare, "float32", 64, torch.device("cpu"))
 
 
