@@ -28,24 +28,12 @@ class NodeTorchConfig(TorchConfig):
 
 
 class _NodeBackend(_TorchBackend):
-    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
-        address, port = worker_group.execute_single(0, open_store, backend_config.timeout_s)
+    def on_start(self, worker_group: Any, backend_config: Any) -> None:  # a NodeTorchConfig
+        backend, timeout_s, size = backend_config.backend, backend_config.timeout_s, len(worker_group)
+        address, port = worker_group.execute_single(0, open_store, timeout_s)
         worker_group.execute(_set_torch_distributed_env_vars)
-        ray.get(
-            [
-                worker_group.execute_single_async(
-                    rank,
-                    _join,
-                    address,
-                    port,
-                    rank,
-                    len(worker_group),
-                    backend_config.backend,
-                    backend_config.timeout_s,
-                )
-                for rank in range(len(worker_group))
-            ]
-        )
+        start = worker_group.execute_single_async
+        ray.get([start(rank, _join, address, port, rank, size, backend, timeout_s) for rank in range(size)])
 
 
 def open_store(timeout_s: int) -> tuple[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 from pathlib import Path
 
@@ -32,11 +33,15 @@ def listening(pids: list[int]) -> set[tuple[str, int, str]]:
     found = set()
     for pid in pids:
         try:
-            links = [link.readlink().name for link in Path(f"/proc/{pid}/fd").iterdir()]
+            opened = list(Path(f"/proc/{pid}/fd").iterdir())
             command = " ".join(psutil.Process(pid).cmdline())[:100]
         except (OSError, psutil.Error):  # it ended meanwhile
             continue
-        for link in links:
+        for one in opened:
+            try:
+                link = os.readlink(one)
+            except OSError:  # closed meanwhile, as the one through which the folder was read
+                continue
             inode = link.removeprefix("socket:[").removesuffix("]")
             if link.startswith("socket:") and inode in sockets:
                 found.add((*sockets[inode], command))

@@ -258,7 +258,7 @@ def test_rows_without_a_system_message_are_as_before(tmp_path: Path) -> None:
         (ROW | {"system": "rude", "prompt": [SYSTEM, ASKED]}, "'system' and the system turn of the chat are different"),
         (ROW | WHOLE | {"system": "rude"}, "'system' and the system turn of the chat are different"),
         (ROW | WHOLE | {"rejected": TURNS["rejected"]}, "chosen and rejected begin with different system turns"),
-        (ROW | {"system": 3}, "field 'system' is int instead of a string"),
+        (ROW | {"system": 3}, "field 'system' is a number instead of a text"),
         (ROW | {"system_prompt": "be kind"}, "'system_prompt' would be left out .*set offline.system_field: system_pr"),
         (ROW | {"input": "more"}, "field 'input' would be left out of the prompt; put it into 'prompt', or remove"),
         (ROW | {"history": [["a", "b"]]}, "field 'history' would be left out of the prompt"),

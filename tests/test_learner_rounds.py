@@ -16,8 +16,10 @@ from configs.errors import UserError
 from configs.schema import LearnerConfig, ModelConfig
 from learners.checkpoint import latest_checkpoint
 from learners.distributed import single_process
+from learners.encode import ChatEncoder
 from learners.errors import NumericError
 from learners.metrics import RoundMetrics
+from learners.schedule import encode_examples, mismatched
 from learners.session import LearnerSession
 from learners.snapshot import restore, save_round
 from learners.weights import checksum
@@ -101,15 +103,25 @@ def test_kto_begins_at_the_reference_and_its_baseline_is_of_the_rounds_start(fol
 
 def test_kto_cuts_others_answers_to_the_longest_sequence(folder: Path) -> None:
     pairs = [replace(PAIRS_14[0], prompt="p" * 60), replace(PAIRS_14[1], chosen="c" * 40, rejected="r" * 30)]
-    train(learner("kto", pairs_per_step=2), folder, [[*pairs]], max_length=80)
+    encoded = encode_examples(ChatEncoder(folder), pairs, 80, "kto")
+    cut = mismatched(encoded, 80)
+    assert sorted(one.segment.longest for one in encoded)[-1] <= 80
+    assert max(one.segment.longest for one in cut) == 80  # 60 of the one prompt and 40 of the other's answer are more
+    _, (metrics,) = train(learner("kto", pairs_per_step=2), folder, [[*pairs]], max_length=80)
+    assert metrics.steps[0].values["divergence"] == 0  # at the reference, over the cut answers
 
 
 @pytest.mark.parametrize("objective", ["simpo", "cpo"])
-def test_objectives_without_a_reference_do_not_compute_one(folder: Path, objective: str) -> None:
+def test_objectives_without_a_reference_do_not_compute_one(
+    folder: Path, objective: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("the reference was computed")
+
     config = learner(objective, reference="previous_round")
     with single_process():
         session = LearnerSession(config, ModelConfig(policy=folder), 7, folder)
-        session._reference = None  # type: ignore[method-assign,assignment]  # calling it would fail
+        monkeypatch.setattr(session, "_score_reference", refuse)
         assert session.reference_logprobs(1, make_pairs(6)) == {}
         metrics = session.train_round(1, make_pairs(6))
         session.close()

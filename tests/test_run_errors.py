@@ -13,7 +13,7 @@ from actors.dry_run import check_readable
 from actors.preflight import check_inputs
 from actors.run_folder import open_run_folder
 from configs.errors import UserError
-from configs.load import load_config
+from configs.load import load_config, load_run_config
 from configs.schema import Config
 
 POLICY = Path("worlds/default/policy")
@@ -146,7 +146,10 @@ def test_foreign_folder_is_left_alone(tmp_path: Path) -> None:
 
 def test_more_rounds_are_the_same_run(tmp_path: Path) -> None:
     open_run_folder(small_config(tmp_path), resume=False).close()
-    open_run_folder(small_config(tmp_path, "schedule.rounds=5", "cluster.num_cpus=4"), resume=True).close()
+    more = small_config(tmp_path, "schedule.rounds=5", "cluster.num_cpus=4")
+    folder = open_run_folder(more, resume=True)
+    folder.close()
+    assert load_run_config(folder.path) == more
 
 
 def test_command_ends_with_a_message_and_no_traceback(tmp_path: Path) -> None:
