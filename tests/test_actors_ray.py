@@ -234,5 +234,6 @@ except UserError as error:
     print(error)
 """
     env = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=90, check=True, env=env)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True, env=env)
     assert "joined" in done.stdout or done.stdout.startswith("cluster.address:")

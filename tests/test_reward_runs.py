@@ -30,7 +30,7 @@ def test_round_under_a_judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """The server is down for a while in the middle; nobody has to do anything about it."""
 
     def shaky(shown: Shown) -> Says:
-        return Says("out of memory", status=500) if 10 < shown.number <= 20 else longer(shown)
+        return Says("out of memory", status=500) if 2 < shown.number <= 12 else longer(shown)
 
     monkeypatch.setenv("TEST_JUDGE_KEY", "not-to-be-written-down")
     with judge_server(shaky) as stub:
