@@ -37,6 +37,7 @@ from evaluation.suites.sources import Source, resolve
 from evaluation.suites.verdicts import RESULT, VERDICTS, read_others, write_verdicts
 from evaluation.suites.weights import model_checksum
 from evaluation.winrate import Verdict
+from rollout.language import answer_part
 
 if TYPE_CHECKING:
     from actors.generate import Machine
@@ -236,7 +237,13 @@ def _judged(
 
     ours, theirs = (system.answers for system in systems)
     items = [
-        Item(item.id, item.language, item.instruction, ours[item.key].text, theirs[item.key].text)
+        Item(
+            item.id,
+            item.language,
+            item.instruction,
+            answer_part(ours[item.key].text),
+            answer_part(theirs[item.key].text),
+        )
         for item in suite.items
     ]
     screen.say(f"judging {len(items)} pairs of answers")

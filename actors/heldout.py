@@ -8,7 +8,7 @@ from typing import Any
 from actors.pool import Call, Pool, drain
 from configs.schema import Config
 from evaluation.heldout import HeldoutResult, heldout_chunks, score_heldout
-from rollout.detect import LanguageDetector
+from rollout.language import LanguageDetector
 from rollout.prompts import PromptSet
 from rollout.records import Candidate
 

@@ -26,6 +26,9 @@ def round_counts(candidates: Sequence[Candidate], scores: Sequence[Score], mined
         "passed_gates": sum(candidate.gate in ("ok", "duplicate") for candidate in answers),
         "completion_tokens": sum(len(candidate.token_ids) for candidate in candidates),
         "gates": gate_counts(candidates),
+        "undecided_language": dict(
+            sorted(Counter(a.key.language for a in answers if a.gate == "ok" and a.detected_language is None).items())
+        ),
         "translation_outcomes": translation_counts(candidates),
         "scores": len(scores),
         "passed_without_score": sum(candidate.gate == "ok" for candidate in answers) - len(scores) if scores else 0,

@@ -26,8 +26,8 @@ from judges import Judge, Usage
 from judges.tournament import tournament, tournament_scores
 from learners.meeting import Meeting
 from learners.weights import WeightsManifest
-from rollout.detect import LanguageDetector
 from rollout.gates import apply_gates
+from rollout.language import LanguageDetector
 from rollout.plan import load_untranslated
 from rollout.prompts import PromptSet
 from rollout.records import Candidate, Score

@@ -14,6 +14,7 @@ from transformers.utils.logging import disable_progress_bar
 from configs.errors import UserError
 from configs.reading import is_file, kind, read_json, shown
 from learners.chat_template import ChatTemplate
+from rollout.language import answer_part
 from rollout.prompts import PromptSet
 from rollout.records import Candidate, Score
 
@@ -173,7 +174,8 @@ def reward_model_scores(
                 taken.append(candidate)
             else:
                 skipped[candidate.key.language, "gated"] += 1
-    values, tokens = model.score([(prompts.get(c.key.prompt_id, c.key.language).text, c.text) for c in taken])
+    asked = [prompts.get(c.key.prompt_id, c.key.language).text for c in taken]
+    values, tokens = model.score([(text, answer_part(c.text)) for text, c in zip(asked, taken, strict=True)])
     scores: list[Score] = []
     for candidate, value in zip(taken, values, strict=True):
         if value is None:

@@ -30,6 +30,7 @@ from evaluation.heldout import HeldoutResult
 from evaluation.report import write_report
 from evaluation.summary import build_summary
 from learners.errors import LearnerFailed, LearnerTimeout
+from rollout.language import undetectable
 from rollout.prompts import PromptSet
 
 
@@ -56,6 +57,12 @@ def run_training(
     what = (
         f"{len(inputs.prompts.ids)} prompts in {', '.join(config.languages.codes)}{skipped}{_spelled(inputs.spelled)}"
     )
+
+    if config.gates.language and (open_gates := undetectable(config.languages.codes)):
+        screen.say(
+            f"language gate: answers in {', '.join(open_gates)} cannot be told from others; they pass unless they are "
+            "surely in another language of the run"
+        )
 
     def work(team: Team, folder: RunFolder, metrics: MetricsLog, flag: StopFlag) -> None:
         screen.say(f"rollout, reward and learner actors are up, weights v{team.version}")

@@ -57,5 +57,5 @@ class GatesConfig(Section):
         8, ge=0, description="Below this length detection is unsure and the gate lets the answer pass."
     )
     truncated: bool = Field(True, description="Refuse answers that hit the token limit.")
-    empty: bool = Field(True, description="Refuse answers without any text.")
+    empty: bool = Field(True, description="Refuse answers without visible text, and `garbled` ones (U+FFFD).")
     duplicates: bool = Field(True, description="Keep one of several equal answers to a prompt.")

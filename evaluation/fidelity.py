@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from rollout.detect import LanguageDetector
+from rollout.language import LanguageDetector, prose
 
 UNSURE = "unsure"
-_FENCE = re.compile(r"^\s*(```|~~~)")
-_CODE = re.compile(r"`[^`]*`|https?://\S+|\$\$?[^$\n]+\$\$?|\\\[.*?\\\]|\\\(.*?\\\)")
 # Scripts that one language mixes as a matter of course count as one (first words of Unicode character names).
 _ONE_SCRIPT = {
     "HIRAGANA": "CJK",
@@ -77,22 +74,6 @@ class LanguageFidelity:
     right_lines: float | None
     switching: float | None
     script_confusion: float | None
-
-
-def prose(text: str) -> list[str]:
-    """The lines of a text that hold letters, without fenced code, inline code, formulas and addresses."""
-    lines: list[str] = []
-    fence: str | None = None
-    for line in text.splitlines():
-        mark = _FENCE.match(line)
-        if mark:
-            fence = mark[1] if fence is None else None if fence == mark[1] else fence
-            continue
-        if fence is None:
-            kept = _CODE.sub(" ", line).strip()
-            if any(char.isalpha() for char in kept):
-                lines.append(kept)
-    return lines
 
 
 def scripts(text: str) -> dict[str, int]:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from configs.schema import Config
-from rollout.detect import LanguageDetector
+from rollout.language import LanguageDetector
 from rollout.plan import Chunk, Request
 from rollout.prompts import PromptSet
 from rollout.records import Candidate, CandidateKey

@@ -13,7 +13,7 @@ from typing import Literal
 from evaluation.announcements import announced
 from evaluation.numbers import Number, find_numbers, normalise, parse_number
 from evaluation.stats import wilson
-from rollout.detect import LanguageDetector
+from rollout.language import LanguageDetector, answer_part
 
 How = Literal["boxed", "hashes", "phrase", "bold", "last", "none"]
 
@@ -78,10 +78,10 @@ def extract_answer(text: str, language: str) -> Extraction:
     is", in any language); a bold number in the last paragraph with numbers; the last number.
 
     Args:
-        text: A solution, written in any language.
+        text: A solution, written in any language; reasoning before the answer is not read.
         language: That the answer should be in; decides what separators mean.
     """
-    text = normalise(text)
+    text = normalise(answer_part(text))
     for how, find in (("boxed", _boxed), ("hashes", _hashes), ("phrase", _announced), ("bold", _bold)):
         value = find(text, language)
         if value is not None:

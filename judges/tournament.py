@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from configs.schema import Config
 from judges.records import Item, Verdict
+from rollout.language import answer_part
 from rollout.prompts import PromptSet
 from rollout.records import Candidate, CandidateKey, Score
 
@@ -65,7 +66,7 @@ def tournament(
         for i, j in meetings(len(group), config.judge.comparisons_per_candidate):
             a, b = group[i], group[j]
             name = f"{prompt_id}/{a.key.sample:03d}-{b.key.sample:03d}"
-            items.append(Item(name, language, instruction, a.text, b.text))
+            items.append(Item(name, language, instruction, answer_part(a.text), answer_part(b.text)))
             pairs.append((a.key, b.key))
     return items, pairs, skipped
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from configs.schema import GatesConfig
-from rollout.detect import LanguageDetector
+from rollout.language import LanguageDetector, answer_part, normalised, visible
 from rollout.records import Candidate, Gate
 
 
@@ -19,7 +19,8 @@ def apply_gates(
 ) -> list[Candidate]:
     """Judge candidates; the order of the result is that of ``candidates``.
 
-    A candidate gets the first gate that it fails, in the order empty, truncated, language, duplicate. Of equal texts
+    A candidate gets the first gate that it fails, in the order empty, garbled, truncated, language,
+    duplicate. The reasoning before an answer is no part of it. Of equal answers (in NFC, without what nobody sees)
     within (round, prompt, language, source, origin) the one with the lowest sample index stays, so all candidates of
     such a group must be given together. Equality is judged among those that pass the other gates.
 
@@ -44,7 +45,7 @@ def apply_gates(
 
 def _text_group(candidate: Candidate) -> tuple[object, ...]:
     key = candidate.key
-    return (key.round, key.prompt_id, key.language, key.source, key.origin, candidate.text)
+    return (key.round, key.prompt_id, key.language, key.source, key.origin, normalised(answer_part(candidate.text)))
 
 
 def _judge(
@@ -55,8 +56,10 @@ def _judge(
     gate: Gate = "ok"
     if candidate.translation == "failed":
         gate = "translation_failed"
-    elif gates.empty and not candidate.text.strip():
+    elif gates.empty and not visible(answer_part(candidate.text)):
         gate = "empty"
+    elif gates.empty and "\ufffd" in candidate.text:  # bytes that are no text: nothing to learn from
+        gate = "garbled"
     elif gates.truncated and candidate.finish_reason == "length" and candidate.translation is None:
         # A translation with its closing tag is whole, whatever the model went on to write.
         gate = "truncated"

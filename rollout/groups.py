@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from configs.schema import Config
 from rollout.cursor import round_prompt_ids
+from rollout.language import answer_part, normalised
 from rollout.length_control import Fit
 from rollout.pairs import Counters, MinedPairs, distinct_answers, fit_length, in_share, length_of
 from rollout.plan import answer_languages
@@ -76,7 +77,9 @@ def _draws(candidates: Sequence[Candidate]) -> dict[tuple[str, str, str], list[C
     found: dict[tuple[str, str, str], list[Candidate]] = {}
     for candidate in sorted(candidates, key=lambda candidate: candidate.key):
         if candidate.key.source == "policy" and candidate.gate in ("ok", "duplicate"):
-            found.setdefault((candidate.key.prompt_id, candidate.key.language, candidate.text), []).append(candidate)
+            found.setdefault(
+                (candidate.key.prompt_id, candidate.key.language, normalised(answer_part(candidate.text))), []
+            ).append(candidate)
     return found
 
 
@@ -92,7 +95,9 @@ def _group(
     members: list[tuple[Candidate, float]] = []
     for answer in distinct:
         reward = values[answer.key] - alpha * length_of(answer, config.reward.length_control.unit)
-        members += [(copy, reward) for copy in drawn[first.prompt_id, first.language, answer.text]]
+        members += [
+            (copy, reward) for copy in drawn[first.prompt_id, first.language, normalised(answer_part(answer.text))]
+        ]
     members.sort(key=lambda member: member[0].key)
     return SampleGroup(
         id=f"r{first.round:04d}/{first.language}/{first.prompt_id}",

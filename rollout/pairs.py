@@ -11,6 +11,7 @@ import numpy as np
 from configs.schema import Config
 from rollout.anchors import Anchor, anchor_pairs
 from rollout.cursor import round_prompt_ids
+from rollout.language import answer_part, normalised
 from rollout.length_control import Fit, Group, as_arrays, choose, fit
 from rollout.plan import answer_languages
 from rollout.prompts import PromptSet
@@ -153,7 +154,7 @@ def distinct_answers(
     usable: list[list[Candidate]] = []
     for prompt_id in ids:
         group = grouped.get(prompt_id, [])
-        distinct = list({c.text: c for c in reversed(group)}.values())[::-1]  # the first of equal texts
+        distinct = list({_compared(c): c for c in reversed(group)}.values())[::-1]  # the first of equal texts
         if not group:
             counters.add(language, "no_candidates")
         elif len(group) == 1:
@@ -216,15 +217,19 @@ def _cross_language(
                     counters.add(language, "no_answer")
                 elif not _passed(foreign):
                     counters.add(language, "no_translation")
-                elif own.text == foreign.text:
+                elif _compared(own) == _compared(foreign):
                     counters.add(language, "equal_text")
-                elif (own.text, foreign.text) in seen:
+                elif (_compared(own), _compared(foreign)) in seen:
                     counters.add(language, "equal_pair")
                 else:
-                    seen.add((own.text, foreign.text))
+                    seen.add((_compared(own), _compared(foreign)))
                     chosen, rejected = (own, foreign) if language == dominant else (foreign, own)
                     pairs.append(_pair(prompts, language, chosen, rejected, 1.0, 0.0, f"/{other}/{sample:03d}"))
     return pairs
+
+
+def _compared(candidate: Candidate) -> str:
+    return normalised(answer_part(candidate.text))
 
 
 def _passed(candidate: Candidate | None) -> TypeGuard[Candidate]:
@@ -261,7 +266,7 @@ def _pair(
 
 def length_of(candidate: Candidate, unit: str) -> int:
     """Characters or tokens of an answer (``reward.length_control.unit``)."""
-    return len(candidate.text) if unit == "characters" else len(candidate.token_ids)
+    return len(answer_part(candidate.text)) if unit == "characters" else len(candidate.token_ids)
 
 
 def in_share(config: Config, round: int, language: str, examples: Sequence[E]) -> list[E]:

@@ -17,6 +17,7 @@ from configs.errors import UserError
 from configs.schema import Config
 from rollout.cursor import round_prompt_ids
 from rollout.jsonl import id_of, read_rows
+from rollout.language import answer_part, visible
 from rollout.languages import language_name
 from rollout.prompts import PromptSet
 from rollout.records import Candidate, CandidateKey, TranslationOutcome
@@ -174,7 +175,7 @@ def _not_translated(candidate: Candidate, untranslated: frozenset[str]) -> str |
         return "about_translation"
     if candidate.gate != "ok":
         return candidate.gate
-    if not candidate.text.strip():
+    if not visible(answer_part(candidate.text)):
         return "empty"
     return "truncated" if candidate.finish_reason == "length" else None
 

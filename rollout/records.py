@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 Source = Literal["policy", "translation"]
-Gate = Literal["ok", "language", "truncated", "empty", "duplicate", "translation_failed"]
+Gate = Literal["ok", "language", "truncated", "empty", "garbled", "duplicate", "translation_failed"]
 TranslationOutcome = Literal["ok", "salvaged", "failed"]
 
 

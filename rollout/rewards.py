@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from configs.schema import Config
+from rollout.language import answer_part
 from rollout.languages import language_name
 from rollout.prompts import PromptSet
 from rollout.records import Candidate, CandidateKey, Score
@@ -155,7 +156,7 @@ def normalise_answer(text: str) -> str:
 
 def is_correct(text: str, gold: str) -> bool:
     """Whether an answer is the gold answer, after :func:`normalise_answer` of both."""
-    return normalise_answer(text) == normalise_answer(gold)
+    return normalise_answer(answer_part(text)) == normalise_answer(gold)
 
 
 def verifier_scores(prompts: PromptSet, candidates: Sequence[Candidate]) -> list[Score]:

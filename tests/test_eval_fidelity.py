@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from evaluation.fidelity import answer_fidelity, confusion, language_fidelity, prose, scripts
-from rollout.detect import LanguageDetector
+from rollout.language import LanguageDetector
 
 EN = "The river was frozen and nobody could cross it."
 ES = "El río estaba helado y nadie podía cruzarlo."

@@ -11,7 +11,7 @@ from mgsm_kit import shares
 
 from evaluation.mgsm import MgsmAnswer, extract_answer, is_right, score_mgsm
 from evaluation.numbers import find_numbers, normalise, parse_number
-from rollout.detect import LanguageDetector
+from rollout.language import LanguageDetector
 
 LABELLED = Path(__file__).parent / "data" / "mgsm_answers.jsonl"
 OUT_OF_REACH = {"The answer is eighteen."}  # numbers in words

@@ -20,7 +20,7 @@ from evaluation.report import render_report
 from evaluation.report.data import RunData, read_run
 from evaluation.report.figures import others_curve, timelines, transfer
 from evaluation.summary import build_summary, language_figures
-from rollout.detect import LanguageDetector
+from rollout.language import LanguageDetector
 from rollout.prompts import PromptSet
 from rollout.records import Candidate
 

@@ -14,7 +14,7 @@ from scipy import stats
 from evaluation.heldout import GREEDY, HeldoutResult, heldout_chunks, score_heldout
 from evaluation.stats import Clustered, clustered_bootstrap, paired_bootstrap, wilson
 from evaluation.summary import build_summary, language_figures
-from rollout.detect import LanguageDetector
+from rollout.language import LanguageDetector
 from rollout.prompts import PromptSet
 from rollout.records import Candidate
 

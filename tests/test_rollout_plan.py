@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from rollout_support import candidate, lidr_config, make_config, make_prompts, write_lines
 
 from configs.errors import UserError
-from rollout.detect import LanguageDetector
 from rollout.gates import apply_gates, gate_counts
+from rollout.language import LanguageDetector
 from rollout.plan import (
     answer_chunks,
     answer_languages,

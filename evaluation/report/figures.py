@@ -9,7 +9,7 @@ from evaluation.fidelity import UNSURE
 from evaluation.report.answers import curves, right_share
 from evaluation.report.data import RunData, lookup, number
 
-GATES = ("ok", "duplicate", "language", "truncated", "empty", "translation_failed")
+GATES = ("ok", "duplicate", "language", "truncated", "empty", "garbled", "translation_failed")
 
 
 @dataclass(frozen=True, slots=True)

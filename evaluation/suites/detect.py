@@ -11,9 +11,11 @@ import xxhash
 from evaluation.fidelity import AnswerFidelity, answer_fidelity
 from evaluation.suites.cache import EvalCache
 from evaluation.suites.records import Answer
-from rollout.detect import MIN_LEAD, LanguageDetector
+from rollout.language import LanguageDetector
+from rollout.language.detector import MIN_LEAD
 
-KIND = "fidelity 1"  # another number whenever answer_fidelity counts otherwise
+KIND = "fidelity 2"  # another number whenever answer_fidelity counts otherwise
+RULES = "expected language and neighbours"  # part of the keys: what other rules found is not read
 
 
 def fidelities(
@@ -26,7 +28,7 @@ def fidelities(
         languages: That the detector tells apart.
         cache: Holds what was detected before.
     """
-    settings = [sorted(languages), importlib.metadata.version("lingua-language-detector"), MIN_LEAD]
+    settings = [RULES, sorted(languages), importlib.metadata.version("lingua-language-detector"), MIN_LEAD]
     frame = json.dumps(settings)
     texts = {key: f"{frame}\0{key[0]}\0{answer.text}" for key, answer in answers.items()}
     keys = {key: xxhash.xxh3_128_hexdigest(text.encode()) for key, text in texts.items()}

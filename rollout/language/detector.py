@@ -1,0 +1,268 @@
+"""Is a text in the language that was asked for? Scripts decide first, then lingua, against the language's neighbours.
+
+Single-threaded and deterministic. What cannot be told is said to be so, and never counted as right.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, NamedTuple
+
+from rollout.language.cleaning import prose
+from rollout.language.neighbours import COMMON, NEIGHBOURS, SAME
+from rollout.language.scripts import (
+    base_of,
+    chinese_variant,
+    letters_needed,
+    script_counts,
+    script_of,
+    scripts_of,
+    variant_of,
+)
+
+UNKNOWN = "und"  # BCP-47 for undetermined: surely a language, surely none that is known here
+
+# Smallest lead over the rival, in lingua's confidence (0 to 1). Short sentences with foreign names lead by less;
+# refusing them would cost more right answers than it would find wrong ones.
+MIN_LEAD = 0.15
+# The same for a text of a language that lingua has no model of, which resembles some other one by chance.
+SURE_LEAD = 0.5
+
+# lingua knows two-letter ISO 639-1 codes only; these name the same languages.
+_ALIASES = {"no": "nb", "fil": "tl", "cmn": "zh", "yue": "zh", "iw": "he", "in": "id", "arb": "ar"}
+_SERBIAN_LATIN = "sr-Latn"
+_FOREIGN_KANA = 0.1  # share of a text's letters above which it is no Chinese
+_PIECE = 100  # characters: of a long text three such pieces are looked at, from its beginning, middle and end
+
+
+class Verdict(NamedTuple):
+    """What was found.
+
+    Attributes:
+        outcome: "right", "other" or "undecided".
+        code: The language asked for if right; if other, the run's code, else ISO 639-1, else ``und``.
+        reason: E.g. "script", "neighbours", "short", "no model", "close".
+    """
+
+    outcome: Literal["right", "other", "undecided"]
+    code: str | None
+    reason: str
+
+
+class LanguageDetector:
+    """Detects the languages of a run.
+
+    Attributes:
+        undetectable: Codes without a model and without a script of their own: texts in them stay undecided, unless
+            they are surely in another language of the run. The caller should warn that their gate is open.
+    """
+
+    def __init__(self, codes: Sequence[str], min_chars: int = 8) -> None:
+        """Build the detector.
+
+        Args:
+            codes: BCP-47 codes; of subtags only scripts count (``pt-BR`` and ``pt-PT`` are one language here).
+            min_chars: Texts with fewer letters are not decided; of scripts whose signs say more, fewer are enough.
+        """
+        self._codes = tuple(codes)
+        self._min_chars = min_chars
+        self.undetectable = undetectable(codes)
+
+    def detect(self, text: str, expected: str | None = None) -> str | None:
+        """The language of ``text``: a code of the run, another language's, ``und``; None if undecided.
+
+        Args:
+            text: Any text; reasoning, code, formulas and addresses in it have no language.
+            expected: The language that it should be in; without it, any of the run's.
+        """
+        return self.judge(text, expected).code if expected is not None else self._guess(text)
+
+    @functools.lru_cache(maxsize=1 << 14)  # noqa: B019 -- a detector lives as long as its process; answers repeat
+    def judge(self, text: str, expected: str) -> Verdict:
+        """Whether ``text`` is in the language ``expected`` (see :meth:`detect`)."""
+        clean = "\n".join(prose(text))
+        counts = script_counts(clean)
+        letters = sum(counts.values())
+        if not letters:
+            return Verdict("undecided", None, "no letters")
+        own = sum(counts[script] for script in scripts_of(expected))
+        script = max(counts, key=lambda name: (counts[name], name))
+        if letters < letters_needed(script, self._min_chars):
+            return Verdict("undecided", None, "short")
+        if 2 * own < letters:
+            return Verdict("other", self._named(clean, script), "script")
+        if script not in scripts_of(expected):
+            script = max(scripts_of(expected), key=lambda name: counts[name])
+        if "Hani" in scripts_of(expected):
+            found = _han(expected, clean, counts)
+            if found is not None:
+                return found
+        if script != "Latn":  # names in Latin letters among others
+            clean = "".join(" " if char.isalpha() and script_of(char) == "Latn" else char for char in clean)
+        return self._against_neighbours(clean, expected, script)
+
+    def _against_neighbours(self, text: str, expected: str, script: str) -> Verdict:
+        own = _models(expected, script)
+        if not own:
+            return self._without_model(text, expected, script)
+        rivals = self._rivals(expected, script, own)
+        if not rivals:
+            return Verdict("right", expected, "script")
+        values = _confidences(_sample(text), own | rivals)
+        mine = sum(values.get(language, 0.0) for language in own)
+        best = max(sorted(rivals), key=lambda language: values.get(language, 0.0))
+        if values.get(best, 0.0) - mine >= MIN_LEAD:
+            return Verdict("other", self._run_code(best, script), "neighbours")
+        # A rival of the run must be beaten clearly, since answers in it are to be expected. A neighbour beside the run
+        # only has to stay behind: several of them share the confidence of a short text that is right.
+        asked = rivals & {language for code in self._codes for language in _models(code, script)}
+        nearest = max((values.get(language, 0.0) for language in asked), default=0.0)
+        if mine - nearest >= MIN_LEAD:
+            return Verdict("right", expected, "neighbours")
+        return Verdict("undecided", None, "close")
+
+    def _without_model(self, text: str, expected: str, script: str) -> Verdict:
+        if _decidable(self._codes, expected, script):
+            return Verdict("right", expected, "script")
+        others = frozenset(language for code in self._codes for language in _models(code, script)) | {"en"}
+        known = _all_models(script)
+        if not known:
+            return Verdict("undecided", None, "no model")
+        values = _confidences(_sample(text), known)
+        first, second = (*sorted(values, key=lambda name: (-values[name], name)), "", "")[:2]
+        if first in others and values[first] - values.get(second, 0.0) >= SURE_LEAD:
+            return Verdict("other", self._run_code(first, script), "no model")
+        return Verdict("undecided", None, "no model")
+
+    def _rivals(self, expected: str, script: str, own: frozenset[str]) -> frozenset[str]:
+        asked = {language for code in self._codes for language in _models(code, script)}
+        near = {language for name in own for language in NEIGHBOURS.get(name, ())}
+        common = {*near, *COMMON.get(script, ())}
+        present = {language for language in common if script in scripts_of(language)}
+        same = {name for group in SAME if expected in group or own & group for name in group}
+        return frozenset((present - same) | asked) - own
+
+    def _run_code(self, language: str, script: str) -> str:
+        return next((code for code in self._codes if language in _models(code, script)), language)
+
+    def _named(self, text: str, script: str) -> str:
+        """The run's code of a text in ``script``, or ``und``."""
+        codes = [code for code in self._codes if script in scripts_of(code)]
+        if script in ("Hani", "Kana"):
+            kana = script_counts(text)["Kana"]
+            return next((c for c in codes if (base_of(c) == "ja") == (kana > 0)), UNKNOWN)
+        models = {language for code in codes for language in _models(code, script)}
+        if not codes:
+            return UNKNOWN
+        if not models or (len(codes) == 1 and script not in COMMON):
+            return codes[0] if len(codes) == 1 else UNKNOWN
+        values = _confidences(_sample(text), frozenset(models) | _present(COMMON.get(script, ()), script))
+        first = max(sorted(values), key=lambda name: values[name], default="")
+        return self._run_code(first, script) if first else UNKNOWN
+
+    def _guess(self, text: str) -> str | None:
+        """The likeliest code of the run; another language's where that is likelier."""
+        clean = "\n".join(prose(text))
+        counts = script_counts(clean)
+        letters = sum(counts.values())
+        script = max(counts, key=lambda name: (counts[name], name), default="")
+        if not letters or letters < letters_needed(script, self._min_chars):
+            return None
+        codes = [code for code in self._codes if script in scripts_of(code)]
+        if not codes:
+            return UNKNOWN
+        verdicts = [self.judge(text, code) for code in codes]
+        right = [code for code, verdict in zip(codes, verdicts, strict=True) if verdict.outcome == "right"]
+        if right:
+            return right[0]
+        named = [verdict.code for verdict in verdicts if verdict.outcome == "other"]
+        return named[0] if len(named) == len(codes) else None
+
+
+def undetectable(codes: Sequence[str]) -> tuple[str, ...]:
+    """Those of a run's codes that neither a model nor a script of their own tells from others: their gate is open."""
+    return tuple(code for code in codes if not any(_decidable(codes, code, script) for script in scripts_of(code)))
+
+
+def _decidable(codes: Sequence[str], code: str, script: str) -> bool:
+    """Whether a model, or the script alone, tells a language apart from the others of the run."""
+    if _models(code, script):
+        return True
+    if _all_models(script):
+        return False
+    return sum(script in scripts_of(other) for other in codes) <= 1
+
+
+def _han(expected: str, text: str, counts: dict[str, int]) -> Verdict | None:
+    """What Han characters say before any model: no kana in Chinese, some in Japanese, and which writing system."""
+    letters, kana = sum(counts.values()), counts.get("Kana", 0)
+    base, variant = base_of(expected), chinese_variant(text)
+    if base == "ja":
+        if kana:
+            return Verdict("right", expected, "script")
+        if variant == "Hans":
+            return Verdict("other", "zh", "script")
+        return Verdict("undecided", None, "Han alone")
+    if base == "ko":
+        return None if 2 * counts.get("Hang", 0) >= letters else Verdict("other", "zh", "script")
+    if kana > _FOREIGN_KANA * letters:
+        return Verdict("other", "ja", "script")
+    asked = variant_of(expected)
+    if asked in ("Hans", "Hant") and variant is not None and variant != asked:
+        return Verdict("other", f"zh-{variant}", "script")
+    return Verdict("right", expected, "script")
+
+
+def _sample(text: str) -> str:
+    """The text, or three pieces of a long one: what a language is, a few hundred characters tell as well."""
+    flat = " ".join(text.split())
+    if len(flat) <= 3 * _PIECE:
+        return flat
+    middle = len(flat) // 2
+    return f"{flat[:_PIECE]} {flat[middle - _PIECE // 2 : middle + _PIECE // 2]} {flat[-_PIECE:]}"
+
+
+@functools.cache
+def _lingua() -> dict[str, Any]:
+    """ISO 639-1 -> lingua's language."""
+    from lingua import Language
+
+    return {language.iso_code_639_1.name.lower(): language for language in Language.all()}
+
+
+@functools.cache
+def _models(code: str, script: str) -> frozenset[str]:
+    """lingua's languages (ISO 639-1) that stand for a code in a script."""
+    base = _ALIASES.get(base_of(code), base_of(code))
+    if script not in scripts_of(code):
+        return frozenset()
+    if base == "sr":
+        return frozenset({"sr"}) if script == "Cyrl" else frozenset({"bs", "hr"})
+    if base not in _lingua() or script != scripts_of(base)[0]:
+        return frozenset()
+    return frozenset({"nb", "nn"}) if base_of(code) == "no" else frozenset({base})
+
+
+def _present(languages: Iterable[str], script: str) -> frozenset[str]:
+    return frozenset(language for language in languages if _models(language, script))
+
+
+@functools.cache
+def _all_models(script: str) -> frozenset[str]:
+    return frozenset(language for language in _lingua() if script in scripts_of(language) and _models(language, script))
+
+
+@functools.cache
+def _built(languages: frozenset[str]) -> Any:
+    from lingua import LanguageDetectorBuilder
+
+    return LanguageDetectorBuilder.from_languages(*(_lingua()[name] for name in sorted(languages))).build()
+
+
+def _confidences(text: str, languages: frozenset[str]) -> dict[str, float]:
+    """lingua's confidence by language, which add up to 1, or to 0 where no language uses these letters."""
+    if len(languages) == 1:
+        return dict.fromkeys(languages, 1.0)
+    found = _built(languages).compute_language_confidence_values(text)
+    return {value.language.iso_code_639_1.name.lower(): value.value for value in found}
