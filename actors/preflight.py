@@ -19,6 +19,7 @@ from judges import check_endpoint
 from learners.encode import ChatEncoder
 from rollout.anchors import Anchor, load_anchors
 from rollout.languages import DEFAULT_NAMES, language_name
+from rollout.model_folder import check_model_folder
 from rollout.plan import load_untranslated
 from rollout.prompts import PromptSet, check_lengths
 from rollout.templates import TRANSLATION_PRIME, crosslingual_instruction, translation_instruction
@@ -153,14 +154,16 @@ def check_disk(config: Config) -> None:
 
 
 def check_model(folder: Path, field: str) -> None:
-    """Refuse a folder without config or weights; ``field`` is the config field that names it."""
+    """Refuse a folder without config or whole weights; ``field`` is the config field that names it."""
     config_file = folder / "config.json"
     if not is_file(config_file):
         raise UserError(f"{field}: {shown(folder)} has no config.json; name a Hugging Face model folder")
     if not isinstance(read_json(config_file, "the model's config", "fetch the model again"), dict):
         raise UserError(f"{config_file}: holds no object; fetch the model again")
-    if not any(folder.glob("*.safetensors")):
-        raise UserError(f"{field}: {folder} has no *.safetensors; save the model with save_pretrained first")
+    try:
+        check_model_folder(folder)
+    except UserError as error:
+        raise UserError(f"{field}: {error}") from None
 
 
 def _check_same_tokenizer(policy: ChatEncoder, reference: ChatEncoder, config: Config) -> None:

@@ -9,12 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors import safe_open
 from torch import Tensor
 
 from actors.health import SyncError
-from configs.errors import UserError
 from learners.weights import WeightsManifest, checksum, from_numpy
+from rollout.model_folder import tensors_of
 
 # Largest |difference| of a token's log-probability, nats. vLLM and Transformers differ by about 1e-5 in float32.
 _FLOAT32_MAX = 1e-3
@@ -56,16 +55,9 @@ def expected_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     A tied output layer is left out whether the folder stores it or not.
 
     Raises:
-        UserError: The folder has no safetensors files.
+        UserError: The folder has no safetensors files, or a damaged one.
     """
-    files = sorted(Path(folder).glob("*.safetensors"))
-    if not files:
-        raise UserError(f"{folder}: has no *.safetensors files; save the model in that format")
-    shapes: dict[str, tuple[int, ...]] = {}
-    for file in files:
-        with safe_open(file, framework="np") as weights:
-            for name in weights.keys():  # noqa: SIM118  # not a dictionary
-                shapes[name] = tuple(weights.get_slice(name).get_shape())
+    shapes = {name: entry.shape for name, entry in tensors_of(folder).items()}
     config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
     if config.get("tie_word_embeddings", False):
         shapes.pop(_TIED_HEAD, None)

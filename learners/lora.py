@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 
 from configs.errors import UserError
 from configs.schema import LearnerConfig, LoraConfig
+from rollout.model_folder import weight_files
 
 ADAPTER_FOLDER = "adapter"
 ADAPTER_FILE = "adapter_model.safetensors"
@@ -169,7 +170,7 @@ def merge_into(base: Path, tensors: Mapping[str, Tensor], lora: LoraConfig, dtyp
     """
     wanted = set(layers_of(tuple(tensors)))
     result: dict[str, Tensor] = {}
-    for file in sorted(base.glob("*.safetensors")):
+    for file in weight_files(base):
         with safe_open(file, framework="pt") as weights:
             for name in weights.keys():  # noqa: SIM118  # not a dictionary
                 layer = name.removesuffix(".weight")

@@ -8,6 +8,7 @@ import xxhash
 
 from configs.errors import UserError
 from evaluation.suites.cache import EvalCache
+from rollout.model_folder import weight_files
 
 _SMALL = ("*.json", "*.jinja", "*.model", "*.txt")
 _BLOCK = 1 << 24
@@ -23,9 +24,7 @@ def model_checksum(folder: Path, cache: EvalCache) -> str:
     """
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder}: has no config.json; name a Hugging Face model folder, or a run folder")
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
-        raise UserError(f"{folder}: has no *.safetensors; save the model with save_pretrained first")
+    weights = weight_files(folder)
     digest = xxhash.xxh3_128()
     for path in weights:
         digest.update(f"{path.name}\0{_weight_file(path, cache)}\n".encode())
