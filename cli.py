@@ -6,7 +6,7 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -54,6 +54,12 @@ def train(
     resume_or_start: Annotated[
         bool, typer.Option("--resume-or-start", help="As --resume where the run folder is there, else a new run.")
     ] = False,
+    from_round: Annotated[
+        int | None, typer.Option(min=0, help="With --resume: go back to the weights after this round; 0 is the start.")
+    ] = None,
+    allow_changed: Annotated[
+        str, typer.Option(help="With --resume: fields, separated by commas, that may differ from the run's config.")
+    ] = "",
     cluster: Annotated[Path | None, typer.Option(help="With --dry-run: file that lists a cluster's nodes.")] = None,
 ) -> None:
     """Run the rounds of a config and report accuracy before and after, by language."""
@@ -87,12 +93,15 @@ def train(
 
     folder = resolved.run.dir / resolved.run.name
     go_on = resume or (resume_or_start and (folder / "config.yaml").is_file())
+    allowed = frozenset(name.strip() for name in allow_changed.split(",") if name.strip())
+    if (from_round is not None or allowed) and not go_on:
+        raise UserError("--from-round, --allow-changed: only where a run continues; add --resume")
+    options: dict[str, Any] = {"from_round": from_round, "allowed": allowed}
     if resolved.serve.enabled:
         from serving.follow import follow
 
-        finished = run_training(resolved, resume=go_on, follow=follow)
-    else:
-        finished = run_training(resolved, resume=go_on)
+        options["follow"] = follow
+    finished = run_training(resolved, go_on, **options)
     if not finished:
         raise typer.Exit(INTERRUPTED_EXIT)
 

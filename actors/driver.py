@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from actors.collect import RoundCollector
@@ -266,15 +266,20 @@ class Driver:
         figures = learner_figures(result.metrics)
         self._exported.learned(figures, action.round)
         self._team.store("set_round_state", action.round, action.then, {"learner": figures})
-        self._results[action.round] = result
+        self._keep(result)
 
     def _trained(self, round: int) -> RoundResult:
         """The result of a round that is trained; after a restart it comes from the checkpoint."""
         if round not in self._results:
             future = self._team.train(round)
             self._wait(future)
-            self._results[round] = future.result()
+            self._keep(future.result())
         return self._results[round]
+
+    def _keep(self, result: RoundResult) -> None:
+        # Without the references: each keeps a round's weights in the object store, and the learner group holds those
+        # that are handed out.
+        self._results[result.round] = replace(result, weights=[])
 
     def _publish(self, action: Action) -> None:
         round, clock = action.round, self._clock(action.round)

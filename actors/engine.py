@@ -167,6 +167,7 @@ class VllmEngine:
             settings["block_size"] = _CPU_BLOCK_TOKENS
         self._llm: Any = _merged_is_the_cure()(LLM)(
             model=str(model),
+            load_format="hf",  # not `consolidated.safetensors` where that lies beside the files of the index
             dtype=dtype,  # type: ignore[arg-type]  # checked by the config
             max_model_len=max_length,
             enforce_eager=True,

@@ -38,6 +38,7 @@ from evaluation.suites.verdicts import RESULT, VERDICTS, read_others, write_verd
 from evaluation.suites.weights import model_checksum
 from evaluation.winrate import Verdict
 from rollout.language import answer_part
+from rollout.model_folder import verify_checkpoint
 
 if TYPE_CHECKING:
     from actors.generate import Machine
@@ -211,6 +212,7 @@ def _system(source: Source, suite: Suite, request: EvalRequest, cache: EvalCache
         apply_driver_env()  # before Ray is imported
         from actors.generate import Machine, generate
 
+        verify_checkpoint(source.folder, weights_only=True)
         screen.say(f"{source.name}: {len(missing)} of {len(keys)} answers are not in {cache.path}")
         machine: Machine = Machine(**request.machine)
 

@@ -154,7 +154,6 @@ class OfflineDriver(Driver):
         """Nothing: held-out prompts are answered by rollout actors."""
 
     def _publish(self, action: Action) -> None:
-        self._results.pop(action.round, None)  # it keeps the round's weights in the object store, and nobody wants them
         _, data = self._team.store("round_state", action.round)
         row = {
             "round": action.round,

@@ -20,6 +20,7 @@ from actors.metrics import MetricsLog
 from actors.offline import OfflineDriver, check_offline, offline_summary
 from actors.pool import StopRequested
 from actors.preflight import check_inputs
+from actors.resume import check_checkpoints, rewind
 from actors.run_folder import RunFolder, dated, open_run_folder
 from actors.screen import Screen
 from actors.signals import StopFlag
@@ -35,7 +36,11 @@ from rollout.prompts import PromptSet
 
 
 def run_training(
-    config: Config, resume: bool, follow: Callable[[Config, RunFolder], AbstractContextManager[Any]] | None = None
+    config: Config,
+    resume: bool,
+    follow: Callable[[Config, RunFolder], AbstractContextManager[Any]] | None = None,
+    from_round: int | None = None,
+    allowed: frozenset[str] = frozenset(),
 ) -> bool:
     """Run, or go on with, a config; returns whether it was finished.
 
@@ -43,13 +48,15 @@ def run_training(
         config: The run.
         resume: Whether to go on with its folder.
         follow: Opens the endpoint that serves the run's versions: ``(endpoint, offer)``, see ``Driver``.
+        from_round: Go back to the weights after this round first (``actors.resume.rewind``).
+        allowed: Fields that may differ from the run's config (``rollout.identity.AFTER_OUT_OF_MEMORY``).
 
     Raises:
         UserError: Anything that the user can mend; the run folder stays resumable.
     """
     config = dated(config)
     if config.offline.path is not None:
-        return _run_offline(config, resume)
+        return _run_offline(config, resume, from_round, allowed)
     started = time.time()
     screen = Screen()
     inputs = check_inputs(config)
@@ -74,10 +81,10 @@ def run_training(
             Driver(config, inputs, team, screen, metrics, flag, team.exported, offer).run()
         _summarise(config, folder, team, screen, inputs.names, time.time() - started)
 
-    return _with_team(config, inputs.prompts, resume, screen, what, work)
+    return _with_team(config, inputs.prompts, resume, screen, what, work, from_round, allowed)
 
 
-def _run_offline(config: Config, resume: bool) -> bool:
+def _run_offline(config: Config, resume: bool, from_round: int | None, allowed: frozenset[str]) -> bool:
     started = time.time()
     screen = Screen()
     inputs = check_offline(config)
@@ -90,7 +97,7 @@ def _run_offline(config: Config, resume: bool) -> bool:
         OfflineDriver(inputs, team, screen, metrics, flag, team.exported).run()
         _conclude(folder, screen, offline_summary(inputs, team.store("round_states"), time.time() - started))
 
-    return _with_team(config, None, resume, screen, what, work)
+    return _with_team(config, None, resume, screen, what, work, from_round, allowed)
 
 
 def _spelled(count: int) -> str:
@@ -104,8 +111,21 @@ def _with_team(
     screen: Screen,
     what: str,
     work: Callable[[Team, RunFolder, MetricsLog, StopFlag], None],
+    from_round: int | None,
+    allowed: frozenset[str],
 ) -> bool:
-    folder = open_run_folder(config, resume)
+    folder = open_run_folder(config, resume, allowed)
+    try:
+        if allowed:
+            screen.say(f"continues with changed {', '.join(sorted(allowed))}: no longer bit-equal to an unchanged run")
+        if from_round is not None:
+            for aside in rewind(config, folder.path, from_round):
+                screen.say(escape(f"set aside, not deleted: {aside}"))
+        if resume:
+            check_checkpoints(config, folder.path)
+    except BaseException:
+        folder.close()
+        raise
     metrics = MetricsLog(folder.path)
     flag = StopFlag()
     screen.say(f"{folder.path}: {what}")

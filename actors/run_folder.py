@@ -6,6 +6,8 @@ import datetime
 import fcntl
 import json
 import os
+import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -13,8 +15,10 @@ from typing import Any, TextIO
 from configs.errors import UserError
 from configs.load import dump_yaml, load_run_config
 from configs.schema import Config
-from rollout.identity import BY_ROUND, comparable_config, differing_fields
+from rollout.identity import AFTER_OUT_OF_MEMORY, BY_ROUND, comparable_config, config_digest, differing_fields
+from rollout.store_open import accept_changes
 
+_WRITABLE = "make the folder writable, or copy the run to a disk that is"
 _SHOWN = 5  # differing fields that a message lists
 
 
@@ -47,7 +51,7 @@ class RunFolder:
         self._lock.close()
 
 
-def open_run_folder(config: Config, resume: bool) -> RunFolder:
+def open_run_folder(config: Config, resume: bool, allowed: frozenset[str] = frozenset()) -> RunFolder:
     """Create the run's folder, or come back to it.
 
     Raises:
@@ -59,7 +63,7 @@ def open_run_folder(config: Config, resume: bool) -> RunFolder:
     if resume and not kept.is_file():
         raise UserError(f"{path}: nothing to resume there; leave --resume out, or check run.dir and run.name")
     if kept.is_file():
-        check_same_config(kept, config)
+        check_same_config(kept, config, allowed)
         if not resume:
             raise UserError(
                 f"{path}: already holds a run of this config; add --resume to go on with it, or choose another run.name"
@@ -71,9 +75,20 @@ def open_run_folder(config: Config, resume: bool) -> RunFolder:
     except OSError as error:
         raise UserError(f"run.dir: cannot create {path} ({error.strerror}); choose another folder") from None
     lock = _lock(path)
-    temporary = path / "config.yaml.tmp"
-    temporary.write_text(dump_yaml(config), encoding="utf-8")
-    os.replace(temporary, kept)
+    try:
+        if allowed and (path / "store.sqlite").is_file():
+            accept_changes(path / "store.sqlite", config_digest(config), comparable_config(config))
+        for left in path.glob(".isogloss-*-learner-mailbox-*"):  # of a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        temporary = path / "config.yaml.tmp"
+        temporary.write_text(dump_yaml(config), encoding="utf-8")
+        os.replace(temporary, kept)
+    except OSError as error:
+        lock.close()
+        raise UserError(f"{path}: cannot be written ({error.strerror}); {_WRITABLE}") from None
+    except BaseException:
+        lock.close()
+        raise
     return RunFolder(path, lock)
 
 
@@ -90,23 +105,50 @@ def dated(config: Config) -> Config:
     return config.model_copy(update={"model": config.model.model_copy(update={"template_date": date})})
 
 
-def check_same_config(kept: Path, config: Config) -> None:
-    """Refuse a folder whose config differs in anything that the run's data or arithmetic depends on."""
+def check_same_config(kept: Path, config: Config, allowed: frozenset[str] = frozenset()) -> None:
+    """Refuse a folder whose config differs in anything that the run's data or arithmetic depends on.
+
+    Args:
+        kept: The run's own config.
+        config: The one to continue with.
+        allowed: Fields that may differ, among ``AFTER_OUT_OF_MEMORY``.
+    """
+    if refused := sorted(allowed - set(AFTER_OUT_OF_MEMORY)):
+        raise UserError(
+            f"--allow-changed: {', '.join(refused)} cannot be allowed; the fields are {', '.join(AFTER_OUT_OF_MEMORY)}"
+        )
     earlier = load_run_config(kept.parent)
     old, new = comparable_config(earlier), comparable_config(config)
     # Whether a bound may change depends on the rounds that have pairs: the journal judges it when it is opened.
-    changed = differing_fields({**old, **{name: new[name] for name in BY_ROUND}}, new)
+    old = {name: value for name, value in old.items() if not _below(name, allowed)}
+    same = {name: value for name, value in new.items() if name in BY_ROUND or _below(name, allowed)}
+    changed = differing_fields({**old, **same}, new)
     if changed:
         more = f"; and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
         raise UserError(
             f"{kept.parent}: belongs to another config ({'; '.join(changed[:_SHOWN])}{more}); choose another "
-            "run.name, or use the config it was started with"
+            f"run.name, or use the config it was started with{_cure(changed)}"
         )
+
+
+def _below(name: str, fields: Collection[str]) -> bool:
+    return any(name == field or name.startswith(field + ".") for field in fields)
+
+
+def _cure(changed: list[str]) -> str:
+    names = [line.partition(":")[0] for line in changed]
+    if not all(_below(name, AFTER_OUT_OF_MEMORY) for name in names):
+        return ""
+    fields = sorted({field for field in AFTER_OUT_OF_MEMORY for name in names if _below(name, (field,))})
+    return f". After out-of-memory add --allow-changed {','.join(fields)} (equality to the last bit is given up)"
 
 
 def _lock(path: Path) -> TextIO:
     # The lock goes with the process, however it ends; a stale file means nothing.
-    file = (path / ".lock").open("w", encoding="utf-8")
+    try:
+        file = (path / ".lock").open("w", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); {_WRITABLE}") from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -31,6 +31,7 @@ from learners.errors import BroadcastFailed
 from learners.group import LearnerGroup, RoundResult
 from learners.weights import WeightsManifest
 from rollout.identity import comparable_config, config_digest
+from rollout.model_folder import verify_checkpoint
 from rollout.prompts import PromptSet
 from rollout.staleness import rollout_version
 from rollout.state import RoundState, check_states
@@ -68,6 +69,7 @@ class Team:
         self._prompts = prompts
         self._groups = PlacementGroups()
         self.store_seconds = 0.0
+        self._verified: set[Path] = set()  # model folders whose weights are as saved
         self.failed_broadcasts = 0
         self._store = create_store_actor(
             folder.store, config_digest(config), comparable_config(config), config.run.name
@@ -182,12 +184,17 @@ class Team:
         """End what can be ended in order; Ray takes the rest with it."""
         # A call that is still under way is given up: the last checkpoint is whole and the journal has the pairs.
         self._learner_thread.shutdown(wait=False, cancel_futures=True)
-        self._learner.close()
-        call(self._store.close.remote(), STORE_TIMEOUT_S, "the journal to close")
-        self._groups.remove()
+        with contextlib.ExitStack() as stack:  # from the last to the first, each whether or not one before it failed
+            stack.callback(self._groups.remove)
+            stack.callback(lambda: call(self._store.close.remote(), STORE_TIMEOUT_S, "the journal to close"))
+            stack.callback(self._learner.close)
 
     def _model(self, version: int) -> Path:
-        return self.folder.checkpoint(version, self.config.model.policy).resolve()
+        folder = self.folder.checkpoint(version, self.config.model.policy).resolve()
+        if folder not in self._verified:
+            verify_checkpoint(folder, weights_only=True)
+            self._verified.add(folder)
+        return folder
 
     def _create_rollout(self, index: int) -> Any:
         group = self._groups.groups["rollout"]

@@ -15,7 +15,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -54,7 +54,8 @@ class CheckpointState:
 
     ``checksum`` is that of the folder's weights, adapters merged; ``adapter_checksum`` that of the tensors in
     ``adapter/``, where a run publishes those alone. Checkpoints written before there was that field have the adapter's
-    in ``checksum``: ``weights_as_saved`` reads both.
+    in ``checksum``: ``weights_as_saved`` reads both. ``files`` has an xxh3 checksum of every other file of the folder
+    (``rollout.model_folder.file_digests``); it is empty in older checkpoints.
     """
 
     round: int
@@ -64,6 +65,7 @@ class CheckpointState:
     world_size: int
     zero_stage: int
     adapter_checksum: str | None = None
+    files: dict[str, str] = field(default_factory=dict)
 
 
 def write_model_folder(folder: Path, weights: Mapping[str, Tensor], start: Path, dtype: str) -> None:
@@ -106,6 +108,7 @@ def complete_or_absent(folder: Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
+        _readable_as_others(temporary)
         flush_to_disk(temporary)
         os.replace(temporary, folder)
         _flush_folder(folder.parent)
@@ -117,6 +120,15 @@ def complete_or_absent(folder: Path) -> Iterator[Path]:
                 "space and start again. The last complete checkpoint is untouched"
             ) from error
         raise
+
+
+def _readable_as_others(folder: Path) -> None:
+    """Give every file the mode that the process gives to new ones: safetensors and peft write theirs as 0600."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.chmod(0o666 & ~mask)
 
 
 def out_of_space(error: BaseException) -> bool:

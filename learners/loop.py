@@ -25,6 +25,7 @@ from learners.meeting import Meeting
 from learners.session import LearnerSession
 from learners.snapshot import Snapshot, republish, restore, save_round
 from learners.weights import to_numpy
+from rollout.model_folder import verify_checkpoint
 
 # How long rank 0 waits for a command before it tells the others that there is none: far below the
 # collectives' time limit, which would otherwise end a group that idles while candidates are sampled.
@@ -77,7 +78,10 @@ def _begin(config: LoopConfig) -> LearnerSession:
     """Start from the newest checkpoint of the run, or from the starting policy before there is one."""
     deepspeed = distributed.load_deepspeed()
     deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
-    found = distributed.gather_objects(latest_checkpoint(Path(config.run_dir)))[0]
+    mine = _checked(Path(config.run_dir)) if distributed.world()[0] == 0 else (None, None)
+    found, problem = distributed.gather_objects(mine)[0]
+    if problem is not None:
+        raise problem
     session = LearnerSession(
         LearnerConfig.model_validate(config.learner),
         ModelConfig.model_validate(config.model),
@@ -88,6 +92,17 @@ def _begin(config: LoopConfig) -> LearnerSession:
     if found is not None:
         restore(session, found)
     return session
+
+
+def _checked(run_dir: Path) -> tuple[Path | None, UserError | None]:
+    """The newest checkpoint, and what is wrong with it: nothing is trained from a damaged one."""
+    found = latest_checkpoint(run_dir)
+    try:
+        if found is not None:
+            verify_checkpoint(found)
+    except UserError as error:
+        return found, error
+    return found, None
 
 
 def _agree(mailbox: ray.actor.ActorHandle, rank: int) -> Any:

@@ -45,6 +45,7 @@ class Mailbox:
         self._command: Command | None = None
         self._payloads: dict[int, Any] = {}
         self._outcomes: dict[int, Outcome] = {}
+        self._given = 0  # number of the last command that was handed out
         self._closed = False
         self._ranks: dict[int, tuple[str, int]] = {}
         self._heard: dict[int, float] = {}
@@ -63,15 +64,18 @@ class Mailbox:
     async def next(self, wait_s: float) -> Command | Literal["idle", "closed"]:
         """The command in hand that has no outcome yet; ``idle`` after ``wait_s`` seconds without one.
 
-        Whoever asks has left earlier commands behind: what was posted with them is let go. Not sooner, because a
-        command that the driver gave up may still be on its way to some rank when the next one is posted.
+        The one rank that asks is done with the command it got before, but a slower rank may not have fetched yet what
+        was posted with that one. All ranks agreed on it, so all have left those before it: these are let go.
         """
+        self._payloads = {number: payload for number, payload in self._payloads.items() if number >= self._given}
         await self._wait_for(lambda: self._closed or self._pending() is not None, wait_s)
         if self._closed:
             return "closed"
-        if self._command is not None:
-            self._payloads = {self._command.number: self._payloads[self._command.number]}
-        return self._pending() or "idle"
+        pending = self._pending()
+        if pending is None:
+            return "idle"
+        self._given = pending.number
+        return pending
 
     async def payload(self, number: int) -> Any:
         """What was posted with a command."""

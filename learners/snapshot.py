@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -31,6 +31,7 @@ from learners.lora import ADAPTER_FOLDER, publishes_adapter, write_adapter
 from learners.metrics import RoundMetrics, StepMetrics
 from learners.session import LearnerSession
 from learners.weights import WeightsManifest
+from rollout.model_folder import file_digests
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ def save_round(session: LearnerSession, run_dir: Path, metrics: RoundMetrics, ke
                 write_adapter(temporary / ADAPTER_FOLDER, adapter, session.learner.lora, session.model.policy)
             (temporary / METRICS_FILE).write_text(json.dumps(metrics.as_dict()), encoding="utf-8")
             write_manifest(temporary, merged)
-            write_state(temporary, _state(session, metrics, merged, manifest))
+            write_state(temporary, replace(_state(session, metrics, merged, manifest), files=file_digests(temporary)))
     if session.rank == 0:
         point_policy(run_dir, folder)
         retire_checkpoints(run_dir, keep)

@@ -45,6 +45,20 @@ FREE_FIELDS = (
 _BOUND, _BOUND_FROM = "reward.upper_bound", "reward.upper_bound_from_round"
 BY_ROUND = (_BOUND, _BOUND_FROM)
 
+# What must change after out-of-memory. The arithmetic stays the same but for the order of its sums, so a run may
+# continue with other values where the user says so, and is then not equal to an undisturbed one to the last bit.
+AFTER_OUT_OF_MEMORY = (
+    "learner.tokens_per_micro_batch",
+    "learner.logprob_chunk",
+    "learner.workers",
+    "learner.zero_stage",
+    "learner.deepspeed",
+    "reward.tokens_per_micro_batch",
+    "rollout.kv_cache_gb",
+    "rollout.max_num_seqs",
+    "rollout.tensor_parallel",
+)
+
 
 def comparable_config(config: Config) -> dict[str, object]:
     """The config as flat ``section.field`` -> JSON value, without ``FREE_FIELDS``."""

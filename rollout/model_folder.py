@@ -1,5 +1,5 @@
-"""Hugging Face model folders and checkpoints, read without torch: which files hold the weights, are they whole, are they
-those that were saved.
+"""Hugging Face model folders and checkpoints, read without torch: which files hold the weights, whether they are whole
+and what was saved.
 
 Everything that loads weights asks here first, so that a damaged file is one message and not a model that answers
 garbage.
@@ -84,8 +84,8 @@ def weight_files(folder: Path) -> list[Path]:
     index = folder / INDEX
     if not index.is_file():
         raise UserError(
-            f"{folder}: has no *.safetensors weights (neither {SINGLE} nor {INDEX}); save the model with save_pretrained "
-            "first"
+            f"{folder}: has no *.safetensors weights (neither {SINGLE} nor {INDEX}); save the model with "
+            "save_pretrained first"
         )
     try:
         places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
@@ -199,7 +199,10 @@ def verify_checkpoint(folder: Path, weights_only: bool = False) -> None:
         files, saved = dict(state.get("files") or {}), str(state["checksum"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Damaged(state_file, f"cannot be read ({type(error).__name__})", _REMOVE) from None
-    check_model_folder(folder)
+    try:
+        check_model_folder(folder)
+    except Damaged as damage:
+        raise Damaged(damage.file, damage.problem, _REMOVE) from None
     if not files:  # written before there were checksums of files
         _verify_weights(folder, saved)
         return

@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from configs.errors import UserError
 from rollout.records import Candidate, Example, Pair, SampleGroup, Score
-from rollout.store_open import check_version, claim, connect, explained, prepare
+from rollout.store_open import check_version, claim, connect, explained, prepare, unusable
 from rollout.store_schema import (
     CANDIDATE_COLUMNS,
     GROUP_COLUMNS,
@@ -262,6 +262,15 @@ class Store:
                 ).rowcount
         return marked
 
+    def train_again_after(self, round: int) -> None:
+        """Take back that rounds after ``round`` were trained; candidates, scores, pairs and references stay."""
+        with self._transaction():
+            for table in ("pairs", "groups"):
+                self._db.execute(f"UPDATE {table} SET consumed_version = NULL WHERE round > ?", (round,))
+            self._db.execute(
+                "UPDATE rounds SET state = 'referenced' WHERE round > ? AND state IN ('trained', 'done')", (round,)
+            )
+
     def round_state(self, round: int) -> tuple[str, dict[str, Any]] | None:
         """(state, data) of a round; None if it was never begun."""
         return self.round_states().get(round)
@@ -308,7 +317,8 @@ class Store:
 
     def table(self, name: str, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
         """All rows of a table in key order, streamed (for exports)."""
-        yield from self._db.execute(f"SELECT {', '.join(columns)} FROM {name} ORDER BY 1, 2, 3, 4, 5, 6")
+        with explained(self.path):
+            yield from self._db.execute(f"SELECT {', '.join(columns)} FROM {name} ORDER BY 1, 2, 3, 4, 5, 6")
 
     def _put_examples(
         self,
@@ -345,10 +355,12 @@ class Store:
                     raise UserError(
                         f"{self.path}: the disk is full; free some space and start the run again"
                     ) from error
+                if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.IntegrityError):
+                    raise unusable(self.path, error) from error
                 raise
 
     def _query(self, sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-        with self._mutex:
+        with self._mutex, explained(self.path):
             return self._db.execute(sql, values).fetchall()
 
     def _rows(self, table: str, columns: Sequence[str], where: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from configs.errors import UserError
-from rollout.identity import locked_changes
+from rollout.identity import differing_fields, locked_changes
 from rollout.state import reached
 from rollout.store_schema import SCHEMA, SCHEMA_VERSION, dump
 
@@ -51,11 +53,17 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.DatabaseError as error:
-        raise UserError(
-            f"{path}: the journal cannot be used ({error}); restore it from a backup, or move the run "
-            "folder away "
-            "and start again (checkpoints in it stay valid)"
-        ) from error
+        raise unusable(path, error) from error
+
+
+def unusable(path: Path, error: sqlite3.DatabaseError) -> UserError:
+    """What a complaint of SQLite about the journal comes to."""
+    if "readonly" in str(error) or "unable to open" in str(error):
+        return UserError(f"{path}: cannot be opened for writing ({error}); make the run folder writable, or copy the run")
+    return UserError(
+        f"{path}: the journal cannot be used ({error}); restore it from a backup, or move the run folder away "
+        "and start again (checkpoints in it stay valid)"
+    )
 
 
 def prepare(
@@ -94,6 +102,25 @@ def prepare(
             + (f" (different: {'; '.join(changed)})" if changed else "")
             + "; restore the config, set run.name to another name, or remove the folder"
         )
+
+
+def accept_changes(path: Path, digest: str, config: Mapping[str, object]) -> None:
+    """Write to a journal that the run continues with another config; what changed, and when, stays in ``meta``."""
+    lock_file = claim(path)
+    try:
+        with explained(path), contextlib.closing(connect(path, "rw")) as db:
+            check_version(db, path)
+            meta = dict(db.execute("SELECT key, value FROM meta").fetchall())
+            if meta["config_digest"] == digest:
+                return
+            changes = json.loads(meta.get("changes", "[]"))
+            changes.append({"time": time.time(), "fields": differing_fields(json.loads(meta["config"]), config)})
+            values = {"config_digest": digest, "config": dump(config), "changes": dump(changes)}
+            db.execute("BEGIN IMMEDIATE")
+            db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values.items())
+            db.execute("COMMIT")
+    finally:
+        os.close(lock_file)
 
 
 def check_version(db: sqlite3.Connection, path: Path) -> None:

@@ -1,0 +1,113 @@
+"""Before a run continues: the checkpoints that it will load are whole, or the round before them is offered.
+
+Nothing has been started by then, so a damaged file costs seconds.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from configs.errors import UserError
+from configs.schema import Config
+from learners.checkpoint import POLICY_LINK, all_checkpoints, checkpoint_folder, latest_checkpoint, point_policy
+from rollout.identity import comparable_config, config_digest
+from rollout.model_folder import Damaged, verify_checkpoint
+from rollout.staleness import rollout_version
+from rollout.state import RoundState, check_states
+from rollout.store import Store
+
+
+def check_checkpoints(config: Config, run: Path) -> None:
+    """Verify the checksums of the checkpoints that a continued run begins with.
+
+    Raises:
+        UserError: One is damaged; names the file, and the round to continue from.
+    """
+    newest = latest_checkpoint(run)
+    needed = {folder for folder in (checkpoint_folder(run, n) for n in _sampled_from(config, run)) if folder.is_dir()}
+    for folder in sorted(needed | ({newest} if newest else set())):
+        try:
+            verify_checkpoint(folder, weights_only=folder != newest)
+        except Damaged as damage:
+            raise UserError(f"{damage}\n  {_offer(run, _round(folder))}") from None
+
+
+def _sampled_from(config: Config, run: Path) -> set[int]:
+    """Versions that rollout and reward actors are started with."""
+    store = run / "store.sqlite"
+    if config.offline.path is not None or not store.is_file():
+        return set()
+    with Store.read(store) as journal:
+        found: Mapping[int, tuple[str, object]] = journal.round_states()
+    states: Mapping[int, RoundState] = check_states(
+        {round: state for round, (state, _) in found.items()}, config.schedule.rounds
+    )
+    version = rollout_version(config.schedule, states)
+    previous = config.reward.reference == "previous_round"
+    return {version, version - config.schedule.sync_every if previous else version}
+
+
+def _offer(run: Path, damaged: int) -> str:
+    whole = 0
+    for folder in all_checkpoints(run):
+        if _round(folder) < damaged and _is_whole(folder):
+            whole = _round(folder)
+    place = f"round {whole}, whose checkpoint is whole" if whole else "the start, as no earlier checkpoint is whole"
+    return (
+        f"or add --resume --from-round {whole} to continue from {place}: the journal's answers, scores and pairs are "
+        f"kept, rounds from {whole + 1} on are trained again"
+    )
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        verify_checkpoint(folder)
+    except UserError:
+        return False
+    return True
+
+
+def _round(folder: Path) -> int:
+    return int(folder.name.removeprefix("round-"))
+
+
+def rewind(config: Config, run: Path, round: int) -> list[Path]:
+    """Set a run back to the weights after ``round``: later rounds keep what was sampled and are trained again.
+
+    Their checkpoints are renamed, not deleted. Done twice, it changes nothing more, so it may be cut off at any point.
+
+    Returns:
+        Where the later checkpoints are now.
+
+    Raises:
+        UserError: There is no whole checkpoint of ``round``.
+    """
+    kept = checkpoint_folder(run, round)
+    if round > 0:
+        if kept not in all_checkpoints(run):
+            there = ", ".join(str(_round(folder)) for folder in all_checkpoints(run)) or "none"
+            raise UserError(f"--from-round: {run} has no checkpoint of round {round} (there are: {there}, and 0)")
+        verify_checkpoint(kept)
+    moved = []
+    for folder in reversed(all_checkpoints(run)):
+        if _round(folder) > round:
+            aside = _unused(folder.parent / f"set-aside-{folder.name}")
+            os.replace(folder, aside)
+            moved.append(aside)
+    if round > 0:
+        point_policy(run, kept)
+    else:
+        (run / POLICY_LINK).unlink(missing_ok=True)
+    with Store.open(run / "store.sqlite", config_digest(config), comparable_config(config), config.run.name) as store:
+        store.train_again_after(round)
+    return moved
+
+
+def _unused(path: Path) -> Path:
+    number = 1
+    while path.exists():
+        number += 1
+        path = path.with_name(f"{path.name.partition('.')[0]}.{number}")
+    return path
