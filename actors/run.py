@@ -120,7 +120,7 @@ def _with_team(
             screen.say(f"continues with changed {', '.join(sorted(allowed))}: no longer bit-equal to an unchanged run")
         if from_round is not None:
             for aside in rewind(config, folder.path, from_round):
-                screen.say(escape(f"set aside, not deleted: {aside}"))
+                screen.say(f"set aside, not deleted: {aside}")
         if resume:
             check_checkpoints(config, folder.path)
     except BaseException:

@@ -59,7 +59,7 @@ def explained(path: Path) -> Iterator[None]:
 def unusable(path: Path, error: sqlite3.DatabaseError) -> UserError:
     """What a complaint of SQLite about the journal comes to."""
     if "readonly" in str(error) or "unable to open" in str(error):
-        return UserError(f"{path}: cannot be opened for writing ({error}); make the run folder writable, or copy the run")
+        return UserError(f"{path}: cannot be opened for writing ({error}); make the folder writable")
     return UserError(
         f"{path}: the journal cannot be used ({error}); restore it from a backup, or move the run folder away "
         "and start again (checkpoints in it stay valid)"
