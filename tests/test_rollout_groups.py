@@ -140,6 +140,8 @@ def test_a_command_that_was_given_up_can_still_be_fetched() -> None:
         assert await mailbox.payload(first) == ["pairs"]
         assert (await mailbox.next(0.0)).number == second  # type: ignore[union-attr]
         assert await mailbox.payload(second) == ["others"]
+        assert await mailbox.payload(first) == ["pairs"]  # of a rank that is slower than the one that asks
+        await mailbox.next(0.0)  # all ranks have agreed on the second, so none is still at the first
         with pytest.raises(KeyError):
             await mailbox.payload(first)
 
