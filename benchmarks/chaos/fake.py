@@ -226,7 +226,7 @@ def main() -> int:
             schedule = [f"schedule.max_staleness={staleness}", f"schedule.sync_every={staleness + 1}"]
             config = load_config(Path("configs/icr.yaml"), [f"run.dir={name}", *OVERRIDES, *schedule])
             prompts = PromptSet.from_config(config, "train")
-            inputs = Inputs(prompts, None, load_anchors(config), frozenset(), {}, lambda _text: True, 0)
+            inputs = Inputs(prompts, None, load_anchors(config), frozenset(), {}, lambda _text: True, 0, 0)
             rounds = config.schedule.rounds
             straight = root / f"straight-{staleness}"
             operations = live(config, inputs, straight, None)
