@@ -23,6 +23,8 @@ from benchmarks.fuzz.worker import DEADLINE_S, READERS, chosen, reader_of, run_c
 
 HERE = Path(__file__).resolve().parents[2]
 BASELINE = Path(__file__).parent / "baseline.json"
+PATIENCE = 3
+OVER = "over the deadline"
 _FRAME = re.compile(r'File "(.*)", line (\d+) in (.*)')
 
 
@@ -51,35 +53,47 @@ class Tally:
 
 
 def run(root: Path, seed: int, cases: int, names: str, deadline: float = DEADLINE_S) -> Iterator[dict[str, Any]]:
-    """Outcomes of all cases, in order. A worker that dies is replaced, and its case counted."""
+    """Outcomes of all cases, in order. A worker that dies is replaced, and its case counted.
+
+    What ran over its deadline is run once more, alone and with ``PATIENCE`` times as long: a busy machine is no hang.
+    """
     first = 0
-    readers = chosen(names)
     with tempfile.TemporaryDirectory(prefix="fuzz-stacks-") as folder:
         while first < cases:
-            stacks = Path(folder) / f"{first}"
-            command = [sys.executable, "-m", "benchmarks.fuzz.worker", str(root), str(seed), str(first), str(cases)]
-            command += [names, str(stacks), str(deadline)]
-            environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "TMPDIR": folder}
-            with subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, cwd=HERE, env=environment, text=True
-            ) as worker:
-                assert worker.stdout is not None
-                for text in worker.stdout:
-                    line = json.loads(text)
-                    first = line["number"] + 1
+            for line in _worker(root, seed, first, cases, names, deadline, Path(folder)):
+                first = line["number"] + 1
+                if line.get("cause", "").startswith(OVER):
+                    yield from _worker(root, seed, line["number"], first, names, PATIENCE * deadline, Path(folder))
+                else:
                     yield line
-            if worker.returncode and first < cases:
-                reader, _ = reader_of(seed, first, readers)
-                line = {"number": first, "reader": reader.name, "outcome": "traceback"}
-                yield line | _death(worker.returncode, stacks, root)
-                first += 1
+
+
+def _worker(
+    root: Path, seed: int, first: int, end: int, names: str, deadline: float, folder: Path
+) -> Iterator[dict[str, Any]]:
+    """Outcomes of cases from ``first`` on, to ``end`` or to the one that the process died of."""
+    stacks = folder / f"{first}-{deadline:g}"
+    command = [sys.executable, "-m", "benchmarks.fuzz.worker", str(root), str(seed), str(first), str(end)]
+    command += [names, str(stacks), str(deadline)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "TMPDIR": str(folder)}
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, cwd=HERE, env=environment, text=True
+    ) as worker:
+        assert worker.stdout is not None
+        for text in worker.stdout:
+            line: dict[str, Any] = json.loads(text)
+            first = line["number"] + 1
+            yield line
+    if worker.returncode and first < end:
+        reader, _ = reader_of(seed, first, chosen(names))
+        yield {"number": first, "reader": reader.name, "outcome": "traceback"} | _death(worker.returncode, stacks, root)
 
 
 def _death(status: int, stacks: Path, root: Path) -> dict[str, str]:
     stack = stacks.read_text(encoding="utf-8", errors="replace") if stacks.exists() else ""
     ours = [found for found in _FRAME.finditer(stack) if found[1].startswith(f"{root}/") and "/fuzz/" not in found[1]]
     where = f"{Path(ours[0][1]).relative_to(root)}:{ours[0][2]} in {ours[0][3]}" if ours else "?"
-    what = "over the deadline" if "Timeout" in stack else f"the process died ({status})"
+    what = OVER if "Timeout" in stack else f"the process died ({status})"
     return {"cause": f"{what} at {where}", "text": ""}
 
 
