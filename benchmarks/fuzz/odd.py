@@ -42,6 +42,16 @@ YAML = (
     ">9\n  x", "|-+ x", "@x", "`x", "%x", "- x", "? x", ": x", "a: b: c", "#", "x #y", "\tx", "\x00", "\x01", "\x7f",
     "\x85", "\ud83d", "\ufffe", "\ufeffx", "...", "--- x", "[,]", "[a,,b]", "{,}", "\u2028", "[]", "{}", '""',
 )  # fmt: skip
+# Of the right form for YAML's grammar, and of a value, a tag or a character that a loader may stumble over: what is
+# wrong in the grammar has ended before.
+YAML_VALUES = (
+    "2024-13-45", "2001-02-30", "2023-99-99", "0000-00-00", "2001-12-14t99:00:00Z", "2001-01-01", "1:30", "190:20:30",
+    "._", "-._", "0x_", "0b_", "0b2", "1__", "!!bool maybe", "!!bool 2", "!!int x", "!!int 1.5", "!!int ''",
+    "!!float abc", "!!float ''", "!!timestamp x", "!!timestamp 2001-13-01", "!!null x", "!!binary a", '!!binary "é"',
+    "{? [a, b] : 1}", "{? {a: 1} : 1}", "{[a]: 1}", "{1: a}", "{null: 1}", "{true: 1, no: 2}", "{2001-01-01: x}",
+    "{2001-13-01: x}", "{!!set {a}: 1}", "&a [*a]", "&b {b: *b}", "=", "{=: 1}", "\x00", "\x01", "\x0b", "\x1b", "\x7f",
+    '"\x00"', "'\x08'", "\ud83d", "\ufffe", '"\\ud800"', '"\\U00110000"', '"\\x00"', ".inf", ".nan", "1e400",
+)  # fmt: skip
 JSON = (
     "NaN", "Infinity", "-Infinity", "1e400", "-1e400", "01", "1.", ".5", "+1", "0x10", "'x'", "// x", "undefined",
     "None", "True", '"\\ud800"', '"\\udc00\\ud800"', '"\\u0000"', '"\x01"', '"\\x41"', '"open', "[", "{", "}", "]",
@@ -76,11 +86,13 @@ def scalar(rng: random.Random) -> Any:
 def yaml_value(rng: random.Random) -> Any:
     """What stands in a YAML file where something else was expected."""
     pick = rng.random()
-    if pick < 0.55:
-        return Raw(rng.choice(YAML))
     if pick < 0.6:
-        return deep(rng, yaml=True) if pick < 0.58 else bomb(rng)
-    return _container(rng) if pick < 0.7 else scalar(rng)
+        return Raw(rng.choice(YAML_VALUES))
+    if pick < 0.75:
+        return Raw(rng.choice(YAML))
+    if pick < 0.79:
+        return deep(rng, yaml=True) if pick < 0.77 else bomb(rng)
+    return _container(rng) if pick < 0.85 else scalar(rng)
 
 
 def json_value(rng: random.Random) -> Any:
