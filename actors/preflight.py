@@ -72,7 +72,10 @@ def check_inputs(config: Config, ask_judge: bool = True) -> Inputs:
     asked = texts
     if config.reward.from_logprobs:
         asked = [crosslingual_instruction(text, longest_name) for text in texts]
-    count = dict(zip(texts, encoder.prompt_lengths(asked), strict=True)).__getitem__
+    # Lengths are only compared with these: what is surely shorter need not be counted.
+    enough = min(config.prompts.skip_longer_than or config.model.max_length,
+                 config.model.max_length - config.rollout.max_new_tokens)  # fmt: skip
+    count = dict(zip(texts, encoder.prompt_lengths(asked, enough), strict=True)).__getitem__
 
     spelled = sum(check_plain(split, encoder) for split in (prompts, heldout) if split is not None)
     left_out = len(prompts.ids)

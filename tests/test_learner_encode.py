@@ -55,7 +55,11 @@ def test_lengths_of_many_prompts_are_those_of_each(
         (Message("user", "x"), Message("assistant", "y"), Message("user", "z")),
     ]
     encoder.completion_ids("<|end|>")  # plain text: switches special tokens off in the tokenizer
-    assert encoder.prompt_lengths(prompts) == [len(encoder.prompt_ids(prompt)) for prompt in prompts]
+    exact = [len(encoder.prompt_ids(prompt)) for prompt in prompts]
+    assert encoder.prompt_lengths(prompts) == exact
+    for enough in (0, 5, 40, 200, 100_000):
+        for found, length in zip(encoder.prompt_lengths(prompts, enough), exact, strict=True):
+            assert found == length or length <= found <= enough
     assert os.environ["TOKENIZERS_PARALLELISM"] == "false"
 
 
