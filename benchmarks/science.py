@@ -116,7 +116,7 @@ def build_world(seed: int, folder: Path) -> Path:
     """The world of a seed, built if it is not there."""
     world = folder / str(seed)
     if not (world / "world.json").exists():
-        command = [sys.executable, "-m", "worlds.build", "--out", str(world), "--seed", str(seed)]
+        command = [str(ISOGLOSS), "build-world", "--out", str(world), "--seed", str(seed)]
         subprocess.run(command, check=True)
     return world
 
