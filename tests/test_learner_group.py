@@ -58,7 +58,8 @@ def test_two_rounds_with_ranks_killed_are_the_same_two_rounds(cluster: None, tmp
         learner=LEARNER,
     )
     config = config.model_copy(update={"run": config.run.model_copy(update={"seed": 7})})
-    group = LearnerGroup(config, tmp_path / "run", start, env={"OMP_NUM_THREADS": "1"})
+    said: list[str] = []
+    group = LearnerGroup(config, tmp_path / "run", start, env={"OMP_NUM_THREADS": "1"}, say=said.append)
     began = time.monotonic()
     with pytest.raises(LearnerFailed, match="not running"):
         group.train(1, [], 1)
@@ -81,6 +82,9 @@ def test_two_rounds_with_ranks_killed_are_the_same_two_rounds(cluster: None, tmp
     second = group.train(2, make_pairs(14, 2), 240)
     print(f"round with a dead rank {time.monotonic() - began:.1f} s")
     assert group.starts() == 2
+    assert [line for line in said if "was started again" in line] == [
+        f"the learner group was started again (1 of {LEARNER.max_failures}), as a rank had died"
+    ]
     assert second.manifest.checksum == read_state(expected).checksum
     assert second.checkpoint == tmp_path / "run" / "checkpoints" / "round-0002"
     assert (tmp_path / "run" / "policy").resolve() == second.checkpoint.resolve()
