@@ -55,8 +55,8 @@ def left_by(run: Path, rounds: int) -> Left:
     )
 
 
-def differences(straight: Path, run: Path, rounds: int) -> list[str]:
-    """How a finished run differs from the undisturbed one: candidates, scores, pairs, weights, summary, rows."""
+def journal_differences(straight: Path, run: Path, rounds: int) -> list[str]:
+    """How the journal of a finished run differs from the undisturbed one's: candidates, scores, pairs, evaluations."""
     found = []
     with Store.read(straight / "store.sqlite") as one, Store.read(run / "store.sqlite") as two:
         for number in range(1, rounds + 1):
@@ -67,6 +67,12 @@ def differences(straight: Path, run: Path, rounds: int) -> list[str]:
             found.append(f"counts {two.counts()} instead of {one.counts()}")
         if one.evaluations() != two.evaluations():
             found.append("other evaluations")
+    return found
+
+
+def differences(straight: Path, run: Path, rounds: int) -> list[str]:
+    """How a finished run differs from the undisturbed one: its journal, weights, summary, rows."""
+    found = journal_differences(straight, run, rounds)
     for number in range(1, rounds + 1):
         name = f"checkpoints/round-{number:04d}"
         digests = [_digest(folder / name / "model.safetensors") for folder in (straight, run)]

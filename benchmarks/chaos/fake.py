@@ -27,7 +27,7 @@ from actors.pool import Call
 from actors.preflight import Inputs
 from actors.reward import Judged
 from actors.screen import Screen
-from benchmarks.chaos.compare import Left, left_by
+from benchmarks.chaos.compare import Left, journal_differences, left_by
 from configs.load import load_config
 from configs.schema import Config
 from learners.group import RoundResult
@@ -252,14 +252,7 @@ def main() -> int:
 
 
 def _differences(straight: Path, run: Path, rounds: int) -> list[str]:
-    found = []
-    with Store.read(straight / "store.sqlite") as one, Store.read(run / "store.sqlite") as two:
-        for number in range(1, rounds + 1):
-            for kind in ("candidates", "scores", "pairs"):
-                if getattr(one, kind)(number) != getattr(two, kind)(number):
-                    found.append(f"other {kind} in round {number}")
-        if one.counts() != two.counts():
-            found.append(f"counts {two.counts()} instead of {one.counts()}")
+    found = journal_differences(straight, run, rounds)
     for number in range(1, rounds + 1):
         if (straight / f"round-{number:04d}").read_text() != (run / f"round-{number:04d}").read_text():
             found.append(f"other weights after round {number}")
