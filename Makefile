@@ -28,9 +28,10 @@ install: $(VENV)/.installed ## Install the CPU stack into .venv
 
 install-dev: $(VENV)/.installed-dev ## Install the tools for tests and checks too
 
-check: install-dev ## Lint, format check and types
+check: install-dev ## Lint, format check, import contract and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 	$(BIN)/mypy
 
 format: install-dev ## Format the code

@@ -63,18 +63,18 @@ def train(
     cluster: Annotated[Path | None, typer.Option(help="With --dry-run: file that lists a cluster's nodes.")] = None,
 ) -> None:
     """Run the rounds of a config and report accuracy before and after, by language."""
-    from actors.job import adapt_to_job
+    from actors.jobs.job import adapt_to_job
     from configs.load import dump_yaml, load_config
 
     resolved = adapt_to_job(load_config(config, overrides or []), os.environ, Path.cwd())
     if dry_run:
-        from actors.placement import PlacementPlan
-        from actors.screen import print_plan
+        from actors.observe.screen import print_plan
+        from actors.plan.placement import PlacementPlan
 
         print(dump_yaml(resolved), end="")
         plan = PlacementPlan.from_config(resolved)
         print_plan(plan)
-        from actors.dry_run import check_described, check_readable
+        from actors.train.dry_run import check_described, check_readable
 
         described = None
         if cluster is not None:
@@ -86,10 +86,10 @@ def train(
         return
     if cluster is not None:
         raise UserError("--cluster: only describes a cluster for --dry-run; cluster.address names one to run on")
-    from actors.env import apply_driver_env
+    from actors.runtime.env import apply_driver_env
 
     apply_driver_env()
-    from actors.run import run_training
+    from actors.train.run import run_training
 
     folder = resolved.run.dir / resolved.run.name
     go_on = resume or (resume_or_start and (folder / "config.yaml").is_file())
@@ -116,10 +116,10 @@ def submit(
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the log; ctrl-C detaches.")] = True,
 ) -> None:
     """Run a config as a Ray job; the same line again goes on with a run that was stopped."""
-    from actors.env import apply_driver_env
+    from actors.runtime.env import apply_driver_env
 
     apply_driver_env()
-    from actors.submit import submit_run
+    from actors.jobs.submit import submit_run
 
     if not submit_run(config, overrides or [], address, wait, lambda text: print(text, end="", flush=True)):
         raise typer.Exit(INTERRUPTED_EXIT)
@@ -217,7 +217,7 @@ def evaluate(
     kv_cache_gb: Annotated[float, typer.Option(help="Key-value cache of each actor, GiB.")] = 0.5,
 ) -> None:
     """Evaluate a model on a suite, by language; answers are kept, so that a repeat starts nothing."""
-    from actors.evaluate import EvalRequest, run_eval
+    from actors.evals.evaluate import EvalRequest, run_eval
 
     changes = list(overrides or ())
     if model is not None and model.startswith("judge."):
@@ -257,7 +257,7 @@ def serve(
     ] = None,
 ) -> None:
     """Serve a run's current policy, or a model, behind an OpenAI-compatible endpoint."""
-    from actors.env import apply_driver_env
+    from actors.runtime.env import apply_driver_env
 
     apply_driver_env()
     from serving.command import run_serve
@@ -298,7 +298,7 @@ def doctor(
     overrides: Annotated[list[str] | None, typer.Argument(help="section.field=value …")] = None,
 ) -> None:
     """Check this machine for what would go wrong; exit status 1 where anything would."""
-    from actors.doctor import failing, run_doctor
+    from actors.observe.doctor import failing, run_doctor
     from configs.load import load_config
 
     findings = run_doctor(None if config is None else load_config(config, overrides or []))

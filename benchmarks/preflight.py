@@ -35,7 +35,7 @@ def main() -> int:
     parser.add_argument("--prompts", type=int, default=10_000, help="of each language")
     given = parser.parse_args()
     begun = time.monotonic()
-    from actors.preflight import check_inputs
+    from actors.plan.preflight import check_inputs
     from configs.load import load_config
 
     imported = time.monotonic() - begun

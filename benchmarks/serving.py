@@ -22,14 +22,14 @@ from typing import Any
 import aiohttp
 import numpy as np
 
-from actors.env import apply_driver_env
+from actors.runtime.env import apply_driver_env
 
 apply_driver_env()
 
 import torch  # noqa: E402  # after the environment
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM  # noqa: E402
 
-from actors.cluster import start_cluster  # noqa: E402
+from actors.runtime.cluster import start_cluster  # noqa: E402
 from configs.running import ClusterConfig  # noqa: E402
 from configs.serving import ServeConfig  # noqa: E402
 from learners.checkpoint import fill_model_folder, write_model_folder  # noqa: E402

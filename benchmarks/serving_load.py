@@ -25,11 +25,11 @@ import httpx
 import numpy as np
 import openai
 
-from actors.env import apply_driver_env
+from actors.runtime.env import apply_driver_env
 
 apply_driver_env()
 
-from actors.cluster import start_cluster  # noqa: E402  # after the environment
+from actors.runtime.cluster import start_cluster  # noqa: E402  # after the environment
 from configs.running import ClusterConfig  # noqa: E402
 from configs.serving import ServeConfig  # noqa: E402
 from learners.checkpoint import write_model_folder  # noqa: E402

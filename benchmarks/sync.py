@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from actors.env import apply_driver_env
+from actors.runtime.env import apply_driver_env
 
 apply_driver_env()
 
@@ -27,10 +27,10 @@ import ray  # noqa: E402  # after the environment
 import torch  # noqa: E402
 from transformers import LlamaForCausalLM  # noqa: E402
 
-from actors.calls import call  # noqa: E402
-from actors.cluster import start_cluster  # noqa: E402
-from actors.publish import broadcast  # noqa: E402
-from actors.rollout import create_rollout_actor  # noqa: E402
+from actors.engine.rollout import create_rollout_actor  # noqa: E402
+from actors.runtime.calls import call  # noqa: E402
+from actors.runtime.cluster import start_cluster  # noqa: E402
+from actors.train.publish import broadcast  # noqa: E402
 from benchmarks.serving import random_llama  # noqa: E402
 from configs.load import load_config  # noqa: E402
 from configs.running import ClusterConfig  # noqa: E402

@@ -18,8 +18,8 @@ from ray.serve.context import _disconnect, _get_global_client  # nothing public 
 from ray.serve.schema import ProxyStatus
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from actors.calls import ActorDied, call
-from actors.env import base_env, rollout_env, runtime_env
+from actors.runtime.calls import ActorDied, call
+from actors.runtime.env import base_env, rollout_env, runtime_env
 from configs.errors import UserError
 from configs.serving import ServeConfig
 from serving.access import read_keys

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from ray import serve
 from ray.serve.exceptions import RayServeException
 
-from actors.job import HOME
+from actors.jobs.job import HOME
 from configs.errors import UserError
 from configs.explain import explained, joined
 from serving.access import read_keys

@@ -37,7 +37,7 @@ def run_serve(target: Path, overrides: Sequence[str], state: Path | None) -> Non
         overrides: ``field=value`` of the serve section, or ``cluster.field=value``.
         state: For a model folder: where ``serving.json`` is kept.
     """
-    from actors.cluster import start_cluster
+    from actors.runtime.cluster import start_cluster
     from serving.app import serving
 
     config, cluster, settings, folder = plan(target, overrides, state)

@@ -12,10 +12,10 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-from actors.env import apply_env, rollout_env
-from actors.health import SyncError
-from actors.verify import check_probe
-from actors.vllm_check import check_vllm
+from actors.engine.verify import check_probe
+from actors.machine.vllm_check import check_vllm
+from actors.runtime.env import apply_env, rollout_env
+from actors.runtime.health import SyncError
 from configs.serving import ServeConfig
 from learners.weights import WeightsManifest
 from serving.errors import ENGINE_FAILED, RequestRefused
@@ -83,7 +83,7 @@ class ServingEngine:
         from vllm.utils.argparse_utils import FlexibleArgumentParser
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        from actors.weight_transfer import BACKEND
+        from actors.engine.weight_transfer import BACKEND
 
         args = make_arg_parser(FlexibleArgumentParser()).parse_args(["--model", str(folder)])
         args.served_model_name = [settings.name]

@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from actors.driver import Offered
-from actors.run_folder import RunFolder
+from actors.train.driver import Offered
+from actors.train.run_folder import RunFolder
 from configs.schema import Config
 from evaluation.heldout import HeldoutResult
 from learners.weights import WeightsManifest

@@ -16,7 +16,7 @@ from ray import serve
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from actors.telemetry import Telemetry
+from actors.observe.telemetry import Telemetry
 from configs.serving import ServeConfig
 from serving.access import check_key
 from serving.contact import DeskContact

@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from actors.health import SyncError
-from actors.verify import checked_tensors, expected_shapes
-from actors.weight_transfer import Extension
+from actors.engine.verify import checked_tensors, expected_shapes
+from actors.engine.weight_transfer import Extension
+from actors.runtime.health import SyncError
 from learners.manifest import manifest_from_json
 from learners.weights import to_numpy
 from serving.describe import folder_weights

@@ -1,6 +1,6 @@
 """The environment of the tests: what the program sets before Ray, vLLM and OpenMP read it."""
 
-from actors.env import apply_driver_env
+from actors.runtime.env import apply_driver_env
 from configs.collector import keep
 
 apply_driver_env()

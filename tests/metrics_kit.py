@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from actors.telemetry import METRICS, exported_names
+from actors.observe.telemetry import METRICS, exported_names
 
 PREFIX = "ray_isogloss_"
 

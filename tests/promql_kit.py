@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from actors.telemetry import METRICS, exported_names
+from actors.observe.telemetry import METRICS, exported_names
 
 _TOKEN = re.compile(r'\s*(?:(\d+(?:\.\d+)?)|([a-zA-Z_]\w*)|("[^"]*")|(=~|!~|!=|==|[-+*/()=,{}\[\]]))')
 _AGGREGATIONS = ("sum", "max", "min", "avg", "count")

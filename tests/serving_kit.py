@@ -13,7 +13,7 @@ from typing import Any
 import openai
 from actors_support import perturbed
 
-from actors.cluster import start_cluster
+from actors.runtime.cluster import start_cluster
 from configs.running import ClusterConfig
 from configs.serving import ServeConfig
 from learners.checkpoint import write_model_folder

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from actors.engine import EngineRequest, VllmEngine
-from actors.health import IllegalTransition, State, SyncError
-from actors.verify import check_probe
+from actors.engine.verify import check_probe
+from actors.engine.vllm_engine import EngineRequest, VllmEngine
+from actors.runtime.health import IllegalTransition, State, SyncError
 from configs.errors import UserError
 from learners.broadcast import buckets
 from learners.encode import ChatEncoder
@@ -131,7 +131,7 @@ def test_incomplete_or_misshapen_weights_are_refused(engines, folders) -> None:
 def test_probe_catches_a_tied_head_that_is_not_repacked(engines, folders, monkeypatch) -> None:
     engine, model = engines["tied"], perturbed(folders["tied"], seed=6)
     published = publish(model, version=7)
-    monkeypatch.setattr("actors.weight_transfer.repack_tied_heads", lambda model: 0)
+    monkeypatch.setattr("actors.engine.weight_transfer.repack_tied_heads", lambda model: 0)
     with pytest.raises(SyncError, match="probe"):
         engine.update_weights(*published)
     assert engine.health.state is State.STALE
@@ -149,7 +149,7 @@ def test_failed_load_leaves_a_stale_engine_that_can_be_refitted(engines, folders
         self.model.load_weights(iter((n, update_info.tensors[n]) for n in names))
         raise OSError("lost")
 
-    monkeypatch.setattr("actors.weight_transfer.Transfer.receive_weights", half)
+    monkeypatch.setattr("actors.engine.weight_transfer.Transfer.receive_weights", half)
     with pytest.raises(SyncError, match=r"weights of version 8 were not taken: OSError: lost"):
         engine.update_weights(manifest, arrays)
     assert engine.health.state is State.STALE

@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from actors.engine import EngineRequest, VllmEngine
-from actors.health import State, SyncError
-from actors.scoring import ScoringModels
+from actors.engine.vllm_engine import EngineRequest, VllmEngine
+from actors.reward.log_ratios import ScoringModels
+from actors.runtime.health import State, SyncError
 from configs.schema import LoraConfig
 from learners import lora
 from learners.logprobs import LogprobModel, segment_logprobs

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.env import apply_env, base_env, driver_env, learner_env, rollout_env, runtime_env
-from actors.health import Health, IllegalTransition, State
-from actors.placement import PlacementPlan, check_capacity
+from actors.plan.placement import PlacementPlan, check_capacity
+from actors.runtime.env import apply_env, base_env, driver_env, learner_env, rollout_env, runtime_env
+from actors.runtime.health import Health, IllegalTransition, State
 from configs.errors import UserError
 from tests.actors_support import small_config
 
@@ -108,7 +108,7 @@ def test_environments() -> None:
 
 def test_planning_imports_neither_ray_nor_torch() -> None:
     code = (
-        "import sys, actors.env, actors.health, actors.placement; "
+        "import sys, actors.runtime.env, actors.runtime.health, actors.plan.placement; "
         "assert not {'ray', 'torch', 'vllm'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 import ray
 
-from actors.calls import ActorDied, DeadlineExceeded, call
-from actors.cluster import Cluster, start_cluster
-from actors.health import IllegalTransition, SyncError
-from actors.placement import PlacementPlan, check_capacity, reserve
-from actors.pool import Pool
-from actors.publish import broadcast
-from actors.reward import create_reward_actor
-from actors.rollout import create_rollout_actor
-from actors.store import create_store_actor
+from actors.engine.rollout import create_rollout_actor
+from actors.plan.placement import PlacementPlan, check_capacity, reserve
+from actors.reward.worker import create_reward_actor
+from actors.runtime.calls import ActorDied, DeadlineExceeded, call
+from actors.runtime.cluster import Cluster, start_cluster
+from actors.runtime.health import IllegalTransition, SyncError
+from actors.runtime.pool import Pool
+from actors.train.publish import broadcast
+from actors.train.store import create_store_actor
 from configs.errors import UserError
 from configs.schema import ClusterConfig
 from learners.errors import BroadcastFailed
@@ -222,9 +222,9 @@ def test_ray_that_listens_elsewhere_is_refused(monkeypatch: pytest.MonkeyPatch, 
 def test_no_cluster_at_the_address(tmp_path: Path) -> None:
     code = f"""
 import pathlib
-from actors.env import apply_driver_env
+from actors.runtime.env import apply_driver_env
 apply_driver_env()
-from actors.cluster import start_cluster
+from actors.runtime.cluster import start_cluster
 from configs.errors import UserError
 from configs.schema import ClusterConfig
 try:

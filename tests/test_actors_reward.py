@@ -9,10 +9,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from actors import reward as reward_module
-from actors import scoring as scoring_module
-from actors.health import IllegalTransition, State, SyncError
-from actors.reward import RewardWorker
+from actors.reward import log_ratios as scoring_module
+from actors.reward import worker as reward_module
+from actors.reward.worker import RewardWorker
+from actors.runtime.health import IllegalTransition, State, SyncError
 from configs.errors import UserError
 from learners.errors import BroadcastFailed
 from learners.meeting import Meeting

@@ -16,26 +16,26 @@ from tests.tiny import build_tiny_model
 SCRIPT = """
 import sys
 from pathlib import Path
-from actors.env import apply_driver_env
+from actors.runtime.env import apply_driver_env
 
 apply_driver_env()
 
 def main():
-    import actors.engine
-    from actors.engine import VllmEngine
-    from actors.health import SyncError
+    import actors.engine.vllm_engine
+    from actors.engine.vllm_engine import VllmEngine
+    from actors.runtime.health import SyncError
     from learners.weights import in_buckets
     from tests.actors_support import perturbed, publish, sending
     from tests.test_actors_engine import greedy, random_prompts, reference_greedy
 
-    actors.engine.PART_BYTES = 100_000  # several parts
+    actors.engine.vllm_engine.PART_BYTES = 100_000  # several parts
     folder = Path(sys.argv[1])
     engine = VllmEngine(folder, "float32", 256, 0.0625, 64, tensor_parallel=2, name="split")
     requests = greedy(random_prompts(32))
     before = [output.token_ids for output in engine.generate(requests)]
     model = perturbed(folder, seed=2)
     manifest, arrays = publish(model, version=1)
-    parts = in_buckets(arrays.values(), lambda array: array.nbytes, actors.engine.PART_BYTES)
+    parts = in_buckets(arrays.values(), lambda array: array.nbytes, actors.engine.vllm_engine.PART_BYTES)
     engine.update_weights(manifest, arrays)
     after = [output.token_ids for output in engine.generate(requests)]
     expected = [reference_greedy(model, request.prompt_ids) for request in requests]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from actors.calls import last_words
+from actors.runtime.calls import last_words
 
 DIED = "The actor died because of an error raised in its creation task, ray::Rollout.__init__() (pid=1)"
 TRACE = "Traceback (most recent call last):\n  File 'x.py', line 3, in __init__\n    raise ValueError('no')\n"

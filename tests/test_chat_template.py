@@ -12,10 +12,10 @@ from learner_kit import SPECIALS, TEMPLATE, make_folder, make_tokenizer
 from run_kit import small_config
 from transformers import GenerationConfig
 
-from actors.offline import check_offline
-from actors.positions import check_positions
-from actors.preflight import check_plain
-from actors.run_folder import dated, open_run_folder
+from actors.plan.positions import check_positions
+from actors.plan.preflight import check_plain
+from actors.train.offline import check_offline
+from actors.train.run_folder import dated, open_run_folder
 from configs.errors import UserError
 from configs.load import load_config
 from learners.chat_template import ChatTemplate

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pydantic import Field
 
-from actors.placement import PlacementPlan
+from actors.plan.placement import PlacementPlan
 from configs.base import MAX_NUMBER, LanguageCode, Section
 from configs.errors import UserError
 from configs.explain import fields

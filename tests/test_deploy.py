@@ -19,8 +19,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from actors.env import ingress_env
-from actors.telemetry import METRICS, exported_names
+from actors.observe.telemetry import METRICS, exported_names
+from actors.runtime.env import ingress_env
 from cli import app
 from configs.load import load_config
 

@@ -13,11 +13,11 @@ import pytest
 from run_kit import arguments, small_config
 from typer.testing import CliRunner
 
-from actors.cluster import start_cluster
-from actors.doctor import diagnose, wants_of
-from actors.machine import Facts, file_system, look
-from actors.machine_checks import ALL, BEFORE_RAY, GIB, Finding, Wants, refuse_failing
-from actors.preflight import check_inputs
+from actors.machine.checks import ALL, BEFORE_RAY, GIB, Finding, Wants, refuse_failing
+from actors.machine.facts import Facts, file_system, look
+from actors.observe.doctor import diagnose, wants_of
+from actors.plan.preflight import check_inputs
+from actors.runtime.cluster import start_cluster
 from cli import app
 from configs.errors import UserError
 

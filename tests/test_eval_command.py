@@ -14,7 +14,7 @@ import pytest
 from judge_stub import always_first, judge_server, longer
 from test_eval_suites import write
 
-from actors.evaluate import EvalRequest, run_eval
+from actors.evals.evaluate import EvalRequest, run_eval
 from cli import main
 from configs.errors import Stopped, UserError
 from evaluation.suites.cache import EvalCache
@@ -176,7 +176,7 @@ def test_what_a_path_is(tmp_path: Path) -> None:
 
 
 def test_blocks_do_not_depend_on_what_is_kept() -> None:
-    from actors.generate import suite_chunks
+    from actors.evals.generate import suite_chunks
 
     suite = load_suite("world", None, ["sw", "fr"], limit=70)
     decoding = Decoding(0.7, 1.0, 32, "float32", False, 5)
@@ -192,10 +192,10 @@ def test_blocks_do_not_depend_on_what_is_kept() -> None:
 def test_an_end_before_the_end_says_how_to_go_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from actors.calls import ActorDied
-    from actors.generate import _mended
-    from actors.pool import StopRequested
-    from actors.signals import StopFlag
+    from actors.evals.generate import _mended
+    from actors.runtime.calls import ActorDied
+    from actors.runtime.pool import StopRequested
+    from actors.runtime.signals import StopFlag
 
     flag = StopFlag()
     flag.asked_by = "SIGTERM"
@@ -207,7 +207,7 @@ def test_an_end_before_the_end_says_how_to_go_on(
     def stopped(_: EvalRequest) -> Path:
         raise Stopped("stopped by SIGINT")
 
-    monkeypatch.setattr("actors.evaluate.run_eval", stopped)
+    monkeypatch.setattr("actors.evals.evaluate.run_eval", stopped)
     monkeypatch.setattr(sys, "argv", ["isogloss", "eval", "x"])
     with pytest.raises(SystemExit) as end:
         main()

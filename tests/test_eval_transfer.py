@@ -11,7 +11,7 @@ import yaml
 from rollout_support import make_config, make_prompts
 from test_eval_report import make_run, parsed
 
-from actors.metrics import MetricsLog, StageClock, read_metrics
+from actors.observe.metrics import MetricsLog, StageClock, read_metrics
 from configs.errors import UserError
 from configs.load import load_config
 from configs.schema import Config, LanguagesConfig

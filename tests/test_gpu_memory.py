@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from actors.fit import place
-from actors.gpu_memory import GIB, ModelSize, cache_bytes, check_memory, needs
-from actors.model_size import model_size
-from actors.placement import PlacementPlan
+from actors.plan.fit import place
+from actors.plan.gpu_memory import GIB, ModelSize, cache_bytes, check_memory, needs
+from actors.plan.model_size import model_size
+from actors.plan.placement import PlacementPlan
 from cli import app
 from configs.errors import UserError
 from configs.load import load_config

@@ -17,7 +17,7 @@ import pytest
 import torch
 from learner_kit import Case, make_folder, make_pairs, train_on_ranks
 
-from actors.cluster import start_cluster
+from actors.runtime.cluster import start_cluster
 from configs.schema import ClusterConfig, Config, LanguagesConfig, LearnerConfig, ModelConfig, PromptsConfig
 from learners.broadcast import Host, receive
 from learners.checkpoint import read_state

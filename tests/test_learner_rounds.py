@@ -11,7 +11,7 @@ import pytest
 from learner_kit import make_folder, make_groups, make_pairs
 from torch import Tensor
 
-from actors.metrics_rows import learner_figures
+from actors.observe.metrics_rows import learner_figures
 from configs.errors import UserError
 from configs.schema import LearnerConfig, ModelConfig
 from learners.checkpoint import latest_checkpoint

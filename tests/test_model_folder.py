@@ -20,10 +20,10 @@ import torch
 from rollout_support import make_config
 from safetensors.torch import save_file
 
-from actors import driver as driver_module
-from actors.driver import Driver
-from actors.resume import check_checkpoints, rewind
-from actors.run_folder import open_run_folder
+from actors.train import driver as driver_module
+from actors.train.driver import Driver
+from actors.train.resume import check_checkpoints, rewind
+from actors.train.run_folder import open_run_folder
 from configs.errors import UserError
 from configs.load import load_config
 from learners.checkpoint import CheckpointState, checkpoint_folder, complete_or_absent, point_policy, write_state

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from learner_kit import TEMPLATE, make_folder, make_tokenizer
 
-from actors.metrics import MetricsLog
-from actors.offline import OfflineDriver, check_offline
-from actors.placement import PlacementPlan
-from actors.screen import Screen
+from actors.observe.metrics import MetricsLog
+from actors.observe.screen import Screen
+from actors.plan.placement import PlacementPlan
+from actors.train.offline import OfflineDriver, check_offline
 from configs.errors import UserError
 from configs.load import load_config
 from configs.schema import Config

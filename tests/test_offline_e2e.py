@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from run_kit import ISOGLOSS, checksum, journal
 
-from actors.offline import check_offline
+from actors.train.offline import check_offline
 from configs.load import load_config
 from learners.distributed import single_process
 from learners.session import LearnerSession

@@ -13,13 +13,13 @@ import pytest
 import ray
 from ray.util.placement_group import placement_group
 
-from actors.calls import ActorDied
-from actors.cluster import start_cluster
-from actors.metrics import StageClock, covered
-from actors.placement import PlacementGroups
-from actors.pool import Call, Pool, StopRequested, drain
-from actors.publish import hand_over
-from actors.verify import SyncReport
+from actors.engine.verify import SyncReport
+from actors.observe.metrics import StageClock, covered
+from actors.plan.placement import PlacementGroups
+from actors.runtime.calls import ActorDied
+from actors.runtime.cluster import start_cluster
+from actors.runtime.pool import Call, Pool, StopRequested, drain
+from actors.train.publish import hand_over
 from configs.schema import ClusterConfig
 from learners.manifest import WeightsManifest
 
@@ -129,7 +129,7 @@ def test_death_replacement_and_return_are_a_line_each(tmp_path: Path) -> None:
 
 def test_replacement_without_a_place_is_told_and_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The node of an actor is lost and no other has room: one line while it waits, an end at the start's limit."""
-    monkeypatch.setattr("actors.pool._PLACE_S", 0.5)
+    monkeypatch.setattr("actors.runtime.pool._PLACE_S", 0.5)
     made: list[int] = []
 
     def create(index: int) -> Any:

@@ -14,9 +14,9 @@ from rollout_support import candidate, make_config, make_prompts
 from run_kit import small_config
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
 
-from actors.preflight import check_inputs
-from actors.reward import Judged, RewardWorker, anchored, judge_cache
-from actors.reward_model import RewardModel, check_reward_model, reward_model_scores
+from actors.plan.preflight import check_inputs
+from actors.reward.reward_model import RewardModel, check_reward_model, reward_model_scores
+from actors.reward.worker import Judged, RewardWorker, anchored, judge_cache
 from configs.errors import UserError
 from configs.load import load_config
 from configs.schema import Config

@@ -11,7 +11,7 @@ from judge_stub import Says, Shown, judge_server, longer
 from run_kit import journal, train
 from test_reward_judge import build_reward_model
 
-from actors.reward_model import RewardModel
+from actors.reward.reward_model import RewardModel
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 

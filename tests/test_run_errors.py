@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from run_kit import arguments, small_config
 
-from actors.dry_run import check_readable
-from actors.preflight import check_inputs
-from actors.run_folder import open_run_folder
+from actors.plan.preflight import check_inputs
+from actors.train.dry_run import check_readable
+from actors.train.run_folder import open_run_folder
 from configs.errors import UserError
 from configs.load import load_config, load_run_config
 from configs.schema import Config

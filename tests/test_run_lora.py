@@ -11,7 +11,7 @@ from run_kit import summary, train
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from actors.engine import EngineRequest, VllmEngine
+from actors.engine.vllm_engine import EngineRequest, VllmEngine
 from configs.schema import LoraConfig
 from learners.checkpoint import read_state
 from learners.encode import ChatEncoder

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from actors import telemetry
-from actors.run_metrics import RunMetrics
+from actors.observe import telemetry
+from actors.observe.run_metrics import RunMetrics
 from serving.replica import PolicyReplica
 
 Labels = frozenset[tuple[str, str]]

@@ -7,8 +7,8 @@ import io
 import pytest
 from rich.console import Console
 
-import actors.screen
-from actors.screen import Screen, print_nodes
+import actors.observe.screen
+from actors.observe.screen import Screen, print_nodes
 from configs.schema import Config
 from judges.progress import judging_progress
 
@@ -18,10 +18,10 @@ ODD = ["runs/[x]", "[/x]", "[bold]runs[/bold]", "[red", "[link=x]b[/link]", "\\[
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     out = io.StringIO()
-    own = actors.screen.console
+    own = actors.observe.screen.console
     # The same settings, on another file.
     console = Console(file=out, highlight=False, markup=own._markup, emoji=own._emoji, width=130)
-    monkeypatch.setattr(actors.screen, "console", console)
+    monkeypatch.setattr(actors.observe.screen, "console", console)
     return out
 
 
@@ -49,7 +49,7 @@ def test_names_of_languages_and_nodes_are_shown_as_they_are(seen: io.StringIO, t
             "prompts": {"train": "{lang}.jsonl"},
         }
     )
-    from actors.placement import PlacementPlan
+    from actors.plan.placement import PlacementPlan
 
     print_nodes(PlacementPlan.from_config(config), {text: {"CPU": 64.0, "GPU": 0.0}})
     assert text in seen.getvalue().split("Nodes")[1]

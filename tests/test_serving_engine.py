@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from serving_kit import POLICY, QUESTION, write_other_model
 
-from actors.health import SyncError
+from actors.runtime.health import SyncError
 from configs.serving import ServeConfig
 from learners.weights import WeightsManifest
 from serving.describe import describe

@@ -10,8 +10,8 @@ import pytest
 from test_serving_pure import manifest, result
 from typer.testing import CliRunner
 
-from actors.placement import PlacementPlan, check_capacity
-from actors.run_folder import RunFolder, open_run_folder
+from actors.plan.placement import PlacementPlan, check_capacity
+from actors.train.run_folder import RunFolder, open_run_folder
 from cli import app
 from configs.errors import UserError
 from configs.load import load_config

@@ -18,7 +18,7 @@ import httpx
 import pytest
 from cluster_kit import free_ports
 
-from actors.env import ingress_env
+from actors.runtime.env import ingress_env
 from configs.errors import UserError
 from serving.haproxy import REPLIES, error_reply, narrowed
 

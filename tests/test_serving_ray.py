@@ -26,8 +26,8 @@ from prometheus_kit import PROMETHEUS, expressions, prometheus
 from ray import serve
 from serving_kit import KEY, KEYS_VARIABLE, PASSED, QUESTION, Served, in_background, serve_two_versions
 
-from actors.run_metrics import RunMetrics
-from actors.telemetry import METRICS, exported_names
+from actors.observe.run_metrics import RunMetrics
+from actors.observe.telemetry import METRICS, exported_names
 from configs.errors import UserError
 from configs.serving import ServeConfig
 from serving.app import serving

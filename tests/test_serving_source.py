@@ -13,7 +13,7 @@ import pytest
 from run_kit import small_config
 from transformers import AutoModelForCausalLM
 
-from actors.run_folder import open_run_folder
+from actors.train.run_folder import open_run_folder
 from configs.errors import UserError
 from configs.serving import ServeConfig
 from evaluation.suites.sources import resolve

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from actors import shared
+from actors.plan import shared_storage as shared
 from configs.errors import UserError
 
 

@@ -16,9 +16,9 @@ from types import SimpleNamespace
 import pytest
 from typer.testing import CliRunner
 
-from actors.job import HOME, IN_JOB, SUBMITTED_FROM, adapt_to_job
-from actors.submit import RECONNECTS, Follower, Job, cluster_address, entrypoint, follow, free_job_id, within
-from actors.upload import LIMIT_MIB, check_inputs_travel, check_upload, list_upload
+from actors.jobs.job import HOME, IN_JOB, SUBMITTED_FROM, adapt_to_job
+from actors.jobs.submit import RECONNECTS, Follower, Job, cluster_address, entrypoint, follow, free_job_id, within
+from actors.jobs.upload import LIMIT_MIB, check_inputs_travel, check_upload, list_upload
 from cli import app
 from configs.errors import UserError
 from configs.load import load_config
@@ -66,7 +66,7 @@ def test_run_folder_inside_the_upload_is_refused(tmp_path: Path) -> None:
 def test_upload_of_this_repository_is_small_and_has_all_that_a_run_needs() -> None:
     upload = list_upload(Path.cwd())
     check_upload(upload, 20)
-    for path in ("cli.py", "actors/driver.py", "configs/icr.yaml", "worlds/default/policy/model.safetensors"):
+    for path in ("cli.py", "actors/train/driver.py", "configs/icr.yaml", "worlds/default/policy/model.safetensors"):
         assert path in upload
     for path in ("tests", ".git", ".venv", "runs", "docs"):
         assert path not in upload
@@ -265,7 +265,7 @@ def test_attempts_are_counted_for_each_outage(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_job_that_does_not_end_with_its_log_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actors.submit.END_TIMEOUT_S", 0.0)
+    monkeypatch.setattr("actors.jobs.submit.END_TIMEOUT_S", 0.0)
 
     class Endless(Flaky):
         def get_job_status(self, _job: str) -> SimpleNamespace:
@@ -344,7 +344,8 @@ def test_description_is_for_dry_runs() -> None:
 
 def test_submitting_imports_ray_only_after_its_environment_is_set() -> None:
     code = (
-        "import sys, cli, actors.submit, actors.upload, actors.job, actors.fit, actors.telemetry, configs.nodes; "
+        "import sys, cli, actors.jobs.submit, actors.jobs.upload, actors.jobs.job, actors.plan.fit; "
+        "import actors.observe.telemetry, configs.nodes; "
         "assert not {'ray', 'torch', 'vllm'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

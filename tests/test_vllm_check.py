@@ -6,8 +6,8 @@ import importlib.metadata
 
 import pytest
 
-from actors import vllm_check
-from actors.vllm_check import check_vllm
+from actors.machine import vllm_check
+from actors.machine.vllm_check import check_vllm
 from configs.errors import UserError
 
 

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from actors.watch import LOST_EXIT, STOPPED_EXIT, Watch, reachable
+from actors.runtime.watch import LOST_EXIT, STOPPED_EXIT, Watch, reachable
 from learners.errors import reason_of
 
 
@@ -102,7 +102,7 @@ def test_an_end_in_order_is_not_a_loss() -> None:
 def test_a_main_thread_that_hangs_is_left_with_one_line() -> None:
     code = """
 import socket, sys, time
-from actors.watch import Watch
+from actors.runtime.watch import Watch
 server = socket.create_server(("127.0.0.1", 0))
 head = {"Ray's head": f"127.0.0.1:{server.getsockname()[1]}"}
 with Watch(head, 0.1, "continue with --resume", period=0.05).watching():

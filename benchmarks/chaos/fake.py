@@ -21,12 +21,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from actors.driver import Driver
-from actors.metrics import MetricsLog
-from actors.pool import Call
-from actors.preflight import Inputs
-from actors.reward import Judged
-from actors.screen import Screen
+from actors.observe.metrics import MetricsLog
+from actors.observe.screen import Screen
+from actors.plan.preflight import Inputs
+from actors.reward.worker import Judged
+from actors.runtime.pool import Call
+from actors.train.driver import Driver
 from benchmarks.chaos.compare import Left, journal_differences, left_by
 from configs.load import load_config
 from configs.schema import Config

@@ -28,7 +28,7 @@ _FIELDS = (
 @cache
 def _seeds(root: Path) -> tuple[Any, ...]:
     """Trees of the presets, and of a whole resolved config, twice."""
-    import actors.placement  # noqa: F401  # here, and not within a case
+    import actors.plan.placement  # noqa: F401  # here, and not within a case
     from configs.load import load_config
 
     presets = []
@@ -83,7 +83,7 @@ def _overrides(rng: random.Random, place: Place) -> Read:
 
 def _load(path: Path, overrides: list[str], place: Place) -> None:
     """What ``train --dry-run``, ``submit`` and ``--resume`` do with a config, as far as no model is needed."""
-    from actors.placement import PlacementPlan
+    from actors.plan.placement import PlacementPlan
     from configs.load import config_files, dump_yaml, load_config
 
     config = load_config(path, overrides)

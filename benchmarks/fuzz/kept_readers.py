@@ -134,8 +134,8 @@ def _others(rng: random.Random, place: Place) -> Read:
 
 
 def _sources(rng: random.Random, place: Place) -> Read:
-    from actors.preflight import check_model
-    from actors.reward_model import check_reward_model
+    from actors.plan.preflight import check_model
+    from actors.reward.reward_model import check_reward_model
     from evaluation.suites.sources import longest_context, resolve
 
     config: dict[str, Any]

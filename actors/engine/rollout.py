@@ -1,0 +1,224 @@
+"""The rollout actor: a vLLM engine behind Ray that turns chunks of requests into candidates."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util.placement_group import PlacementGroup
+
+from actors.engine.verify import SyncReport
+from actors.engine.vllm_engine import EngineRequest, VllmEngine
+from actors.runtime.env import rollout_env
+from actors.runtime.spawn import ActorOptions, Start, absolute_dump, actor_name, spawn
+from configs.errors import UserError
+from configs.schema import Config
+from learners.encode import ChatEncoder
+from learners.lora import ADAPTER_FOLDER, publishes_adapter
+from learners.meeting import Meeting
+from learners.weights import WeightsManifest
+from rollout.plan import Chunk, finish_candidate
+from rollout.records import Candidate
+
+
+class RolloutWorker:
+    """What a rollout actor does, as a plain class (``RolloutActor`` is this behind Ray).
+
+    Args:
+        config: The run's config, as ``Config.model_dump(mode="json")``.
+        folder: Hugging Face folder of the weights to begin with. Where adapters are published, its adapter is put
+            over ``model.policy``, the weights of version 0.
+        version: Their weight version.
+        name: For messages.
+        restarted: Ray started this process again: the weights are not the newest, so it is STALE.
+    """
+
+    def __init__(
+        self, config: dict[str, Any], folder: Path, version: int, name: str = "rollout", restarted: bool = False
+    ) -> None:
+        begun = time.perf_counter()
+        self._config = Config.model_validate(config)
+        rollout, model = self._config.rollout, self._config.model
+        self._encoder = ChatEncoder(Path(folder), model.add_bos, model.template_date)
+        adapts = publishes_adapter(self._config.learner)
+        self._engine = VllmEngine(
+            model.policy if adapts else Path(folder),
+            model.dtype,
+            model.max_length,
+            rollout.kv_cache_gb,
+            rollout.max_num_seqs,
+            rollout.tensor_parallel,
+            self._config.run.seed,
+            gpu=rollout.gpus_per_actor > 0,
+            version=version,
+            name=name,
+            lora=self._config.learner.lora if adapts else None,
+            adapter=Path(folder) / ADAPTER_FOLDER if adapts and version > 0 else None,
+        )
+        if restarted:
+            self._engine.mark_stale("restarted with the weights it began with; needs a refit")
+        self._stats: defaultdict[str, float] = defaultdict(float)
+        self._stats["start_seconds"] = time.perf_counter() - begun
+
+    def version(self) -> int:
+        """Weight version that the engine computes with."""
+        return self._engine.version
+
+    def generate(self, chunk: Chunk) -> list[Candidate]:
+        """Sample every request of a chunk, in its order.
+
+        Raises:
+            IllegalTransition: The engine is STALE.
+            UserError: A prompt is too long; names its id and language.
+        """
+        begun = time.perf_counter()
+        prompts: dict[tuple[str, str], tuple[int, ...]] = {}
+        requests = []
+        for request in chunk.requests:
+            text = (request.prompt, request.prime)
+            if text not in prompts:
+                prompts[text] = tuple(self._encoder.prompt_ids(*text))
+                self._check_room(prompts[text], request.key.prompt_id, request.key.language)
+            requests.append(
+                EngineRequest(
+                    prompts[text],
+                    request.temperature,
+                    request.top_p,
+                    request.top_k,
+                    request.max_new_tokens,
+                    request.seed,
+                    (self._encoder.end_of_turn_id,),
+                )
+            )
+        outputs = self._engine.generate(requests)
+        version = self._engine.version
+        candidates = [
+            finish_candidate(request.key, output.text, output.token_ids, output.finish_reason, version)
+            for request, output in zip(chunk.requests, outputs, strict=True)
+        ]
+        self._stats["generate_seconds"] += time.perf_counter() - begun
+        self._stats["generate_calls"] += 1
+        self._stats["prompt_tokens"] += sum(len(request.prompt_ids) for request in requests)
+        self._stats["completion_tokens"] += sum(len(output.token_ids) for output in outputs)
+        return candidates
+
+    def _check_room(self, ids: Sequence[int], prompt_id: str, language: str) -> None:
+        limit = self._config.model.max_length
+        if len(ids) >= limit:
+            raise UserError(
+                f"prompt '{prompt_id}' ({language}) has {len(ids)} tokens, which leaves no room in model.max_length "
+                f"{limit}; raise it or remove the prompt"
+            )
+
+    def receive(self, manifest: WeightsManifest, meeting: Meeting) -> SyncReport:
+        """Update to the weights that the learner broadcasts and prove it.
+
+        Args:
+            manifest: What is published.
+            meeting: Where, with the seat of the engine's first process.
+
+        Raises:
+            SyncError: Refused, or not all got them, or not proven; the actor is STALE.
+        """
+        begun = time.perf_counter()
+        report = self._engine.receive_weights(manifest, meeting)
+        self._count_sync(begun)
+        return report
+
+    def sync(self, manifest: WeightsManifest, weights: list[ray.ObjectRef]) -> SyncReport:
+        """Update to the published weights and prove it.
+
+        Args:
+            manifest: What was published.
+            weights: One reference to the arrays, in a list so that Ray does not resolve it: the arrays are then
+                read in place, without a copy.
+
+        Raises:
+            SyncError: Refused or not proven; the actor is STALE.
+        """
+        begun = time.perf_counter()
+        try:
+            tensors = ray.get(weights[0])
+        except ray.exceptions.RayError as error:
+            self._engine.mark_stale(f"weights of version {manifest.version} could not be fetched: {error}")
+            raise
+        fetched = time.perf_counter() - begun
+        report = self._engine.update_weights(manifest, tensors)
+        report.seconds["fetch"] = fetched
+        report.seconds["total"] += fetched
+        self._count_sync(begun)
+        return report
+
+    def _count_sync(self, begun: float) -> None:
+        self._stats["sync_seconds"] += time.perf_counter() - begun
+        self._stats["sync_calls"] += 1
+
+    def stats(self) -> dict[str, float]:
+        """Counters since the start: seconds, calls and tokens; memory (GiB); process id."""
+        return {**self._stats, **self._engine.memory(), "version": self._engine.version, "pid": os.getpid()}
+
+
+@ray.remote
+class RolloutActor:
+    """``RolloutWorker`` behind Ray.
+
+    A failed start is kept and raised by every call: an exception in a Ray constructor would reach the driver as
+    a dead process, without the message for the user.
+    """
+
+    def __init__(self, config: dict[str, Any], folder: Path, version: int, name: str = "rollout") -> None:
+        self._name = name
+        restarted = ray.get_runtime_context().was_current_actor_reconstructed
+        self._start = Start(lambda: RolloutWorker(config, folder, version, name, restarted))
+
+    def __repr__(self) -> str:  # what Ray's dashboard and logs call the actor
+        return self._name
+
+    def ready(self) -> int:
+        """Answers once the engine is up: the weight version."""
+        return self._start.worker.version()
+
+    def version(self) -> int:
+        """Weight version that the engine computes with."""
+        return self._start.worker.version()
+
+    def generate(self, chunk: Chunk) -> tuple[float, float, list[Candidate]]:
+        """See ``RolloutWorker.generate``; with when it began and ended (Unix seconds)."""
+        return self._start.timed(lambda worker: worker.generate(chunk))
+
+    def sync(self, manifest: WeightsManifest, weights: list[ray.ObjectRef]) -> SyncReport:
+        """See ``RolloutWorker.sync``."""
+        return self._start.worker.sync(manifest, weights)
+
+    def receive(self, manifest: WeightsManifest, meeting: Meeting) -> SyncReport:
+        """See ``RolloutWorker.receive``."""
+        return self._start.worker.receive(manifest, meeting)
+
+    def stats(self) -> dict[str, float]:
+        """See ``RolloutWorker.stats``."""
+        return self._start.worker.stats()
+
+
+def create_rollout_actor(
+    config: Config, folder: Path, version: int, index: int, group: PlacementGroup | None = None
+) -> ray.actor.ActorHandle:
+    """Start a rollout actor; wait for it with ``call(actor.ready.remote(), ...)``.
+
+    Args:
+        config: The run.
+        folder: Hugging Face folder of the weights to begin with.
+        version: Their weight version.
+        index: Which of the rollout actors; also its bundle in ``group``.
+        group: Placement group of the rollout actors.
+    """
+    rollout = config.rollout
+    gpu = rollout.gpus_per_actor > 0
+    env = rollout_env(gpu, loopback=config.cluster.address is None)
+    options = ActorOptions(rollout.cpus_per_actor, rollout.gpus_per_actor, env, group, index)
+    name = actor_name(config.run.name, "rollout", index)
+    return spawn(RolloutActor, name, options, absolute_dump(config), Path(folder), version, name)

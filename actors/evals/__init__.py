@@ -1,0 +1,1 @@
+"""`isogloss eval`: generation and figures without training."""

@@ -1,0 +1,220 @@
+"""What a person sees: the plan, progress within a stage, one line a round, the table at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from actors.machine.checks import Finding
+from actors.plan.fit import Placed, by_node, place
+from actors.plan.placement import PlacementPlan
+from evaluation.heldout import HeldoutResult
+
+# Without markup: paths, lists and names of languages hold brackets, and mean them. What is to be bold is a ``Text``.
+_terminal = Console(highlight=False, markup=False, emoji=False)
+# A log file has no width of its own; rich would take 80 columns and cut the tables.
+console = _terminal if _terminal.is_terminal else Console(highlight=False, markup=False, emoji=False, width=130)
+
+
+def print_plan(plan: PlacementPlan) -> None:
+    """The placement plan of ``--dry-run``."""
+    table = Table(title="Placement", title_justify="left")
+    for column in ("actors", "count", "CPUs each", "GPUs each", "CPUs", "GPUs"):
+        table.add_column(column, justify="left" if column == "actors" else "right")
+    for name, *numbers in plan.rows():
+        table.add_row(name, *(f"{number:g}" for number in numbers))
+    console.print(table)
+
+
+def print_nodes(plan: PlacementPlan, nodes: Mapping[str, Mapping[str, float]]) -> list[Placed]:
+    """Which process goes to which node of ``--dry-run --cluster``; returns that.
+
+    Raises:
+        UserError: A process finds none.
+    """
+    placed = place(plan, nodes)
+    table = Table(title="Nodes", title_justify="left")
+    for column in ("node", "processes", "CPUs", "GPUs"):
+        table.add_column(column, justify="right" if column.endswith("s") and column != "processes" else "left")
+    for row in by_node(placed, nodes, plan):
+        table.add_row(*row)
+    console.print(table)
+    return placed
+
+
+def print_findings(findings: Sequence[Finding]) -> None:
+    """The table of ``isogloss doctor``: each check, how it is, and the cure."""
+    table = Table(title="This machine", title_justify="left")
+    for column in ("checked", "is", "found", "cure"):
+        table.add_column(column, overflow="fold", no_wrap=column in ("checked", "is"))
+    styles = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+    for finding in findings:
+        cells = (finding.subject, finding.level, finding.found, finding.cure)
+        style = styles[finding.level]
+        table.add_row(*(Text(cell, style=style if index == 1 else "") for index, cell in enumerate(cells)))
+    console.print(table)
+
+
+def print_memory(rows: Sequence[tuple[str, ...]]) -> None:
+    """What each process keeps on a GPU, from ``gpu_memory.check_memory``."""
+    table = Table(title="Memory of each GPU, GiB (activations are not counted)", title_justify="left")
+    for column in ("processes", "of which", "counted", "there is"):
+        table.add_column(column, justify="right" if column in ("counted", "there is") else "left")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+@dataclass(frozen=True)
+class StageProgress:
+    """Steps of one stage; does nothing where there is no terminal."""
+
+    _progress: Progress | None
+    _task: TaskID | None
+
+    def total(self, steps: int) -> None:
+        """How many steps there are."""
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, total=steps)
+
+    def advance(self, steps: int) -> None:
+        """So many more are done."""
+        if self._progress is not None and self._task is not None:
+            self._progress.advance(self._task, steps)
+
+
+class Screen:
+    """Progress bars on a terminal; a line a stage where the output is a file or a job's log.
+
+    Args:
+        quiet: Show nothing of the kind, because what is printed is to be read by a program.
+    """
+
+    def __init__(self, quiet: bool = False) -> None:
+        self._started = time.monotonic()
+        self._quiet = quiet
+
+    def say(self, *parts: str | Text) -> None:
+        """One line, with the time since the start; every character of a string is shown as it is."""
+        if self._quiet:
+            return
+        # Unwrapped: commands and paths in it are there to be copied.
+        since = Text(f"{time.monotonic() - self._started:6.1f}s", style="dim")
+        console.print(Text.assemble(since, "  ", *parts), soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        """One line where the output is a file or a job's log; a terminal shows progress instead."""
+        if not console.is_terminal:
+            self.say(text)
+
+    @contextmanager
+    def stage(self, title: str) -> Iterator[StageProgress]:
+        """Shows progress within a stage on a terminal; says when it began elsewhere."""
+        if self._quiet or not console.is_terminal:
+            self.say(title)
+            yield StageProgress(None, None)
+            return
+        told = TextColumn("         {task.description}", markup=False)
+        columns = (told, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=console, transient=True) as progress:
+            yield StageProgress(progress, progress.add_task(title, total=None))
+
+    def evaluation_line(self, version: int, result: HeldoutResult, languages: Sequence[str]) -> None:
+        """Mean accuracy of an evaluation over some languages."""
+        others = [row for code, row in result.languages.items() if code in languages]
+        columns = {
+            "greedy accuracy": [row.accuracy_greedy for row in others],
+            "sampled": [row.accuracy_sampled for row in others],
+            "right language": [row.right_language for row in others],
+        }
+        known = {name: [value for value in values if value is not None] for name, values in columns.items()}
+        figures = [f"{name} {100 * sum(values) / len(values):.1f}%" for name, values in known.items() if values]
+        self.say(f"held-out, weights v{version}, mean of the others: {', '.join(figures) or 'no gold answers'}")
+
+    def round_line(self, row: dict[str, Any]) -> None:
+        """One line a round, from its ``metrics.jsonl`` row."""
+        counts, learner, seconds = row["counts"], row["learner"], row["seconds"]
+        gated = counts["candidates"] - counts["passed_gates"]
+        pairs = f"{counts['pairs']} pairs + {counts['anchors']} anchors"
+        trained = f"{counts['groups']} sample groups" if counts["groups"] else pairs
+        rewards = (
+            f"reward accuracy {learner['reward_accuracy']:.2f}"
+            if "reward_accuracy" in learner
+            else f"reward {learner['reward_mean']:.3f}"
+        )
+        self.say(
+            _bold(f"round {row['round']}"),
+            f"  {counts['candidates']} candidates ({gated} gated)  "
+            f"{trained}  "
+            f"{_loss(learner)}  "
+            f"{rewards}  "
+            f"weights v{row['weight_version']}  {seconds['wall']:.0f}s",
+        )
+
+    def offline_line(self, row: dict[str, Any], rounds: int) -> None:
+        """One line a round of an offline run, from its ``metrics.jsonl`` row."""
+        counts, learner, seconds = row["counts"], row["learner"], row["seconds"]
+        self.say(
+            _bold(f"round {row['round']} of {rounds}"),
+            f"  {counts['pairs']} pairs  {learner['steps']} steps  "
+            f"{_loss(learner)}  "
+            f"reward accuracy {learner['reward_accuracy']:.2f}  {seconds['wall']:.0f}s",
+        )
+
+    def table(self, summary: dict[str, Any], names: dict[str, str]) -> None:
+        """Before and after, by language."""
+        table = Table(title="Held-out prompts, before and after", title_justify="left")
+        table.add_column("language")
+        for column in ("greedy", "after", "change", "95% interval", "sampled", "after", "right lang.", "after"):
+            table.add_column(column, justify="right")
+        for code, row in summary["languages"].items():
+            start, end = row["start"], row["end"]
+            greedy = _change(start["accuracy_greedy"], end["accuracy_greedy"], row["greedy_delta_ci95"])
+            more = [*_both(start, end, "accuracy_sampled"), *_both(start, end, "right_language")]
+            table.add_row(f"{names[code]} ({code})", *greedy, *more)
+        table.add_section()
+        for key, title in (("non_english_mean", "mean of the others"), ("unseen_mean", "mean of the unseen")):
+            if key in summary:
+                mean = summary[key]
+                greedy = _change(mean["greedy"]["start"], mean["greedy"]["end"], mean["greedy"]["delta_ci95"])
+                table.add_row(_bold(title), *greedy, _percent(mean["start"]), _percent(mean["end"]), "", "")
+        console.print(table)
+
+
+def _bold(text: str) -> Text:
+    return Text(text, style="bold")
+
+
+def _change(before: float | None, after: float | None, interval: Sequence[float] | None) -> list[str | Text]:
+    if before is None or after is None or interval is None:
+        return [_percent(before), _percent(after), "-", "-"]
+    low, high = interval
+    colour = "green" if low > 0 else "red" if high < 0 else "default"
+    change = Text(f"{100 * (after - before):+.1f}", style=colour)
+    return [_percent(before), _percent(after), change, f"[{100 * low:+.1f}, {100 * high:+.1f}]"]
+
+
+def _both(start: dict[str, Any], end: dict[str, Any], key: str) -> list[str]:
+    return [_percent(start[key]), _percent(end[key])]
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _loss(learner: dict[str, Any]) -> str:
+    """Means over passes, which hold the same examples: single steps differ by what they hold."""
+    if "loss_first_pass" not in learner:  # a round that an earlier version trained
+        return f"loss {learner['first_loss']:.3f} in the first step, {learner['last_loss']:.3f} in the last"
+    first, last = learner["loss_first_pass"], learner["loss_last_pass"]
+    if learner["passes"] == 1:
+        return f"mean loss {first:.3f} (one pass)"
+    return f"mean loss {first:.3f} in the first pass, {last:.3f} in the last"

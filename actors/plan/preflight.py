@@ -1,0 +1,189 @@
+"""Everything that can be found wrong before Ray starts is found here, within seconds."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from actors.machine.checks import BEFORE_RAY, Wants, journal, refuse_failing, run_folder
+from actors.machine.facts import look
+from actors.plan.positions import check_positions
+from actors.reward.reward_model import check_reward_model
+from configs.errors import UserError
+from configs.reading import is_file, read_json, shown
+from configs.schema import Config
+from judges import check_endpoint
+from learners.encode import ChatEncoder
+from rollout.anchors import Anchor, load_anchors
+from rollout.languages import DEFAULT_NAMES, language_name
+from rollout.model_folder import check_model_folder
+from rollout.plan import load_untranslated
+from rollout.prompts import PromptSet, check_lengths
+from rollout.templates import TRANSLATION_PRIME, crosslingual_instruction, translation_instruction
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The validated inputs of a run."""
+
+    prompts: PromptSet
+    heldout: PromptSet | None
+    anchors: tuple[Anchor, ...]
+    untranslated: frozenset[str]  # ids of prompts about translation
+    names: dict[str, str]  # language code -> English name
+    fits: Callable[[str], bool]  # whether a translation's user turn leaves room for the translation
+    left_out: int  # train ids that prompts.skip_longer_than left out
+    spelled: int  # prompts that spell a special token of the tokenizer: they are taken as plain text
+
+
+def check_inputs(config: Config, ask_judge: bool = True) -> Inputs:
+    """Load and check models' folders, prompts, anchors, lengths and disk.
+
+    Args:
+        config: The run's.
+        ask_judge: Whether a judge is asked one question, which may cost something.
+
+    Raises:
+        UserError: names the file:line or field, and the cure.
+    """
+    check_machine(config)
+    check_disk(config)
+    names = {code: language_name(code, config.languages.names) for code in config.languages.codes}
+    prompts = PromptSet.from_config(config, "train")
+    heldout = PromptSet.from_config(config, "heldout") if config.prompts.heldout else None
+    encoder = ChatEncoder(config.model.policy, config.model.add_bos, config.model.template_date)
+    check_model(config.model.policy, "model.policy")
+    check_positions(config.model.policy, config.model.max_length)
+    if config.reads_reference and config.model.reference is not None:
+        check_model(config.model.reference, "model.reference")
+        reference = ChatEncoder(config.model.reference, config.model.add_bos, config.model.template_date)
+        _check_same_tokenizer(encoder, reference, config)
+    anchors = load_anchors(config)
+    if config.reward.model is not None:
+        check_reward_model(config.reward.model)
+
+    # The longest form that a prompt takes: as sampled, or as the cross-lingual reward prompt.
+    longest_name = max(names.values(), key=len)
+
+    texts = list(dict.fromkeys(row.text for split in (prompts, heldout) if split for row in split.rows.values()))
+    asked = texts
+    if config.reward.from_logprobs:
+        asked = [crosslingual_instruction(text, longest_name) for text in texts]
+    # Lengths are only compared with these: what is surely shorter need not be counted.
+    enough = min(config.prompts.skip_longer_than or config.model.max_length,
+                 config.model.max_length - config.rollout.max_new_tokens)  # fmt: skip
+    count = dict(zip(texts, encoder.prompt_lengths(asked, enough), strict=True)).__getitem__
+
+    spelled = sum(check_plain(split, encoder) for split in (prompts, heldout) if split is not None)
+    left_out = len(prompts.ids)
+    prompts = _without_long(prompts, config, count)
+    left_out -= len(prompts.ids)
+    heldout = None if heldout is None else _without_long(heldout, config, count)
+    for split in (prompts, heldout):
+        if split is not None:
+            check_lengths(split, count, config.model.max_length, config.rollout.max_new_tokens)
+    if config.candidates.source == "self_translation" or config.reward.prompt == "translated":
+        _check_translation_room(config, encoder, longest_name)
+    if ask_judge and config.reward.kind == "judge":  # last: it is the one check that may cost something
+        check_endpoint(config.judge)
+    room = config.model.max_length - config.candidates.translation_max_new_tokens
+
+    def fits(instruction: str) -> bool:
+        return len(encoder.prompt_ids(instruction, prime=TRANSLATION_PRIME)) <= room
+
+    # These are only shown: a code does where no name is known.
+    shown = names | {code: DEFAULT_NAMES.get(code, code) for code in config.evaluation.languages}
+    return Inputs(prompts, heldout, anchors, load_untranslated(config), shown, fits, left_out, spelled)
+
+
+def _without_long(prompts: PromptSet, config: Config, count: Callable[[str], int]) -> PromptSet:
+    limit = config.prompts.skip_longer_than
+    if limit is None:
+        return prompts
+    kept = [
+        prompt_id
+        for prompt_id in prompts.ids
+        if all(count(prompts.get(prompt_id, code).text) <= limit for code in prompts.languages)
+    ]
+    if not kept:
+        raise UserError(
+            f"prompts.skip_longer_than: {limit} tokens leaves none of the {len(prompts.ids)} prompts; raise it"
+        )
+    return prompts.only(kept)
+
+
+def check_machine(config: Config) -> None:
+    """Refuse what keeps Ray, or the journal, from working here at all; ``isogloss doctor`` looks at far more."""
+    facts = look(config.run.dir / config.run.name, (), os.environ)
+    refuse_failing(facts, Wants(address=config.cluster.address), (*BEFORE_RAY, run_folder, journal))
+
+
+def check_plain(prompts: PromptSet, encoder: ChatEncoder) -> int:
+    """Refuse prompts that went through the chat template already; returns how many spell a special token.
+
+    Raises:
+        UserError: Names the first such prompt's file:line, how many there are, and the cure.
+    """
+    spelled, applied = 0, []
+    for code in prompts.languages:
+        for key in prompts.ids:
+            text = prompts.get(key, code).text
+            spelled += bool(encoder.spelled(text))
+            if (marker := encoder.template.applied(text, encoder.special_tokens)) is not None:
+                applied.append((prompts.location(key, code), marker))
+    if applied:
+        where, marker = applied[0]
+        raise UserError(
+            f"{where}: the prompt went through the chat template already (it has {marker!r}); {len(applied)} prompt(s) "
+            "did; write the user's text alone: the template is applied by isogloss"
+        )
+    return spelled
+
+
+def check_disk(config: Config) -> None:
+    """Refuse to start on a disk that the first checkpoint would fill."""
+    folder = config.run.dir
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free / 2**30
+    if free < config.run.min_free_disk_gb:
+        raise UserError(
+            f"run.dir: {config.run.dir} has {free:.2f} GiB free, less than run.min_free_disk_gb "
+            f"{config.run.min_free_disk_gb}; free some space or choose another folder"
+        )
+
+
+def check_model(folder: Path, field: str) -> None:
+    """Refuse a folder without config or whole weights; ``field`` is the config field that names it."""
+    config_file = folder / "config.json"
+    if not is_file(config_file):
+        raise UserError(f"{field}: {shown(folder)} has no config.json; name a Hugging Face model folder")
+    if not isinstance(read_json(config_file, "the model's config", "fetch the model again"), dict):
+        raise UserError(f"{config_file}: holds no object; fetch the model again")
+    try:
+        check_model_folder(folder)
+    except UserError as error:
+        raise UserError(f"{field}: {error}") from None
+
+
+def _check_same_tokenizer(policy: ChatEncoder, reference: ChatEncoder, config: Config) -> None:
+    if policy.tokenizer.get_vocab() != reference.tokenizer.get_vocab():
+        raise UserError(
+            f"model.reference: {config.model.reference} has another tokenizer than model.policy "
+            f"{config.model.policy}; the implicit reward compares the two token by token, so take the model that "
+            "the policy was aligned from"
+        )
+
+
+def _check_translation_room(config: Config, encoder: ChatEncoder, name: str) -> None:
+    frame = len(encoder.prompt_ids(translation_instruction("", name), prime=TRANSLATION_PRIME))
+    needed = frame + config.rollout.max_new_tokens + config.candidates.translation_max_new_tokens
+    if needed > config.model.max_length:
+        raise UserError(
+            f"model.max_length: {config.model.max_length} is too short to translate an answer: the instruction "
+            f"takes {frame} tokens, the answer up to {config.rollout.max_new_tokens}, its translation up to "
+            f"{config.candidates.translation_max_new_tokens}; raise it to {needed} or lower the other two"
+        )

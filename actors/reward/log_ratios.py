@@ -1,0 +1,223 @@
+"""The models of a reward that is made of log-probabilities: implicit (a log-ratio of two) and likelihood (one)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from actors.engine.verify import check_manifest, check_probe, checked_tensors
+from actors.runtime.health import SyncError
+from configs.errors import UserError
+from configs.schema import Config
+from learners.broadcast import receive
+from learners.encode import ChatEncoder
+from learners.engine import load_model
+from learners.errors import BroadcastFailed
+from learners.logprobs import LogprobModel, segment_logprobs
+from learners.lora import adapter_shapes, merge_into, publishes_adapter
+from learners.meeting import Meeting
+from learners.packing import Segment
+from learners.weights import WeightsManifest
+from rollout.records import Score
+from rollout.rewards import ScoreRequest, implicit_score, likelihood_score
+
+
+class ScoringModels:
+    """The policy side, and the reference side of the implicit reward.
+
+    Args:
+        config: The run.
+        policy: Hugging Face folder of the reward policy.
+        reference: Hugging Face folder of the reward reference; None for a reward that has one model.
+
+    Raises:
+        UserError: A folder is unusable, or the two have different vocabularies.
+    """
+
+    def __init__(self, config: Config, policy: Path, reference: Path | None) -> None:
+        if config.reward.policy == "initial" and config.reward.reference == "previous_round":
+            raise UserError(
+                "reward.policy: initial makes no sense with reward.reference previous_round (the reference would be "
+                "newer than the policy); set one of them otherwise"
+            )
+        self._config = config
+        self._device = torch.device("cuda" if config.reward.gpus_per_actor > 0 else "cpu")
+        self._encoder = ChatEncoder(policy, config.model.add_bos, config.model.template_date)
+        self._policy = self._load(policy)
+        self._reference: PreTrainedModel | None = None
+        # Scorers share the models' weights, so that updates in place are seen.
+        self._scorer = self._scorer_of(self._policy)
+        self._reference_scorer: LogprobModel | None = None
+        if reference is not None:
+            self._reference = self._load(reference)
+            self._reference_scorer = self._scorer_of(self._reference)
+            sizes = [m.config.get_text_config().vocab_size for m in (self._policy, self._reference)]
+            if sizes[0] != sizes[1]:
+                raise UserError(
+                    f"model.reference: {reference} has a vocabulary of {sizes[1]}, the policy {policy} one of "
+                    f"{sizes[0]}; name the model that the policy was aligned from"
+                )
+        self._shifted_for: int | None = None
+
+    def _load(self, folder: Path) -> PreTrainedModel:
+        return load_model(Path(folder), self._config.model.dtype, self._device).requires_grad_(False)
+
+    def _scorer_of(self, model: PreTrainedModel) -> LogprobModel:
+        return LogprobModel(model, self._config.learner.logprob_chunk)
+
+    def score(self, requests: Sequence[ScoreRequest]) -> tuple[list[Score], int]:
+        """Rewards (nats), in the order of ``requests``, and the tokens that were scored by the policy side.
+
+        Texts under one prompt share a single copy of it. ``parts`` also holds the length of each text, in
+        characters and in tokens without the end of turn.
+        """
+        reward = self._config.reward
+        completions = [tuple(self._encoder.completion_ids(request.text)) for request in requests]
+        logprobs, tokens = self._sums(self._scorer, [request.prompt for request in requests], completions)
+        if self._reference_scorer is not None:
+            other, _ = self._sums(self._reference_scorer, [request.prompt for request in requests], completions)
+            scores = [implicit_score(r.key, *sums) for r, *sums in zip(requests, logprobs, other, strict=True)]
+        else:
+            baselines = [request.baseline for request in requests if request.baseline is not None]
+            other, more = self._sums(self._scorer, baselines, completions)
+            tokens += more
+            scores = [
+                likelihood_score(request.key, logprob, baseline, len(ids), reward.normalise)
+                for request, logprob, baseline, ids in zip(
+                    requests, logprobs, other if baselines else [None] * len(requests), completions, strict=True
+                )
+            ]
+        lengths = [
+            {"length_chars": float(len(request.text)), "length_tokens": float(len(ids) - 1)}
+            for request, ids in zip(requests, completions, strict=True)
+        ]
+        return [
+            replace(score, parts={**score.parts, **length}) for score, length in zip(scores, lengths, strict=True)
+        ], tokens
+
+    def _sums(
+        self, scorer: LogprobModel, prompts: Sequence[str], completions: Sequence[tuple[int, ...]]
+    ) -> tuple[list[float], int]:
+        """Summed log-probabilities (nats) of completions, each under its prompt, and the tokens that it took."""
+        groups: dict[str, list[int]] = {}
+        for index, prompt in enumerate(prompts):
+            groups.setdefault(prompt, []).append(index)
+        segments = [
+            Segment(tuple(self._encoder.prompt_ids(prompt)), tuple(completions[i] for i in members))
+            for prompt, members in groups.items()
+        ]
+        rows = segment_logprobs(scorer, segments, self._config.reward.tokens_per_micro_batch, self._device)
+        sums = {
+            index: float(rows[row][column].sum())
+            for row, members in enumerate(groups.values())
+            for column, index in enumerate(members)
+        }
+        return [sums[index] for index in range(len(prompts))], sum(segment.tokens for segment in segments)
+
+    @torch.no_grad()
+    def update(self, manifest: WeightsManifest, arrays: dict[str, Any], known: bool) -> float:
+        """Put published weights into the policy, and its former weights into a ``previous_round`` reference.
+
+        Args:
+            manifest: What was published.
+            arrays: The weights.
+            known: Whether the policy's present weights are those of a verified version.
+
+        Returns:
+            The probe's difference, nats a token.
+
+        Raises:
+            SyncError: Refused, or not proven.
+        """
+        weights = self._checked(manifest, arrays, self._shapes())
+        self._shift_reference(manifest.version, known)
+        self._put(weights)
+        return self._probe(manifest)
+
+    @torch.no_grad()
+    def receive(self, manifest: WeightsManifest, meeting: Meeting, known: bool) -> float:
+        """As ``update``, with full weights that the learner broadcasts.
+
+        Args:
+            manifest: What the learner sends.
+            meeting: Where, with this process's seat.
+            known: Whether the policy's present weights are those of a verified version.
+
+        Returns:
+            The probe's difference, nats a token.
+
+        Raises:
+            SyncError: Refused, or not all got them, or not proven.
+        """
+        check_manifest(manifest, self._shapes())
+        self._shift_reference(manifest.version, known)
+        try:
+            receive(meeting, manifest, self._device, self._put)
+        except BroadcastFailed as failure:
+            raise SyncError(f"weights of version {manifest.version} were not taken: {failure}") from failure
+        return self._probe(manifest)
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        state = self._policy.state_dict()
+        seen: dict[int, str] = {}
+        for name, tensor in state.items():  # a tied weight counts under its first name
+            seen.setdefault(tensor.data_ptr(), name)
+        return {name: tuple(state[name].shape) for name in seen.values()}
+
+    def _shift_reference(self, version: int, known: bool) -> None:
+        if self._config.reward.reference != "previous_round" or self._shifted_for == version:
+            return
+        if not known:
+            raise SyncError(
+                f"version {version}: the policy's former weights are unknown, so there is no "
+                "previous_round reference; start the actor anew from two checkpoints"
+            )
+        assert self._reference is not None, "the config is validated"
+        state = self._policy.state_dict()
+        for name, tensor in self._reference.state_dict().items():
+            tensor.copy_(state[name])
+        self._shifted_for = version
+
+    def _put(self, weights: dict[str, Tensor]) -> None:
+        state = self._policy.state_dict()
+        for name, weight in weights.items():
+            state[name].copy_(weight)
+
+    def _probe(self, manifest: WeightsManifest) -> float:
+        ids = manifest.probe_ids
+        probe = [Segment(ids[:1], (ids[1:],))]
+        ((logprobs,),) = segment_logprobs(self._scorer, probe, len(ids), self._device)
+        return check_probe(manifest, logprobs.tolist(), self._config.model.dtype)
+
+    def _checked(
+        self, manifest: WeightsManifest, arrays: dict[str, Any], shapes: dict[str, tuple[int, ...]]
+    ) -> dict[str, Tensor]:
+        """The policy's new weights by name, without those that stay; an adapter is merged into its base."""
+        learner, model = self._config.learner, self._config.model
+        if learner.lora is None or not publishes_adapter(learner):
+            weights = checked_tensors(manifest, arrays, shapes)
+            return {name: weights[name] for name in shapes}
+        expected = adapter_shapes(manifest.names, shapes, learner.lora.rank)
+        adapter = checked_tensors(manifest, arrays, expected)
+        return merge_into(model.policy, adapter, learner.lora, getattr(torch, model.dtype))
+
+
+def scoring_models(config: Config, policy: Path, reference: Path | None) -> ScoringModels:
+    """The models that the run's reward is made of (see ``ScoringModels``).
+
+    Raises:
+        UserError: The reward needs a reference and there is none.
+    """
+    if not config.reward.needs_reference:
+        return ScoringModels(config, policy, None)
+    if reference is None:
+        raise UserError(f"model.reference: reward.kind {config.reward.kind} needs the model that the policy came from")
+    if config.reward.kind == "likelihood":
+        return ScoringModels(config, reference, None)
+    return ScoringModels(config, policy, reference)

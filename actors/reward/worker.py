@@ -1,0 +1,307 @@
+"""The reward actor: gates, and the reward: log-ratio of two frozen models, a reward model, or a judge's comparisons."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import ray
+import torch
+from ray.util.placement_group import PlacementGroup
+
+from actors.engine.verify import SyncReport
+from actors.reward.log_ratios import ScoringModels, scoring_models
+from actors.reward.reward_model import RewardModel, reward_model_scores
+from actors.runtime.env import base_env
+from actors.runtime.health import Health, SyncError
+from actors.runtime.spawn import ActorOptions, Start, absolute_dump, actor_name, spawn
+from configs.schema import Config
+from judges import Judge, Usage
+from judges.tournament import tournament, tournament_scores
+from learners.meeting import Meeting
+from learners.weights import WeightsManifest
+from rollout.gates import apply_gates
+from rollout.language import LanguageDetector
+from rollout.plan import load_untranslated
+from rollout.prompts import PromptSet
+from rollout.records import Candidate, Score
+from rollout.rewards import score_requests, verifier_scores
+
+_PATIENCE = 0.9  # of cluster.call_timeout_s, for the comparisons of one chunk
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What became of candidates.
+
+    Attributes:
+        candidates: All that were given, in order, with their gates and detected languages.
+        scores: Of those that have one.
+        skipped: (language, why) -> answers without a score.
+        usage: What a judge was asked for them.
+    """
+
+    candidates: list[Candidate]
+    scores: list[Score]
+    skipped: Counter[tuple[str, str]]
+    usage: Usage | None = None
+
+
+def judge_cache(config: Config) -> Path:
+    """File of the judge's verdicts of a run."""
+    return config.judge.cache or config.run.dir / config.run.name / "judge.sqlite"
+
+
+def anchored(config: Config) -> Config:
+    """The config with the paths that a reward actor opens made absolute: its working directory is Ray's to choose."""
+    run = config.run.model_copy(update={"dir": config.run.dir.absolute()})
+    model, cache = config.reward.model, config.judge.cache
+    reward = config.reward.model_copy(update={"model": model and model.absolute()})
+    judge = config.judge.model_copy(update={"cache": cache and cache.absolute()})
+    ids = config.candidates.untranslated_ids
+    candidates = config.candidates.model_copy(update={"untranslated_ids": ids and ids.absolute()})
+    return config.model_copy(update={"run": run, "reward": reward, "judge": judge, "candidates": candidates})
+
+
+def _load_reward_model(config: Config) -> RewardModel:
+    reward = config.reward
+    assert reward.model is not None, "the config is validated"
+    device = torch.device("cuda" if reward.gpus_per_actor > 0 else "cpu")
+    return RewardModel(
+        reward.model, reward.model_dtype, reward.tokens_per_micro_batch, device, config.model.template_date
+    )
+
+
+class RewardWorker:
+    """What a reward actor does, as a plain class. It loads what its reward needs and nothing else.
+
+    Args:
+        config: The run's config, as ``Config.model_dump(mode="json")``.
+        prompts: Training prompts.
+        policy: Hugging Face folder of the reward policy.
+        reference: Hugging Face folder of the reward reference, where the reward needs one.
+        version: Weight version of ``policy``.
+        name: For messages.
+    """
+
+    def __init__(
+        self,
+        config: dict[str, Any],
+        prompts: PromptSet,
+        policy: Path,
+        reference: Path | None,
+        version: int,
+        name: str = "reward",
+    ) -> None:
+        begun = time.perf_counter()
+        self._config = Config.model_validate(config)
+        self._prompts = prompts
+        self._detector = LanguageDetector(self._config.languages.codes, self._config.gates.language_min_chars)
+        self._any_language = load_untranslated(self._config)
+        self._models: ScoringModels | None = None
+        if self._config.reward.from_logprobs:
+            self._models = scoring_models(self._config, Path(policy), reference and Path(reference))
+        self._reward_model: RewardModel | None = None
+        if self._config.reward.kind == "reward_model":
+            self._reward_model = _load_reward_model(self._config)
+        self._judge: Judge | None = None
+        if self._config.reward.kind == "judge":
+            # The driver has asked it before anything started: from now on it is waited for, not mistyped.
+            self._judge = Judge(
+                self._config.judge, judge_cache(self._config), self._config.languages.names, reached=True
+            )
+        self.health = Health(name).loaded(version)
+        self._stats: defaultdict[str, float] = defaultdict(float)
+        self._stats["start_seconds"] = time.perf_counter() - begun
+
+    def version(self) -> int:
+        """Weight version of the reward policy."""
+        return self.health.version
+
+    def judge(self, candidates: Sequence[Candidate]) -> Judged:
+        """Gate candidates and score those that pass.
+
+        Args:
+            candidates: All candidates of the prompts that they answer (duplicates are found among them), with
+                their translations where the reward is measured on those.
+
+        Raises:
+            IllegalTransition: The actor is STALE.
+        """
+        self.health = self.health.begin()
+        begun = time.perf_counter()
+        try:
+            judged = apply_gates(self._config.gates, candidates, self._detector, self._any_language)
+            self._stats["gate_seconds"] += time.perf_counter() - begun
+            scores: list[Score] = []
+            skipped: Counter[tuple[str, str]] = Counter()
+            usage: Usage | None = None
+            if self._models is not None:
+                requests, skipped = score_requests(self._config, self._prompts, judged)
+                scores, tokens = self._models.score(requests)
+                self._stats["scored_tokens"] += tokens
+            elif self._reward_model is not None:
+                scores, skipped, tokens = reward_model_scores(self._reward_model, self._prompts, judged)
+                self._stats["scored_tokens"] += tokens
+            elif self._judge is not None:
+                scores, skipped, usage = self._compare(self._judge, judged)
+            elif self._config.reward.kind == "verifier":
+                scores = verifier_scores(self._prompts, judged)
+        finally:
+            self.health = self.health.finish()
+        self._stats["judge_seconds"] += time.perf_counter() - begun
+        self._stats["judge_calls"] += 1
+        self._stats["candidates"] += len(candidates)
+        return Judged(judged, scores, skipped, usage)
+
+    def _compare(
+        self, judge: Judge, candidates: Sequence[Candidate]
+    ) -> tuple[list[Score], Counter[tuple[str, str]], Usage]:
+        items, pairs, skipped = tournament(self._config, self._prompts, candidates)
+        seen: list[Usage] = []
+        # Before the driver takes this actor for one that hangs, and while there is time to say why.
+        deadline = _PATIENCE * self._config.cluster.call_timeout_s
+        scores, failed = tournament_scores(pairs, judge.compare(items, seen.append, deadline))
+        return scores, skipped + failed, seen[-1] if seen else Usage()
+
+    def sync(self, manifest: WeightsManifest, weights: list[ray.ObjectRef]) -> SyncReport:
+        """Take over published weights, if the reward depends on the current policy.
+
+        Args:
+            manifest: What was published.
+            weights: One reference to the arrays, in a list so that Ray does not resolve it.
+
+        Raises:
+            SyncError: Refused or not proven; the actor is STALE.
+        """
+        begun = time.perf_counter()
+        models = self._models
+        if models is None or not self._config.reward.follows_policy or self._holds(manifest.version):
+            self.health = self.health.refitted(manifest.version)
+            return SyncReport(manifest.version, True, 0.0, {"total": time.perf_counter() - begun})
+
+        def load(known: bool) -> tuple[float, dict[str, float]]:
+            arrays = ray.get(weights[0])
+            fetched = time.perf_counter() - begun
+            error = models.update(manifest, arrays, known)
+            return error, {"fetch": fetched, "load": time.perf_counter() - begun - fetched}
+
+        return self._refit(manifest, load)
+
+    def receive(self, manifest: WeightsManifest, meeting: Meeting) -> SyncReport:
+        """Take over weights that the learner broadcasts; for a reward that depends on the current policy.
+
+        Args:
+            manifest: What is published.
+            meeting: Where, with this actor's seat.
+
+        Raises:
+            SyncError: Refused, or not all got them, or not proven; the actor is STALE.
+        """
+        begun = time.perf_counter()
+        models = self._models
+        if models is None or self._holds(manifest.version):
+            raise SyncError(f"{self.health.name}: takes no weights of version {manifest.version}")
+
+        def load(known: bool) -> tuple[float, dict[str, float]]:
+            error = models.receive(manifest, meeting, known)
+            return error, {"broadcast": time.perf_counter() - begun}
+
+        return self._refit(manifest, load)
+
+    def _holds(self, version: int) -> bool:
+        return version == self.health.version and not self.health.reason
+
+    def _refit(self, manifest: WeightsManifest, load: Callable[[bool], tuple[float, dict[str, float]]]) -> SyncReport:
+        begun = time.perf_counter()
+        try:
+            error, seconds = load(not self.health.reason)
+        except Exception as failure:
+            self.health = self.health.refit_failed(f"update to version {manifest.version} failed: {failure}")
+            raise
+        self.health = self.health.refitted(manifest.version)
+        total = time.perf_counter() - begun
+        self._stats["sync_seconds"] += total
+        return SyncReport(manifest.version, True, error, {**seconds, "total": total})
+
+    def stats(self) -> dict[str, float]:
+        """Counters since the start: seconds, calls and tokens; memory (GiB); process id."""
+        memory = psutil.Process().memory_info().rss / 2**30
+        return {**self._stats, "process_gb": memory, "version": self.health.version, "pid": os.getpid()}
+
+
+@ray.remote
+class RewardActor:
+    """``RewardWorker`` behind Ray; a failed start is raised by every call (see ``RolloutActor``)."""
+
+    def __init__(
+        self,
+        config: dict[str, Any],
+        prompts: PromptSet,
+        policy: Path,
+        reference: Path | None,
+        version: int,
+        name: str = "reward",
+    ) -> None:
+        self._name = name
+        self._start = Start(lambda: RewardWorker(config, prompts, policy, reference, version, name))
+
+    def __repr__(self) -> str:  # what Ray's dashboard and logs call the actor
+        return self._name
+
+    def ready(self) -> int:
+        """Answers once the models are loaded: the weight version of the policy side."""
+        return self._start.worker.version()
+
+    def version(self) -> int:
+        """Weight version of the reward policy."""
+        return self._start.worker.version()
+
+    def judge(self, candidates: Sequence[Candidate]) -> tuple[float, float, Judged]:
+        """See ``RewardWorker.judge``; with when it began and ended (Unix seconds)."""
+        return self._start.timed(lambda worker: worker.judge(candidates))
+
+    def sync(self, manifest: WeightsManifest, weights: list[ray.ObjectRef]) -> SyncReport:
+        """See ``RewardWorker.sync``."""
+        return self._start.worker.sync(manifest, weights)
+
+    def receive(self, manifest: WeightsManifest, meeting: Meeting) -> SyncReport:
+        """See ``RewardWorker.receive``."""
+        return self._start.worker.receive(manifest, meeting)
+
+    def stats(self) -> dict[str, float]:
+        """See ``RewardWorker.stats``."""
+        return self._start.worker.stats()
+
+
+def create_reward_actor(
+    config: Config,
+    prompts: PromptSet | ray.ObjectRef,
+    policy: Path,
+    reference: Path | None,
+    version: int,
+    index: int,
+    group: PlacementGroup | None = None,
+) -> ray.actor.ActorHandle:
+    """Start a reward actor; wait for it with ``call(actor.ready.remote(), ...)``.
+
+    Args:
+        config: The run.
+        prompts: Training prompts, or a reference to them.
+        policy: Folder of the reward policy: ``model.policy``, or the checkpoint of ``version``.
+        reference: Folder of the reward reference: ``model.reference``, or the checkpoint one version back.
+        version: Weight version of ``policy``.
+        index: Which of the reward actors; also its bundle in ``group``.
+        group: Placement group of the reward actors.
+    """
+    config = anchored(config)
+    reward = config.reward
+    options = ActorOptions(reward.cpus_per_actor, reward.gpus_per_actor, base_env(), group, index)
+    name = actor_name(config.run.name, "reward", index)
+    return spawn(RewardActor, name, options, absolute_dump(config), prompts, policy, reference, version, name)

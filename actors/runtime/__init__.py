@@ -1,0 +1,1 @@
+"""Ray: cluster, processes' environment, actors that are started, called, replaced and watched."""

@@ -1,0 +1,1 @@
+"""A run: driver, stages, journal, folder, resume."""

@@ -1,0 +1,379 @@
+"""The order of a run: asks the journal what comes next, does it, writes the new state to the journal.
+
+    sampling track:  generate + score (streaming) > pair            for the first round that is not paired
+    learner track:   reference log-probabilities > train > publish  for the first round that is not done
+
+The two overlap where ``schedule.max_staleness`` allows it. Whatever is decided here depends on the journal and the
+config alone, never on timing, so that a restart goes on where it was and ends with the same weights.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from actors.observe.metrics import START, MetricsLog, StageClock
+from actors.observe.metrics_rows import learner_figures, round_counts
+from actors.observe.run_metrics import LEARNER, RunMetrics
+from actors.observe.screen import Screen
+from actors.plan.preflight import Inputs
+from actors.runtime.pool import StopRequested, drain
+from actors.train.collect import RoundCollector
+from actors.train.heldout import evaluate
+from actors.train.team import Team
+from configs.errors import UserError
+from configs.schema import Config
+from evaluation.heldout import HeldoutResult
+from evaluation.summary import language_figures
+from judges.progress import describe
+from judges.records import Usage
+from judges.tournament import comparison_counts
+from learners.group import RoundResult
+from learners.weights import WeightsManifest
+from rollout.groups import mine_groups
+from rollout.next import next_actions
+from rollout.pairs import MinedPairs, mine_pairs
+from rollout.records import Candidate, Score
+from rollout.staleness import publishes, sample_version, staleness
+from rollout.state import Action, reached
+
+POLL_S = 0.02
+
+
+def _track(action: Action) -> str:
+    if action.kind in ("generate", "score", "pair"):
+        return "sample"
+    return "publish" if action.kind == "publish" else "learn"
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """What an endpoint made of a version.
+
+    Attributes:
+        outcome: promoted, canary or refused.
+        line: For the screen.
+    """
+
+    outcome: str
+    line: str
+
+
+class Driver:
+    """Runs rounds until the journal says that all are done.
+
+    Args:
+        config: The run.
+        inputs: Prompts and anchors, validated; None for a driver that samples nothing (``actors.train.offline``).
+        team: The remote parts, started.
+        screen: Where progress is shown.
+        metrics: Where a round's row goes.
+        should_stop: Asked several times a second; True ends the run at a resumable point.
+        exported: What Ray exports for dashboards; told of everything.
+        offer: Told of each published version (its manifest, all evaluations), for an endpoint to serve it; returns
+            what came of it.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        inputs: Inputs | None,
+        team: Team,
+        screen: Screen,
+        metrics: MetricsLog,
+        should_stop: Callable[[], bool],
+        exported: RunMetrics,
+        offer: Callable[[int, WeightsManifest | None, dict[int, Any]], Offered | None] | None = None,
+    ) -> None:
+        self._config = config
+        self._given = inputs
+        self._team = team
+        self._screen = screen
+        self._metrics = metrics
+        self._stop_asked = should_stop
+        self._exported = exported
+        self._offer_version = offer
+        self._clocks: dict[int, StageClock] = {}
+        self._results: dict[int, RoundResult] = {}
+        self._learning: tuple[Action, Future[Any], float] | None = None
+
+    def run(self) -> None:
+        """All rounds, with the evaluations around them.
+
+        Raises:
+            StopRequested: A stop was asked for; everything finished is in the journal.
+        """
+        trained = [round for round, state in self._team.states().items() if reached(state, "trained")]
+        self._exported.begun(max(trained, default=0))
+        self._evaluate(0)
+        while actions := self._actions():
+            self._start_learning(actions)
+            by_track = {_track(action): action for action in actions}
+            if "sample" in by_track:
+                self._sample(by_track["sample"])
+            elif self._learning is not None:
+                self._exported.stage("learning", self._learning[0].round)
+                self._wait(self._learning[1])
+            else:
+                self._publish(by_track["publish"])
+            self._finish_learning()
+        self._evaluate(self._config.schedule.rounds)
+        self._offer(self._team.version)
+        self._exported.stage("finished", self._config.schedule.rounds)
+
+    @property
+    def _inputs(self) -> Inputs:
+        assert self._given is not None
+        return self._given
+
+    def _actions(self) -> list[Action]:
+        return next_actions(self._config.schedule, self._team.states())
+
+    def _start_learning(self, actions: list[Action]) -> None:
+        action = next((a for a in actions if _track(a) == "learn"), None)
+        if action is not None and self._learning is None:
+            start = self._team.reference if action.kind == "reference" else self._team.train
+            what = "reference log-probabilities" if action.kind == "reference" else "training"
+            self._screen.note(f"round {action.round}: {what}")
+            self._learning = action, start(action.round), time.time()
+
+    def _finish_learning(self) -> None:
+        if self._learning is not None and self._learning[1].done():
+            self._learned(*self._learning)
+            self._learning = None
+
+    def _tick(self) -> bool:
+        """Keep the learner busy while the sampling track works; returns whether to stop."""
+        if self._learning is not None and self._learning[1].done():
+            self._finish_learning()
+            self._start_learning(self._actions())
+        return self._should_stop()
+
+    def _should_stop(self) -> bool:
+        pools = [self._team.rollouts, self._team.rewards]
+        self._exported.pools(pools, self._team.version, learning=self._learning is not None)
+        return self._stop_asked()
+
+    def _clock(self, round: int) -> StageClock:
+        return self._clocks.setdefault(round, StageClock())
+
+    def _done(self, action: Action, data: dict[str, Any] | None = None) -> None:
+        self._team.store("set_round_state", action.round, action.then, data)
+
+    def _wait(self, future: Future[Any]) -> None:
+        while not future.done():
+            if self._should_stop():
+                raise StopRequested
+            time.sleep(POLL_S)
+
+    # --- sampling track -------------------------------------------------------------------------------------------
+
+    def _sample(self, action: Action) -> None:
+        if action.kind == "pair":
+            self._pair(action)
+        elif action.kind == "score":
+            self._done(action)  # scoring streams behind generation and was finished with it
+        else:
+            self._generate_and_score(action)
+
+    def _generate_and_score(self, action: Action) -> None:
+        store_before = self._team.store_seconds
+        clock = self._clock(action.round)
+        wanted = sample_version(self._config.schedule, action.round)
+        assert self._team.version == wanted, f"actors hold v{self._team.version}, round wants v{wanted}"
+        pools = [self._team.rollouts, self._team.rewards]
+        self._exported.stage("sampling", action.round)
+        with self._screen.stage(f"round {action.round}: sampling and scoring") as progress:
+            collector = RoundCollector(
+                self._config,
+                self._inputs,
+                action.round,
+                rollouts=pools[0],
+                rewards=pools[1],
+                store=self._team.store,
+                clock=clock,
+                advance=progress.advance,
+                exported=self._exported,
+            )
+            progress.total(len(collector.chunks))
+            for pool in pools:
+                pool.watch = clock.call
+            collector.start()
+            drain(pools, self._tick)
+        clock.stages["store"] = clock.stages.get("store", 0.0) + self._team.store_seconds - store_before
+        self._done(action, self._judge_figures(action.round, collector.usage))
+
+    def _judge_figures(self, round: int, usage: Usage | None) -> dict[str, Any] | None:
+        """What a round's judging came to; ``usage`` is of this process alone."""
+        if self._config.reward.kind != "judge":
+            return None
+        usage = usage or Usage()
+        candidates, scores = (self._team.store(rows, round) for rows in ("candidates", "scores"))
+        languages = comparison_counts(self._config, candidates, scores)
+        met, inconsistent, failed = (
+            sum(row[name] for row in languages.values()) for name in ("comparisons", "inconsistent", "failed")
+        )
+        self._screen.say(
+            f"round {round}: judge, {met} comparisons ({inconsistent} inconsistent, {failed} failed), {describe(usage)}"
+        )
+        return {"judge": {**asdict(usage), "languages": languages}}
+
+    def _pair(self, action: Action) -> None:
+        clock = self._clock(action.round)
+        with clock.stage("pair"), _lane(clock, ["driver"], "pair"):
+            candidates = self._team.store("candidates", action.round)
+            scores = self._team.store("scores", action.round)
+            mined = self._mine(action.round, candidates, scores)
+            counts = round_counts(candidates, scores, mined)
+            if counts["pairs"] + counts["groups"] == 0:
+                raise UserError(
+                    f"round {action.round}: {counts['candidates']} candidates gave nothing to train on (refused: "
+                    f"{json.dumps(counts['refused'])}; gates: {json.dumps(counts['gates'])}); more samples or a higher "
+                    "temperature give more different answers, gates.* says what is refused"
+                )
+            sampled = sample_version(self._config.schedule, action.round)
+            self._exported.paired(counts, sampled, staleness(sampled, action.round - 1))
+            self._team.store("put_groups" if mined.groups else "put_pairs", action.round, mined.examples)
+            self._team.store("set_round_state", action.round, action.then, {"counts": counts})
+
+    def _mine(self, round: int, candidates: list[Candidate], scores: list[Score]) -> MinedPairs:
+        inputs = self._inputs
+        if self._config.learner.objective == "rloo":
+            return mine_groups(self._config, inputs.prompts, round, candidates, scores)
+        return mine_pairs(self._config, inputs.prompts, round, candidates, scores, inputs.anchors, inputs.untranslated)
+
+    # --- learner track --------------------------------------------------------------------------------------------
+
+    def _learned(self, action: Action, future: Future[Any], begin: float) -> None:
+        result, clock = future.result(), self._clock(action.round)
+        if action.kind == "reference":
+            clock.add("reference", begin, time.time(), worker=True)
+            clock.call(LEARNER, "reference", begin, time.time())
+            self._team.store("put_reference_logprobs", action.round, result)
+            self._done(action)
+            return
+        end = time.time()
+        clock.add("train", begin, end, worker=False)
+        clock.call(LEARNER, "train", begin, end)
+        # Only the optimiser steps count as work: what the call took beyond them is hand-over and checkpoint.
+        clock.busy(end - result.metrics.seconds, end)
+        self._team.store("mark_consumed", action.round, action.round)
+        figures = learner_figures(result.metrics)
+        self._exported.learned(figures, action.round)
+        self._team.store("set_round_state", action.round, action.then, {"learner": figures})
+        self._keep(result)
+
+    def _trained(self, round: int) -> RoundResult:
+        """The result of a round that is trained; after a restart it comes from the checkpoint."""
+        if round not in self._results:
+            future = self._team.train(round)
+            self._wait(future)
+            self._keep(future.result())
+        return self._results[round]
+
+    def _keep(self, result: RoundResult) -> None:
+        # Without the references: each keeps a round's weights in the object store, and the learner group holds those
+        # that are handed out.
+        self._results[result.round] = replace(result, weights=[])
+
+    def _publish(self, action: Action) -> None:
+        round, clock = action.round, self._clock(action.round)
+        reports: list[Any] = []
+        if publishes(self._config.schedule, round):
+            self._exported.stage("publishing", round)
+            self._screen.note(f"round {round}: weights v{round} to every actor")
+            pools = (self._team.rollouts, self._team.rewards)
+            actors = [f"{pool.name} {index}" for pool in pools for index in range(pool.size)]
+            with clock.stage("sync", worker=True), _lane(clock, actors, "sync"):
+                result = self._trained(round)
+                reports = self._team.publish(result.manifest)
+            self._exported.synced(reports, round)
+        # Before the round counts as done: a driver that is killed in between does both again, and loses neither.
+        self._write_row(round, reports)
+        every = self._config.evaluation.every
+        publishes_now = publishes(self._config.schedule, round)
+        if every and round % every == 0 and publishes_now and round < self._config.schedule.rounds:
+            self._evaluate(round)
+        self._done(action)
+        if publishes_now:
+            self._offer(round)
+
+    def _offer(self, version: int) -> None:
+        if self._offer_version is None or version == 0:
+            return
+        result = self._results.get(version)
+        manifest = None if result is None else result.merged  # what the checkpoint's folder holds
+        offered = self._offer_version(version, manifest, self._team.store("evaluations"))
+        if offered is not None:
+            self._exported.offered(offered.outcome)
+            self._screen.say(offered.line)
+
+    def _write_row(self, round: int, reports: list[Any]) -> None:
+        _, data = self._team.store("round_state", round)
+        sampled = sample_version(self._config.schedule, round)
+        row = {
+            "round": round,
+            "weight_version": round,
+            "sample_version": sampled,
+            "staleness": staleness(sampled, round - 1),
+            "counts": data["counts"],
+            **({"judge": data["judge"]} if "judge" in data else {}),
+            "learner": data["learner"],
+            "sync": [report.to_json() for report in reports],
+            "seconds": self._clock(round).summary(),
+            "timeline": self._clock(round).timeline(),
+            "restarts": {pool.name: pool.restarts for pool in (self._team.rollouts, self._team.rewards)},
+            "failed_broadcasts": self._team.failed_broadcasts,
+        }
+        if round == 1 and (start := self._team.store("evaluations").get(0)):
+            row[START] = _shown(HeldoutResult.from_json(start))
+        self._metrics.write(row)
+        self._screen.round_line(row)
+
+    # --- evaluation -----------------------------------------------------------------------------------------------
+
+    def _evaluate(self, version: int) -> None:
+        """Held-out accuracy of the weights that the rollout actors hold, once a version."""
+        heldout = self._inputs.heldout
+        if heldout is None:
+            return
+        if known := self._team.store("evaluations").get(version):
+            before = HeldoutResult.from_json(known)
+            self._exported.evaluated(version, before)
+            self._metrics.add(version, {"heldout": _shown(before)})
+            return
+        if self._team.version != version:  # e.g. the last round did not publish (sync_every > 1)
+            result = self._trained(version)
+            self._team.publish(result.manifest)
+        self._exported.stage("evaluating", version)
+        for pool in (self._team.rollouts, self._team.rewards):
+            pool.watch = None  # an evaluation is no part of a round
+        with self._screen.stage(f"evaluating v{version}") as progress:
+            found: HeldoutResult = evaluate(
+                self._config, heldout, version, self._team.rollouts, self._should_stop, progress
+            )
+        self._exported.evaluated(version, found)
+        self._team.store("put_evaluation", version, found.to_json())
+        self._metrics.add(version, {"heldout": _shown(found)})
+        self._screen.evaluation_line(version, found, self._config.languages.others)
+
+
+@contextmanager
+def _lane(clock: StageClock, actors: Sequence[str], what: str) -> Iterator[None]:
+    """Record the block as a call of these actors."""
+    begin = time.time()
+    try:
+        yield
+    finally:
+        for actor in actors:
+            clock.call(actor, what, begin, time.time())
+
+
+def _shown(result: HeldoutResult) -> dict[str, Any]:
+    """What ``metrics.jsonl`` holds of an evaluation: the figures by language, not those by prompt."""
+    return {code: language_figures(row) for code, row in result.languages.items()}

@@ -1,0 +1,119 @@
+"""``isogloss train --dry-run``: the files that a run would read; with ``--cluster FILE`` nodes and GPU memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from actors.observe.screen import console, print_memory, print_nodes
+from actors.plan.gpu_memory import check_memory
+from actors.plan.placement import PlacementPlan
+from configs.nodes import DescribedCluster
+from configs.reading import is_file, is_folder
+from configs.schema import Config
+from rollout.anchors import load_anchors
+from rollout.plan import load_untranslated
+from rollout.preferences import load_preferences
+from rollout.prompts import PromptSet
+
+
+def check_readable(config: Config, elsewhere: bool) -> None:
+    """Read and check all that a run reads before it starts, and show how much that is; a judge is not asked.
+
+    Args:
+        config: The run's.
+        elsewhere: Whether the run is meant for other machines. What is not on this one is then named and not read.
+
+    Raises:
+        UserError: Names the file:line or field, and the cure.
+    """
+    absent = _absent(config) if elsewhere else []
+    if absent:
+        console.print(f"Not on this machine, so not read: {', '.join(absent)}")
+        _read_present(config, absent)
+        return
+    if config.offline.path is not None:
+        from actors.train.offline import check_offline  # imports torch
+
+        pairs = check_offline(config)
+        console.print(f"Inputs: {len(pairs.preferences)} pairs, {pairs.left_out} longer ones left out")
+        return
+    from actors.plan.preflight import check_inputs  # imports torch
+
+    inputs = check_inputs(config, ask_judge=False)
+    heldout = 0 if inputs.heldout is None else len(inputs.heldout.ids)
+    console.print(
+        f"Inputs: {len(inputs.prompts.ids)} prompts ({inputs.left_out} longer ones left out), {heldout} held-out ones, "
+        f"in {', '.join(config.languages.codes)}, {len(inputs.anchors)} anchor pairs"
+    )
+
+
+def _absent(config: Config) -> list[str]:
+    """Fields that name what is not on this machine."""
+    named: dict[str, Path | str | None] = {
+        "model.policy": config.model.policy,
+        "model.reference": config.model.reference,
+        "reward.model": config.reward.model,
+        "prompts.train": config.prompts.train,
+        "prompts.heldout": config.prompts.heldout,
+        "anchor.path": config.anchor.path,
+        "candidates.untranslated_ids": config.candidates.untranslated_ids,
+        "offline.path": config.offline.path,
+    }
+    codes = config.languages.codes or [config.languages.dominant]
+    return [
+        field
+        for field, path in named.items()
+        # Of files by language one is enough: that another is missing is an error.
+        if path is not None and not any(_is_there(str(path).replace("{lang}", code)) for code in codes)
+    ]
+
+
+def _is_there(path: str) -> bool:
+    return is_file(Path(path)) or is_folder(Path(path))
+
+
+def _read_present(config: Config, absent: list[str]) -> None:
+    if config.offline.path is not None:
+        if "offline.path" not in absent:
+            load_preferences(config)
+        return
+    for split in ("train", "heldout"):
+        if getattr(config.prompts, split) is not None and f"prompts.{split}" not in absent:
+            PromptSet.from_config(config, split)
+    if "anchor.path" not in absent:
+        load_anchors(config)
+    if "candidates.untranslated_ids" not in absent:
+        load_untranslated(config)
+
+
+def check_described(config: Config, plan: PlacementPlan, cluster: DescribedCluster) -> None:
+    """Show where everything goes and what it keeps on its GPUs.
+
+    Raises:
+        UserError: A process finds no node, or too little memory.
+    """
+    placed = print_nodes(plan, cluster.resources())
+    source = cluster.model_config_of(config.model.policy)
+    if source is None:
+        console.print(
+            f"Memory is not checked: {config.model.policy} is not on this machine; name its config.json under `models` "
+            "of the cluster's description"
+        )
+        return
+    from actors.plan.model_size import model_size  # imports torch
+
+    scored_by, reward_model = config.reward.model, None
+    if scored_by is not None and config.offline.path is None:
+        reward_source = cluster.model_config_of(scored_by)
+        if reward_source is None:
+            console.print(
+                f"The reward model's memory is not counted: {scored_by} is not on this machine; name its config.json "
+                "under `models` of the cluster's description"
+            )
+        else:
+            reward_model = model_size(reward_source, scores=True)
+    rows = check_memory(config, model_size(source), plan, placed, cluster.gpu_memory(), reward_model)
+    if rows:
+        print_memory(rows)
+    elif plan.totals()["GPU"]:
+        console.print("Memory is not checked: the description gives no gpu_memory_gb for the nodes with GPUs")

@@ -1,0 +1,187 @@
+"""Offline training: rounds are slices of a preference file, and of the team only journal and learner group exist."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from actors.observe.metrics import MetricsLog
+from actors.observe.run_metrics import RunMetrics
+from actors.observe.screen import Screen
+from actors.plan.positions import check_positions
+from actors.plan.preflight import check_disk, check_machine, check_model
+from actors.train.driver import Driver
+from actors.train.team import Team
+from configs.errors import UserError
+from configs.schema import Config
+from learners.encode import ChatEncoder
+from rollout.preferences import Preference, digest, load_preferences, offline_pairs, refuse, rounds_of
+from rollout.state import Action
+
+
+@dataclass(frozen=True)
+class OfflineInputs:
+    """The validated inputs of an offline run.
+
+    Attributes:
+        config: The run's, with as many rounds as the file has slices.
+        preferences: What is trained on.
+        left_out: Pairs that ``offline.skip_longer`` left out.
+        spelled: Texts that spell a special token of the tokenizer: they are taken as plain text.
+    """
+
+    config: Config
+    preferences: list[Preference]
+    left_out: int
+    spelled: int
+
+
+def check_offline(config: Config) -> OfflineInputs:
+    """Load and check the model's folder, every row of the preference file, lengths and disk.
+
+    Raises:
+        UserError: names the file:line or field, and the cure.
+    """
+    check_machine(config)
+    check_disk(config)
+    preferences = load_preferences(config)
+    encoder = ChatEncoder(config.model.policy, config.model.add_bos, config.model.template_date)
+    check_model(config.model.policy, "model.policy")
+    check_positions(config.model.policy, config.model.max_length, trains_only=True)
+    spelled = 0
+    fitting, problems = [], []
+    limit = config.model.max_length
+    for one in preferences:
+        try:
+            spelled += _plain(one, encoder)
+            prompt = len(encoder.prompt_ids(one.prompt))
+        except UserError as error:
+            problems.append(f"{one.where}: {error}")
+            continue
+        length = prompt + max(len(encoder.completion_ids(text)) for text in (one.chosen, one.rejected))
+        if length <= limit:
+            fitting.append(one)
+        elif not config.offline.skip_longer:
+            problems.append(
+                f"{one.where}: prompt and answer are {length} tokens, more than model.max_length {limit}; raise it, or "
+                "set offline.skip_longer to true"
+            )
+    refuse(problems)
+    if not fitting:
+        raise UserError(
+            f"offline.skip_longer: none of {len(preferences)} pairs fits model.max_length {limit}; raise it"
+        )
+    rounds = rounds_of(fitting, config.offline.pairs_per_round)
+    sliced = config.model_copy(update={"schedule": config.schedule.model_copy(update={"rounds": rounds})})
+    return OfflineInputs(sliced, fitting, len(preferences) - len(fitting), spelled)
+
+
+def _plain(one: Preference, encoder: ChatEncoder) -> int:
+    """How many of a row's texts spell a special token.
+
+    Raises:
+        UserError: One of them went through the chat template already.
+    """
+    texts = [one.prompt] if isinstance(one.prompt, str) else [message.content for message in one.prompt]
+    cure = "write the texts alone, or as messages: the template is applied by isogloss"
+    for text in texts:
+        if (marker := encoder.template.applied(text, encoder.special_tokens)) is not None:
+            raise UserError(f"the prompt went through the chat template already (it has {marker!r}); {cure}")
+    for name, answer in (("chosen", one.chosen), ("rejected", one.rejected)):
+        if (marker := encoder.template.ended(answer, encoder.special_tokens)) is not None:
+            raise UserError(f"the {name} answer went through the chat template already (it ends in {marker!r}); {cure}")
+    return sum(bool(encoder.spelled(text)) for text in (*texts, one.chosen, one.rejected))
+
+
+class OfflineDriver(Driver):
+    """The driver of an offline run: the same journal, states and learner track; nothing is sampled, scored or synced.
+
+    Args:
+        inputs: Config and pairs, validated.
+        team: Journal and learner group, started.
+        screen: Where progress is shown.
+        metrics: Where a round's row goes.
+        should_stop: Asked several times a second; True ends the run at a resumable point.
+        exported: What Ray exports for dashboards.
+    """
+
+    def __init__(
+        self,
+        inputs: OfflineInputs,
+        team: Team,
+        screen: Screen,
+        metrics: MetricsLog,
+        should_stop: Callable[[], bool],
+        exported: RunMetrics,
+    ) -> None:
+        super().__init__(inputs.config, None, team, screen, metrics, should_stop, exported)
+        self._offline = inputs
+        self._digest = digest(inputs.preferences)
+
+    def run(self) -> None:
+        """All slices.
+
+        Raises:
+            UserError: The file changed since the run began.
+            StopRequested: A stop was asked for; everything finished is in the journal.
+        """
+        for round, (_, data) in self._team.store("round_states").items():
+            if data.get("offline_digest", self._digest) != self._digest:
+                raise UserError(
+                    f"offline.path: {self._config.offline.path} holds other pairs than when round {round} of this run "
+                    "was made; restore it, or choose another run.name"
+                )
+        super().run()
+
+    def _sample(self, action: Action) -> None:
+        if action.kind != "pair":
+            self._done(action)  # nothing to sample or to score
+            return
+        clock = self._clock(action.round)
+        with clock.stage("pair"):
+            pairs = offline_pairs(self._offline.preferences, self._config.offline.pairs_per_round, action.round)
+            languages = Counter(pair.language for pair in pairs)
+            counts: dict[str, Any] = {"pairs": len(pairs), "pairs_by_language": dict(sorted(languages.items()))}
+            self._exported.sliced(counts["pairs_by_language"])
+            self._team.store("put_pairs", action.round, pairs)
+            data = {"counts": counts, "offline_digest": self._digest}
+            self._team.store("set_round_state", action.round, action.then, data)
+        self._screen.say(f"round {action.round}: {len(pairs)} pairs, reference and training")
+
+    def _evaluate(self, version: int) -> None:
+        """Nothing: held-out prompts are answered by rollout actors."""
+
+    def _publish(self, action: Action) -> None:
+        _, data = self._team.store("round_state", action.round)
+        row = {
+            "round": action.round,
+            "weight_version": action.round,
+            "counts": data["counts"],
+            "learner": data["learner"],
+            "seconds": self._clock(action.round).summary(),
+        }
+        self._metrics.write(row)
+        self._done(action)  # last: a driver that is killed in between writes the row again
+        self._screen.offline_line(row, self._config.schedule.rounds)
+
+
+def offline_summary(
+    inputs: OfflineInputs, states: Mapping[int, tuple[str, Mapping[str, Any]]], seconds: float
+) -> dict[str, Any]:
+    """``summary.json`` of an offline run: what was trained on, and how it went from the first step to the last."""
+    rounds = inputs.config.schedule.rounds
+    first, last = (states[number][1]["learner"] for number in (1, rounds))
+    return {
+        "rounds": rounds,
+        "weight_version": rounds,
+        "wall_seconds": seconds,
+        "pairs": len(inputs.preferences),
+        "pairs_by_language": dict(sorted(Counter(one.language for one in inputs.preferences).items())),
+        "left_out_longer": inputs.left_out,
+        "first_loss": first["first_loss"],
+        "last_loss": last["last_loss"],
+        "reward_accuracy": last["reward_accuracy"],
+        "reward_margin": last["reward_margin"],
+    }

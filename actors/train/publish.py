@@ -1,0 +1,124 @@
+"""A new weight version into all actors that take it: from the object store, or by the learner's broadcast."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any, Literal
+
+import ray
+
+from actors.engine.verify import SyncReport
+from actors.plan.placement import broadcast_gpus
+from actors.runtime.calls import ActorDied, DeadlineExceeded, call
+from actors.runtime.pool import Pool
+from configs.schema import Config
+from learners.broadcast import Host
+from learners.errors import BroadcastFailed
+from learners.meeting import Meeting
+from learners.weights import WeightsManifest
+
+# How often the driver looks after all who take part, and how long those who were told to give up get to say so.
+_POLL_S = 0.2
+_GRACE_S = 10.0
+
+
+def hand_over(pools: Sequence[Pool], manifest: WeightsManifest, weights: list[Any], timeout: float) -> list[SyncReport]:
+    """Every actor of the pools takes, loads and proves weights from the object store.
+
+    Args:
+        pools: None of their actors may be at work.
+        manifest: What is published; an actor that a pool makes now begins with it.
+        weights: One reference to the arrays, or none where no actor takes them.
+        timeout: Deadline for all of them together, in seconds.
+
+    Returns:
+        What the actors report; those that died or hang are replaced, and report nothing.
+
+    Raises:
+        ActorDied: One did so too often, or a replacement does not come up.
+        SyncError: One could not prove them.
+    """
+    for pool in pools:
+        pool.await_starts()
+    waiting = {
+        handle.sync.remote(manifest, weights): (pool, index)
+        for pool in pools
+        for index, handle in enumerate(pool.handles)
+    }
+    answered = ray.wait(list(waiting), num_returns=len(waiting), timeout=timeout)[0] if waiting else []
+    reports = []
+    for reference, (pool, index) in waiting.items():
+        what = f"weights v{manifest.version} to reach {pool.name} {index}"
+        try:
+            if reference not in answered:
+                raise DeadlineExceeded(f"no answer within {timeout:g} s (cluster.sync_timeout_s): {what}")
+            reports.append(call(reference, timeout, what))
+        except (ActorDied, DeadlineExceeded) as failure:
+            pool.replace(index, failure)
+    return reports
+
+
+def broadcast(
+    config: Config, takers: Sequence[Any], manifest: WeightsManifest, send: Callable[[Meeting], Future[None]]
+) -> list[SyncReport]:
+    """Every actor takes, loads and proves what the learner sends.
+
+    Args:
+        config: The run.
+        takers: The rollout actors, in their order, and the reward actors if those follow the policy; none may be
+            at work.
+        manifest: What is published.
+        send: Makes the learner send.
+
+    Returns:
+        What each actor reports, in their order.
+
+    Raises:
+        BroadcastFailed: Not all got them in time; each actor that did not prove the version is STALE.
+    """
+    cluster, split = config.cluster, config.rollout.tensor_parallel
+    engines = config.rollout.actors
+    seats = [1 + index * split for index in range(engines)]
+    seats += [1 + engines * split + index for index in range(len(takers) - engines)]
+    takes = engines * split + len(takers) - engines
+    here = "127.0.0.1" if cluster.address is None else ray.util.get_node_ip_address()
+    backend: Literal["nccl", "gloo"] = "nccl" if all(broadcast_gpus(config).values()) else "gloo"
+    with Host(here, takes, backend, cluster.sync_timeout_s) as host:
+        sending = send(host.meeting)
+        receiving = [
+            handle.receive.remote(manifest, host.meeting.seat(seat)) for handle, seat in zip(takers, seats, strict=True)
+        ]
+        what = f"weights v{manifest.version} to be broadcast to {len(takers)} actors (cluster.sync_timeout_s)"
+        return _outcome(host, sending, receiving, cluster.sync_timeout_s, what)
+
+
+def _outcome(host: Host, sending: Future[None], receiving: list[Any], timeout: float, what: str) -> list[SyncReport]:
+    """All reports; the first failure ends it for all, also for those who would wait for somebody who died."""
+    deadline = time.monotonic() + timeout
+    reports: dict[Any, SyncReport] = {}
+    left, reason = list(receiving), ""
+    while left or not sending.done():
+        failures: list[BaseException] = []
+        if left:
+            ready, left = ray.wait(left, num_returns=1, timeout=_POLL_S)
+            for reference in ready:
+                try:
+                    reports[reference] = call(reference, _GRACE_S, what)
+                except Exception as error:
+                    failures.append(error)
+        else:
+            time.sleep(_POLL_S)
+        if sending.done() and (refused := sending.exception()) is not None:
+            failures.append(refused)
+        late = time.monotonic() > deadline
+        if late and reason:
+            break  # somebody hangs
+        if not reason and (failures or late):
+            reason = str(failures[0]) if failures else f"no answer within {timeout:g} s: {what}"
+            host.give_up(reason)
+            deadline = time.monotonic() + _GRACE_S
+    if reason:
+        raise BroadcastFailed(reason)
+    return [reports[reference] for reference in receiving]

@@ -1,0 +1,167 @@
+"""A whole run: checks, folder, team, rounds, summary."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from actors.jobs.job import inside_job
+from actors.observe.metrics import MetricsLog
+from actors.observe.screen import Screen
+from actors.plan.preflight import check_inputs
+from actors.runtime.calls import ActorDied, DeadlineExceeded
+from actors.runtime.health import SyncError
+from actors.runtime.pool import StopRequested
+from actors.runtime.signals import StopFlag
+from actors.train.driver import Driver
+from actors.train.offline import OfflineDriver, check_offline, offline_summary
+from actors.train.resume import check_checkpoints, rewind
+from actors.train.run_folder import RunFolder, dated, open_run_folder
+from actors.train.team import Team, start_team
+from configs.errors import UserError
+from configs.schema import Config
+from evaluation.heldout import HeldoutResult
+from evaluation.report import write_report
+from evaluation.summary import build_summary
+from learners.errors import LearnerFailed, LearnerTimeout
+from rollout.language import undetectable
+from rollout.prompts import PromptSet
+
+
+def run_training(
+    config: Config,
+    resume: bool,
+    follow: Callable[[Config, RunFolder], AbstractContextManager[Any]] | None = None,
+    from_round: int | None = None,
+    allowed: frozenset[str] = frozenset(),
+) -> bool:
+    """Run, or go on with, a config; returns whether it was finished.
+
+    Args:
+        config: The run.
+        resume: Whether to go on with its folder.
+        follow: Opens the endpoint that serves the run's versions: ``(endpoint, offer)``, see ``Driver``.
+        from_round: Go back to the weights after this round first (``actors.train.resume.rewind``).
+        allowed: Fields that may differ from the run's config (``rollout.identity.AFTER_OUT_OF_MEMORY``).
+
+    Raises:
+        UserError: Anything that the user can mend; the run folder stays resumable.
+    """
+    config = dated(config)
+    if config.offline.path is not None:
+        return _run_offline(config, resume, from_round, allowed)
+    started = time.time()
+    screen = Screen()
+    inputs = check_inputs(config)
+    skipped = f", {inputs.left_out} longer ones left out" if inputs.left_out else ""
+    what = (
+        f"{len(inputs.prompts.ids)} prompts in {', '.join(config.languages.codes)}{skipped}{_spelled(inputs.spelled)}"
+    )
+
+    if config.gates.language and (open_gates := undetectable(config.languages.codes)):
+        screen.say(
+            f"language gate: answers in {', '.join(open_gates)} cannot be told from others; they pass unless they are "
+            "surely in another language of the run"
+        )
+
+    def work(team: Team, folder: RunFolder, metrics: MetricsLog, flag: StopFlag) -> None:
+        screen.say(f"rollout, reward and learner actors are up, weights v{team.version}")
+        with contextlib.ExitStack() as stack:
+            offer = None
+            if follow is not None:
+                endpoint, offer = stack.enter_context(follow(config, folder))
+                screen.say(f"serving at {endpoint.url}")
+            Driver(config, inputs, team, screen, metrics, flag, team.exported, offer).run()
+        _summarise(config, folder, team, screen, inputs.names, time.time() - started)
+
+    return _with_team(config, inputs.prompts, resume, screen, what, work, from_round, allowed)
+
+
+def _run_offline(config: Config, resume: bool, from_round: int | None, allowed: frozenset[str]) -> bool:
+    started = time.time()
+    screen = Screen()
+    inputs = check_offline(config)
+    config = inputs.config
+    skipped = f", {inputs.left_out} longer ones left out" if inputs.left_out else ""
+    what = f"{len(inputs.preferences)} pairs of {config.offline.path} in {config.schedule.rounds} round(s){skipped}"
+    what += _spelled(inputs.spelled)
+
+    def work(team: Team, folder: RunFolder, metrics: MetricsLog, flag: StopFlag) -> None:
+        OfflineDriver(inputs, team, screen, metrics, flag, team.exported).run()
+        _conclude(folder, screen, offline_summary(inputs, team.store("round_states"), time.time() - started))
+
+    return _with_team(config, None, resume, screen, what, work, from_round, allowed)
+
+
+def _spelled(count: int) -> str:
+    return f", {count} texts spell special tokens, which are taken as plain text" if count else ""
+
+
+def _with_team(
+    config: Config,
+    prompts: PromptSet | None,
+    resume: bool,
+    screen: Screen,
+    what: str,
+    work: Callable[[Team, RunFolder, MetricsLog, StopFlag], None],
+    from_round: int | None,
+    allowed: frozenset[str],
+) -> bool:
+    folder = open_run_folder(config, resume, allowed)
+    try:
+        if allowed:
+            screen.say(f"continues with changed {', '.join(sorted(allowed))}: no longer bit-equal to an unchanged run")
+        if from_round is not None:
+            for aside in rewind(config, folder.path, from_round):
+                screen.say(f"set aside, not deleted: {aside}")
+        if resume:
+            check_checkpoints(config, folder.path)
+    except BaseException:
+        folder.close()
+        raise
+    metrics = MetricsLog(folder.path)
+    flag = StopFlag()
+    screen.say(f"{folder.path}: {what}")
+    try:
+        with start_team(config, prompts, folder, flag, screen.say) as team:
+            work(team, folder, metrics, flag)
+    except StopRequested:
+        given = shlex.join(arg for arg in sys.argv[2:] if not arg.startswith("--"))
+        again = "submit it again" if inside_job(os.environ) else f"isogloss train {given} --resume"
+        screen.say(f"stopped by {flag.asked_by}; nothing is lost. Go on: {again}")
+        return False
+    except (ActorDied, DeadlineExceeded, LearnerFailed, LearnerTimeout, SyncError) as error:
+        raise UserError(f"{error}\n  {folder.path} keeps all that was done; go on with --resume") from error
+    finally:
+        metrics.close()
+        folder.close()
+    return True
+
+
+def _summarise(
+    config: Config, folder: RunFolder, team: Team, screen: Screen, names: dict[str, str], seconds: float
+) -> None:
+    rounds = config.schedule.rounds
+    evaluations = team.store("evaluations")
+    if rounds in evaluations:
+        start, end = (HeldoutResult.from_json(evaluations[version]) for version in (0, rounds))
+        summary = build_summary(config, start, end, rounds, seconds)
+        screen.table(summary, names)
+    else:  # no held-out prompts
+        summary = {"rounds": rounds, "weight_version": rounds, "wall_seconds": seconds}
+    policy = folder.path / "policy" if rounds else config.model.policy
+    _conclude(folder, screen, summary, policy)
+
+
+def _conclude(folder: RunFolder, screen: Screen, summary: dict[str, Any], policy: Path | None = None) -> None:
+    path = folder.write_summary(summary)
+    report = write_report(folder.path)
+    model = policy or folder.path / "policy"
+    screen.say(f"took {summary['wall_seconds']:.0f}s   summary: {path}   report: {report}   model: {model}")

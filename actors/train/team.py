@@ -1,0 +1,263 @@
+"""Everything remote that a run has: cluster, journal, rollout and reward actors, learner group."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from actors.engine.rollout import create_rollout_actor
+from actors.engine.verify import SyncReport
+from actors.observe.run_metrics import RunMetrics
+from actors.plan.fit import check_each_fits
+from actors.plan.placement import PlacementGroups, PlacementPlan, check_capacity, reserve
+from actors.plan.shared_storage import check_shared
+from actors.reward.worker import create_reward_actor
+from actors.runtime.calls import call
+from actors.runtime.cluster import start_cluster
+from actors.runtime.env import learner_env
+from actors.runtime.pool import Pool
+from actors.runtime.signals import StopFlag, stop_on_signals
+from actors.train.publish import broadcast, hand_over
+from actors.train.run_folder import RunFolder
+from actors.train.store import create_store_actor
+from configs.schema import Config
+from learners.errors import BroadcastFailed
+from learners.group import LearnerGroup, RoundResult
+from learners.weights import WeightsManifest
+from rollout.identity import comparable_config, config_digest
+from rollout.model_folder import verify_checkpoint
+from rollout.prompts import PromptSet
+from rollout.staleness import rollout_version
+from rollout.state import RoundState, check_states
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+STORE_TIMEOUT_S = 120.0  # one transaction or query; far above what any takes
+
+
+class Team:
+    """The parts of a run and the few things that concern several of them.
+
+    Args:
+        config: The run.
+        prompts: The train prompts, which reward actors need for their reward prompts; None offline, where there are
+            neither rollout nor reward actors.
+        folder: The run's folder.
+        exported: What Ray exports of the run.
+        say: Told in one line when a process dies, is replaced, or waits for a place.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        prompts: PromptSet | None,
+        folder: RunFolder,
+        exported: RunMetrics,
+        say: Callable[[str], None] = logger.warning,
+    ) -> None:
+        self.config = config
+        self.folder = folder
+        self.exported = exported
+        self._prompts = prompts
+        self._groups = PlacementGroups()
+        self.store_seconds = 0.0
+        self._verified: set[Path] = set()  # model folders whose weights are as saved
+        self.failed_broadcasts = 0
+        self._store = create_store_actor(
+            folder.store, config_digest(config), comparable_config(config), config.run.name
+        )
+        call(self._store.ready.remote(), config.cluster.start_timeout_s, "the journal to open")
+        self.version: int = rollout_version(config.schedule, self.states())
+        cluster, plan = config.cluster, PlacementPlan.from_config(config)
+        self.rollouts: Pool = Pool(
+            "rollout actor",
+            self._create_rollout,
+            plan.rollout.count,
+            cluster.call_timeout_s,
+            cluster.max_actor_restarts,
+            start_timeout_s=cluster.start_timeout_s,
+            say=say,
+            lacks_place=lambda: self._groups.lacking("rollout"),
+        )
+        self.rewards: Pool = Pool(
+            "reward actor",
+            self._create_reward,
+            plan.reward.count,
+            cluster.call_timeout_s,
+            cluster.max_actor_restarts,
+            start_timeout_s=cluster.start_timeout_s,
+            say=say,
+            lacks_place=lambda: self._groups.lacking("reward"),
+        )
+        self._learner: LearnerGroup = LearnerGroup(
+            config, folder.path, config.model.policy, env=learner_env(_on_gpu(config), cluster.address is None), say=say
+        )
+        # The group's calls block and are not thread-safe: one thread makes them all, in order.
+        self._learner_thread: ThreadPoolExecutor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="learner")
+        self._learner_started: Future[None] | None = None
+
+    def start(self) -> None:
+        """Reserve places and start rollout and reward actors; the learner group starts beside them."""
+        timeout = self.config.cluster.start_timeout_s
+        self._groups = reserve(PlacementPlan.from_config(self.config), timeout)
+        ready = [*self.rollouts.start(), *self.rewards.start()]
+        self._learner_started = self._learner_thread.submit(self._learner.start, timeout)
+        call(ready, timeout, "rollout and reward actors to start")
+
+    def store(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the journal and wait for it."""
+        begin = time.time()
+        result = call(getattr(self._store, method).remote(*arguments), STORE_TIMEOUT_S, f"the journal's {method}")
+        self.store_seconds += time.time() - begin
+        return result
+
+    def states(self) -> dict[int, RoundState]:
+        """State of every round of the run."""
+        found: dict[int, tuple[str, Any]] = call(
+            self._store.round_states.remote(), STORE_TIMEOUT_S, "the journal's round_states"
+        )
+        return check_states({number: state for number, (state, _) in found.items()}, self.config.schedule.rounds)
+
+    def reference(self, round: int) -> Future[dict[str, tuple[float, ...]]]:
+        """Start computing the reference log-probabilities of a round's pairs or sample groups."""
+        return self._learn(self._learner.reference, round)
+
+    def train(self, round: int) -> Future[RoundResult]:
+        """Start training a round; one that has its checkpoint already is only published again."""
+        return self._learn(self._learner.train, round)
+
+    def _learn(self, method: Callable[..., T], round: int) -> Future[T]:
+        examples = self.store("examples", round)
+        started = self._learner_started
+
+        def work() -> T:
+            if started is not None:
+                started.result()  # its error, if it could not start
+            return method(round, examples, self.config.cluster.train_timeout_s)
+
+        return self._learner_thread.submit(work)
+
+    def publish(self, manifest: WeightsManifest) -> list[SyncReport]:
+        """The last trained weights into every rollout and reward actor, verified by each; returns their reports.
+
+        An actor that died or hangs is replaced by one that begins with them, and reports nothing.
+        """
+        self.version = manifest.version
+        reports, rest = self._broadcast(manifest)
+        timeout = self.config.cluster.sync_timeout_s
+        weights: list[Any] = []
+        if not reports:
+            # The rank that published them owns the object: the group re-reads the checkpoint if it died meanwhile.
+            weights = self._learner_thread.submit(self._learner.weights, timeout).result()
+        return reports + hand_over(rest, manifest, weights, timeout)
+
+    def _broadcast(self, manifest: WeightsManifest) -> tuple[list[SyncReport], list[Pool]]:
+        """Reports of the actors that got a broadcast, none if there was none, and those that still need to hear."""
+        pools = [self.rollouts, self.rewards]
+        takers = pools if self.config.reward.follows_policy else pools[:1]
+        if self.config.cluster.weight_transfer != "broadcast":
+            return [], pools
+        for pool in takers:
+            pool.await_starts()
+        try:
+            reports = broadcast(
+                self.config,
+                [handle for pool in takers for handle in pool.handles],
+                manifest,
+                lambda meeting: self._learner_thread.submit(self._learner.broadcast, meeting),
+            )
+        except BroadcastFailed as failure:
+            self.failed_broadcasts += 1
+            logger.warning("weights v%d go through the object store: %s", manifest.version, failure)
+            return [], pools
+        return reports, pools[len(takers) :]
+
+    def close(self) -> None:
+        """End what can be ended in order; Ray takes the rest with it."""
+        # A call that is still under way is given up: the last checkpoint is whole and the journal has the pairs.
+        self._learner_thread.shutdown(wait=False, cancel_futures=True)
+        with contextlib.ExitStack() as stack:  # from the last to the first, each whether or not one before it failed
+            stack.callback(self._groups.remove)
+            stack.callback(lambda: call(self._store.close.remote(), STORE_TIMEOUT_S, "the journal to close"))
+            stack.callback(self._learner.close)
+
+    def _model(self, version: int) -> Path:
+        folder = self.folder.checkpoint(version, self.config.model.policy).resolve()
+        if folder not in self._verified:
+            verify_checkpoint(folder, weights_only=True)
+            self._verified.add(folder)
+        return folder
+
+    def _create_rollout(self, index: int) -> Any:
+        group = self._groups.groups["rollout"]
+        return create_rollout_actor(self.config, self._model(self.version), self.version, index, group)
+
+    def _create_reward(self, index: int) -> Any:
+        reward, back = self.config.reward, self.config.schedule.sync_every
+        policy = self.version if reward.policy == "current" else 0
+        previous = reward.reference == "previous_round" and policy > 0
+        start = self.config.model.reference if reward.needs_reference else None
+        reference = self._model(policy - back) if previous else start and start.absolute()
+        group = self._groups.groups["reward"]
+        assert self._prompts is not None
+        return create_reward_actor(
+            self.config, self._prompts, self._model(policy), reference, self.version, index, group
+        )
+
+
+def _on_gpu(config: Config) -> bool:
+    return config.learner.gpus_per_worker > 0
+
+
+@contextmanager
+def start_team(
+    config: Config,
+    prompts: PromptSet | None,
+    folder: RunFolder,
+    flag: StopFlag,
+    say: Callable[[str], None] = logger.warning,
+) -> Iterator[Team]:
+    """Start Ray and the team; leave no process behind, whatever happens.
+
+    Args:
+        config: The run.
+        prompts: The train prompts; None offline.
+        folder: The run's folder.
+        flag: Set by ctrl-C or SIGTERM from the moment that Ray is up.
+        say: Told in one line when a process dies, is replaced, or waits for a place.
+
+    Raises:
+        UserError: The cluster has fewer CPUs or GPUs than the plan needs, in all or on any node, or its nodes do not
+            share the storage; nothing was started then.
+    """
+    with start_cluster(config.cluster, folder.path) as cluster, stop_on_signals(flag):
+        cluster.watch.advise(f"{folder.path} keeps all that was done; continue with --resume")
+        cluster.watch.excuse(lambda: flag.asked_by)
+        plan = PlacementPlan.from_config(config)
+        check_capacity(plan, cluster.resources)
+        check_each_fits(plan, cluster.nodes)
+        reference = config.model.reference if config.reads_reference else None
+        models = {"model.policy": config.model.policy, "model.reference": reference}
+        check_shared(folder.path, models, config.cluster.start_timeout_s)
+        with contextlib.closing(RunMetrics(config.run.name, config.schedule.rounds)) as exported:
+            try:
+                team = Team(config, prompts, folder, exported, say)
+                with contextlib.closing(team):
+                    team.start()
+                    try:
+                        yield team
+                    except Exception:
+                        cluster.watch.confirm()  # before it is tried to end in order what is gone
+                        raise
+                    cluster.watch.finished(f"{folder.path} is finished; only Ray did not end in order")
+            except Exception:
+                cluster.watch.confirm()
+                raise
