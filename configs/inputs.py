@@ -22,6 +22,11 @@ class RunConfig(Section):
     min_free_disk_gb: float = Field(
         0.5, ge=0, description="Refuse to start, or to write a checkpoint, with less than this much disk left, GiB."
     )
+    plugins: dict[str, str] = Field(
+        default_factory=dict,
+        description="SHA-256 of the source of each function of your own (docs/extending.md), by the field that names "
+        "it. Filled in at the start: a run does not continue with another one.",
+    )
 
 
 class ModelConfig(Section):

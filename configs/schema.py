@@ -15,6 +15,7 @@ from configs.errors import shortened
 from configs.inputs import AnchorConfig, LanguagesConfig, ModelConfig, OfflineConfig, PromptsConfig, RunConfig
 from configs.judge import JudgeConfig
 from configs.learner import LearnerConfig, LoraConfig
+from configs.plugins import Group
 from configs.reward import LengthControlConfig, PairsConfig, RewardConfig
 from configs.running import ClusterConfig, EvaluationConfig, ScheduleConfig
 from configs.sampling import CandidatesConfig, GatesConfig, RolloutConfig
@@ -221,6 +222,11 @@ class Config(Section):
     def reads_reference(self) -> bool:
         """Whether the run reads ``model.reference``, which it may name in vain."""
         return self.offline.path is None and self.reward.needs_reference
+
+    @property
+    def plugin_names(self) -> dict[str, tuple[str, Group]]:
+        """The user's own functions that the run calls: field -> (name, entry points among which it is sought)."""
+        return {}
 
     @property
     def evaluated(self) -> list[str]:

@@ -15,6 +15,7 @@ from typing import Any
 from actors.jobs.job import inside_job
 from actors.observe.metrics import MetricsLog
 from actors.observe.screen import Screen
+from actors.plan.plugins import pinned
 from actors.plan.preflight import check_inputs
 from actors.runtime.calls import ActorDied, DeadlineExceeded
 from actors.runtime.health import SyncError
@@ -54,7 +55,7 @@ def run_training(
     Raises:
         UserError: Anything that the user can mend; the run folder stays resumable.
     """
-    config = dated(config)
+    config = pinned(dated(config))
     if config.offline.path is not None:
         return _run_offline(config, resume, from_round, allowed)
     started = time.time()
