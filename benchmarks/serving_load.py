@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -176,11 +177,25 @@ async def wrong_replies(
     return wrong, len(replies) - len(one)
 
 
-def latencies(replies: Sequence[Reply], windows: Sequence[tuple[float, float]]) -> dict[str, tuple[int, float, float]]:
-    """Number, median and 95th percentile of the seconds of a reply, during swaps and outside."""
+def quiet_windows(swaps: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """As many windows in which nothing is swapped, each as long as the swap before it, half way to the next one.
+
+    A long reply meets a given window sooner than a short one does, so what meets a swap has to be compared with what
+    meets such a window, and not with all the rest.
+    """
+    found = []
+    for (begin, end), (following, _) in pairwise(swaps):
+        middle, length = (end + following) / 2, end - begin
+        found.append((middle - length / 2, middle + length / 2))
+    return found
+
+
+def latencies(replies: Sequence[Reply], swaps: Sequence[tuple[float, float]]) -> dict[str, tuple[int, float, float]]:
+    """Number, median and 95th percentile of the seconds of a reply, during swaps and during windows between them."""
     found = {}
-    for name, during in (("outside", False), ("during", True)):
-        seconds = [reply.end - reply.begun for reply in replies if reply.overlaps(windows) is during]
+    for name, windows in (("between", quiet_windows(swaps)), ("during", swaps)):
+        met = [reply for reply in replies if reply.overlaps(windows)]
+        seconds = [reply.end - reply.begun for reply in met if name == "during" or not reply.overlaps(swaps)]
         p50, p95 = np.percentile(seconds, [50, 95]) if seconds else (float("nan"), float("nan"))
         found[name] = (len(seconds), float(p50), float(p95))
     return found
@@ -220,7 +235,7 @@ async def measure_swaps(endpoint: Endpoint, folder: ServingFolder, versions: lis
     print("| | replies | p50, s | p95, s |\n|---|---|---|---|")
     for name, (number, p50, p95) in found.items():
         print(f"| {name} swaps | {number} | {p50:.3f} | {p95:.3f} |")
-    ratios = [found["during"][i] / found["outside"][i] for i in (1, 2)]
+    ratios = [found["during"][i] / found["between"][i] for i in (1, 2)]
     print(f"| ratio | | {ratios[0]:.2f} | {ratios[1]:.2f} |", flush=True)
 
 

@@ -104,7 +104,8 @@ class ServingEngine:
         args.scheduler_cls = f"serving.scheduler.{'ProvingAsyncScheduler' if gpu else 'ProvingScheduler'}"
         if not gpu:
             args.block_size = _CPU_BLOCK_TOKENS
-        engine = AsyncLLM.from_engine_args(AsyncEngineArgs.from_cli_args(args))
+        # vLLM waits for its process without giving the event loop back, which a replica that answers already needs.
+        engine = await asyncio.to_thread(AsyncLLM.from_engine_args, AsyncEngineArgs.from_cli_args(args))
         state = State()
         await init_app_state(engine, state, args, supported_tasks=("generate",))
         await engine.collective_rpc("init_weight_transfer_engine", args=({},))
