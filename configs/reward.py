@@ -133,12 +133,71 @@ class RewardConfig(Section):
         return self
 
 
+class ReplayConfig(Section):
+    """Mined pairs of earlier rounds, trained on again beside the new ones."""
+
+    rounds: int = Field(1, ge=1, description="How many rounds back pairs are drawn from.")
+    share: float = Field(
+        0.0,
+        ge=0,
+        le=0.9,
+        description="Share of old pairs among old and new ones (0.5: as many old as new, where there are as many).",
+    )
+
+
+_SIDE = (
+    "Entries are names of sources, also `name@dominant`, `name@others` or `name@de` for the answers that were first "
+    "given in the dominant language, in any other, or in that one."
+)
+
+
 class PairsConfig(Section):
     """How scored candidates become preference pairs."""
 
-    miner: Literal["best_worst"] = Field(
-        "best_worst", description="`best_worst`: highest against lowest reward of a prompt and language."
+    miner: Literal["best_worst", "by_source", "target"] = Field(
+        "best_worst",
+        description="`best_worst`: highest against lowest reward of a prompt (ICR). `by_source`: answers of the "
+        "sources `chosen` against those of the sources `rejected`; with rewards the best of the former against the "
+        "worst of the latter, without (`reward.kind: cross_language`, where it is the default) each against that of "
+        "the same sample (LIDR). `target`: highest reward against the one nearest to the mean less `deviations` "
+        "standard deviations (arXiv 2605.26293).",
+    )
+    chosen: list[str] = Field(default_factory=list, description=f"Of `miner: by_source`. {_SIDE}")
+    rejected: list[str] = Field(default_factory=list, description="Of `miner: by_source`, in the same form.")
+    require_reward_agreement: bool = Field(
+        False,
+        description="Of `miner: by_source`: leave out pairs whose rejected answer has the same reward or a higher one. "
+        "Their share by language is shown either way.",
+    )
+    deviations: float = Field(2.0, ge=0, description="Of `miner: target`.")
+    per_prompt: int = Field(
+        1,
+        ge=1,
+        description="Pairs a prompt at most, by reward: best and worst, second best and second worst, and so on.",
+    )
+    pool: Literal["language", "all"] = Field(
+        "language",
+        description="Which candidates of a prompt compete: those in one language, or those in all languages; a pair "
+        "then has the chosen answer's language, and its rejected answer may be in another.",
     )
     min_margin: float = Field(
         0.0, ge=0, description="Smallest reward difference of a pair; equal scores never make one."
     )
+    replay: ReplayConfig = ReplayConfig()
+
+    @model_validator(mode="after")
+    def _sides(self) -> PairsConfig:
+        if self.miner != "by_source":
+            for name in ("chosen", "rejected"):
+                if getattr(self, name):
+                    raise ValueError(f"{name}: names sources for miner by_source; set miner to that, or remove it")
+            if self.require_reward_agreement:
+                raise ValueError("require_reward_agreement: is for miner by_source; set miner to that, or remove it")
+        for name in ("chosen", "rejected"):
+            entries = getattr(self, name)
+            for entry in entries:
+                if entries.count(entry) > 1:
+                    raise ValueError(f"{name}: '{entry}' is named twice; name each once")
+        if both := sorted(set(self.chosen) & set(self.rejected)):
+            raise ValueError(f"rejected: '{both[0]}' is in chosen too; remove it from one of them")
+        return self

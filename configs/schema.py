@@ -156,6 +156,7 @@ class Config(Section):
         if self.anchor.pairs_per_round and self.anchor.path is None:
             raise ValueError("anchor.path: pairs_per_round is above 0 but no file is named")
         self._check_rloo()
+        self._check_miner()
         # A resume restarts the rollouts from the version that they sampled with, and `previous_round` from the one
         # published before that: those checkpoints must still be there.
         back = self.schedule.sync_every if self.reward.reference == "previous_round" else 0
@@ -190,6 +191,32 @@ class Config(Section):
             if is_set:
                 raise ValueError(f"{field}: learner.objective rloo {why}")
 
+    def _check_miner(self) -> None:
+        """The sources that the miner names are there, and it has the rewards that it needs."""
+        pairs = self.pairs
+        if not self.scores:
+            for field, is_set in (("miner", pairs.miner == "target"), ("pool", pairs.pool == "all"),
+                                  ("require_reward_agreement", pairs.require_reward_agreement)):  # fmt: skip
+                if is_set:
+                    raise ValueError(f"pairs.{field}: reward.kind cross_language computes no rewards; remove it")
+        if self.pairs_miner != "by_source":
+            return
+        for field, entries in zip(("chosen", "rejected"), self.pairs_sides, strict=True):
+            if not entries:
+                raise ValueError(f"pairs.{field}: miner by_source needs at least one source; name it")
+            for entry in entries:
+                name, _, origin = entry.partition("@")
+                if name not in self.source_names:
+                    raise ValueError(
+                        f"pairs.{field}: '{shortened(name)}' is no source of this run; it has "
+                        f"{', '.join(self.source_names)}"
+                    )
+                if origin not in ("", "dominant", "others", *self.languages.codes):
+                    raise ValueError(
+                        f"pairs.{field}: '{shortened(entry)}' names no language of the run; write @dominant, @others "
+                        "or a code of languages.codes"
+                    )
+
     def _check_serve(self) -> None:
         """What an endpoint that follows the run needs."""
         if not self.serve.enabled:
@@ -217,6 +244,28 @@ class Config(Section):
                     f"evaluation.languages: '{code}' is in languages.codes and evaluated anyhow; remove it here (with "
                     "share 0 there a language is not trained on)"
                 )
+
+    @property
+    def source_names(self) -> list[str]:
+        """Names of the sources of candidates."""
+        return ["policy", "translation"] if self.candidates.source == "self_translation" else ["policy"]
+
+    @property
+    def scores(self) -> bool:
+        """Whether candidates get rewards; else their sources alone say which is better."""
+        return self.reward.kind != "cross_language"
+
+    @property
+    def pairs_miner(self) -> str:
+        """The miner, where no scores are computed that which needs none."""
+        return self.pairs.miner if self.scores else "by_source"
+
+    @property
+    def pairs_sides(self) -> tuple[list[str], list[str]]:
+        """Sources of chosen and of rejected answers; LIDR's where none are named and nothing is scored."""
+        if self.scores or self.pairs.chosen or self.pairs.rejected:
+            return self.pairs.chosen, self.pairs.rejected
+        return ["policy@dominant", "translation@dominant"], ["policy@others", "translation@others"]
 
     @property
     def reads_reference(self) -> bool:

@@ -16,6 +16,7 @@ from judges.records import Item, Verdict
 from rollout.language import answer_part
 from rollout.prompts import PromptSet
 from rollout.records import Candidate, CandidateKey, Score
+from rollout.sources import scored
 
 Meeting = tuple[CandidateKey, CandidateKey]  # as answer a, as answer b
 
@@ -42,7 +43,7 @@ def tournament(
     Args:
         config: The run.
         prompts: Train prompts; the native instruction is what the judge sees.
-        candidates: All of the chunk, judged by the gates. Only sampled answers that passed take part.
+        candidates: All of the chunk, judged by the gates. Only those of scored sources that passed take part.
 
     Returns:
         Items in a fixed order, who meets in each, and (language, why) -> candidates that do not take part; why is
@@ -50,9 +51,7 @@ def tournament(
     """
     groups: dict[tuple[str, str], list[Candidate]] = defaultdict(list)
     skipped: Counter[tuple[str, str]] = Counter()
-    for candidate in sorted(candidates, key=lambda c: c.key):
-        if candidate.key.source != "policy":
-            continue
+    for candidate in sorted(scored(config, candidates), key=lambda c: c.key):
         if candidate.gate == "ok":
             groups[candidate.key.language, candidate.key.prompt_id].append(candidate)
         else:
@@ -111,9 +110,7 @@ def comparison_counts(
 
     Counted from the journal's rows, so that a resumed run gives the same.
     """
-    taking_part = Counter(
-        (c.key.language, c.key.prompt_id) for c in candidates if c.key.source == "policy" and c.gate == "ok"
-    )
+    taking_part = Counter((c.key.language, c.key.prompt_id) for c in scored(config, candidates) if c.gate == "ok")
     out: dict[str, dict[str, int]] = {}
     for (language, _), count in sorted(taking_part.items()):
         row = out.setdefault(language, {"comparisons": 0, "inconsistent": 0, "failed": 0})

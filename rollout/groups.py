@@ -7,13 +7,15 @@ from collections.abc import Sequence
 
 from configs.schema import Config
 from rollout.cursor import round_prompt_ids
-from rollout.language import answer_part, normalised
 from rollout.length_control import Fit
-from rollout.pairs import Counters, MinedPairs, distinct_answers, fit_length, in_share, length_of
+from rollout.miners.group import text_compared
+from rollout.miners.pools import Counters, by_prompt, distinct_answers, fit_length, length_of
+from rollout.pairs import MinedPairs, in_share
 from rollout.plan import answer_languages
 from rollout.prompts import PromptSet
 from rollout.records import Candidate, CandidateKey, SampleGroup, Score
 from rollout.rewards import shuffle_scores
+from rollout.sources import scored, scored_sources
 
 
 def mine_groups(
@@ -43,11 +45,12 @@ def mine_groups(
     by_key = {candidate.key: candidate for candidate in candidates}
     rewards = shuffle_scores(scores, config.run.seed) if config.reward.shuffle else scores
     values = {score.key: score.reward for score in rewards}
-    drawn = _draws(candidates)
+    drawn = _draws(scored(config, candidates))
+    passed = by_prompt([one for one in candidates if one.key in values], ("ok",), scored_sources(config))
     for language in answer_languages(config):
         if config.languages.share(language) == 0:
             continue
-        usable = distinct_answers(ids, language, by_key, values, counters)
+        usable = distinct_answers(ids, language, passed.get(language, {}), counters)
         alpha = fit_length(config, round, usable, values)
         if alpha is not None:
             alphas[language] = alpha
@@ -76,10 +79,9 @@ def _draws(candidates: Sequence[Candidate]) -> dict[tuple[str, str, str], list[C
     """(prompt, language, text) -> every sampled answer with that text that passed or is a duplicate, by sample."""
     found: dict[tuple[str, str, str], list[Candidate]] = {}
     for candidate in sorted(candidates, key=lambda candidate: candidate.key):
-        if candidate.key.source == "policy" and candidate.gate in ("ok", "duplicate"):
-            found.setdefault(
-                (candidate.key.prompt_id, candidate.key.language, normalised(answer_part(candidate.text))), []
-            ).append(candidate)
+        if candidate.gate in ("ok", "duplicate"):
+            place = (candidate.key.prompt_id, candidate.key.language, text_compared(candidate))
+            found.setdefault(place, []).append(candidate)
     return found
 
 
@@ -95,9 +97,7 @@ def _group(
     members: list[tuple[Candidate, float]] = []
     for answer in distinct:
         reward = values[answer.key] - alpha * length_of(answer, config.reward.length_control.unit)
-        members += [
-            (copy, reward) for copy in drawn[first.prompt_id, first.language, normalised(answer_part(answer.text))]
-        ]
+        members += [(copy, reward) for copy in drawn[first.prompt_id, first.language, text_compared(answer)]]
     members.sort(key=lambda member: member[0].key)
     return SampleGroup(
         id=f"r{first.round:04d}/{first.language}/{first.prompt_id}",

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TypeGuard, TypeVar
-
-import numpy as np
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from configs.schema import Config
 from rollout.anchors import Anchor, anchor_pairs
 from rollout.cursor import round_prompt_ids
-from rollout.language import answer_part, normalised
-from rollout.length_control import Fit, Group, as_arrays, choose, fit
+from rollout.length_control import Fit
+from rollout.miners import Choice, Miner, PromptGroup, make_miner
+from rollout.miners.pools import Counters, by_prompt, pooled, scored_groups, unscored_groups, usable_sources
 from rollout.plan import answer_languages
 from rollout.prompts import PromptSet
 from rollout.records import Candidate, CandidateKey, Example, Pair, SampleGroup, Score
@@ -21,19 +20,23 @@ from rollout.seeds import stable_seed
 
 E = TypeVar("E", bound=Example)
 
+ALL = "all"  # where refusals of pooled languages are counted
+
 
 @dataclass(frozen=True)
 class MinedPairs:
     """The pairs (or, for RLOO, sample groups) of a round and how they came about.
 
     Attributes:
-        pairs: Sorted by id; mined ones and anchors.
+        pairs: Sorted by id; mined ones, replayed ones and anchors.
         counters: language -> reason -> count; "pairs" and "groups" are those kept, every other name is a refusal.
         alphas: language -> length control (implicit reward only).
         lengths: language -> means over the kept mined pairs: "chosen_characters", "rejected_characters",
             "chosen_tokens", "rejected_tokens" (end of turn included), "margin" (chosen less rejected score). Over
             sample groups: "answers" a group, "characters" and "tokens" an answer.
         groups: Sorted by id.
+        agreement: language -> "compared" pairs whose sides the sources decided, of them those in which the reward is
+            "disagreeing"; nothing where the reward decides.
     """
 
     pairs: tuple[Pair, ...]
@@ -41,21 +44,12 @@ class MinedPairs:
     alphas: dict[str, Fit] = field(default_factory=dict)
     lengths: dict[str, dict[str, float]] = field(default_factory=dict)
     groups: tuple[SampleGroup, ...] = ()
+    agreement: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @property
     def examples(self) -> tuple[Example, ...]:
         """What is trained on: one of the two kinds."""
         return self.groups or self.pairs
-
-
-class Counters(dict[str, dict[str, int]]):
-    """language -> reason -> count."""
-
-    def add(self, language: str, reason: str, count: int = 1) -> None:
-        """Count; nothing is noted for 0."""
-        if count:
-            of_language = self.setdefault(language, {})
-            of_language[reason] = of_language.get(reason, 0) + count
 
 
 def mine_pairs(
@@ -66,6 +60,7 @@ def mine_pairs(
     scores: Sequence[Score],
     anchors: tuple[Anchor, ...] = (),
     untranslated: frozenset[str] = frozenset(),
+    earlier: Sequence[Pair] = (),
 ) -> MinedPairs:
     """All pairs of a round.
 
@@ -74,205 +69,137 @@ def mine_pairs(
         prompts: Training prompts.
         round: From 1.
         candidates: All of the round, judged by the gates, in any order.
-        scores: Rewards of the gate-ok ones, in any order; not used by ``cross_language``.
+        scores: Rewards of the gate-ok ones, in any order; not used where the run scores nothing.
         anchors: All anchors of the run.
-        untranslated: Ids of prompts about translation (``cross_language`` only).
+        untranslated: Ids of prompts about translation.
+        earlier: Pairs of the rounds that ``pairs.replay`` draws from.
     """
     ids = round_prompt_ids(prompts.ids, round, config.rollout.prompts_per_round, config.run.seed)
-    counters = Counters()
-    alphas: dict[str, Fit] = {}
-    mined: list[Pair] = []
-    by_key = {c.key: c for c in candidates}
     rewards = shuffle_scores(scores, config.run.seed) if config.reward.shuffle else scores
-    values = {score.key: score.reward for score in rewards}
-    for language in answer_languages(config):
-        if config.languages.share(language) == 0:
-            continue
-        if config.reward.kind == "cross_language":
-            found = _cross_language(config, prompts, round, ids, language, by_key, untranslated, counters)
-        else:
-            found, alpha = _best_worst(config, prompts, round, ids, language, by_key, values, counters)
+    mining = _Mining(config, prompts, {score.key: score.reward for score in rewards})
+    languages = [code for code in answer_languages(config) if config.languages.share(code) > 0]
+    gates, names = usable_sources(config)
+    if config.scores:
+        candidates = [candidate for candidate in candidates if candidate.key in mining.values]
+    grouped = by_prompt(candidates, gates, names)
+    groups: list[PromptGroup] = []
+    for language in languages:
+        if config.scores:
+            own = grouped.get(language, {})
+            found, alpha = scored_groups(config, round, language, ids, own, mining.values, mining.counters)
             if alpha is not None:
-                alphas[language] = alpha
-        kept = in_share(config, round, language, found)
-        counters.add(language, "share", len(found) - len(kept))
-        counters.add(language, "pairs", len(kept))
-        mined += kept
-    replayed = anchor_pairs(config, anchors, round)
-    for pair in replayed:
-        counters.add(pair.language, "anchor_pairs")
-    pairs = tuple(sorted(mined + replayed, key=lambda pair: pair.id))
-    return MinedPairs(pairs, dict(counters), alphas, _lengths(mined, by_key))
-
-
-def _best_worst(
-    config: Config,
-    prompts: PromptSet,
-    round: int,
-    ids: Sequence[str],
-    language: str,
-    by_key: dict[CandidateKey, Candidate],
-    values: dict[CandidateKey, float],
-    counters: Counters,
-) -> tuple[list[Pair], Fit | None]:
-    """Highest against lowest reward of each prompt (ICR, arXiv 2503.04647), gated and deduplicated.
-
-    The released code lets truncated candidates compete, and falls back to the first one where all are above the bound.
-    """
-    usable = distinct_answers(ids, language, by_key, values, counters)
-    alpha = fit_length(config, round, usable, values)
-    if not usable:
-        return [], alpha
-    groups = _scored(config, usable, values)
-    bound = config.reward.bound(round)
-    rewards, lengths = as_arrays(groups)
-    adjusted = rewards - (alpha.alpha if alpha else 0.0) * lengths
-    best, worst, paired = choose(adjusted, bound)
-    pairs: list[Pair] = []
-    for row, group in enumerate(usable):
-        high, low = float(adjusted[row, best[row]]), float(adjusted[row, worst[row]])
-        if not paired[row] or high - low < config.pairs.min_margin:
-            barred = bound is not None and bool(np.nanmax(adjusted[row]) >= bound)
-            counters.add(language, "above_bound" if barred else "no_margin")
-            continue
-        pairs.append(_pair(prompts, language, group[int(best[row])], group[int(worst[row])], high, low))
-    return pairs, alpha
-
-
-def distinct_answers(
-    ids: Sequence[str],
-    language: str,
-    by_key: dict[CandidateKey, Candidate],
-    values: dict[CandidateKey, float],
-    counters: Counters,
-) -> list[list[Candidate]]:
-    """Scored answers of each prompt that differ, at least two, by sample; prompts that lack them are counted."""
-    grouped: dict[str, list[Candidate]] = {}
-    for key in sorted(k for k in values if k.language == language and k.source == "policy"):
-        if by_key[key].gate == "ok":
-            grouped.setdefault(key.prompt_id, []).append(by_key[key])
-    usable: list[list[Candidate]] = []
-    for prompt_id in ids:
-        group = grouped.get(prompt_id, [])
-        distinct = list({_compared(c): c for c in reversed(group)}.values())[::-1]  # the first of equal texts
-        if not group:
-            counters.add(language, "no_candidates")
-        elif len(group) == 1:
-            counters.add(language, "single_candidate")
-        elif len(distinct) == 1:
-            counters.add(language, "equal_text")
+                mining.alphas[language] = alpha
         else:
-            usable.append(distinct)
-    return usable
+            found = unscored_groups(config, language, ids, grouped, untranslated)
+        groups += found
+    if config.pairs.pool == "all":
+        mining.mine(ALL, make_miner(config, ""), pooled(groups, languages))
+    else:
+        for language in languages:
+            mining.mine(language, make_miner(config, language), [g for g in groups if g.language == language])
+    mined = mining.kept(round, languages)
+    replayed = replayed_pairs(config, round, earlier, len(mined))
+    for pair in replayed:
+        mining.counters.add(pair.language, "replayed_pairs")
+    drawn = anchor_pairs(config, anchors, round)
+    for pair in drawn:
+        mining.counters.add(pair.language, "anchor_pairs")
+    pairs = tuple(sorted([*mined, *replayed, *drawn], key=lambda pair: pair.id))
+    lengths = _lengths(mined, {candidate.key: candidate for candidate in candidates})
+    return MinedPairs(pairs, dict(mining.counters), mining.alphas, lengths, agreement=mining.agreement)
 
 
-def fit_length(
-    config: Config, round: int, usable: Sequence[list[Candidate]], values: dict[CandidateKey, float]
-) -> Fit | None:
-    """The length control of a language's round; None where there is none (it is the implicit reward's)."""
-    control = config.reward.length_control
-    if config.reward.kind != "implicit" or not control.enabled:
-        return None
-    return fit(_scored(config, usable, values), control, config.reward.bound(round))
+class _Mining:
+    """What accumulates over the languages of a round."""
 
+    def __init__(self, config: Config, prompts: PromptSet, values: dict[CandidateKey, float]) -> None:
+        self._config = config
+        self._prompts = prompts
+        self._pairs: list[Pair] = []
+        self.values = values
+        self.counters = Counters()
+        self.alphas: dict[str, Fit] = {}
+        self.agreement: dict[str, dict[str, int]] = {}
 
-def _scored(config: Config, usable: Sequence[list[Candidate]], values: dict[CandidateKey, float]) -> list[Group]:
-    unit = config.reward.length_control.unit
-    return [Group(tuple(values[c.key] for c in group), tuple(length_of(c, unit) for c in group)) for group in usable]
+    def mine(self, counted: str, miner: Miner, groups: Sequence[PromptGroup]) -> None:
+        """Take the pairs of some prompts; refusals are counted under ``counted``."""
+        compared = disagreeing = 0
+        for group in groups:
+            found = miner(group)
+            for reason, count in found.refused.items():
+                self.counters.add(counted, reason, count)
+            compared += found.compared
+            disagreeing += found.disagreeing
+            self._pairs += [self._pair(group, choice) for choice in found.choices]
+        if compared:
+            self.agreement[counted] = {"compared": compared, "disagreeing": disagreeing}
 
+    def kept(self, round: int, languages: Sequence[str]) -> list[Pair]:
+        """The pairs within each language's share."""
+        mined: list[Pair] = []
+        for language in languages:
+            found = [pair for pair in self._pairs if pair.language == language]
+            kept = in_share(self._config, round, language, found)
+            self.counters.add(language, "share", len(found) - len(kept))
+            self.counters.add(language, "pairs", len(kept))
+            mined += kept
+        return mined
 
-def _cross_language(
-    config: Config,
-    prompts: PromptSet,
-    round: int,
-    ids: Sequence[str],
-    language: str,
-    by_key: dict[CandidateKey, Candidate],
-    untranslated: frozenset[str],
-    counters: Counters,
-) -> list[Pair]:
-    """The stronger language's answer against the weaker one's (LIDR, arXiv 2410.08964).
-
-    All pairs of the dominant language are kept, one for each other language; the released code keeps the last one only.
-    """
-    dominant = config.languages.dominant
-    both = config.candidates.both_directions
-    others = (config.languages.others if both else []) if language == dominant else [dominant]
-    pairs: list[Pair] = []
-    for prompt_id in ids:
-        about_translation = prompt_id in untranslated
-        for other in others:
-            seen: set[tuple[str, str]] = set()
-            for sample in range(config.rollout.samples_per_prompt):
-                own = by_key.get(CandidateKey(round, prompt_id, language, "policy", language, sample))
-                if not about_translation:
-                    foreign = by_key.get(CandidateKey(round, prompt_id, language, "translation", other, sample))
-                elif language == dominant:
-                    # The other language's answer, were it translated, would no longer be a translation task's answer.
-                    counters.add(language, "about_translation")
-                    continue
-                else:
-                    foreign = by_key.get(CandidateKey(round, prompt_id, dominant, "policy", dominant, sample))
-                if not _passed(own):
-                    counters.add(language, "no_answer")
-                elif not _passed(foreign):
-                    counters.add(language, "no_translation")
-                elif _compared(own) == _compared(foreign):
-                    counters.add(language, "equal_text")
-                elif (_compared(own), _compared(foreign)) in seen:
-                    counters.add(language, "equal_pair")
-                else:
-                    seen.add((_compared(own), _compared(foreign)))
-                    chosen, rejected = (own, foreign) if language == dominant else (foreign, own)
-                    pairs.append(_pair(prompts, language, chosen, rejected, 1.0, 0.0, f"/{other}/{sample:03d}"))
-    return pairs
-
-
-def _compared(candidate: Candidate) -> str:
-    return normalised(answer_part(candidate.text))
-
-
-def _passed(candidate: Candidate | None) -> TypeGuard[Candidate]:
-    """A duplicate passes: its equal is another sample's answer, and here samples are matched one to one."""
-    return candidate is not None and candidate.gate in ("ok", "duplicate")
-
-
-def _pair(
-    prompts: PromptSet,
-    language: str,
-    chosen: Candidate,
-    rejected: Candidate,
-    chosen_score: float,
-    rejected_score: float,
-    suffix: str = "",
-) -> Pair:
-    prompt_id = chosen.key.prompt_id
-    return Pair(
-        id=f"r{chosen.key.round:04d}/{language}/{prompt_id}{suffix}",
-        round=chosen.key.round,
-        prompt_id=prompt_id,
-        language=language,
-        source="mined",
-        prompt=prompts.get(prompt_id, language).text,
-        chosen=chosen.text,
-        rejected=rejected.text,
-        chosen_score=chosen_score,
-        rejected_score=rejected_score,
-        weight_version=min(chosen.weight_version, rejected.weight_version),
-        chosen_key=chosen.key,
-        rejected_key=rejected.key,
-    )
-
-
-def length_of(candidate: Candidate, unit: str) -> int:
-    """Characters or tokens of an answer (``reward.length_control.unit``)."""
-    return len(answer_part(candidate.text)) if unit == "characters" else len(candidate.token_ids)
+    def _pair(self, group: PromptGroup, choice: Choice) -> Pair:
+        chosen, rejected = group.candidates[choice.chosen], group.candidates[choice.rejected]
+        language = group.language or chosen.key.language
+        scored = bool(group.rewards)
+        return Pair(
+            id=f"r{chosen.key.round:04d}/{language}/{group.prompt_id}{choice.suffix}",
+            round=chosen.key.round,
+            prompt_id=group.prompt_id,
+            language=language,
+            source="mined",
+            prompt=self._prompts.get(group.prompt_id, language).text,
+            chosen=chosen.text,
+            rejected=rejected.text,
+            chosen_score=group.rewards[choice.chosen] if scored else 1.0,
+            rejected_score=group.rewards[choice.rejected] if scored else 0.0,
+            weight_version=min(chosen.weight_version, rejected.weight_version),
+            chosen_key=chosen.key,
+            rejected_key=rejected.key,
+        )
 
 
 def in_share(config: Config, round: int, language: str, examples: Sequence[E]) -> list[E]:
     """A seeded subset of ``share * len(examples)``, rounded half up; a larger share is a superset."""
     count = int(config.languages.share(language) * len(examples) + 0.5)
     return sorted(examples, key=lambda one: stable_seed("share", config.run.seed, round, language, one.id))[:count]
+
+
+def replayed_rounds(config: Config, round: int) -> range:
+    """Earlier rounds whose mined pairs may be trained on again in ``round``."""
+    return range(max(1, round - config.pairs.replay.rounds), round)
+
+
+def replayed_pairs(config: Config, round: int, earlier: Sequence[Pair], new: int) -> list[Pair]:
+    """Mined pairs of earlier rounds, so many that they are ``pairs.replay.share`` of all with ``new`` new ones.
+
+    A seeded draw without replacement; fewer where there are fewer. Their scores and the weight version that they were
+    sampled with stay; log-probabilities under the loss reference are computed anew, as that may have moved.
+    """
+    share, rounds = config.pairs.replay.share, replayed_rounds(config, round)
+    if share == 0:
+        return []
+    known = [pair for pair in earlier if pair.source == "mined" and pair.round in rounds]
+    count = min(int(new * share / (1 - share) + 0.5), len(known))
+    drawn = sorted(known, key=lambda pair: stable_seed("replay", config.run.seed, round, pair.id))[:count]
+    return [
+        replace(
+            pair,
+            id=f"r{round:04d}/replay/{pair.id}",
+            round=round,
+            source="replay",
+            reference_chosen=None,
+            reference_rejected=None,
+        )
+        for pair in drawn
+    ]
 
 
 def _lengths(pairs: Sequence[Pair], by_key: dict[CandidateKey, Candidate]) -> dict[str, dict[str, float]]:

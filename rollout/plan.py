@@ -22,6 +22,7 @@ from rollout.languages import language_name
 from rollout.prompts import PromptSet
 from rollout.records import Candidate, CandidateKey, TranslationOutcome
 from rollout.seeds import stable_seed
+from rollout.sources import is_answer, sources
 from rollout.templates import (
     TRANSLATION_CLOSE,
     TRANSLATION_OPEN,
@@ -77,24 +78,9 @@ def answer_languages(config: Config) -> tuple[str, ...]:
     """
     languages = config.languages
     needed = {code for code in languages.codes if languages.share(code) > 0}
-    for origin, target in translation_directions(config):
-        if languages.share(target) > 0:
-            needed.add(origin)
+    for source in sources(config):
+        needed |= {origin for origin, target in source.directions if languages.share(target) > 0}
     return tuple(code for code in (languages.dominant, *languages.others) if code in needed)
-
-
-def translation_directions(config: Config) -> tuple[tuple[str, str], ...]:
-    """(origin, language) of the translations that the run's method needs."""
-    languages = config.languages
-    dominant = languages.dominant
-    if config.candidates.source == "self_translation":
-        out = [(dominant, code) for code in languages.others if languages.share(code) > 0]
-        if config.candidates.both_directions and languages.share(dominant) > 0:
-            out += [(code, dominant) for code in languages.others]
-        return tuple(out)
-    if config.reward.kind == "implicit" and config.reward.prompt == "translated":
-        return tuple((code, dominant) for code in languages.others if languages.share(code) > 0)
-    return ()
 
 
 def answer_chunks(config: Config, prompts: PromptSet, round: int) -> list[Chunk]:
@@ -150,7 +136,7 @@ def translation_chunks(
         raise ValueError(f"chunk {answers.id}: the candidates are not those that it asks for")
     chunks: list[Chunk] = []
     skipped: Counter[tuple[str, str, str]] = Counter()
-    for origin, target in translation_directions(config):
+    for origin, target in (direction for source in sources(config) for direction in source.directions):
         if origin != answers.language:
             continue
         requests: list[Request] = []
@@ -227,7 +213,7 @@ def finish_candidate(
     weight_version: int,
 ) -> Candidate:
     """The candidate of one completion; ``text`` is decoded without special tokens and without the prime."""
-    if key.source == "policy":
+    if is_answer(key):
         return Candidate(key, text.strip(), tuple(token_ids), finish_reason, weight_version)
     translated, outcome = parse_translation(text, finish_reason)
     return Candidate(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-Source = Literal["policy", "translation"]
+Source = str  # name of a source of candidates (``rollout.sources``)
 Gate = Literal["ok", "language", "truncated", "empty", "garbled", "duplicate", "translation_failed"]
 TranslationOutcome = Literal["ok", "salvaged", "failed"]
 
@@ -51,8 +51,9 @@ class Prompt:
 class CandidateKey:
     """Natural key of a candidate within a run.
 
-    ``source`` "policy" is an answer sampled in ``language``; "translation" is an answer first sampled in
-    ``origin`` and then translated by the policy into ``language``. For "policy", ``origin == language``.
+    ``source`` names where it comes from; where the config names no sources, "policy" is an answer sampled in
+    ``language`` and "translation" one that the policy translated into it. ``origin`` is the language that an answer was
+    first given in: ``language`` itself for all but translations.
     """
 
     round: int
@@ -74,7 +75,7 @@ class Candidate:
     weight_version: int  # round whose weights produced it; 0 is the start
     gate: Gate = "ok"
     detected_language: str | None = None  # None: detector unsure or text too short
-    translation: TranslationOutcome | None = None  # how the closing tag was found; None for source "policy"
+    translation: TranslationOutcome | None = None  # how the closing tag was found; None for what is no translation
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ class Pair:
     round: int
     prompt_id: str
     language: str
-    source: Literal["mined", "anchor", "offline"]
+    source: Literal["mined", "replay", "anchor", "offline"]
     prompt: Turns
     chosen: str
     rejected: str

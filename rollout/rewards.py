@@ -16,6 +16,7 @@ from rollout.languages import language_name
 from rollout.prompts import PromptSet
 from rollout.records import Candidate, CandidateKey, Score
 from rollout.seeds import stable_seed
+from rollout.sources import is_answer, scored
 from rollout.templates import crosslingual_instruction, language_instruction
 
 
@@ -65,20 +66,18 @@ def score_requests(
 ) -> tuple[list[ScoreRequest], Counter[tuple[str, str]]]:
     """What has to be scored for a reward of log-probabilities, in the order of ``candidates``.
 
-    Only sampled answers that passed the gates are scored. With the translated prompt the text is the answer's
+    Only answers of scored sources that passed the gates are scored. With the translated prompt the text is the answer's
     translation, which must have passed the gates too and be among ``candidates``.
 
     Returns:
         Requests, and (language, why) -> candidates without one; why is "gated" or "no_translation".
     """
     dominant = config.languages.dominant
-    translations = {c.key: c for c in candidates if c.key.source == "translation" and c.gate in ("ok", "duplicate")}
+    translations = {c.key: c for c in candidates if not is_answer(c.key) and c.gate in ("ok", "duplicate")}
     requests: list[ScoreRequest] = []
     skipped: Counter[tuple[str, str]] = Counter()
-    for candidate in candidates:
+    for candidate in scored(config, candidates):
         key = candidate.key
-        if key.source != "policy":
-            continue
         if candidate.gate != "ok":
             skipped[key.language, "gated"] += 1
             continue
@@ -160,10 +159,10 @@ def is_correct(text: str, gold: str) -> bool:
 
 
 def verifier_scores(prompts: PromptSet, candidates: Sequence[Candidate]) -> list[Score]:
-    """1 for each gate-ok sampled answer that is the gold answer, else 0."""
+    """1 for each gate-ok candidate that is the gold answer, else 0."""
     scores: list[Score] = []
     for candidate in candidates:
-        if candidate.key.source != "policy" or candidate.gate != "ok":
+        if candidate.gate != "ok":
             continue
         gold = prompts.get(candidate.key.prompt_id, candidate.key.language).answer
         if gold is None:

@@ -32,7 +32,7 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> PromptSet:
     return make_prompts(tmp_path_factory.mktemp("prompts"), make_config(), 11)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(per_round=st.integers(1, 15), chunk=st.integers(1, 8), samples=st.integers(2, 4), round=st.integers(1, 5))
 def test_chunks_hold_every_request_once(
     prompts: PromptSet, per_round: int, chunk: int, samples: int, round: int

@@ -12,6 +12,7 @@ from rollout.groups import groups_by_language
 from rollout.pairs import MinedPairs
 from rollout.plan import translation_counts
 from rollout.records import Candidate, Score
+from rollout.sources import is_answer
 
 
 def round_counts(candidates: Sequence[Candidate], scores: Sequence[Score], mined: MinedPairs) -> dict[str, Any]:
@@ -19,7 +20,7 @@ def round_counts(candidates: Sequence[Candidate], scores: Sequence[Score], mined
 
     "candidates" are sampled answers; translations are counted apart, with those that failed.
     """
-    answers = [candidate for candidate in candidates if candidate.key.source == "policy"]
+    answers = [candidate for candidate in candidates if is_answer(candidate.key)]
     return {
         "candidates": len(answers),
         "translations": len(candidates) - len(answers),
@@ -34,12 +35,14 @@ def round_counts(candidates: Sequence[Candidate], scores: Sequence[Score], mined
         "passed_without_score": sum(candidate.gate == "ok" for candidate in answers) - len(scores) if scores else 0,
         "reward_mean": _reward_means(scores),
         "pairs": sum(pair.source == "mined" for pair in mined.pairs),
+        "replayed": sum(pair.source == "replay" for pair in mined.pairs),
         "anchors": sum(pair.source == "anchor" for pair in mined.pairs),
         "pairs_by_language": dict(sorted(Counter(p.language for p in mined.pairs if p.source == "mined").items())),
         "groups": len(mined.groups),
         "groups_by_language": groups_by_language(mined.groups),
         "refused": mined.counters,
         "pair_lengths": mined.lengths,
+        "agreement": mined.agreement,
         "alpha": {code: fit.alpha for code, fit in mined.alphas.items()},
     }
 

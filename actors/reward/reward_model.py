@@ -160,7 +160,7 @@ class RewardModel:
 def reward_model_scores(
     model: RewardModel, prompts: PromptSet, candidates: Sequence[Candidate]
 ) -> tuple[list[Score], Counter[tuple[str, str]], int]:
-    """Scores of the sampled answers that passed the gates, each under its native instruction.
+    """Scores of the candidates that passed the gates, each under its native instruction.
 
     Returns:
         Scores in the order of ``candidates``; (language, why) -> candidates without one, why is "gated" or "too_long";
@@ -169,11 +169,10 @@ def reward_model_scores(
     skipped: Counter[tuple[str, str]] = Counter()
     taken: list[Candidate] = []
     for candidate in candidates:
-        if candidate.key.source == "policy":
-            if candidate.gate == "ok":
-                taken.append(candidate)
-            else:
-                skipped[candidate.key.language, "gated"] += 1
+        if candidate.gate == "ok":
+            taken.append(candidate)
+        else:
+            skipped[candidate.key.language, "gated"] += 1
     asked = [prompts.get(c.key.prompt_id, c.key.language).text for c in taken]
     values, tokens = model.score([(text, answer_part(c.text)) for text, c in zip(asked, taken, strict=True)])
     scores: list[Score] = []

@@ -32,6 +32,7 @@ from rollout.plan import load_untranslated
 from rollout.prompts import PromptSet
 from rollout.records import Candidate, Score
 from rollout.rewards import score_requests, verifier_scores
+from rollout.sources import scored
 
 _PATIENCE = 0.9  # of cluster.call_timeout_s, for the comparisons of one chunk
 
@@ -147,12 +148,14 @@ class RewardWorker:
                 scores, tokens = self._models.score(requests)
                 self._stats["scored_tokens"] += tokens
             elif self._reward_model is not None:
-                scores, skipped, tokens = reward_model_scores(self._reward_model, self._prompts, judged)
+                scores, skipped, tokens = reward_model_scores(
+                    self._reward_model, self._prompts, scored(self._config, judged)
+                )
                 self._stats["scored_tokens"] += tokens
             elif self._judge is not None:
                 scores, skipped, usage = self._compare(self._judge, judged)
             elif self._config.reward.kind == "verifier":
-                scores = verifier_scores(self._prompts, judged)
+                scores = verifier_scores(self._prompts, scored(self._config, judged))
         finally:
             self.health = self.health.finish()
         self._stats["judge_seconds"] += time.perf_counter() - begun

@@ -37,7 +37,7 @@ from learners.group import RoundResult
 from learners.weights import WeightsManifest
 from rollout.groups import mine_groups
 from rollout.next import next_actions
-from rollout.pairs import MinedPairs, mine_pairs
+from rollout.pairs import MinedPairs, mine_pairs, replayed_rounds
 from rollout.records import Candidate, Score
 from rollout.staleness import publishes, sample_version, staleness
 from rollout.state import Action, reached
@@ -245,7 +245,11 @@ class Driver:
         inputs = self._inputs
         if self._config.learner.objective == "rloo":
             return mine_groups(self._config, inputs.prompts, round, candidates, scores)
-        return mine_pairs(self._config, inputs.prompts, round, candidates, scores, inputs.anchors, inputs.untranslated)
+        replays = replayed_rounds(self._config, round) if self._config.pairs.replay.share else ()
+        earlier = [pair for before in replays for pair in self._team.store("pairs", before)]
+        return mine_pairs(
+            self._config, inputs.prompts, round, candidates, scores, inputs.anchors, inputs.untranslated, earlier
+        )
 
     # --- learner track --------------------------------------------------------------------------------------------
 

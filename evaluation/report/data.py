@@ -157,9 +157,9 @@ def _candidates(store: Store) -> tuple[Counts, Counts, dict[int, dict[str, Answe
     detected: dict[int, list[tuple[str, str | None]]] = {}
     answers: dict[int, dict[str, AnswerTotals]] = {}
     for row in store.table("candidates", (*_KEY, "gate", "detected_language", "text")):
-        round, _, language, source, _, _, gate, found, text = row
+        round, _, language, _, origin, _, gate, found, text = row
         gates[round, language, gate] += 1
-        if source == "policy":
+        if origin == language:  # an answer, no translation of one
             detected.setdefault(round, []).append((language, found))
             answers.setdefault(round, {}).setdefault(language, AnswerTotals()).add(text)
     out: dict[int, dict[str, dict[str, int]]] = {}

@@ -1,0 +1,113 @@
+"""Where a run's candidates come from, as names: whose answers are scored, and which languages they are in. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from configs.schema import Config
+from rollout.records import Candidate, CandidateKey
+
+POLICY, SELF_TRANSLATION = "policy", "translation"  # of a run that names no sources
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One source of candidates.
+
+    Attributes:
+        name: As it stands in the journal.
+        samples: Answers to a prompt and language; of a translation, those of what it translates.
+        scored: Whether its answers get rewards.
+        of: Name of the source that it translates; None where it answers prompts itself.
+        directions: Of a translation: (origin, language) in the order in which they are made.
+    """
+
+    name: str
+    samples: int
+    scored: bool
+    of: str | None = None
+    directions: tuple[tuple[str, str], ...] = ()
+
+    def origins(self, language: str) -> tuple[str, ...]:
+        """Languages in which its answers in ``language`` were first given."""
+        if self.of is None:
+            return (language,)
+        return tuple(origin for origin, target in self.directions if target == language)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The answers of a source in one language, by the language that they were first given in.
+
+    Attributes:
+        source: Name of the source.
+        origin: Language that its answers were first given in.
+        translated: Whether they are translations.
+        samples: Answers to a prompt.
+    """
+
+    source: str
+    origin: str
+    translated: bool
+    samples: int
+
+
+def sources(config: Config) -> tuple[Source, ...]:
+    """The sources of a run."""
+    samples = config.rollout.samples_per_prompt
+    policy = Source(POLICY, samples, scored=True)
+    directions = _self_translations(config)
+    if not directions:
+        return (policy,)
+    return policy, Source(SELF_TRANSLATION, samples, scored=False, of=POLICY, directions=directions)
+
+
+def _self_translations(config: Config) -> tuple[tuple[str, str], ...]:
+    languages = config.languages
+    dominant = languages.dominant
+    if config.candidates.source == "self_translation":
+        out = [(dominant, code) for code in languages.others if languages.share(code) > 0]
+        if config.candidates.both_directions and languages.share(dominant) > 0:
+            out += [(code, dominant) for code in languages.others]
+        return tuple(out)
+    if config.reward.kind == "implicit" and config.reward.prompt == "translated":
+        return tuple((code, dominant) for code in languages.others if languages.share(code) > 0)
+    return ()
+
+
+def scored_sources(config: Config) -> frozenset[str]:
+    """Names of the sources whose answers get rewards."""
+    return frozenset(source.name for source in sources(config) if source.scored)
+
+
+def scored(config: Config, candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Those of the candidates that get rewards where they pass the gates: the one rule for every reward."""
+    names = scored_sources(config)
+    return [candidate for candidate in candidates if candidate.key.source in names]
+
+
+def is_answer(key: CandidateKey) -> bool:
+    """Whether a candidate answers a prompt itself, and is no translation of another one."""
+    return key.origin == key.language
+
+
+def parts(config: Config, language: str, selectors: Sequence[str]) -> tuple[Part, ...]:
+    """The answers in ``language`` that selectors name.
+
+    Args:
+        config: The run.
+        language: Of the answers.
+        selectors: ``name``, or ``name@origin`` for those that were first given in one language: its code, ``dominant``
+            or ``others`` (any but the dominant one).
+    """
+    found: list[Part] = []
+    by_name = {source.name: source for source in sources(config)}
+    for selector in selectors:
+        name, _, origin = selector.partition("@")
+        source = by_name[name]
+        for code in source.origins(language):
+            own = code == config.languages.dominant
+            if origin in ("", code) or (origin == "dominant" and own) or (origin == "others" and not own):
+                found.append(Part(name, code, source.of is not None, source.samples))
+    return tuple(found)
