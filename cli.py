@@ -149,9 +149,12 @@ def export(
     path = run / "store.sqlite"
     if not path.is_file():
         raise UserError(f"{run}: no store.sqlite in it; name a run folder such as runs/demo")
+    damage: list[UserError] = []
     with Store.read(path) as store:
-        for written in export_parquet(store, out or run / "export").values():
+        for written in export_parquet(store, out or run / "export", damage).values():
             print(written)
+    if damage:
+        raise UserError(f"{len(damage)} damaged rows were left out of the files above, the first one: {damage[0]}")
 
 
 @app.command()

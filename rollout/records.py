@@ -76,6 +76,8 @@ class Candidate:
     gate: Gate = "ok"
     detected_language: str | None = None  # None: detector unsure or text too short
     translation: TranslationOutcome | None = None  # how the closing tag was found; None for what is no translation
+    # The sampler's log-probabilities (nats) of ``token_ids``, little-endian float32 each; None where it was not asked.
+    logprobs: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,22 +9,19 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from configs.errors import UserError
-from rollout.records import Candidate, Example, Pair, SampleGroup, Score
-from rollout.store_open import check_version, claim, connect, explained, prepare, unusable
+from rollout.records import Candidate, CandidateKey, Example, Pair, SampleGroup, Score
+from rollout.store_checksum import insert_sql
+from rollout.store_file import StoreConflict
+from rollout.store_open import claim, connect, explained, prepare, prepare_reading
+from rollout.store_repair import RepairableFile
 from rollout.store_schema import (
-    CANDIDATE_COLUMNS,
-    GROUP_COLUMNS,
     KEY_COLUMNS,
-    PAIR_COLUMNS,
-    SCORE_COLUMNS,
     candidate_of,
     candidate_row,
     dump,
@@ -37,22 +34,23 @@ from rollout.store_schema import (
     score_row,
 )
 
-_WHERE_KEY = " AND ".join(f"{column} = ?" for column in KEY_COLUMNS)
+__all__ = ["Store", "StoreConflict"]
+
+_WHERE_KEY = " AND ".join(f"{column} = :key_{column}" for column in KEY_COLUMNS)
+# Conditions on a finished chunk's stage: what its rows are.
+_ANSWERS, _SCORES, _EXAMPLES = "stage NOT IN ('score', 'pair')", "stage = 'score'", "stage = 'pair'"
 
 
-class StoreConflict(Exception):
-    """A key was written twice with different content: a bug or a second writer, never a user's mistake."""
+class Store(RepairableFile):
+    """The journal. Calls may come from several threads of one process; they are serialised.
 
-
-class Store:
-    """The journal. Calls may come from several threads of one process; they are serialised."""
+    Whatever reads rows raises ``DamagedRow``, a ``UserError``, for one that is not as it was written.
+    """
 
     def __init__(self, path: Path, connection: sqlite3.Connection, lock_file: int | None) -> None:
         """Use :meth:`open` or :meth:`read`."""
-        self.path = path
-        self._db = connection
+        super().__init__(path, connection)
         self._lock_file = lock_file
-        self._mutex = threading.RLock()
 
     @classmethod
     def open(
@@ -91,7 +89,7 @@ class Store:
         with explained(path):
             connection = connect(path, "ro")
             try:
-                check_version(connection, path)
+                prepare_reading(connection, path)
             except BaseException:
                 connection.close()
                 raise
@@ -126,28 +124,26 @@ class Store:
         rows = [candidate_row(candidate, chunk_id) for candidate in candidates]
         with self._transaction():
             if self._is_done(round, stage, chunk_id):
-                old = self._rows("candidates", CANDIDATE_COLUMNS, "round = ? AND chunk_id = ?", (round, chunk_id))
-                sampled = [(*row[:11], row[13]) for row in old]
-                self._same(f"chunk {chunk_id}", sampled, [(*row[:11], row[13]) for row in rows])
+                old = self._rows("candidates", "round = ? AND chunk_id = ?", (round, chunk_id))
+                self._same(f"chunk {chunk_id}", *([(*row[:11], *row[13:]) for row in some] for some in (old, rows)))
                 return False
-            self._insert(f"chunk {chunk_id}", "candidates", CANDIDATE_COLUMNS, rows)
+            self._insert(f"chunk {chunk_id}", "candidates", rows)
             self._mark_done(round, stage, chunk_id, len(rows))
         return True
 
     def done_chunks(self, round: int, stage: str) -> set[str]:
         """Ids of the finished chunks of a stage; :meth:`put_scores` writes stage "score"."""
-        found = self._query("SELECT chunk_id FROM chunks WHERE round = ? AND stage = ?", (round, stage))
-        return {row[0] for row in found}
+        return {row[2] for row in self._rows("chunks", "round = ? AND stage = ?", (round, stage))}
 
     def candidates(self, round: int, chunk_id: str | None = None, language: str | None = None) -> list[Candidate]:
         """Candidates of a round (of one chunk, of one language), sorted by key."""
-        where = "round = ?"
-        arguments: list[Any] = [round]
-        for column, value in {"chunk_id": chunk_id, "language": language}.items():
-            if value is not None:
-                where += f" AND {column} = ?"
-                arguments.append(value)
-        return [candidate_of(row) for row in self._rows("candidates", CANDIDATE_COLUMNS, where, arguments)]
+        where, values = (
+            ("round = ?", [round]) if chunk_id is None else ("round = ? AND chunk_id = ?", [round, chunk_id])
+        )
+        with self._snapshot():
+            found = self._records("candidates", candidate_of, where, values)
+            self._complete("candidates", round, _ANSWERS, len(found), chunk_id)
+        return [one for one in found if language is None or one.key.language == language]
 
     def put_scores(self, round: int, chunk_id: str, scores: Sequence[Score], judged: Sequence[Candidate] = ()) -> bool:
         """Write the scores of a chunk, and the gates and detected languages of its judged candidates.
@@ -159,27 +155,28 @@ class Store:
             StoreConflict: They were there and differ, or a judged candidate is not in the journal.
         """
         rows = [score_row(score, chunk_id) for score in scores]
-        gates = [(c.gate, c.detected_language, *key_row(c.key)) for c in judged]
+        gates = [({"gate": c.gate, "detected_language": c.detected_language}, _named(c.key)) for c in judged]
         with self._transaction():
             if self._is_done(round, "score", chunk_id):
-                old = self._rows("scores", SCORE_COLUMNS, "round = ? AND chunk_id = ?", (round, chunk_id))
+                old = self._rows("scores", "round = ? AND chunk_id = ?", (round, chunk_id))
                 self._same(f"scores of {chunk_id}", old, rows)
-                for gate, detected, *key in gates:
-                    found = self._query(f"SELECT gate, detected_language FROM candidates WHERE {_WHERE_KEY}", key)
-                    self._same(f"gates of {chunk_id}", found, [(gate, detected)])
+                for gate, key in gates:
+                    found = self._db.execute(f"SELECT gate, detected_language FROM candidates WHERE {_WHERE_KEY}", key)
+                    self._same(f"gates of {chunk_id}", found, [tuple(gate.values())])
                 return False
-            self._insert(f"scores of {chunk_id}", "scores", SCORE_COLUMNS, rows)
-            changed = self._db.executemany(
-                f"UPDATE candidates SET gate = ?, detected_language = ? WHERE {_WHERE_KEY}", gates
-            ).rowcount
-            if gates and changed != len(gates):
+            self._insert(f"scores of {chunk_id}", "scores", rows)
+            changed = sum(self._update("candidates", gate, _WHERE_KEY, key) for gate, key in gates)
+            if changed != len(gates):
                 raise StoreConflict(f"scores of {chunk_id}: {len(gates) - changed} candidates are not in the journal")
             self._mark_done(round, "score", chunk_id, len(rows))
         return True
 
     def scores(self, round: int) -> list[Score]:
         """Scores of a round, sorted by key."""
-        return [score_of(row) for row in self._rows("scores", SCORE_COLUMNS, "round = ?", (round,))]
+        with self._snapshot():
+            found = self._records("scores", score_of, "round = ?", (round,))
+            self._complete("scores", round, _SCORES, len(found))
+        return found
 
     def put_pairs(self, round: int, pairs: Sequence[Pair]) -> bool:
         """Write all pairs of a round at once (an empty list is an answer too).
@@ -190,23 +187,27 @@ class Store:
         Raises:
             StoreConflict: They were there and differ.
         """
-        return self._put_examples(round, "pairs", PAIR_COLUMNS, [pair_row(pair) for pair in pairs], pairs, 2)
+        return self._put_examples(round, "pairs", [pair_row(pair) for pair in pairs], pairs, 2)
 
     def put_groups(self, round: int, groups: Sequence[SampleGroup]) -> bool:
         """Write all sample groups of a round at once; otherwise as :meth:`put_pairs`."""
-        return self._put_examples(round, "groups", GROUP_COLUMNS, [group_row(group) for group in groups], groups, 1)
+        return self._put_examples(round, "groups", [group_row(group) for group in groups], groups, 1)
 
     def pairs(self, round: int) -> list[Pair]:
         """Pairs of a round, sorted by id."""
-        return [pair_of(row) for row in self._rows("pairs", PAIR_COLUMNS, "round = ?", (round,))]
+        return [one for one in self.examples(round) if isinstance(one, Pair)]
 
     def groups(self, round: int) -> list[SampleGroup]:
         """Sample groups of a round, sorted by id."""
-        return [group_of(row) for row in self._rows("groups", GROUP_COLUMNS, "round = ?", (round,))]
+        return [one for one in self.examples(round) if isinstance(one, SampleGroup)]
 
     def examples(self, round: int) -> list[Example]:
         """What a round trains on: its pairs or its sample groups, sorted by id."""
-        return [*self.pairs(round), *self.groups(round)]
+        with self._snapshot():
+            pairs = self._records("pairs", pair_of, "round = ?", (round,))
+            groups = self._records("groups", group_of, "round = ?", (round,))
+            self._complete("groups" if groups else "pairs", round, _EXAMPLES, len(pairs) + len(groups))
+        return [*pairs, *groups]
 
     def put_reference_logprobs(self, round: int, logprobs: Mapping[str, tuple[float, ...]]) -> bool:
         """Set the reference log-probabilities (nats) of a round's pairs (chosen, rejected) or groups by id.
@@ -232,9 +233,10 @@ class Store:
                     continue
                 if old not in (None, (None, None)):
                     raise StoreConflict(f"{name}: reference log-probabilities {old}, now {values}")
-                columns = "reference_chosen = ?, reference_rejected = ?" if pair else "reference = ?"
-                written = values if pair else (dump(values),)
-                self._db.execute(f"UPDATE {'pairs' if pair else 'groups'} SET {columns} WHERE id = ?", (*written, name))
+                written: dict[str, object] = {"reference": dump([float(value) for value in values])}
+                if pair:
+                    written = dict(zip(("reference_chosen", "reference_rejected"), map(float, values), strict=True))
+                self._update("pairs" if pair else "groups", written, "id = :name", {"name": name})
                 changed += 1
         return changed > 0
 
@@ -250,26 +252,19 @@ class Store:
         marked = 0
         with self._transaction():
             for table in ("pairs", "groups"):
-                other = self._query(
-                    f"SELECT id, consumed_version FROM {table} WHERE round = ? AND consumed_version != ? LIMIT 1",
-                    (round, version),
-                )
-                if other:
-                    raise StoreConflict(f"{other[0][0]}: consumed by version {other[0][1]}, now by {version}")
-                marked += self._db.execute(
-                    f"UPDATE {table} SET consumed_version = ? WHERE round = ? AND consumed_version IS NULL",
-                    (version, round),
-                ).rowcount
+                for row in self._rows(table, "round = ? AND consumed_version != ?", (round, version)):
+                    raise StoreConflict(f"{row[0]}: consumed by version {row[-1]}, now by {version}")
+                mine = "round = :mine AND consumed_version IS NULL"
+                marked += self._update(table, {"consumed_version": version}, mine, {"mine": round})
         return marked
 
     def train_again_after(self, round: int) -> None:
         """Take back that rounds after ``round`` were trained; candidates, scores, pairs and references stay."""
         with self._transaction():
             for table in ("pairs", "groups"):
-                self._db.execute(f"UPDATE {table} SET consumed_version = NULL WHERE round > ?", (round,))
-            self._db.execute(
-                "UPDATE rounds SET state = 'referenced' WHERE round > ? AND state IN ('trained', 'done')", (round,)
-            )
+                self._update(table, {"consumed_version": None}, "round > :kept", {"kept": round})
+            trained = "round > :kept AND state IN ('trained', 'done')"
+            self._update("rounds", {"state": "referenced"}, trained, {"kept": round})
 
     def round_state(self, round: int) -> tuple[str, dict[str, Any]] | None:
         """(state, data) of a round; None if it was never begun."""
@@ -277,35 +272,33 @@ class Store:
 
     def round_states(self) -> dict[int, tuple[str, dict[str, Any]]]:
         """(state, data) of every round begun."""
-        found = self._query("SELECT round, state, data FROM rounds ORDER BY round", ())
-        return {row[0]: (row[1], json.loads(row[2])) for row in found}
+        return dict(self._records("rounds", lambda row: (row[0], (row[1], _object(row[2])))))
 
     def set_round_state(self, round: int, state: str, data: Mapping[str, object] | None = None) -> None:
         """Set a round's state; ``data`` (small, JSON) is merged into what is there."""
         with self._transaction():
-            old = self._query("SELECT data FROM rounds WHERE round = ?", (round,))
-            merged = {**(json.loads(old[0][0]) if old else {}), **(data or {})}
-            self._db.execute("INSERT OR REPLACE INTO rounds VALUES (?, ?, ?)", (round, state, dump(merged)))
+            old = self._records("rounds", lambda row: _object(row[2]), "round = ?", (round,))
+            merged = {**(old[0] if old else {}), **(data or {})}
+            self._db.execute(insert_sql("rounds", replace=True), (round, state, dump(merged)))
 
     def put_evaluation(self, round: int, data: Mapping[str, object]) -> bool:
         """Write the evaluation of the weights after ``round`` (0 is the start); repeated equal data is a no-op."""
         text = dump(data)
         with self._transaction():
-            old = self._query("SELECT data FROM evaluations WHERE round = ?", (round,))
+            old = self._rows("evaluations", "round = ?", (round,))
             if old:
-                self._same(f"evaluation after round {round}", old, [(text,)])
+                self._same(f"evaluation after round {round}", old, [(round, text)])
                 return False
-            self._db.execute("INSERT INTO evaluations VALUES (?, ?)", (round, text))
+            self._db.execute(insert_sql("evaluations"), (round, text))
         return True
 
     def evaluations(self) -> dict[int, dict[str, Any]]:
         """All evaluations by round."""
-        found = self._query("SELECT round, data FROM evaluations ORDER BY round", ())
-        return {row[0]: json.loads(row[1]) for row in found}
+        return dict(self._records("evaluations", lambda row: (row[0], _object(row[1]))))
 
     def meta(self) -> dict[str, str]:
         """Schema version, config digest, config and run name, as texts."""
-        return dict(self._query("SELECT key, value FROM meta", ()))
+        return dict(self._records("meta", lambda row: (row[0], row[1])))
 
     def counts(self) -> dict[str, int]:
         """Rows by table, and "consumed" pairs and groups."""
@@ -315,16 +308,10 @@ class Store:
         out["consumed"] = sum(int(self._query(f"{consumed} {table}", ())[0][0]) for table in ("pairs", "groups"))
         return out
 
-    def table(self, name: str, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-        """All rows of a table in key order, streamed (for exports)."""
-        with explained(self.path):
-            yield from self._db.execute(f"SELECT {', '.join(columns)} FROM {name} ORDER BY 1, 2, 3, 4, 5, 6")
-
     def _put_examples(
         self,
         round: int,
         table: str,
-        columns: Sequence[str],
         rows: Sequence[tuple[Any, ...]],
         examples: Sequence[Example],
         references: int,
@@ -334,55 +321,32 @@ class Store:
             raise ValueError(f"one of the {table} is not of round {round}")
         with self._transaction():
             if self._is_done(round, "pair", "all"):
-                old = self._rows(table, columns, "round = ?", (round,))
-                self._same(f"{table} of round {round}", [r[:-references] for r in old], [r[:-references] for r in rows])
+                old = [row[: -1 - references] for row in self._rows(table, "round = ?", (round,))]
+                self._same(f"{table} of round {round}", old, [row[:-references] for row in rows])
                 return False
-            self._insert(f"{table} of round {round}", table, columns, rows)
+            self._insert(f"{table} of round {round}", table, [(*row, None) for row in rows])
             self._mark_done(round, "pair", "all", len(rows))
         return True
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        with self._mutex:
-            try:
-                self._db.execute("BEGIN IMMEDIATE")
-                yield
-                self._db.execute("COMMIT")
-            except BaseException as error:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                if isinstance(error, sqlite3.OperationalError) and "full" in str(error):
-                    raise UserError(
-                        f"{self.path}: the disk is full; free some space and start the run again"
-                    ) from error
-                if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.IntegrityError):
-                    raise unusable(self.path, error) from error
-                raise
-
-    def _query(self, sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-        with self._mutex, explained(self.path):
-            return self._db.execute(sql, values).fetchall()
-
-    def _rows(self, table: str, columns: Sequence[str], where: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-        order = "id" if table in ("pairs", "groups") else ", ".join(KEY_COLUMNS)
-        return self._query(f"SELECT {', '.join(columns)} FROM {table} WHERE {where} ORDER BY {order}", values)
-
-    def _insert(self, what: str, table: str, columns: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> None:
-        marks = ", ".join("?" for _ in columns)
-        try:
-            self._db.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", rows)
-        except sqlite3.IntegrityError as error:
-            raise StoreConflict(f"{what}: a row with this key was written under another chunk ({error})") from None
-
-    def _is_done(self, round: int, stage: str, chunk_id: str) -> bool:
-        sql = "SELECT 1 FROM chunks WHERE round = ? AND stage = ? AND chunk_id = ?"
-        return bool(self._query(sql, (round, stage, chunk_id)))
-
-    def _mark_done(self, round: int, stage: str, chunk_id: str, rows: int) -> None:
-        self._db.execute("INSERT INTO chunks VALUES (?, ?, ?, ?)", (round, stage, chunk_id, rows))
 
     @staticmethod
     def _same(what: str, old: Iterable[tuple[Any, ...]], new: Iterable[tuple[Any, ...]]) -> None:
         before, after = set(old), set(new)
         if before != after:
             raise StoreConflict(f"{what}: already written with other content, e.g. {min(before ^ after, key=str)}")
+
+
+def _named(key: CandidateKey) -> dict[str, object]:
+    """The values of ``_WHERE_KEY``."""
+    return {f"key_{column}": value for column, value in zip(KEY_COLUMNS, key_row(key), strict=True)}
+
+
+def _object(text: str) -> dict[str, Any]:
+    """A JSON object of ours.
+
+    Raises:
+        ValueError: It is none.
+    """
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError("no JSON object")
+    return value

@@ -7,19 +7,40 @@ from pathlib import Path
 
 import numpy as np
 
+from configs.errors import UserError
 from rollout.store import Store
 from rollout.store_schema import CANDIDATE_COLUMNS, GROUP_COLUMNS, PAIR_COLUMNS, SCORE_COLUMNS
 
 _BATCH = 10_000
+_PACKED = {"token_ids": "<u4", "logprobs": "<f4"}  # columns that the journal keeps as bytes
 
 
-def export_parquet(store: Store, folder: Path) -> dict[str, Path]:
+def export_parquet(store: Store, folder: Path, damage: list[UserError] | None = None) -> dict[str, Path]:
     """Write ``candidates``, ``scores``, ``pairs`` and ``groups`` (``.parquet``); files that are there are replaced.
 
+    Args:
+        store: The journal.
+        folder: Where to; made if it is not there.
+        damage: Gets an error for every damaged row, which is left out; without it the first one is raised.
+
     Returns:
-        Table -> file. Token ids are lists of uint32; keys of a pair, parts of a score, prompts of several turns and the
-        lists of a group are JSON texts.
+        Table -> file. Token ids are lists of uint32, log-probabilities of float32; keys of a pair, parts of a score,
+        prompts of several turns and the lists of a group are JSON texts.
+
+    Raises:
+        UserError: The folder cannot be written; what was there before is as it was.
     """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return _export(store, folder, damage)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be written ({error.strerror or error}); make room there or make it writable, or name "
+            "another folder with --out"
+        ) from None
+
+
+def _export(store: Store, folder: Path, damage: list[UserError] | None) -> dict[str, Path]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -34,6 +55,7 @@ def export_parquet(store: Store, folder: Path) -> dict[str, Path]:
         "reference_chosen": pa.float64(),
         "reference_rejected": pa.float64(),
         "token_ids": pa.list_(pa.uint32()),
+        "logprobs": pa.list_(pa.float32()),
     }
     tables = {
         "candidates": CANDIDATE_COLUMNS,
@@ -41,21 +63,24 @@ def export_parquet(store: Store, folder: Path) -> dict[str, Path]:
         "pairs": (*PAIR_COLUMNS, "consumed_version"),
         "groups": (*GROUP_COLUMNS, "consumed_version"),
     }
-    folder.mkdir(parents=True, exist_ok=True)
     written: dict[str, Path] = {}
     for name, columns in tables.items():
         schema = pa.schema([(column, types.get(column, pa.string())) for column in columns])
         path = folder / f"{name}.parquet"
         temporary = folder / f".{name}.parquet.tmp"
-        with pq.ParquetWriter(temporary, schema) as writer:
-            rows = store.table(name, columns)
-            while batch := list(itertools.islice(rows, _BATCH)):
-                arrays = []
-                for column, values in zip(columns, zip(*batch, strict=True), strict=True):
-                    if column == "token_ids":
-                        values = tuple(np.frombuffer(blob, dtype="<u4") for blob in values)
-                    arrays.append(pa.array(values, type=schema.field(column).type))
-                writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
-        temporary.replace(path)
+        try:
+            with pq.ParquetWriter(temporary, schema) as writer:
+                rows = store.table(name, columns, damage)
+                while batch := list(itertools.islice(rows, _BATCH)):
+                    arrays = []
+                    for column, values in zip(columns, zip(*batch, strict=True), strict=True):
+                        if column in _PACKED:
+                            values = tuple(b if b is None else np.frombuffer(b, _PACKED[column]) for b in values)
+                        arrays.append(pa.array(values, type=schema.field(column).type))
+                    writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
         written[name] = path
     return written

@@ -10,7 +10,7 @@ from typing import Any
 
 from rollout.records import Candidate, CandidateKey, Message, Pair, SampleGroup, Score
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 KEY_COLUMNS = ("round", "prompt_id", "language", "source", "origin", "sample")
 CANDIDATE_COLUMNS = (
@@ -23,6 +23,7 @@ CANDIDATE_COLUMNS = (
     "gate",
     "detected_language",
     "translation",
+    "logprobs",
 )
 SCORE_COLUMNS = (*KEY_COLUMNS, "chunk_id", "reward", "parts")
 PAIR_COLUMNS = (
@@ -55,6 +56,28 @@ GROUP_COLUMNS = (
     "reference",
 )
 
+# Every column of every table but the checksum, in the order in which the checksum takes them; and what names a row.
+TABLES: dict[str, tuple[str, ...]] = {
+    "meta": ("key", "value"),
+    "chunks": ("round", "stage", "chunk_id", "rows"),
+    "candidates": CANDIDATE_COLUMNS,
+    "scores": SCORE_COLUMNS,
+    "pairs": (*PAIR_COLUMNS, "consumed_version"),
+    "groups": (*GROUP_COLUMNS, "consumed_version"),
+    "rounds": ("round", "state", "data"),
+    "evaluations": ("round", "data"),
+}
+KEYS: dict[str, tuple[str, ...]] = {
+    "meta": ("key",),
+    "chunks": ("round", "stage", "chunk_id"),
+    "candidates": KEY_COLUMNS,
+    "scores": KEY_COLUMNS,
+    "pairs": ("id",),
+    "groups": ("id",),
+    "rounds": ("round",),
+    "evaluations": ("round",),
+}
+
 _KEY = """round INTEGER NOT NULL, prompt_id TEXT NOT NULL, language TEXT NOT NULL, source TEXT NOT NULL,
     origin TEXT NOT NULL, sample INTEGER NOT NULL"""
 _PRIMARY = f"PRIMARY KEY ({', '.join(KEY_COLUMNS)})"
@@ -81,6 +104,11 @@ CREATE TABLE groups (id TEXT PRIMARY KEY, round INTEGER NOT NULL, prompt_id TEXT
     keys TEXT NOT NULL, reference TEXT, consumed_version INTEGER) WITHOUT ROWID;
 CREATE INDEX groups_round ON groups (round);
 """
+# What version 2 adds; a new journal is made by both, so that old and new ones have the same tables.
+ADDED_IN_2 = (
+    "ALTER TABLE candidates ADD COLUMN logprobs BLOB",
+    *(f"ALTER TABLE {table} ADD COLUMN checksum INTEGER" for table in TABLES),
+)
 
 
 def candidate_row(candidate: Candidate, chunk_id: str) -> tuple[Any, ...]:
@@ -96,21 +124,22 @@ def candidate_row(candidate: Candidate, chunk_id: str) -> tuple[Any, ...]:
         candidate.gate,
         candidate.detected_language,
         candidate.translation,
+        candidate.logprobs,
     )
 
 
 def candidate_of(row: Sequence[Any]) -> Candidate:
     """The candidate of a row of ``CANDIDATE_COLUMNS``."""
-    text, blob, finish, version, gate, detected, translation = row[7:]
+    text, blob, finish, version, gate, detected, translation, logprobs = row[7:]
     ids = struct.unpack(f"<{len(blob) // 4}I", blob)
-    return Candidate(CandidateKey(*row[:6]), text, ids, finish, version, gate, detected, translation)
+    return Candidate(CandidateKey(*row[:6]), text, ids, finish, version, gate, detected, translation, logprobs)
 
 
 def score_row(score: Score, chunk_id: str) -> tuple[Any, ...]:
     """A row of ``scores``. SQLite would store NaN as NULL, so it is refused by name."""
     if not math.isfinite(score.reward):
         raise ValueError(f"{score.key}: reward {score.reward} is not finite")
-    return (*key_row(score.key), chunk_id, score.reward, dump(score.parts))
+    return (*key_row(score.key), chunk_id, float(score.reward), dump(score.parts))
 
 
 def score_of(row: Sequence[Any]) -> Score:
@@ -121,6 +150,8 @@ def score_of(row: Sequence[Any]) -> Score:
 def pair_row(pair: Pair) -> tuple[Any, ...]:
     """A row of ``pairs``. A prompt of several turns is JSON in a BLOB, so that no text can be taken for one."""
     values = [getattr(pair, column) for column in PAIR_COLUMNS]
+    for name in ("chosen_score", "rejected_score"):
+        values[PAIR_COLUMNS.index(name)] = float(getattr(pair, name))
     if not isinstance(pair.prompt, str):
         values[PAIR_COLUMNS.index("prompt")] = json.dumps(pair.prompt, ensure_ascii=False).encode()
     for name in ("chosen_key", "rejected_key"):
@@ -130,8 +161,8 @@ def pair_row(pair: Pair) -> tuple[Any, ...]:
 
 
 def pair_of(row: Sequence[Any]) -> Pair:
-    """The pair of a row of ``PAIR_COLUMNS``."""
-    fields = dict(zip(PAIR_COLUMNS, row, strict=True))
+    """The pair of a row that begins with ``PAIR_COLUMNS``."""
+    fields = dict(zip(PAIR_COLUMNS, row[: len(PAIR_COLUMNS)], strict=True))
     if isinstance(fields["prompt"], bytes):
         fields["prompt"] = tuple(Message(*turn) for turn in json.loads(fields["prompt"]))
     for name in ("chosen_key", "rejected_key"):
@@ -153,8 +184,8 @@ def group_row(group: SampleGroup) -> tuple[Any, ...]:
 
 
 def group_of(row: Sequence[Any]) -> SampleGroup:
-    """The group of a row of ``GROUP_COLUMNS``."""
-    fields = dict(zip(GROUP_COLUMNS, row, strict=True))
+    """The group of a row that begins with ``GROUP_COLUMNS``."""
+    fields = dict(zip(GROUP_COLUMNS, row[: len(GROUP_COLUMNS)], strict=True))
     for name in ("completions", "rewards"):
         fields[name] = tuple(json.loads(fields[name]))
     fields["keys"] = tuple(CandidateKey(*key) for key in json.loads(fields["keys"]))

@@ -275,13 +275,13 @@ def test_newer_and_damaged_journals(tmp_path: Path) -> None:
         for number in range(40):
             store.put_chunk(f"c{number}", 1, "answer", chunk(20, f"p{number}"))
     with sqlite3.connect(path) as db:
-        db.execute("PRAGMA user_version = 2")
+        db.execute("PRAGMA user_version = 3")
     db.close()
     for opened in (lambda: Store.open(path, "d"), lambda: Store.read(path)):
-        with pytest.raises(UserError, match=r"newer isogloss \(journal version 2, this one knows 1\); upgrade"):
+        with pytest.raises(UserError, match=r"newer isogloss \(journal version 3, this one knows 2\); upgrade"):
             opened()
     with sqlite3.connect(path) as db:
-        db.execute("PRAGMA user_version = 1")
+        db.execute("PRAGMA user_version = 2")
     db.close()
     content = bytearray(path.read_bytes())
     middle = len(content) // 2 // 4096 * 4096

@@ -73,13 +73,14 @@ def _round(folder: Path) -> int:
     return int(folder.name.removeprefix("round-"))
 
 
-def rewind(config: Config, run: Path, round: int) -> list[Path]:
+def rewind(config: Config, run: Path, round: int) -> list[str]:
     """Set a run back to the weights after ``round``: later rounds keep what was sampled and are trained again.
 
-    Their checkpoints are renamed, not deleted. Done twice, it changes nothing more, so it may be cut off at any point.
+    Their checkpoints are renamed, not deleted. What is damaged of them in the journal is dropped, to be made again.
+    Done twice, it changes nothing more, so it may be cut off at any point.
 
     Returns:
-        Where the later checkpoints are now.
+        What was done, for the screen: where the later checkpoints are now, what was dropped.
 
     Raises:
         UserError: There is no whole checkpoint of ``round``.
@@ -95,13 +96,17 @@ def rewind(config: Config, run: Path, round: int) -> list[Path]:
         if _round(folder) > round:
             aside = _unused(folder.parent / f"set-aside-{folder.name}")
             os.replace(folder, aside)
-            moved.append(aside)
+            moved.append(f"set aside, not deleted: {aside}")
     if round > 0:
         point_policy(run, kept)
     else:
         (run / POLICY_LINK).unlink(missing_ok=True)
     with Store.open(run / "store.sqlite", config_digest(config), comparable_config(config), config.run.name) as store:
+        dropped = store.drop_damaged(round)
         store.train_again_after(round)
+    if dropped:
+        rows = ", ".join(f"{count} of {table}" for table, count in dropped.items())
+        moved.append(f"damaged in the journal, or made from what was: {rows}; dropped, and made again")
     return moved
 
 

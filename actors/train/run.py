@@ -120,8 +120,8 @@ def _with_team(
         if allowed:
             screen.say(f"continues with changed {', '.join(sorted(allowed))}: no longer bit-equal to an unchanged run")
         if from_round is not None:
-            for aside in rewind(config, folder.path, from_round):
-                screen.say(f"set aside, not deleted: {aside}")
+            for line in rewind(config, folder.path, from_round):
+                screen.say(line)
         if resume:
             check_checkpoints(config, folder.path)
     except BaseException:
