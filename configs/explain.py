@@ -10,6 +10,7 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from configs.errors import shortened
+from configs.kinds import KIND, kinds_of, kinds_of_entries
 
 _SHOWN_ERRORS = 12
 _LONGEST = 600  # characters of one error
@@ -36,11 +37,12 @@ def joined(lines: list[str]) -> str:
 
 
 def _line(item: Any, model: type[BaseModel], within: str) -> str:
-    parts = [within, *(str(part) for part in item["loc"] if part != "[key]")]
+    loc, foreign = _without_tags(item["loc"], model)
+    parts = [within, *(str(part) for part in loc if part != "[key]")]
     location = shortened(".".join(part for part in parts if part), 120)
     kind = item["type"]
     if kind == "extra_forbidden":
-        return f"{location}: unknown field; {_suggest(location, model, within)}"
+        return f"{location}: {foreign or 'unknown field; ' + _suggest(location, model, within)}"
     if kind == "missing":
         return f"{location}: missing; add it"
     if kind == "value_error":  # of a whole section's validator, which begins with the field
@@ -50,7 +52,44 @@ def _line(item: Any, model: type[BaseModel], within: str) -> str:
         return f"{location}: {item['msg']}"
     if item["input"] is None:
         return f"{location}: is null (or empty); give it a value, or remove the line for its default"
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        return _wrong_kind(item, location)
     return f"{location}: {item['msg']} (got {shortened(repr(item['input']))})"
+
+
+def _wrong_kind(item: Any, location: str) -> str:
+    if not isinstance(item["input"], dict):
+        return f"{location}: is no section but {shortened(repr(item['input']))}; give its fields, `{KIND}` among them"
+    if KIND not in item["input"]:
+        return f"{location}.{KIND}: missing; add it"
+    tags = item["ctx"].get("expected_tags", "one of docs/config.md")
+    return f"{location}.{KIND}: Input should be {tags} (got {shortened(repr(item['input'][KIND]))})"
+
+
+def _without_tags(loc: tuple[Any, ...], model: type[BaseModel]) -> tuple[list[Any], str]:
+    """Where an error is, without the kinds that pydantic puts between; and, of another kind's field, whose it is."""
+    shown: list[Any] = []
+    section: type[BaseModel] | None = model
+    kinds: dict[str, type[BaseModel]] = {}
+    entries: dict[str, type[BaseModel]] = {}
+    foreign = ""
+    for part in loc:
+        if part in kinds:
+            section, of_kind, siblings, kinds = kinds[part], part, kinds, {}
+            continue
+        shown.append(part)
+        field = None
+        if entries:
+            kinds, entries, section = entries, {}, None
+        elif section is not None and (field := section.model_fields.get(part)) is not None:
+            kinds, entries = kinds_of(field.annotation), kinds_of_entries(field.annotation)
+            section = section_of(field.annotation)
+        elif section is not None:
+            if KIND in section.model_fields:
+                owners = [name for name, one in siblings.items() if part in one.model_fields]
+                foreign = f"is for kind {' or '.join(owners)}, and this is {of_kind}; remove it" if owners else ""
+            section = None
+    return shown, foreign
 
 
 def _suggest(location: str, model: type[BaseModel], within: str) -> str:
@@ -65,17 +104,26 @@ def _suggest(location: str, model: type[BaseModel], within: str) -> str:
 
 
 def fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted name and pydantic field of every leaf of a model."""
+    """Dotted name and pydantic field of every leaf of a model; of a section in several kinds, of all of them, once."""
     for name, field in model.model_fields.items():
-        section = section_of(field.annotation)
-        if section is not None:
+        section, kinds = section_of(field.annotation), kinds_of(field.annotation)
+        if kinds:
+            seen: set[str] = set()
+            for one in kinds.values():
+                for leaf, found in fields(one, f"{prefix}{name}."):
+                    if leaf not in seen:
+                        seen.add(leaf)
+                        yield leaf, found
+        elif section is not None:
             yield from fields(section, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", field
 
 
 def section_of(annotation: Any) -> type[BaseModel] | None:
-    """The nested section type of a field annotation, or None for a leaf."""
+    """The nested section type of a field annotation, or None for a leaf and for one that comes in several kinds."""
+    if kinds_of(annotation):
+        return None
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     if get_origin(annotation) in (Union, types.UnionType):

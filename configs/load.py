@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from configs.errors import UserError, shortened
 from configs.explain import explained, joined
 from configs.files import read_text, shown_path
+from configs.kinds import fitted, fitting, without_foreign
 from configs.presets import beside, find_preset, with_world_paths
 from configs.schema import Config
 from configs.yaml12 import MAX_DEPTH, PYYAML_NUMBER, dump_yaml_value, load_yaml, read_yaml
@@ -28,10 +29,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         UserError: names the file and line, or the field, and the cure.
     """
-    values = _read(path, (), [])
-    for override in overrides:
-        apply_override(values, override)
-    return validated(values, Config, shown_path(path))
+    return validated(_with_overrides(_read(path, (), []), overrides), Config, shown_path(path))
 
 
 def config_files(path: Path) -> list[Path]:
@@ -81,19 +79,27 @@ def load_run_config(run: Path, overrides: Sequence[str] = ()) -> Config:
         ) from None
     if not overrides:
         return kept
-    values = kept.model_dump(mode="json")
+    return validated(_with_overrides(kept.model_dump(mode="json"), overrides), Config, shown)
+
+
+def _with_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Overrides laid over a config: they are one layer, in whatever order they are given."""
+    layer: dict[str, Any] = {}
+    for override in overrides:
+        apply_override(layer, override)
+    values = fitted(values, layer, Config)
     for override in overrides:
         apply_override(values, override)
-    return validated(values, Config, shown)
+    return values
 
 
 def _kept(values: dict[str, Any], text: str, where: str) -> Config:
     try:
-        return Config.model_validate(values)
+        return Config.model_validate(without_foreign(values, Config))
     except ValidationError:
         # Written by PyYAML, which left strings like `089` or `1e5` unquoted?
         try:
-            return Config.model_validate(load_yaml(text, where, PYYAML_NUMBER))
+            return Config.model_validate(without_foreign(load_yaml(text, where, PYYAML_NUMBER), Config))
         except ValidationError:
             pass
         raise
@@ -140,8 +146,9 @@ def _read(path: Path, above: tuple[Path, ...], read: list[Path]) -> dict[str, An
         target = beside(file, parent)
         if target.resolve() in (*above, here):
             raise UserError(f"{shown}: `{EXTENDS}` leads back to this file; break the circle")
-        merged = merge(merged, _read(target, (*above, here), read))
-    return merge(merged, values)
+        parent_values = fitting(_read(target, (*above, here), read), merged, Config)
+        merged = merge(fitted(merged, parent_values, Config), parent_values)
+    return merge(fitted(merged, values, Config), values)
 
 
 def merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -11,6 +12,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from configs.explain import section_of
+from configs.kinds import KIND, kinds_of
 from configs.schema import Config
 
 _PREAMBLE = """# Config reference
@@ -37,17 +39,38 @@ def render_page() -> str:
     """The Markdown reference of every section and field."""
     parts = [_PREAMBLE]
     for name, field in Config.model_fields.items():
-        section = section_of(field.annotation)
-        if section is not None:
+        section, kinds = section_of(field.annotation), kinds_of(field.annotation)
+        if kinds:
+            parts.append(_render_kinds(name, kinds))
+        elif section is not None:
             parts.append(_render_section(name, section))
     return "\n".join(parts)
 
 
-def _render_section(name: str, section: type[BaseModel]) -> str:
-    lines = [f"## `{name}`", "", (section.__doc__ or "").strip(), "", "| field | type | default | meaning |"]
-    lines.append("|---|---|---|---|")
+def _render_kinds(name: str, kinds: Mapping[str, type[BaseModel]]) -> str:
+    """A section in several kinds: what all of them have, then what each has of its own."""
+    models = list(kinds.values())
+    common = [key for key in models[0].model_fields if key != KIND and all(key in one.model_fields for one in models)]
+    base = next(one for one in models[0].__mro__ if issubclass(one, BaseModel) and list(one.model_fields) == common)
+    listed = ", ".join(f"`{kind}`" for kind in kinds)
+    table = _render_section(name, base)
+    kind = (
+        f"| `{KIND}` | {listed} | `{next(iter(kinds))}` | Decides which further fields there are, as listed below. |\n"
+    )
+    head, line, rest = table.partition("|---|---|---|---|\n")
+    parts = [head + line + kind + rest]
+    for kind, model in kinds.items():
+        parts.append(_render_section(name, model, {KIND, *common}, f", `{KIND}: {kind}`"))
+    return "\n".join(parts)
+
+
+def _render_section(name: str, section: type[BaseModel], without: Collection[str] = (), more: str = "") -> str:
+    lines = [f"## `{name}`{more}", "", (section.__doc__ or "").strip()]
+    shown = {key: field for key, field in section.model_fields.items() if key not in without}
+    if any(section_of(field.annotation) is None for field in shown.values()):
+        lines += ["", "| field | type | default | meaning |", "|---|---|---|---|"]
     nested = []
-    for key, field in section.model_fields.items():
+    for key, field in shown.items():
         below = section_of(field.annotation)
         if below is not None:
             nested.append(_render_section(f"{name}.{key}", below))

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from configs.base import MAX_PARTS, Section
+from configs.errors import shortened
+from configs.measures import (
+    CustomMeasure,
+    ImplicitMeasure,
+    JudgeMeasure,
+    LikelihoodMeasure,
+    LogprobMeasure,
+    Measure,
+    RewardModelMeasure,
+    VerifierMeasure,
+)
 
 MAX_ALPHAS = 100_000  # the grid is held in memory, and every prompt's answers are ranked under each
 
@@ -36,51 +47,9 @@ class LengthControlConfig(Section):
         return self
 
 
-class RewardConfig(Section):
-    """What a candidate is worth (second axis of a method)."""
+class RewardSection(Section):
+    """What a candidate is worth (second axis of a method). Each kind has fields of its own beside these."""
 
-    kind: Literal["implicit", "likelihood", "cross_language", "verifier", "judge", "reward_model"] = Field(
-        "implicit",
-        description="`implicit`: log-ratio of policy and reference (ICR). `likelihood`: log-probability of the answer "
-        "under `prompt`, by the one model that `policy` names (`subtract`, `normalise`). "
-        "`cross_language`: the stronger language's answer, translated, beats the native one (LIDR). "
-        "`verifier`: 1 where the gold answer is met. "
-        "`judge`: share of comparisons with other candidates that a judge lets it win (section `judge`). "
-        "`reward_model`: score of a sequence classifier.",
-    )
-    model: Path | None = Field(
-        None,
-        description="Hugging Face folder of the reward model (a sequence-classification head with one label and a "
-        "chat template of its own), for `kind: reward_model`.",
-    )
-    model_dtype: Literal["float32", "bfloat16"] = Field(
-        "float32", description="Weights and arithmetic of `model`; scores are float32."
-    )
-    prompt: Literal["crosslingual", "native", "translated"] = Field(
-        "crosslingual",
-        description="Prompt side of the implicit reward: English instruction that asks for the language (R_c), "
-        "the native one (R_m), or English on both sides after self-translation (R_t). "
-        "`likelihood` takes the first two.",
-    )
-    policy: Literal["current", "initial", "reference"] = Field(
-        "current",
-        description="Numerator of the log-ratio, or the model whose likelihood is the reward: the policy of the round, "
-        "the one of the start, or (`likelihood` alone) `model.reference`.",
-    )
-    subtract: Literal["none", "native", "unconditional"] = Field(
-        "none",
-        description="What `likelihood` is measured against, under the same model: nothing, the likelihood under the "
-        "native instruction, or the one under an instruction that names the language and asks nothing.",
-    )
-    normalise: Literal["sum", "token"] = Field(
-        "sum", description="Unit of `likelihood`: nats an answer, or nats a token (end of turn included)."
-    )
-    reference: Literal["initial", "previous_round"] = Field(
-        "initial",
-        description="Denominator: `model.reference` in every round, or the policy one round back "
-        "(`model.reference` in the first).",
-    )
-    length_control: LengthControlConfig = LengthControlConfig()
     upper_bound: float | None = Field(
         None, description="Candidates at or above this reward cannot be chosen, from `upper_bound_from_round` on."
     )
@@ -103,34 +72,141 @@ class RewardConfig(Section):
         return self.upper_bound if round >= self.upper_bound_from_round else None
 
     @property
+    def lengths(self) -> LengthControlConfig:
+        """Length control; off for a kind that has none."""
+        return LengthControlConfig(enabled=False)
+
+    @property
+    def measures(self) -> Mapping[str, Measure]:
+        """What is measured, by the config section that says so: one, or the terms."""
+        return {"reward": self} if isinstance(self, Measure) else {}
+
+    @property
+    def logprobs(self) -> Mapping[str, LogprobMeasure]:
+        """Those of ``measures`` that are made of log-probabilities of the run's own models."""
+        return {
+            name: one for name, one in self.measures.items() if isinstance(one, ImplicitMeasure | LikelihoodMeasure)
+        }
+
+    @property
     def from_logprobs(self) -> bool:
         """Whether the reward is made of log-probabilities of the run's own models."""
-        return self.kind in ("implicit", "likelihood")
+        return bool(self.logprobs)
 
     @property
     def follows_policy(self) -> bool:
         """Whether reward actors hold the current policy, and so take every published version."""
-        return self.from_logprobs and self.policy == "current"
+        return any(one.policy == "current" for one in self.logprobs.values())
+
+    @property
+    def moving_reference(self) -> bool:
+        """Whether the reward's reference is the policy one round back."""
+        return any(
+            isinstance(one, ImplicitMeasure) and one.reference == "previous_round" for one in self.logprobs.values()
+        )
 
     @property
     def needs_reference(self) -> bool:
         """Whether the reward is measured with ``model.reference``."""
-        return self.kind == "implicit" or (self.kind == "likelihood" and self.policy == "reference")
+        return any(isinstance(one, ImplicitMeasure) or one.policy == "reference" for one in self.logprobs.values())
 
-    @model_validator(mode="after")
-    def _likelihood_fields(self) -> RewardConfig:
-        if self.kind == "likelihood":
-            if self.prompt == "translated":
-                raise ValueError("prompt: translated is for kind implicit; likelihood takes crosslingual or native")
-            if self.subtract == "native" and self.prompt == "native":
-                raise ValueError("subtract: native less native is nothing; set prompt to crosslingual")
-            return self
-        for name, value, only in (("policy", self.policy, "reference"), ("normalise", self.normalise, "token")):
-            if value == only:
-                raise ValueError(f"{name}: {only} is for kind likelihood; remove it")
-        if self.subtract != "none":
-            raise ValueError(f"subtract: {self.subtract} is for kind likelihood; remove it")
-        return self
+    @property
+    def translates(self) -> bool:
+        """Whether answers are translated in order to be measured."""
+        return any(one.prompt == "translated" for one in self.logprobs.values())
+
+    @property
+    def judged(self) -> bool:
+        """Whether a judge is asked."""
+        return any(isinstance(one, JudgeMeasure) for one in self.measures.values())
+
+    @property
+    def verified(self) -> bool:
+        """Whether answers are compared with gold ones."""
+        return any(isinstance(one, VerifierMeasure) for one in self.measures.values())
+
+    @property
+    def models(self) -> Mapping[str, RewardModelMeasure]:
+        """Those of ``measures`` that are reward models."""
+        return {name: one for name, one in self.measures.items() if isinstance(one, RewardModelMeasure)}
+
+    @property
+    def custom(self) -> Mapping[str, CustomMeasure]:
+        """Those of ``measures`` that are functions of the user's own."""
+        return {name: one for name, one in self.measures.items() if isinstance(one, CustomMeasure)}
+
+
+class ImplicitReward(RewardSection, ImplicitMeasure):
+    """Log-ratio of policy and reference, nats (ICR, arXiv 2503.04647)."""
+
+    kind: Literal["implicit"] = "implicit"
+    length_control: LengthControlConfig = LengthControlConfig()
+
+    @property
+    def lengths(self) -> LengthControlConfig:
+        """Length control."""
+        return self.length_control
+
+
+class LikelihoodReward(RewardSection, LikelihoodMeasure):
+    """Log-probability of the answer under one model."""
+
+    kind: Literal["likelihood"] = "likelihood"
+    normalise: Literal["sum", "token"] = Field(
+        "sum", description="Unit: nats an answer, or nats a token (end of turn included)."
+    )
+
+    @property
+    def per(self) -> Literal["sum", "token"]:
+        """Unit of the likelihood."""
+        return self.normalise
+
+
+class CrossLanguageReward(RewardSection):
+    """The stronger language's answer, translated, beats the native one (LIDR, arXiv 2410.08964)."""
+
+    kind: Literal["cross_language"] = "cross_language"
+
+
+class VerifierReward(RewardSection, VerifierMeasure):
+    """1 where the gold answer is met, else 0."""
+
+    kind: Literal["verifier"] = "verifier"
+
+
+class JudgeReward(RewardSection, JudgeMeasure):
+    """Share of comparisons with other candidates that a judge lets an answer win (section `judge`)."""
+
+    kind: Literal["judge"] = "judge"
+
+
+class ModelReward(RewardSection, RewardModelMeasure):
+    """Score of a sequence classifier."""
+
+    kind: Literal["reward_model"] = "reward_model"
+
+
+class CustomReward(RewardSection, CustomMeasure):
+    """A function of your own (docs/extending.md)."""
+
+    kind: Literal["custom"] = "custom"
+
+
+def _kind(value: Any) -> str:
+    found = value.get("kind", "implicit") if isinstance(value, dict) else getattr(value, "kind", None)
+    return found if isinstance(found, str) else shortened(repr(found))
+
+
+RewardConfig = Annotated[
+    Annotated[ImplicitReward, Tag("implicit")]
+    | Annotated[LikelihoodReward, Tag("likelihood")]
+    | Annotated[CrossLanguageReward, Tag("cross_language")]
+    | Annotated[VerifierReward, Tag("verifier")]
+    | Annotated[JudgeReward, Tag("judge")]
+    | Annotated[ModelReward, Tag("reward_model")]
+    | Annotated[CustomReward, Tag("custom")],
+    Discriminator(_kind),
+]
 
 
 class ReplayConfig(Section):

@@ -16,7 +16,7 @@ from configs.inputs import AnchorConfig, LanguagesConfig, ModelConfig, OfflineCo
 from configs.judge import JudgeConfig
 from configs.learner import LearnerConfig, LoraConfig
 from configs.plugins import Group
-from configs.reward import LengthControlConfig, PairsConfig, RewardConfig
+from configs.reward import ImplicitReward, LengthControlConfig, PairsConfig, RewardConfig
 from configs.running import ClusterConfig, EvaluationConfig, ScheduleConfig
 from configs.sampling import CandidatesConfig, GatesConfig, RolloutConfig
 from configs.serving import ServeConfig
@@ -57,7 +57,7 @@ class Config(Section):
     offline: OfflineConfig = OfflineConfig()
     rollout: RolloutConfig = RolloutConfig()
     candidates: CandidatesConfig = CandidatesConfig()
-    reward: RewardConfig = RewardConfig()
+    reward: RewardConfig = ImplicitReward()
     judge: JudgeConfig = JudgeConfig()
     gates: GatesConfig = GatesConfig()
     pairs: PairsConfig = PairsConfig()
@@ -96,14 +96,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _scorer_has_what_it_needs(self) -> Config:
         reward, judge = self.reward, self.judge
-        if reward.kind in ("judge", "reward_model") and reward.prompt == "translated":
-            raise ValueError(
-                f"reward.prompt: translated is for the implicit reward; {reward.kind} scores the native instruction "
-                "and answer, set it to native"
-            )
-        if (reward.kind == "reward_model") != (reward.model is not None):
-            raise ValueError("reward.model: reward.kind reward_model and reward.model go together; set both or neither")
-        if reward.kind == "judge":
+        if reward.judged:
             for name, value in (("base_url", judge.base_url), ("model", judge.model)):
                 if value is None:
                     raise ValueError(f"judge.{name}: reward.kind judge needs it; name the judge that is to be asked")
@@ -136,13 +129,8 @@ class Config(Section):
                 "candidates.source: reward.kind cross_language and candidates.source self_translation go "
                 "together; set both or neither"
             )
-        if self.reward.policy == "initial" and self.reward.reference == "previous_round":
-            raise ValueError(
-                "reward.policy: initial with reward.reference previous_round would compare an older policy with a "
-                "newer one; set policy to current or reference to initial"
-            )
         check_dtype(self.learner.deepspeed, self.model.dtype)
-        if self.reward.kind == "verifier" and self.prompts.answer_field is None:
+        if self.reward.verified and self.prompts.answer_field is None:
             raise ValueError("prompts.answer_field: reward.kind verifier needs gold answers; name their field")
         if self.candidates.source == "policy" and self.rollout.samples_per_prompt < 2:
             raise ValueError("rollout.samples_per_prompt: a pair needs at least 2 candidates")
@@ -159,13 +147,13 @@ class Config(Section):
         self._check_miner()
         # A resume restarts the rollouts from the version that they sampled with, and `previous_round` from the one
         # published before that: those checkpoints must still be there.
-        back = self.schedule.sync_every if self.reward.reference == "previous_round" else 0
+        back = self.schedule.sync_every if self.reward.moving_reference else 0
         needed = self.schedule.max_staleness + back + 1
         if self.learner.keep_checkpoints < needed:
             raise ValueError(
                 f"learner.keep_checkpoints: {self.learner.keep_checkpoints} is too few to resume with "
                 f"max_staleness {self.schedule.max_staleness}, sync_every {self.schedule.sync_every} and "
-                f"reward.reference {self.reward.reference}; "
+                f"reward.reference {'previous_round' if back else 'initial'}; "
                 f"set it to at least {needed}"
             )
         self._check_unseen()
@@ -275,7 +263,8 @@ class Config(Section):
     @property
     def plugin_names(self) -> dict[str, tuple[str, Group]]:
         """The user's own functions that the run calls: field -> (name, entry points among which it is sought)."""
-        return {}
+        rewards = {f"{section}.function": one.function for section, one in self.reward.custom.items()}
+        return {field: (name, "isogloss.rewards") for field, name in rewards.items()}
 
     @property
     def evaluated(self) -> list[str]:

@@ -96,7 +96,7 @@ def _group(
     first = distinct[0].key
     members: list[tuple[Candidate, float]] = []
     for answer in distinct:
-        reward = values[answer.key] - alpha * length_of(answer, config.reward.length_control.unit)
+        reward = values[answer.key] - alpha * length_of(answer, config.reward.lengths.unit)
         members += [(copy, reward) for copy in drawn[first.prompt_id, first.language, text_compared(answer)]]
     members.sort(key=lambda member: member[0].key)
     return SampleGroup(

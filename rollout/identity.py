@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from configs.explain import fields
+from configs.kinds import KIND, kinds_of
 from configs.schema import Config
 
 # A run may be resumed with other values of these: where it runs, how wide, how long, what it keeps.
@@ -99,9 +100,22 @@ def locked_changes(old: Mapping[str, object], new: Mapping[str, object], paired:
         paired: Rounds that have their pairs.
     """
     whole = {**_defaults(without=old), **old}
+    whole, new = _own(whole), _own(new)
     same_bounds = all(_bound(whole, round) == _bound(new, round) for round in paired)
     kept = {**whole, **{name: new.get(name) for name in BY_ROUND}} if same_bounds else whole
     return differing_fields(kept, new)
+
+
+def _own(flat: Mapping[str, object]) -> dict[str, object]:
+    """A flat config without fields of other kinds than its own (of ``reward``), which mean nothing to it."""
+    own = dict(flat)
+    for section, field in Config.model_fields.items():
+        kinds = kinds_of(field.annotation)
+        if kinds and (model := kinds.get(str(flat.get(f"{section}.{KIND}", next(iter(kinds)))))) is not None:
+            below = {name for name in flat if name.startswith(f"{section}.")}
+            foreign = {name for name in below if name.split(".")[1] not in model.model_fields}
+            own = {name: value for name, value in own.items() if name not in foreign}
+    return own
 
 
 def _bound(config: Mapping[str, object], round: int) -> object:

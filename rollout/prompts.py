@@ -82,7 +82,7 @@ class PromptSet:
             prompts.cluster_field,
             prompts.group_field,
         )
-        if split == "train" and config.reward.kind == "verifier" and not loaded.has_answers:
+        if split == "train" and config.reward.verified and not loaded.has_answers:
             raise UserError(
                 f"{pattern}: no row has field '{prompts.answer_field}', which reward.kind verifier needs; "
                 "add the gold answers or set prompts.answer_field"

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from configs.measures import LikelihoodMeasure, LogprobMeasure
 from configs.schema import Config
 from rollout.language import answer_part
 from rollout.languages import language_name
@@ -33,7 +34,7 @@ class ScoreRequest:
     baseline: str | None = None
 
 
-def reward_prompt(config: Config, prompts: PromptSet, candidate: Candidate) -> str:
+def reward_prompt(config: Config, measure: LogprobMeasure, prompts: PromptSet, candidate: Candidate) -> str:
     """The user turn under which the reward of a candidate is measured (ICR, arXiv 2503.04647).
 
     crosslingual (R_c): the dominant language's instruction, asking for the candidate's language; the plain one for
@@ -42,7 +43,7 @@ def reward_prompt(config: Config, prompts: PromptSet, candidate: Candidate) -> s
     """
     dominant = config.languages.dominant
     key = candidate.key
-    kind = config.reward.prompt
+    kind = measure.prompt
     if kind == "native":
         return prompts.get(key.prompt_id, key.language).text
     instruction = prompts.get(key.prompt_id, dominant).text
@@ -51,18 +52,19 @@ def reward_prompt(config: Config, prompts: PromptSet, candidate: Candidate) -> s
     return crosslingual_instruction(instruction, language_name(key.language, config.languages.names))
 
 
-def baseline_prompt(config: Config, prompts: PromptSet, candidate: Candidate) -> str | None:
+def baseline_prompt(config: Config, measure: LogprobMeasure, prompts: PromptSet, candidate: Candidate) -> str | None:
     """The user turn whose likelihood is subtracted (``reward.subtract``); None where nothing is."""
     key = candidate.key
-    if config.reward.subtract == "native":
+    subtract = measure.subtract if isinstance(measure, LikelihoodMeasure) else "none"
+    if subtract == "native":
         return prompts.get(key.prompt_id, key.language).text
-    if config.reward.subtract == "unconditional":
+    if subtract == "unconditional":
         return language_instruction(language_name(key.language, config.languages.names))
     return None
 
 
 def score_requests(
-    config: Config, prompts: PromptSet, candidates: Sequence[Candidate]
+    config: Config, measure: LogprobMeasure, prompts: PromptSet, candidates: Sequence[Candidate]
 ) -> tuple[list[ScoreRequest], Counter[tuple[str, str]]]:
     """What has to be scored for a reward of log-probabilities, in the order of ``candidates``.
 
@@ -82,7 +84,7 @@ def score_requests(
             skipped[key.language, "gated"] += 1
             continue
         text = candidate.text
-        if config.reward.prompt == "translated" and key.language != dominant:
+        if measure.prompt == "translated" and key.language != dominant:
             # Two answers may share one translation: a duplicate there is still a translation.
             translation = translations.get(
                 CandidateKey(key.round, key.prompt_id, dominant, "translation", key.language, key.sample)
@@ -91,8 +93,8 @@ def score_requests(
                 skipped[key.language, "no_translation"] += 1
                 continue
             text = translation.text
-        prompt = reward_prompt(config, prompts, candidate)
-        requests.append(ScoreRequest(key, prompt, text, baseline_prompt(config, prompts, candidate)))
+        prompt = reward_prompt(config, measure, prompts, candidate)
+        requests.append(ScoreRequest(key, prompt, text, baseline_prompt(config, measure, prompts, candidate)))
     return requests, skipped
 
 

@@ -71,7 +71,7 @@ def _self_translations(config: Config) -> tuple[tuple[str, str], ...]:
         if config.candidates.both_directions and languages.share(dominant) > 0:
             out += [(code, dominant) for code in languages.others]
         return tuple(out)
-    if config.reward.kind == "implicit" and config.reward.prompt == "translated":
+    if config.reward.translates:
         return tuple((code, dominant) for code in languages.others if languages.share(code) > 0)
     return ()
 

@@ -89,8 +89,8 @@ def reward_versions(config: Config, round: int) -> tuple[int, int | None]:
         log-ratio of a policy against itself is 0.
     """
     sampled = sample_version(config.schedule, round)
-    policy = sampled if config.reward.policy == "current" else 0
-    if config.reward.reference == "initial" or sampled == 0:
+    policy = sampled if config.reward.follows_policy else 0
+    if not config.reward.moving_reference or sampled == 0:
         return policy, None
     return policy, sampled - config.schedule.sync_every
 

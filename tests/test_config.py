@@ -11,9 +11,12 @@ import pytest
 
 from configs.deepspeed import deepspeed_options
 from configs.errors import UserError
-from configs.load import load_config
+from configs.load import load_config, load_run_config
 from configs.reference import render_page, write_reference
+from configs.reward import CustomReward, LikelihoodReward
 from configs.schema import Config
+from configs.yaml12 import dump_yaml_value
+from rollout.identity import comparable_config, locked_changes
 
 DEMO = Path("configs/icr.yaml")
 PRESETS = sorted(Path("configs").glob("*.yaml"))
@@ -218,14 +221,17 @@ sys.exit(f"imported: {heavy}" if heavy else 0)
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["reward.kind=likelihood", "reward.prompt=translated"], r"reward\.prompt: translated is for kind implicit"),
+        (
+            ["reward.kind=likelihood", "reward.prompt=translated"],
+            r"reward\.prompt: Input should be 'crosslingual' or 'native'",
+        ),
         (
             ["reward.kind=likelihood", "reward.prompt=native", "reward.subtract=native"],
             r"reward\.subtract: native less",
         ),
-        (["reward.subtract=unconditional"], r"reward\.subtract: unconditional is for kind likelihood"),
-        (["reward.normalise=token"], r"reward\.normalise: token is for kind likelihood"),
-        (["reward.policy=reference"], r"reward\.policy: reference is for kind likelihood"),
+        (["reward.subtract=unconditional"], r"reward\.subtract: is for kind likelihood, and this is implicit; remove"),
+        (["reward.normalise=token"], r"reward\.normalise: is for kind likelihood, and this is implicit"),
+        (["reward.policy=reference"], r"reward\.policy: Input should be 'current' or 'initial' \(got 'reference'"),
         (
             ["reward.kind=likelihood", "reward.policy=reference", "model.reference=null"],
             r"model\.reference: reward\.kind l",
@@ -241,3 +247,82 @@ def test_likelihood_fields_agree(overrides: list[str], message: str):
 def test_likelihood_needs_no_aligned_pair_of_models():
     config = load_config(Path("configs/icr.yaml"), ["reward.kind=likelihood", "model.reference=null"])
     assert not config.reward.needs_reference
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["reward.kind=custom", "reward.function=my.own:score"],
+        ["reward.function=my.own:score", "reward.kind=custom"],
+        ["reward={kind: custom, function: 'my.own:score'}"],
+    ],
+)
+def test_a_layer_that_changes_the_kind_drops_what_was_the_other_kinds(overrides: list[str]) -> None:
+    demo = load_config(Path("configs/demo.yaml"))
+    assert isinstance(demo.reward, LikelihoodReward)
+    config = load_config(Path("configs/demo.yaml"), overrides)
+    assert isinstance(config.reward, CustomReward)
+    assert config.reward.function == "my.own:score"
+    same = "reward=" not in overrides[0]
+    assert config.reward.cpus_per_actor == (demo.reward.cpus_per_actor if same else 1.0), "what every kind has, stays"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (
+            ["reward.kind=verifier", "reward.prompt=native"],
+            "reward.prompt: is for kind implicit or likelihood, and this",
+        ),
+        (
+            ["reward.length_control.enabled=false"],
+            "reward.length_control: is for kind implicit, and this is likelihood",
+        ),
+        (["reward=3"], "reward: is no section but 3; give its fields, `kind` among them"),
+        (["reward=null"], "reward: is null (or empty); give it a value"),
+        (["reward.kind=[a]"], "reward.kind: Input should be 'implicit'"),
+        (["reward.kind=null"], "reward.kind: Input should be 'implicit'"),
+        (["reward.kind=custom", "reward.functon=a:b"], "reward.function: missing; add it"),
+        (["reward.kind=custom", "reward.functon=a:b"], "reward.functon: unknown field; did you mean reward.function?"),
+        (["reward.kind=custom", "reward.function=a b"], "reward.function: String should match pattern"),
+    ],
+)
+def test_fields_of_another_kind_are_refused_by_the_layer_that_gives_them(overrides: list[str], expected: str) -> None:
+    with pytest.raises(UserError) as error:
+        load_config(Path("configs/demo.yaml"), overrides)
+    assert expected in str(error.value)
+
+
+def test_only_a_files_own_fields_are_held_against_its_kind(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("extends: lidr\nreward: {policy: initial}\n", encoding="utf-8")
+    with pytest.raises(
+        UserError, match=r"reward\.policy: is for kind implicit or likelihood, and this is cross_langua"
+    ):
+        load_config(mine)
+    # The world sets the policy for all methods that have one; over another kind that says nothing.
+    mine.write_text("extends: [methods/judge.yaml, worlds/default.yaml]\n", encoding="utf-8")
+    judge = ["judge.base_url=http://localhost:1/v1", "judge.model=m", "model.reference=null"]
+    assert load_config(mine, judge).reward.kind == "judge"
+    below = tmp_path / "below.yaml"
+    below.write_text("extends: mine.yaml\nreward: {kind: likelihood, subtract: native}\n", encoding="utf-8")
+    found = load_config(below, judge).reward
+    assert isinstance(found, LikelihoodReward)
+    assert (found.subtract, found.cpus_per_actor) == ("native", 0.5)
+
+
+def test_a_config_of_an_earlier_version_that_has_every_kinds_fields(tmp_path: Path) -> None:
+    now = load_config(Path("configs/demo.yaml"))
+    values = now.model_dump(mode="json")
+    values["reward"] |= {
+        "model": None,
+        "model_dtype": "float32",
+        "reference": "initial",
+        "length_control": {"unit": "tokens"},
+    }
+    (tmp_path / "config.yaml").write_text(dump_yaml_value(values), encoding="utf-8")
+    assert load_run_config(tmp_path) == now
+    old = comparable_config(now) | {"reward.model": None, "reward.length_control.unit": "tokens"}
+    assert locked_changes(old, comparable_config(now), [1]) == [], "what meant nothing to the kind may be gone"
+    other = load_config(Path("configs/demo.yaml"), ["reward.kind=verifier"])
+    assert next(iter(locked_changes(old, comparable_config(other), [1]))).startswith("reward.kind: ")

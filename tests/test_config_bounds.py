@@ -15,6 +15,7 @@ from actors.plan.placement import PlacementPlan
 from configs.base import MAX_NUMBER, LanguageCode, Section
 from configs.errors import UserError
 from configs.explain import fields
+from configs.kinds import kinds_of
 from configs.load import dump_yaml, load_config, load_run_config, validated
 from configs.nodes import DescribedCluster, NodeGroup, StoredModel
 from configs.schema import Config
@@ -60,6 +61,26 @@ ODD: list[Any] = [
 DEMO = load_config(Path("configs/demo.yaml")).model_dump(mode="json")
 
 
+# What each kind of reward needs to be valid.
+NEEDED: dict[str, list[str]] = {
+    "reward_model": ["reward.model=folder"],
+    "custom": ["reward.function=my.own:score"],
+    "judge": ["judge.base_url=http://localhost:1/v1", "judge.model=m"],
+    "cross_language": ["candidates.source=self_translation"],
+}
+
+
+def base_of(name: str) -> dict[str, Any]:
+    """The demo's config, with a kind of reward that has the field."""
+    section, _, field = name.partition(".")
+    kinds = kinds_of(Config.model_fields[section].annotation)
+    if not kinds or field.partition(".")[0] in DEMO[section]:
+        return DEMO
+    kind = next(kind for kind, model in kinds.items() if field.partition(".")[0] in model.model_fields)
+    chosen = [f"{section}.kind={kind}", *NEEDED.get(kind, [])]
+    return load_config(Path("configs/demo.yaml"), chosen).model_dump(mode="json")
+
+
 def with_value(values: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
     changed = copy.deepcopy(values)
     *sections, field = name.split(".")
@@ -88,8 +109,9 @@ def refusal(call: Callable[[], object]) -> str | None:
 @pytest.mark.parametrize("name", [name for name, _ in fields(Config)])
 def test_each_field_takes_a_sane_value_or_refuses_it(name: str, tmp_path: Path) -> None:
     last: Config | None = None
+    base = base_of(name)
     for value in ODD:
-        values = with_value(DEMO, name, value)
+        values = with_value(base, name, value)
         message = refusal(lambda values=values: validated(values, Config, "c.yaml"))
         if message is not None:
             assert is_short(message), f"{name}: {str(value)[:40]}"
@@ -97,7 +119,7 @@ def test_each_field_takes_a_sane_value_or_refuses_it(name: str, tmp_path: Path) 
         last = validated(values, Config, "c.yaml")
         assert not wild(last.model_dump(mode="json")), f"{name}: {str(value)[:40]}"
         assert config_digest(last)
-        assert grid(last.reward.length_control).size <= 100_001
+        assert grid(last.reward.lengths).size <= 100_001
         assert is_short(refusal(lambda config=last: PlacementPlan.from_config(config).rows()) or "")
     if last is not None:
         (tmp_path / "config.yaml").write_text(dump_yaml(last), encoding="utf-8")
@@ -216,4 +238,4 @@ def test_a_judge_address_that_is_none(url: str) -> None:
 
 def test_an_alpha_grid_that_fits_no_memory() -> None:
     with pytest.raises(UserError, match=r"reward\.length_control\.alpha_step: 1e-10 makes 9\.99e\+09 alphas"):
-        load_config(Path("configs/demo.yaml"), ["reward.length_control.alpha_step=1e-10"])
+        load_config(Path("configs/demo.yaml"), ["reward.kind=implicit", "reward.length_control.alpha_step=1e-10"])

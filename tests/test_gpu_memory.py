@@ -106,7 +106,7 @@ def test_too_little_memory_is_refused(llama: ModelSize, overrides: tuple[str, ..
 
 
 def test_a_reward_model_is_counted(llama: ModelSize) -> None:
-    found = config("reward.kind=reward_model", "reward.prompt=native", "reward.model=/models/rm")
+    found = config("reward.kind=reward_model", "reward.model=/models/rm")
     scorer = model_size(Path("deploy/clusters/llama3-8b.json"), scores=True)
     assert scorer.parameters < llama.parameters  # one row instead of an output layer
     for dtype, width in (("float32", 4), ("bfloat16", 2)):

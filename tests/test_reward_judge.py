@@ -16,7 +16,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Llam
 
 from actors.plan.preflight import check_inputs
 from actors.reward.reward_model import RewardModel, check_reward_model, reward_model_scores
-from actors.reward.worker import Judged, RewardWorker, anchored, judge_cache
+from actors.reward.scorers import judge_cache
+from actors.reward.worker import Judged, RewardWorker, anchored
 from configs.errors import UserError
 from configs.load import load_config
 from configs.schema import Config
@@ -170,11 +171,11 @@ def test_comparisons_do_not_depend_on_the_order_of_candidates(tmp_path: Path) ->
             ["reward.kind=judge", "judge.base_url=http://x/v1", "judge.model=m", "judge.deadline_s=600"],
             "judge.deadline_s: 600 must be below cluster.call_timeout_s 600",
         ),
-        (["reward.kind=reward_model"], "reward.model: reward.kind reward_model and reward.model go together"),
-        (["reward.model=some/folder"], "reward.model: reward.kind reward_model and reward.model go together"),
+        (["reward.kind=reward_model"], "reward.model: missing; add it"),
+        (["reward.model=some/folder"], "reward.model: is for kind reward_model, and this is likelihood; remove it"),
         (
             ["reward.kind=reward_model", "reward.model=rm", "reward.prompt=translated"],
-            "reward.prompt: translated is for the implicit reward",
+            "reward.prompt: is for kind implicit or likelihood, and this is reward_model; remove it",
         ),
     ],
 )

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from rollout_support import candidate, lidr_config, make_config, make_prompts, write_lines
 
 from configs.errors import UserError
+from configs.measures import LogprobMeasure
 from configs.schema import Config, LengthControlConfig
 from rollout.anchors import anchor_pairs, load_anchors
 from rollout.length_control import Group, fit, grid
@@ -33,6 +34,10 @@ from rollout.rewards import (
 @pytest.fixture(scope="module")
 def prompts(tmp_path_factory: pytest.TempPathFactory) -> PromptSet:
     return make_prompts(tmp_path_factory.mktemp("prompts"), make_config(), 4)
+
+
+def measure_of(config: Config) -> LogprobMeasure:
+    return config.reward.logprobs["reward"]
 
 
 def brute_force(groups: list[Group], config: LengthControlConfig, bound: float | None) -> tuple[float, float]:
@@ -105,14 +110,14 @@ def test_grid_has_both_ends() -> None:
 def test_reward_prompts(prompts: PromptSet) -> None:
     english, spanish = candidate(language="en"), candidate(language="es")
     cross = make_config()
-    assert reward_prompt(cross, prompts, english) == prompts.get("p0", "en").text
-    text = reward_prompt(cross, prompts, spanish)
+    assert reward_prompt(cross, measure_of(cross), prompts, english) == prompts.get("p0", "en").text
+    text = reward_prompt(cross, measure_of(cross), prompts, spanish)
     assert "Answer only in Spanish" in text
     assert text.endswith("\n\n" + prompts.get("p0", "en").text)
     native = make_config(reward__prompt="native")
-    assert reward_prompt(native, prompts, spanish) == prompts.get("p0", "es").text
+    assert reward_prompt(native, measure_of(native), prompts, spanish) == prompts.get("p0", "es").text
     translated = make_config(reward__prompt="translated")
-    assert reward_prompt(translated, prompts, spanish) == prompts.get("p0", "en").text
+    assert reward_prompt(translated, measure_of(translated), prompts, spanish) == prompts.get("p0", "en").text
 
 
 def test_score_requests(prompts: PromptSet) -> None:
@@ -124,10 +129,12 @@ def test_score_requests(prompts: PromptSet) -> None:
         candidate(language="en", sample=1, text="", source="translation", origin="es", gate="translation_failed"),
         candidate(language="en", sample=0, text="Own"),
     ]
-    requests, skipped = score_requests(make_config(), prompts, rows)
+    config = make_config()
+    requests, skipped = score_requests(config, measure_of(config), prompts, rows)
     assert [r.text for r in requests] == ["Uno", "Dos", "Own"]
     assert skipped == {("es", "gated"): 1}
-    requests, skipped = score_requests(make_config(reward__prompt="translated"), prompts, rows)
+    config = make_config(reward__prompt="translated")
+    requests, skipped = score_requests(config, measure_of(config), prompts, rows)
     assert [(r.key, r.text) for r in requests] == [(rows[0].key, "Two"), (rows[5].key, "Own")]
     assert skipped == {("es", "gated"): 1, ("es", "no_translation"): 1}
 

@@ -18,7 +18,7 @@ from actors.runtime.pool import Call, Pool, StopRequested, drain
 from actors.runtime.signals import StopFlag, stop_on_signals
 from configs.errors import Stopped, UserError
 from configs.inputs import LanguagesConfig, ModelConfig, PromptsConfig, RunConfig
-from configs.reward import RewardConfig
+from configs.reward import VerifierReward
 from configs.running import ClusterConfig
 from configs.sampling import RolloutConfig
 from configs.schema import Config
@@ -186,7 +186,7 @@ def _config(suite: Suite, folder: Path, decoding: Decoding, machine: Machine, ma
             max_new_tokens=decoding.max_new_tokens,
             kv_cache_gb=machine.kv_cache_gb,
         ),
-        reward=RewardConfig(kind="verifier"),  # the only kind that needs no further model
+        reward=VerifierReward(),  # the only kind that needs no further model
         cluster=ClusterConfig(
             num_cpus=float(machine.actors),
             call_timeout_s=machine.call_timeout_s,

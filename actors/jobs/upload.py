@@ -115,7 +115,7 @@ def _named(config: Config, config_file: Path) -> Iterator[tuple[str, Path]]:
     for field, path in (
         ("model.policy", config.model.policy),
         ("model.reference", config.model.reference if config.reads_reference else None),
-        ("reward.model", config.reward.model),
+        *((f"{section}.model", one.model) for section, one in config.reward.models.items()),
         ("anchor.path", config.anchor.path),
         ("candidates.untranslated_ids", config.candidates.untranslated_ids),
         ("serve.api_keys_file", config.serve.api_keys_file),

@@ -38,7 +38,7 @@ def wants_of(config: Config) -> Wants:
         disk=4 * weights * (min(learner.keep_checkpoints, config.schedule.rounds) + 1),
         min_free_disk=int(config.run.min_free_disk_gb * GIB),
         ports=(("serve.port", serve.port),) if serve.enabled else (),
-        judged=config.reward.kind == "judge",
+        judged=config.reward.judged,
     )
 
 

@@ -13,6 +13,7 @@ from actors.plan.fit import Placed
 from actors.plan.placement import PlacementPlan
 from configs.deepspeed import deepspeed_options
 from configs.errors import UserError
+from configs.measures import ImplicitMeasure
 from configs.schema import Config
 
 GIB = 2**30
@@ -74,16 +75,21 @@ def needs(config: Config, model: ModelSize, reward_model: ModelSize | None = Non
         split = {"weights": weights / config.rollout.tensor_parallel, "cache": config.rollout.kv_cache_gb}
         found.append(Need("rollout", split, ("rollout.kv_cache_gb", "rollout.tensor_parallel")))
     if config.reward.gpus_per_actor > 0 and config.reward.from_logprobs and config.offline.path is None:
-        models = {"policy": weights} | ({"reference": weights} if config.reward.kind == "implicit" else {})
+        models = {"policy": weights} | ({"reference": weights} if _two_sides(config) else {})
         found.append(Need("reward", models, ("reward.gpus_per_actor", "model.dtype")))
-    if config.reward.gpus_per_actor > 0 and config.reward.kind == "reward_model" and reward_model is not None:
-        own = {"reward model": reward_model.parameters * BYTES[config.reward.model_dtype] / GIB}
-        found.append(Need("reward", own, ("reward.model", "reward.model_dtype", "reward.gpus_per_actor")))
+    if config.reward.gpus_per_actor > 0 and reward_model is not None:
+        for section, one in config.reward.models.items():
+            own = {"reward model": reward_model.parameters * BYTES[one.model_dtype] / GIB}
+            found.append(Need("reward", own, (f"{section}.model", f"{section}.model_dtype", "reward.gpus_per_actor")))
     if config.learner.gpus_per_worker > 0:
         found.append(_learner(config, model))
     if config.serve.enabled and config.serve.gpus_per_replica > 0:
         found.append(Need("serve", {"weights": weights, "cache": config.serve.kv_cache_gb}, ("serve.kv_cache_gb",)))
     return found
+
+
+def _two_sides(config: Config) -> bool:
+    return any(isinstance(one, ImplicitMeasure) for one in config.reward.logprobs.values())
 
 
 def _learner(config: Config, model: ModelSize) -> Need:

@@ -11,6 +11,7 @@ from pathlib import Path
 from actors.machine.checks import BEFORE_RAY, Wants, journal, refuse_failing, run_folder
 from actors.machine.facts import look
 from actors.plan.positions import check_positions
+from actors.reward.custom import try_rewards
 from actors.reward.reward_model import check_reward_model
 from configs.errors import UserError
 from configs.reading import is_file, read_json, shown
@@ -62,8 +63,8 @@ def check_inputs(config: Config, ask_judge: bool = True) -> Inputs:
         reference = ChatEncoder(config.model.reference, config.model.add_bos, config.model.template_date)
         _check_same_tokenizer(encoder, reference, config)
     anchors = load_anchors(config)
-    if config.reward.model is not None:
-        check_reward_model(config.reward.model)
+    for section, measure in config.reward.models.items():
+        check_reward_model(measure.model, f"{section}.model")
 
     # The longest form that a prompt takes: as sampled, or as the cross-lingual reward prompt.
     longest_name = max(names.values(), key=len)
@@ -85,9 +86,10 @@ def check_inputs(config: Config, ask_judge: bool = True) -> Inputs:
     for split in (prompts, heldout):
         if split is not None:
             check_lengths(split, count, config.model.max_length, config.rollout.max_new_tokens)
-    if config.candidates.source == "self_translation" or config.reward.prompt == "translated":
+    if config.candidates.source == "self_translation" or config.reward.translates:
         _check_translation_room(config, encoder, longest_name)
-    if ask_judge and config.reward.kind == "judge":  # last: it is the one check that may cost something
+    try_rewards(config, prompts)
+    if ask_judge and config.reward.judged:  # last: it is the one check that may cost something
         check_endpoint(config.judge)
     room = config.model.max_length - config.candidates.translation_max_new_tokens
 

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from actors.engine.verify import check_manifest, check_probe, checked_tensors
 from actors.runtime.health import SyncError
 from configs.errors import UserError
+from configs.measures import ImplicitMeasure, LogprobMeasure
 from configs.schema import Config
 from learners.broadcast import receive
 from learners.encode import ChatEncoder
@@ -41,11 +42,6 @@ class ScoringModels:
     """
 
     def __init__(self, config: Config, policy: Path, reference: Path | None) -> None:
-        if config.reward.policy == "initial" and config.reward.reference == "previous_round":
-            raise UserError(
-                "reward.policy: initial makes no sense with reward.reference previous_round (the reference would be "
-                "newer than the policy); set one of them otherwise"
-            )
         self._config = config
         self._device = torch.device("cuda" if config.reward.gpus_per_actor > 0 else "cpu")
         self._encoder = ChatEncoder(policy, config.model.add_bos, config.model.template_date)
@@ -71,16 +67,16 @@ class ScoringModels:
     def _scorer_of(self, model: PreTrainedModel) -> LogprobModel:
         return LogprobModel(model, self._config.learner.logprob_chunk)
 
-    def score(self, requests: Sequence[ScoreRequest]) -> tuple[list[Score], int]:
+    def score(self, requests: Sequence[ScoreRequest], measure: LogprobMeasure) -> tuple[list[Score], int]:
         """Rewards (nats), in the order of ``requests``, and the tokens that were scored by the policy side.
 
         Texts under one prompt share a single copy of it. ``parts`` also holds the length of each text, in
         characters and in tokens without the end of turn.
         """
-        reward = self._config.reward
         completions = [tuple(self._encoder.completion_ids(request.text)) for request in requests]
         logprobs, tokens = self._sums(self._scorer, [request.prompt for request in requests], completions)
-        if self._reference_scorer is not None:
+        if isinstance(measure, ImplicitMeasure):
+            assert self._reference_scorer is not None, "the config is validated"
             other, _ = self._sums(self._reference_scorer, [request.prompt for request in requests], completions)
             scores = [implicit_score(r.key, *sums) for r, *sums in zip(requests, logprobs, other, strict=True)]
         else:
@@ -88,7 +84,7 @@ class ScoringModels:
             other, more = self._sums(self._scorer, baselines, completions)
             tokens += more
             scores = [
-                likelihood_score(request.key, logprob, baseline, len(ids), reward.normalise)
+                likelihood_score(request.key, logprob, baseline, len(ids), measure.per)
                 for request, logprob, baseline, ids in zip(
                     requests, logprobs, other if baselines else [None] * len(requests), completions, strict=True
                 )
@@ -171,7 +167,7 @@ class ScoringModels:
         return {name: tuple(state[name].shape) for name in seen.values()}
 
     def _shift_reference(self, version: int, known: bool) -> None:
-        if self._config.reward.reference != "previous_round" or self._shifted_for == version:
+        if not self._config.reward.moving_reference or self._shifted_for == version:
             return
         if not known:
             raise SyncError(
@@ -218,6 +214,6 @@ def scoring_models(config: Config, policy: Path, reference: Path | None) -> Scor
         return ScoringModels(config, policy, None)
     if reference is None:
         raise UserError(f"model.reference: reward.kind {config.reward.kind} needs the model that the policy came from")
-    if config.reward.kind == "likelihood":
+    if not any(isinstance(one, ImplicitMeasure) for one in config.reward.logprobs.values()):
         return ScoringModels(config, reference, None)
     return ScoringModels(config, policy, reference)

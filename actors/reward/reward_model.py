@@ -18,11 +18,10 @@ from rollout.language import answer_part
 from rollout.prompts import PromptSet
 from rollout.records import Candidate, Score
 
-FIELD = "reward.model"
 _HEAD = "ForSequenceClassification"
 
 
-def check_reward_model(folder: Path) -> None:
+def check_reward_model(folder: Path, field: str = "reward.model") -> None:
     """Whether a folder holds a reward model, as far as its ``config.json`` tells.
 
     Raises:
@@ -30,7 +29,7 @@ def check_reward_model(folder: Path) -> None:
     """
     path = folder / "config.json"
     if not is_file(path):
-        raise UserError(f"{FIELD}: {folder} has no config.json; name a Hugging Face model folder")
+        raise UserError(f"{field}: {folder} has no config.json; name a Hugging Face model folder")
     config = read_json(path, "the model's config", "fetch the model again")
     if not isinstance(config, dict):
         raise UserError(f"{path}: holds {kind(config)} instead of an object; fetch the model again")
@@ -40,7 +39,7 @@ def check_reward_model(folder: Path) -> None:
     named = shown(", ".join(map(str, architectures)))
     if not any(str(name).endswith(_HEAD) for name in architectures):
         raise UserError(
-            f"{FIELD}: {folder} is a {named}, which gives no score; name a model with "
+            f"{field}: {folder} is a {named}, which gives no score; name a model with "
             f"a sequence-classification head (…{_HEAD}), or use it as a judge (reward.kind: judge)"
         )
     names = config.get("id2label")
@@ -48,7 +47,7 @@ def check_reward_model(folder: Path) -> None:
     labels = config.get("num_labels") or known
     if labels != 1:
         raise UserError(
-            f"{FIELD}: {folder} has {shown(labels)} labels; a reward model has 1 (num_labels 1): a classifier over "
+            f"{field}: {folder} has {shown(labels)} labels; a reward model has 1 (num_labels 1): a classifier over "
             "several classes has no single score"
         )
 
@@ -62,6 +61,7 @@ class RewardModel:
         tokens_per_micro_batch: Positions of one forward pass, padding included.
         device: Where it computes.
         date: For a chat template that asks for it (``model.template_date``); by default today.
+        field: The config field that names the folder, for messages.
 
     Raises:
         UserError: The folder is unusable: no classification head (or one without weights), several labels, no
@@ -75,8 +75,9 @@ class RewardModel:
         tokens_per_micro_batch: int,
         device: torch.device,
         date: datetime.date | None = None,
+        field: str = "reward.model",
     ) -> None:
-        check_reward_model(folder)
+        check_reward_model(folder, field)
         disable_progress_bar()
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -84,17 +85,17 @@ class RewardModel:
                 folder, dtype=getattr(torch, dtype), local_files_only=True, output_loading_info=True
             )
         except (OSError, ValueError) as error:
-            raise UserError(f"{FIELD}: {folder} cannot be loaded ({error}); save model and tokenizer again") from error
+            raise UserError(f"{field}: {folder} cannot be loaded ({error}); save model and tokenizer again") from error
         missing = sorted(report["missing_keys"])
         if missing:
             raise UserError(
-                f"{FIELD}: {folder} lacks weights ({', '.join(missing[:5])}), which would be random; name a folder "
+                f"{field}: {folder} lacks weights ({', '.join(missing[:5])}), which would be random; name a folder "
                 "with a trained head"
             )
         try:
             self._template = ChatTemplate(folder, self._tokenizer, date)
         except UserError as error:
-            raise UserError(f"{FIELD}: {error}") from error
+            raise UserError(f"{field}: {error}") from error
         self._budget = tokens_per_micro_batch
         self._device = device
         self._model = model.to(device).eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""The reward actor: gates, and the reward: log-ratio of two frozen models, a reward model, or a judge's comparisons."""
+"""The reward actor: gates, then the scorer of the run's reward."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ from typing import Any
 
 import psutil
 import ray
-import torch
 from ray.util.placement_group import PlacementGroup
 
 from actors.engine.verify import SyncReport
 from actors.reward.log_ratios import ScoringModels, scoring_models
-from actors.reward.reward_model import RewardModel, reward_model_scores
+from actors.reward.scorers import Scored, Shared, reward_scorer
 from actors.runtime.env import base_env
 from actors.runtime.health import Health, SyncError
 from actors.runtime.spawn import ActorOptions, Start, absolute_dump, actor_name, spawn
+from configs.reward import ModelReward
 from configs.schema import Config
-from judges import Judge, Usage
-from judges.tournament import tournament, tournament_scores
+from judges import Usage
 from learners.meeting import Meeting
 from learners.weights import WeightsManifest
 from rollout.gates import apply_gates
@@ -31,10 +30,6 @@ from rollout.language import LanguageDetector
 from rollout.plan import load_untranslated
 from rollout.prompts import PromptSet
 from rollout.records import Candidate, Score
-from rollout.rewards import score_requests, verifier_scores
-from rollout.sources import scored
-
-_PATIENCE = 0.9  # of cluster.call_timeout_s, for the comparisons of one chunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,29 +49,16 @@ class Judged:
     usage: Usage | None = None
 
 
-def judge_cache(config: Config) -> Path:
-    """File of the judge's verdicts of a run."""
-    return config.judge.cache or config.run.dir / config.run.name / "judge.sqlite"
-
-
 def anchored(config: Config) -> Config:
     """The config with the paths that a reward actor opens made absolute: its working directory is Ray's to choose."""
     run = config.run.model_copy(update={"dir": config.run.dir.absolute()})
-    model, cache = config.reward.model, config.judge.cache
-    reward = config.reward.model_copy(update={"model": model and model.absolute()})
+    reward, cache = config.reward, config.judge.cache
+    if isinstance(reward, ModelReward):
+        reward = reward.model_copy(update={"model": reward.model.absolute()})
     judge = config.judge.model_copy(update={"cache": cache and cache.absolute()})
     ids = config.candidates.untranslated_ids
     candidates = config.candidates.model_copy(update={"untranslated_ids": ids and ids.absolute()})
     return config.model_copy(update={"run": run, "reward": reward, "judge": judge, "candidates": candidates})
-
-
-def _load_reward_model(config: Config) -> RewardModel:
-    reward = config.reward
-    assert reward.model is not None, "the config is validated"
-    device = torch.device("cuda" if reward.gpus_per_actor > 0 else "cpu")
-    return RewardModel(
-        reward.model, reward.model_dtype, reward.tokens_per_micro_batch, device, config.model.template_date
-    )
 
 
 class RewardWorker:
@@ -105,18 +87,12 @@ class RewardWorker:
         self._prompts = prompts
         self._detector = LanguageDetector(self._config.languages.codes, self._config.gates.language_min_chars)
         self._any_language = load_untranslated(self._config)
+        reward = self._config.reward
         self._models: ScoringModels | None = None
-        if self._config.reward.from_logprobs:
+        if reward.from_logprobs:
             self._models = scoring_models(self._config, Path(policy), reference and Path(reference))
-        self._reward_model: RewardModel | None = None
-        if self._config.reward.kind == "reward_model":
-            self._reward_model = _load_reward_model(self._config)
-        self._judge: Judge | None = None
-        if self._config.reward.kind == "judge":
-            # The driver has asked it before anything started: from now on it is waited for, not mistyped.
-            self._judge = Judge(
-                self._config.judge, judge_cache(self._config), self._config.languages.names, reached=True
-            )
+        shared = Shared(self._config, prompts, self._detector, self._models)
+        self._scorer = reward_scorer(shared)
         self.health = Health(name).loaded(version)
         self._stats: defaultdict[str, float] = defaultdict(float)
         self._stats["start_seconds"] = time.perf_counter() - begun
@@ -140,38 +116,14 @@ class RewardWorker:
         try:
             judged = apply_gates(self._config.gates, candidates, self._detector, self._any_language)
             self._stats["gate_seconds"] += time.perf_counter() - begun
-            scores: list[Score] = []
-            skipped: Counter[tuple[str, str]] = Counter()
-            usage: Usage | None = None
-            if self._models is not None:
-                requests, skipped = score_requests(self._config, self._prompts, judged)
-                scores, tokens = self._models.score(requests)
-                self._stats["scored_tokens"] += tokens
-            elif self._reward_model is not None:
-                scores, skipped, tokens = reward_model_scores(
-                    self._reward_model, self._prompts, scored(self._config, judged)
-                )
-                self._stats["scored_tokens"] += tokens
-            elif self._judge is not None:
-                scores, skipped, usage = self._compare(self._judge, judged)
-            elif self._config.reward.kind == "verifier":
-                scores = verifier_scores(self._prompts, scored(self._config, judged))
+            scored = Scored([]) if self._scorer is None else self._scorer.score(judged)
+            self._stats["scored_tokens"] += scored.tokens
         finally:
             self.health = self.health.finish()
         self._stats["judge_seconds"] += time.perf_counter() - begun
         self._stats["judge_calls"] += 1
         self._stats["candidates"] += len(candidates)
-        return Judged(judged, scores, skipped, usage)
-
-    def _compare(
-        self, judge: Judge, candidates: Sequence[Candidate]
-    ) -> tuple[list[Score], Counter[tuple[str, str]], Usage]:
-        items, pairs, skipped = tournament(self._config, self._prompts, candidates)
-        seen: list[Usage] = []
-        # Before the driver takes this actor for one that hangs, and while there is time to say why.
-        deadline = _PATIENCE * self._config.cluster.call_timeout_s
-        scores, failed = tournament_scores(pairs, judge.compare(items, seen.append, deadline))
-        return scores, skipped + failed, seen[-1] if seen else Usage()
+        return Judged(judged, scored.scores, scored.skipped, scored.usage)
 
     def sync(self, manifest: WeightsManifest, weights: list[ray.ObjectRef]) -> SyncReport:
         """Take over published weights, if the reward depends on the current policy.

@@ -210,7 +210,7 @@ class Driver:
 
     def _judge_figures(self, round: int, usage: Usage | None) -> dict[str, Any] | None:
         """What a round's judging came to; ``usage`` is of this process alone."""
-        if self._config.reward.kind != "judge":
+        if not self._config.reward.judged:
             return None
         usage = usage or Usage()
         candidates, scores = (self._team.store(rows, round) for rows in ("candidates", "scores"))

@@ -52,7 +52,7 @@ def _absent(config: Config) -> list[str]:
     named: dict[str, Path | str | None] = {
         "model.policy": config.model.policy,
         "model.reference": config.model.reference,
-        "reward.model": config.reward.model,
+        **{f"{section}.model": one.model for section, one in config.reward.models.items()},
         "prompts.train": config.prompts.train,
         "prompts.heldout": config.prompts.heldout,
         "anchor.path": config.anchor.path,
@@ -102,7 +102,7 @@ def check_described(config: Config, plan: PlacementPlan, cluster: DescribedClust
         return
     from actors.plan.model_size import model_size  # imports torch
 
-    scored_by, reward_model = config.reward.model, None
+    scored_by, reward_model = next((one.model for one in config.reward.models.values()), None), None
     if scored_by is not None and config.offline.path is None:
         reward_source = cluster.model_config_of(scored_by)
         if reward_source is None:

@@ -45,7 +45,7 @@ def _sampled_from(config: Config, run: Path) -> set[int]:
         {round: state for round, (state, _) in found.items()}, config.schedule.rounds
     )
     version = rollout_version(config.schedule, states)
-    previous = config.reward.reference == "previous_round"
+    previous = config.reward.moving_reference
     return {version, version - config.schedule.sync_every if previous else version}
 
 

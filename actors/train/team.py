@@ -202,8 +202,8 @@ class Team:
 
     def _create_reward(self, index: int) -> Any:
         reward, back = self.config.reward, self.config.schedule.sync_every
-        policy = self.version if reward.policy == "current" else 0
-        previous = reward.reference == "previous_round" and policy > 0
+        policy = self.version if reward.follows_policy else 0
+        previous = reward.moving_reference and policy > 0
         start = self.config.model.reference if reward.needs_reference else None
         reference = self._model(policy - back) if previous else start and start.absolute()
         group = self._groups.groups["reward"]

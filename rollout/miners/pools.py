@@ -59,8 +59,8 @@ def fit_length(
     config: Config, round: int, usable: Sequence[Sequence[Candidate]], values: Mapping[CandidateKey, float]
 ) -> Fit | None:
     """The length control of a language's round; None where there is none (it is the implicit reward's)."""
-    control = config.reward.length_control
-    if config.reward.kind != "implicit" or not control.enabled:
+    control = config.reward.lengths
+    if not control.enabled:
         return None
     groups = [
         Group(tuple(values[c.key] for c in group), tuple(length_of(c, control.unit) for c in group)) for group in usable
@@ -106,7 +106,7 @@ def scored_groups(
         usable = distinct_answers(ids, language, grouped, counters, 1 if config.pairs.pool == "all" else 2)
     alpha = fit_length(config, round, usable, values)
     bound = config.reward.bound(round)
-    weight, unit = alpha.alpha if alpha else 0.0, config.reward.length_control.unit
+    weight, unit = alpha.alpha if alpha else 0.0, config.reward.lengths.unit
     groups = [
         PromptGroup(
             group[0].key.prompt_id,
