@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from configs.learner import LearnerConfig
+if TYPE_CHECKING:  # so that the losses can be computed where the config's own library is missing (benchmarks/gpu_check)
+    from configs.learner import LearnerConfig
 
 
 @dataclass(frozen=True, slots=True)
