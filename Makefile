@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 RUN ?= demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: help demo test install install-dev check format science smollm2 bench-learner bench-serving chaos fuzz docs lock clean
+.PHONY: help demo test install install-dev check format science smollm2 bench-learner bench-serving gpu-check chaos fuzz docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -52,6 +52,9 @@ KILLS ?= 100
 DAMAGES ?= 12
 chaos: install-dev ## Kill a small run KILLS times, spoil its files DAMAGES times, continue, compare; adds up in runs/chaos
 	$(BIN)/python -m benchmarks.chaos --seed $(SEED) --kills $(KILLS) --damages $(DAMAGES)
+
+gpu-check: ## On a machine with one GPU: numbers, speed, memory (torch and Transformers are enough; CHECK_PYTHON=python3)
+	$(or $(CHECK_PYTHON),$(BIN)/python) -m benchmarks.gpu_check --out runs/bench $(ARGS)
 
 bench-serving: install-dev ## The endpoint under load: 50 swaps, a killed replica (ARGS="--replicas 2")
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.serving_load --kill $(ARGS)
