@@ -9,6 +9,7 @@ for each completion.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -88,8 +89,9 @@ def flash(query: Tensor, key: Tensor, value: Tensor, runs: Runs, scale: float | 
     rows, heads, length, size = query.shape
     flat = [one.transpose(1, 2).reshape(rows * length, -1, size) for one in (query, key, value)]
     # The name of the argument that a later torch wants where keys have fewer heads; before, that was understood.
+    attend: Callable[..., object] = varlen_attn
     grouped = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
-    found = varlen_attn(
+    found = attend(
         flat[0],
         flat[1].index_select(0, runs.gather),
         flat[2].index_select(0, runs.gather),
