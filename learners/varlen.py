@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -36,8 +36,11 @@ class Runs:
 
     def to(self, device: torch.device) -> Runs:
         """The same on a device."""
-        moved = (one.to(device, non_blocking=True) for one in (self.queries, self.keys, self.gather))
-        return Runs(*moved, self.longest_query, self.longest_keys)
+
+        def there(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=True)
+
+        return replace(self, queries=there(self.queries), keys=there(self.keys), gather=there(self.gather))
 
 
 def runs_of(segment_ids: Tensor, branch_ids: Tensor) -> Runs:
@@ -88,8 +91,8 @@ def flash(query: Tensor, key: Tensor, value: Tensor, runs: Runs, scale: float | 
 
     rows, heads, length, size = query.shape
     flat = [one.transpose(1, 2).reshape(rows * length, -1, size) for one in (query, key, value)]
-    # The name of the argument that a later torch wants where keys have fewer heads; before, that was understood.
     attend: Callable[..., object] = varlen_attn
+    # Later versions of torch want to be told that keys have fewer heads; earlier ones have no such argument.
     grouped = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
     found = attend(
         flat[0],
