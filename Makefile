@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 RUN ?= demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: help demo test install install-dev check format science smollm2 bench-learner bench-serving gpu-check chaos fuzz docs lock clean
+.PHONY: help demo test install install-dev check format science real smollm2 bench-learner bench-serving gpu-check chaos fuzz docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -38,8 +38,12 @@ format: install-dev ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-science: install ## ICR, LIDR, control and reward prompts over three seeds; writes docs/science.md
-	$(BIN)/python -m benchmarks.science
+science: install ## ICR, LIDR, controls and rewards over worlds and seeds; writes docs/science.md (ARGS=--dial: more worlds)
+	$(BIN)/python -m benchmarks.science $(ARGS)
+
+real: smollm2 ## A real model on real prompts, with control; writes docs/real.md (an hour; REAL=short; TRAIN=DIR HELDOUT=DIR)
+	$(BIN)/python -m benchmarks.real $(if $(filter short,$(REAL)),--short) $(if $(TRAIN),--train $(TRAIN)) \
+		$(if $(HELDOUT),--heldout $(HELDOUT)) $(ARGS)
 
 smollm2: install-dev ## Fetch SmolLM2-135M-Instruct for the benchmarks and convert it into runs/models (90 MB)
 	$(BIN)/python -m benchmarks.smollm2

@@ -130,11 +130,15 @@ def build_world(
     out: Annotated[Path, typer.Option(help="Folder to write the world to; files in it are replaced.")],
     languages: Annotated[Path, typer.Option(help="Folder of language files.")] = Path("worlds/languages"),
     seed: Annotated[int, typer.Option(help="Everything that is random follows from it.")] = 0,
+    crosslingual_rate: Annotated[
+        float, typer.Option(help="How often answers under an English instruction are true, 0 to 1.")
+    ] = 0.97,
 ) -> None:
     """Make the embedded world: prompts, tokenizer, reference and English-aligned policy. Minutes on a CPU."""
     from worlds.build import build_world as build
+    from worlds.settings import WorldSettings
 
-    build(languages, out, seed)
+    build(languages, out, seed, WorldSettings(crosslingual_right_rate=crosslingual_rate))
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
     python -m benchmarks.science                        # everything in benchmarks/science.yaml; writes docs/science.md
     python -m benchmarks.science --rows likelihood icr sharpening --worlds 0 --seeds 0
+    python -m benchmarks.science --rows likelihood-0.8 sharpening-0.8     # on the dial; --dial runs all of it
 
 Every run is an ordinary ``isogloss train``, kept in ``runs/science``: finished ones are not run again, unfinished ones
 are resumed, so the command can be stopped and repeated. The page is made of what is there, and says how much that is.
@@ -15,7 +16,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,9 @@ class Row:
     title: str
     config: str
     overrides: tuple[str, ...] = ()
+    rate: float | None = (
+        None  # of true answers under the English instruction, in worlds built for it; else the world's own
+    )
 
 
 @dataclass(frozen=True)
@@ -50,16 +54,24 @@ class Study:
     temperatures: tuple[float, ...]
     unseen: tuple[str, ...]
     contrasts: tuple[tuple[str, str], ...]
+    dial: dict[float, tuple[str, ...]]
+
+    @property
+    def on_dial(self) -> set[str]:
+        """Names of the rows that run on worlds of their own."""
+        return {name for names in self.dial.values() for name in names}
 
     def runs(self) -> list[tuple[Row, int, int]]:
-        """(row, world, seed), by world and seed first, so that an early page has all rows."""
-        return [
+        """(row, world, seed), by world and seed first, so that an early page has all rows; the dial comes last."""
+        table = [
             (row, world, seed)
             for seed in self.seeds
             for world in self.worlds
             for row in self.rows.values()
-            if row.name in self.core or seed == self.seeds[0]
+            if row.rate is None and (row.name in self.core or seed == self.seeds[0])
         ]
+        turned = [row for row in self.rows.values() if row.rate is not None]
+        return table + [(row, world, self.seeds[0]) for world in self.worlds for row in turned]
 
 
 def load_study(path: Path = SETTINGS) -> Study:
@@ -69,6 +81,14 @@ def load_study(path: Path = SETTINGS) -> Study:
         name: Row(name, fields["title"], f"configs/{fields['config']}", tuple(fields.get("set", ())))
         for name, fields in raw["rows"].items()
     }
+    dial: dict[float, tuple[str, ...]] = {}
+    for rate in raw["dial"]["rates"]:
+        turned = [
+            replace(rows[name], name=f"{name}-{rate:g}", title=f"{rows[name].title}, {rate:g}", rate=rate)
+            for name in raw["dial"]["rows"]
+        ]
+        rows |= {row.name: row for row in turned}
+        dial[rate] = tuple(row.name for row in turned)
     return Study(
         rows,
         tuple(raw["core"]),
@@ -77,6 +97,7 @@ def load_study(path: Path = SETTINGS) -> Study:
         tuple(raw["temperatures"]),
         tuple(raw["unseen"]),
         tuple((first, second) for first, second in raw["contrasts"]),
+        dial,
     )
 
 
@@ -86,12 +107,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("docs/science.md"))
     parser.add_argument("--runs", type=Path, default=Path("runs/science"))
-    parser.add_argument("--rows", nargs="*", choices=list(study.rows), default=list(study.rows))
+    parser.add_argument("--rows", nargs="*", choices=list(study.rows), default=None)
+    parser.add_argument("--dial", action="store_true", help="also the rows on the dial, whose worlds are built first")
     parser.add_argument("--worlds", nargs="*", type=int, choices=study.worlds, default=list(study.worlds))
     parser.add_argument("--seeds", nargs="*", type=int, choices=study.seeds, default=list(study.seeds))
     arguments = parser.parse_args()
+    rows = arguments.rows or [name for name in study.rows if arguments.dial or name not in study.on_dial]
     for row, world, seed in study.runs():
-        if row.name in arguments.rows and world in arguments.worlds and seed in arguments.seeds:
+        if row.name in rows and world in arguments.worlds and seed in arguments.seeds:
             run(study, row, world, seed, arguments.runs)
     arguments.out.write_text(render(study, arguments.runs), encoding="utf-8")
     print(arguments.out)
@@ -106,17 +129,18 @@ def run(study: Study, row: Row, world: int, seed: int, folder: Path) -> None:
     overrides = [f"run.name={name}", f"run.dir={folder}", f"run.seed={seed}"]
     overrides.append(f"evaluation.temperatures={json.dumps(study.temperatures)}")
     overrides.append(f"evaluation.languages={json.dumps(study.unseen)}")
-    if world:
-        overrides += of_world(build_world(world, folder / "worlds"), row)
+    if world or row.rate is not None:
+        overrides += of_world(build_world(world, folder / "worlds", row.rate), row)
     resume = ["--resume"] if (folder / name / "config.yaml").exists() else []
     subprocess.run([ISOGLOSS, "train", row.config, *overrides, *row.overrides, *resume], check=True)
 
 
-def build_world(seed: int, folder: Path) -> Path:
-    """The world of a seed, built if it is not there."""
-    world = folder / str(seed)
+def build_world(seed: int, folder: Path, rate: float | None = None) -> Path:
+    """The world of a seed, and of a rate of truth under the English instruction, built if it is not there."""
+    world = folder / (str(seed) if rate is None else f"{seed}-{rate:g}")
     if not (world / "world.json").exists():
         command = [str(ISOGLOSS), "build-world", "--out", str(world), "--seed", str(seed)]
+        command += [] if rate is None else ["--crosslingual-rate", f"{rate:g}"]
         subprocess.run(command, check=True)
     return world
 
@@ -146,7 +170,13 @@ def render(study: Study, folder: Path) -> str:
         for row, world, seed in study.runs()
         if (path := folder / run_name(row.name, world, seed) / "summary.json").exists()
     }
-    lines = [PAGE_HEAD.read_text(encoding="utf-8").rstrip(), "", *_table(study, found), ""]
+    title = "## Start and end, held-out facts, per cent"
+    lines = [PAGE_HEAD.read_text(encoding="utf-8").rstrip(), ""]
+    lines += [*_table(title, [row for row in study.rows.values() if row.rate is None], found), ""]
+    for rate, names in study.dial.items():
+        if any(name in names for name, _, _ in found):
+            title = f"## The same where answers under the English instruction are true at {rate:g}"
+            lines += [*_table(title, [study.rows[name] for name in names], found), ""]
     lines += ["## Contrasts", "", "Difference of the changes of greedy accuracy, points, paired by world and seed.", ""]
     lines += ["| | runs | difference | every run |", "|---|---|---|---|"]
     lines += [line for pair in study.contrasts if (line := _contrast(study, found, *pair))]
@@ -161,14 +191,14 @@ def render(study: Study, folder: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _table(study: Study, found: dict[tuple[str, int, int], dict[str, Any]]) -> list[str]:
+def _table(title: str, rows: Sequence[Row], found: dict[tuple[str, int, int], dict[str, Any]]) -> list[str]:
     head = (
         "| | runs | greedy, weaker languages | change | best over temperature | sampled | pass@k | affected facts "
         "| other facts | unseen languages, greedy | English, greedy |"
     )
-    lines = ["## Start and end, held-out facts, per cent", "", head, "|---|" + "---|" * 10]
+    lines = [title, "", head, "|---|" + "---|" * 10]
     start_shown = False
-    for row in study.rows.values():
+    for row in rows:
         runs = [summary for (name, _, _), summary in found.items() if name == row.name]
         if not runs:
             continue

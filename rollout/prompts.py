@@ -10,6 +10,7 @@ from configs.errors import UserError
 from configs.schema import Config, LanguagesConfig
 from rollout.jsonl import id_of, read_rows, text_of
 from rollout.records import Prompt
+from rollout.world_folder import check_world
 
 _SHOWN = 5
 
@@ -118,6 +119,7 @@ class PromptSet:
         Raises:
             UserError: Any bad row, file or mismatch, with file:line and the cure; nothing is skipped.
         """
+        check_world(pattern)
         codes = (languages.dominant, *languages.others)
         fields = _Fields(id_field, text_field, answer_field, cluster_field, group_field)
         files = {code: _read_file(Path(pattern.replace("{lang}", code)), code, fields, split) for code in codes}

@@ -46,6 +46,8 @@ def test_every_row_is_a_config_that_loads() -> None:
         assert str(config.model.policy) == "elsewhere/policy"
     assert load_config(Path("configs/likelihood.yaml"), STUDY.rows["no-anchors"].overrides).anchor.path is None
     assert len(STUDY.runs()) == len(set(STUDY.runs())) == 9 * len(STUDY.core) + 3 * (len(STUDY.rows) - len(STUDY.core))
+    assert {row.rate for row in STUDY.rows.values()} == {None, *STUDY.dial}
+    assert {STUDY.rows[name].rate for name in STUDY.dial[0.6]} == {0.6}
 
 
 def test_page_holds_what_was_run_and_no_more(tmp_path: Path) -> None:
@@ -61,6 +63,11 @@ def test_page_holds_what_was_run_and_no_more(tmp_path: Path) -> None:
     assert "| start | 1 | 60.0 |" in page
     assert "less control: the policy's own likelihood, native prompt | 1 | +20.0 | +20.0 |" in page
     assert "LIDR |" not in page
+    assert "are true at" not in page
+    write("likelihood-0.6", 0, 0, 0.65)
+    assert "are true at 0.6" in (page := render(STUDY, tmp_path))
+    assert page.count("| likelihood under the English instruction | 1 | 90.0 |") == 1
+    assert "| likelihood under the English instruction, 0.6 | 1 | 65.0 |" in page
     for world, end in ((1, 0.8), (2, 0.85)):
         write("likelihood", world, 0, end)
         write("sharpening", world, 0, 0.7)

@@ -16,6 +16,9 @@ from typer.testing import CliRunner
 
 from cli import app
 from configs.errors import UserError
+from configs.inputs import LanguagesConfig
+from evaluation.suites.read import load_suite
+from rollout.prompts import PromptSet
 from rollout.templates import crosslingual_instruction
 from worlds.build import DEFAULT_OUT, LANGUAGES_DIR, MANIFEST, build_prompts, checksums
 from worlds.confusion import confusions
@@ -164,6 +167,52 @@ def test_build_world_has_no_default_that_could_overwrite_the_committed_world():
     done = CliRunner().invoke(app, ["build-world"])
     assert done.exit_code == 2
     assert "--out" in done.output
+
+
+@pytest.mark.parametrize("rate", ["1.5", "-0.1", "nan"])
+def test_a_rate_that_is_no_share_is_refused_before_anything_is_written(tmp_path: Path, rate: str):
+    done = CliRunner().invoke(app, ["build-world", "--out", str(tmp_path / "out"), "--crosslingual-rate", rate])
+    assert isinstance(done.exception, UserError)
+    assert f"--crosslingual-rate {rate}" in str(done.exception)
+    assert not (tmp_path / "out").exists()
+
+
+def test_answers_under_the_english_instruction_are_true_at_the_rate_asked_for():
+    languages = load_languages(LANGUAGES_DIR)
+    split = draw_facts(languages[PIVOT], 0, 0.6)
+    confused = {code: confusions(language, 0) for code, language in languages.items()}
+    german = languages["de"]
+    for rate in (0.97, 0.6):
+        settings = dataclasses.replace(WorldSettings(), crosslingual_right_rate=rate)
+        stage = dataclasses.replace(settings.stages[-1], crosslingual_share=1.0)
+        made = make_pass(languages, split, confused, stage, settings, random.Random(0))
+        true = {
+            crosslingual_instruction(languages[PIVOT].question(fact.person, fact.relation, wording), "German"): (
+                german.answer(fact.person, fact.relation, fact.value)
+            )
+            for fact in split.train
+            for wording in (0, 1)
+        }
+        right = [example.assistant == true[example.user] for example in made if example.user in true]
+        assert sum(right) / len(right) == pytest.approx(rate, abs=0.07)
+
+
+def test_a_world_of_the_first_form_is_refused_with_the_command_that_builds_it_again(tmp_path: Path):
+    world = tmp_path / "old world"
+    shutil.copytree(DEFAULT_OUT / "prompts", world / "prompts")
+    manifest = json.loads((DEFAULT_OUT / MANIFEST).read_text(encoding="utf-8"))
+    (world / MANIFEST).write_text(json.dumps(manifest))
+    pattern = str(world / "prompts" / "train" / "{lang}.jsonl")
+    codes = LanguagesConfig(codes=["en", "de"])
+    assert PromptSet.load(pattern, codes).ids
+    del manifest["settings"]["crosslingual_heldout"]
+    (world / MANIFEST).write_text(json.dumps({**manifest, "seed": 7}))
+    for refused in (
+        lambda: PromptSet.load(pattern, codes),
+        lambda: load_suite("world", str(world / "prompts" / "heldout")),
+    ):
+        with pytest.raises(UserError, match=r"build-world --out '.*old world-new' --seed 7"):
+            refused()
 
 
 def test_a_folder_without_the_pivot_is_refused(folder: Path):

@@ -18,6 +18,7 @@ import shutil
 import time
 from pathlib import Path
 
+from configs.errors import UserError
 from worlds.confusion import confusions
 from worlds.facts import FactSplit, anchor_rows, draw_facts, prompt_rows, write_jsonl, write_prompts
 from worlds.languages import PIVOT, Language, load_languages
@@ -49,12 +50,17 @@ def build_world(languages_dir: Path, out: Path, seed: int, settings: WorldSettin
         out: Where the world is written.
         seed: Of facts, noise, weights and order.
         settings: Sizes; the defaults take a few minutes on one CPU core.
+
+    Raises:
+        UserError: A rate is none, or a language file is wrong; nothing is written then.
     """
+    settings = settings or WorldSettings()
+    if not 0 <= settings.crosslingual_right_rate <= 1:
+        raise UserError(f"--crosslingual-rate {settings.crosslingual_right_rate:g}: expected a share from 0 to 1")
     import torch
 
     # Two threads that spin wait for each other as soon as anything shares a core: 14 s for a pass instead of 0.6.
     torch.set_num_threads(1)
-    settings = settings or WorldSettings()
     started = time.monotonic()
     languages, split = build_prompts(languages_dir, out, seed, settings)
     _build_reference(languages, split, out, seed, settings)

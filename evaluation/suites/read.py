@@ -15,6 +15,7 @@ from evaluation.numbers import parse_number
 from evaluation.suites.mgsm_prompts import EXAMPLE_ANSWERS, WORDS, maths_prompt
 from evaluation.suites.records import SUITES, Suite, SuiteItem
 from rollout.jsonl import id_of, read_rows, text_of
+from rollout.world_folder import check_world
 
 WORLD = "worlds/default/prompts/heldout"
 _ENDINGS = (".jsonl", ".json")
@@ -66,6 +67,7 @@ def load_suite(
     if len(set(languages)) != len(languages):
         raise UserError("--languages: a language is named twice; name each once")
     place = data or world_path(WORLD)
+    check_world(place)
     rows = _rows(name, place, languages)
     asked = tuple(languages) or tuple(rows)
     strange = [code for code in asked if not is_code(code)]
