@@ -60,7 +60,9 @@ class RewardSection(Section):
         "as long as the rounds that have pairs keep their bound.",
     )
     shuffle: bool = Field(
-        False, description="Control: permute the scores within each prompt, so that they carry nothing."
+        False,
+        description="Control: permute the scores within each prompt, so that they carry nothing; "
+        "`cross_language` has none, and turns every pair round with probability 1/2.",
     )
     actors: int = Field(1, ge=1, le=MAX_PARTS, description="Number of reward actors.")
     cpus_per_actor: float = Field(1.0, gt=0, description="CPUs that Ray reserves for a reward actor.")

@@ -149,8 +149,12 @@ class _Mining:
         chosen, rejected = group.candidates[choice.chosen], group.candidates[choice.rejected]
         language = group.language or chosen.key.language
         scored = bool(group.rewards)
+        name = f"r{chosen.key.round:04d}/{language}/{group.prompt_id}{choice.suffix}"
+        # There are no scores to permute where the sources decide the sides: the control permutes the sides.
+        if self._config.reward.shuffle and not scored and stable_seed("shuffle", self._config.run.seed, name) % 2:
+            chosen, rejected = rejected, chosen
         return Pair(
-            id=f"r{chosen.key.round:04d}/{language}/{group.prompt_id}{choice.suffix}",
+            id=name,
             round=chosen.key.round,
             prompt_id=group.prompt_id,
             language=language,

@@ -331,6 +331,18 @@ def test_cross_language_pairs(prompts: PromptSet) -> None:
     assert mined.counters == {"en": {"pairs": 8}, "es": {"pairs": 4}, "fr": {"pairs": 4}}
 
 
+def test_cross_language_control_turns_pairs_round_at_random(prompts: PromptSet) -> None:
+    rows = lidr_rows(prompts)
+    true = mine_pairs(lidr_config(rollout__samples_per_prompt=1), prompts, 1, rows, [])
+    turned = mine_pairs(lidr_config(rollout__samples_per_prompt=1, reward__shuffle=True), prompts, 1, rows, [])
+    assert [pair.id for pair in turned.pairs] == [pair.id for pair in true.pairs]
+    changed = [one != other for one, other in zip(true.pairs, turned.pairs, strict=True)]
+    assert 0.25 < sum(changed) / len(changed) < 0.75
+    for one, other in zip(true.pairs, turned.pairs, strict=True):
+        assert {one.chosen, one.rejected} == {other.chosen, other.rejected}
+        assert (other.chosen_score, other.rejected_score) == (1.0, 0.0)
+
+
 def test_cross_language_refusals(prompts: PromptSet) -> None:
     config = lidr_config(rollout__samples_per_prompt=1, languages__shares={"en": 0})
     rows = {c.key: c for c in lidr_rows(prompts) if c.key.language != "en" or c.key.source == "policy"}
