@@ -83,6 +83,12 @@ def reap(driver: int) -> None:
 
 # They try for a minute (fixed in Ray) to tell the head, which is gone as well, that their raylet has died.
 _AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
+_AGENT_SCRIPTS = ("ray/dashboard/agent.py", "ray/_private/runtime_env/agent/main.py")  # before they have those titles
+
+
+def _is_agent(process: psutil.Process) -> bool:
+    command = title(process)
+    return command.startswith(_AGENTS) or any(script in command for script in _AGENT_SCRIPTS)
 
 
 def left_over(driver: int, strangers: set[int], seconds: float, agents: bool = False) -> list[str]:
@@ -99,7 +105,7 @@ def left_over(driver: int, strangers: set[int], seconds: float, agents: bool = F
         reap(driver)
         found = [one for one in descendants() if one.pid not in strangers and one.pid != driver]
         if not agents:
-            found = [one for one in found if not title(one).startswith(_AGENTS)]
+            found = [one for one in found if not _is_agent(one)]
         if not found or time.monotonic() > deadline:
             break
         time.sleep(0.1)
