@@ -83,12 +83,18 @@ def reap(driver: int) -> None:
 
 # They try for a minute (fixed in Ray) to tell the head, which is gone as well, that their raylet has died.
 _AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
-_AGENT_SCRIPTS = ("ray/dashboard/agent.py", "ray/_private/runtime_env/agent/main.py")  # before they have those titles
+# Before they have those titles; and workers that are still starting, which try as long.
+_STARTING = (
+    "ray/dashboard/agent.py",
+    "ray/_private/runtime_env/agent/main.py",
+    "ray/_private/workers/setup_worker.py",
+    "ray/_private/workers/default_worker.py",
+)
 
 
-def _is_agent(process: psutil.Process) -> bool:
+def _takes_a_minute(process: psutil.Process) -> bool:
     command = title(process)
-    return command.startswith(_AGENTS) or any(script in command for script in _AGENT_SCRIPTS)
+    return command.startswith(_AGENTS) or any(script in command for script in _STARTING)
 
 
 def left_over(driver: int, strangers: set[int], seconds: float, agents: bool = False) -> list[str]:
@@ -98,18 +104,18 @@ def left_over(driver: int, strangers: set[int], seconds: float, agents: bool = F
         driver: Process id of the run's command.
         strangers: Process ids that are not the run's.
         seconds: How long to wait.
-        agents: Whether Ray's agents of the node count, which take a minute.
+        agents: Whether Ray's agents of the node, and its workers that never came up, count: they take a minute.
     """
     deadline = time.monotonic() + seconds
     while True:
         reap(driver)
         found = [one for one in descendants() if one.pid not in strangers and one.pid != driver]
         if not agents:
-            found = [one for one in found if not _is_agent(one)]
+            found = [one for one in found if not _takes_a_minute(one)]
         if not found or time.monotonic() > deadline:
             break
         time.sleep(0.1)
-    names = [f"{one.pid} {title(one)[:80]}" for one in found]
+    names = [f"{one.pid} {title(one)[:200]}" for one in found]
     for one in found:
         try:
             one.kill()
