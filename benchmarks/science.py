@@ -172,11 +172,11 @@ def render(study: Study, folder: Path) -> str:
     }
     title = "## Start and end, held-out facts, per cent"
     lines = [PAGE_HEAD.read_text(encoding="utf-8").rstrip(), ""]
-    lines += [*_table(title, [row for row in study.rows.values() if row.rate is None], found), ""]
+    lines += [*table(title, [row for row in study.rows.values() if row.rate is None], found), ""]
     for rate, names in study.dial.items():
         if any(name in names for name, _, _ in found):
             title = f"## The same where answers under the English instruction are true at {rate:g}"
-            lines += [*_table(title, [study.rows[name] for name in names], found), ""]
+            lines += [*table(title, [study.rows[name] for name in names], found), ""]
     lines += ["## Contrasts", "", "Difference of the changes of greedy accuracy, points, paired by world and seed.", ""]
     lines += ["| | runs | difference | every run |", "|---|---|---|---|"]
     lines += [line for pair in study.contrasts if (line := _contrast(study, found, *pair))]
@@ -191,7 +191,14 @@ def render(study: Study, folder: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _table(title: str, rows: Sequence[Row], found: dict[tuple[str, int, int], dict[str, Any]]) -> list[str]:
+def table(title: str, rows: Sequence[Row], found: dict[tuple[str, int, int], dict[str, Any]]) -> list[str]:
+    """Start and end of rows, as means over their runs.
+
+    Args:
+        title: Heading.
+        rows: In the order to be shown.
+        found: (row, world, seed) -> ``summary.json`` of the run; those of other rows are left out.
+    """
     head = (
         "| | runs | greedy, weaker languages | change | best over temperature | sampled | pass@k | affected facts "
         "| other facts | unseen languages, greedy | English, greedy |"

@@ -261,6 +261,14 @@ class PairsConfig(Section):
     min_margin: float = Field(
         0.0, ge=0, description="Smallest reward difference of a pair; equal scores never make one."
     )
+    fluency_floor: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Of `best_worst` and `target`: candidates whose own likelihood (nats a token under the native "
+        "prompt, by the reward's model) is below this quantile of the prompt's candidates cannot be chosen; 0 bars "
+        "none. Needs a reward made of log-probabilities, and costs one pass more.",
+    )
     replay: ReplayConfig = ReplayConfig()
 
     @model_validator(mode="after")

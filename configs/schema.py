@@ -143,6 +143,7 @@ class Config(Section):
             )
         if self.anchor.pairs_per_round and self.anchor.path is None:
             raise ValueError("anchor.path: pairs_per_round is above 0 but no file is named")
+        self._check_fluency_floor()
         self._check_rloo()
         self._check_miner()
         # A resume restarts the rollouts from the version that they sampled with, and `previous_round` from the one
@@ -162,6 +163,17 @@ class Config(Section):
             if text is not None and "{lang}" not in text:
                 raise ValueError(f"prompts.{field}: '{shortened(text)}' has no {{lang}}; put it where the code goes")
         return self
+
+    def _check_fluency_floor(self) -> None:
+        if not self.pairs.fluency_floor or self.offline.path is not None:
+            return
+        if not self.reward.from_logprobs:
+            raise ValueError(
+                f"pairs.fluency_floor: reward.kind {self.reward.kind} has no model to measure it with; set it to 0, or "
+                "use a reward made of log-probabilities (implicit, likelihood)"
+            )
+        if self.pairs_miner == "by_source" or self.learner.objective == "rloo":
+            raise ValueError("pairs.fluency_floor: is for the miners best_worst and target; set it to 0")
 
     def _check_rloo(self) -> None:
         """RLOO takes every scored answer of a prompt, where the other objectives take pairs."""

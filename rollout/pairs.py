@@ -15,7 +15,7 @@ from rollout.miners.pools import Counters, by_prompt, pooled, scored_groups, uns
 from rollout.plan import answer_languages
 from rollout.prompts import PromptSet
 from rollout.records import Candidate, CandidateKey, Example, Pair, SampleGroup, Score
-from rollout.rewards import shuffle_scores
+from rollout.rewards import FLUENCY, shuffle_scores
 from rollout.seeds import stable_seed
 
 E = TypeVar("E", bound=Example)
@@ -77,6 +77,7 @@ def mine_pairs(
     ids = round_prompt_ids(prompts.ids, round, config.rollout.prompts_per_round, config.run.seed)
     rewards = shuffle_scores(scores, config.run.seed) if config.reward.shuffle else scores
     mining = _Mining(config, prompts, {score.key: score.reward for score in rewards})
+    fluency = {score.key: score.parts[FLUENCY] for score in scores} if config.pairs.fluency_floor else None
     languages = [code for code in answer_languages(config) if config.languages.share(code) > 0]
     gates, names = usable_sources(config)
     if config.scores:
@@ -86,7 +87,7 @@ def mine_pairs(
     for language in languages:
         if config.scores:
             own = grouped.get(language, {})
-            found, alpha = scored_groups(config, round, language, ids, own, mining.values, mining.counters)
+            found, alpha = scored_groups(config, round, language, ids, own, mining.values, mining.counters, fluency)
             if alpha is not None:
                 mining.alphas[language] = alpha
         else:

@@ -141,6 +141,9 @@ def _finite_difference(logprob: float, baseline: float) -> float:
     return reward
 
 
+FLUENCY = "own_logprob_token"  # of ``Score.parts``: own likelihood under the native prompt, nats a token
+
+
 def implicit_score(key: CandidateKey, policy_logprob: float, reference_logprob: float) -> Score:
     """The score row of the implicit reward; ``parts`` are the two sums, in nats."""
     return Score(

@@ -18,6 +18,7 @@ from learners.errors import BroadcastFailed
 from learners.meeting import Meeting
 from rollout.prompts import PromptSet
 from rollout.records import Candidate, CandidateKey
+from rollout.rewards import FLUENCY
 from tests.actors_support import PROMPTS, perturbed, publish, sending, small_config
 from tests.tiny import build_tiny_model
 
@@ -67,7 +68,8 @@ def direct(folder: Path | torch.nn.Module, tokenizer_of: Path, prompt: str, answ
 
 @pytest.mark.parametrize("side", ["crosslingual", "native"])
 def test_implicit_reward_is_the_log_ratio(tmp_path: Path, folders: tuple[Path, Path], side: str) -> None:
-    subject = worker(tmp_path, folders, reward={"prompt": side, "tokens_per_micro_batch": 256})
+    floor = {"fluency_floor": 0.5} if side == "crosslingual" else {}
+    subject = worker(tmp_path, folders, reward={"prompt": side, "tokens_per_micro_batch": 256}, pairs=floor)
     given = [
         candidate(language, prompt, sample, text)
         for language, texts in ANSWERS.items()
@@ -86,6 +88,12 @@ def test_implicit_reward_is_the_log_ratio(tmp_path: Path, folders: tuple[Path, P
         assert score.parts["reference_logprob"] == pytest.approx(reference, abs=1e-4)
         assert score.reward == pytest.approx(policy - reference, abs=1e-4)
         assert score.parts["length_chars"] == len(item.text)
+        if floor:
+            own = direct(folders[0], folders[0], native[item.key.language], item.text)
+            tokens = score.parts["length_tokens"] + 1
+            assert score.parts[FLUENCY] == pytest.approx(own / tokens, abs=1e-4)
+        else:
+            assert FLUENCY not in score.parts
 
 
 @pytest.mark.parametrize("normalise", ["sum", "token"])

@@ -18,6 +18,7 @@ from rollout.miners.ranked import best_worst, target
 from rollout.pairs import mine_pairs
 from rollout.prompts import PromptSet
 from rollout.records import Candidate, Score
+from rollout.rewards import FLUENCY
 from rollout.sources import Part, parts
 
 PLAIN: dict[str, Any] = {"reward__length_control": {"enabled": False}}
@@ -44,6 +45,30 @@ def test_best_worst_gives_the_best_margins_first(rewards: list[float], most: int
     assert [rewards[c.chosen] - rewards[c.rejected] for c in choices] == expected
     assert len({c.chosen for c in choices}) == len(choices) == len({c.rejected for c in choices})
     assert [c.suffix for c in choices] == ([""] if most == 1 else ["/00", "/01", "/02", "/03"])[: len(choices)]
+
+
+def test_a_fluency_floor_bars_the_oddest_from_being_chosen_and_not_from_being_rejected(prompts: PromptSet) -> None:
+    rows = [candidate("p0", "es", sample, f"text {sample}") for sample in range(4)]
+    rewards, fluency = [3.0, 2.0, 1.0, 0.0], [-5.0, -1.0, -2.0, -6.0]
+    scores = [Score(c.key, r, {FLUENCY: f}) for c, r, f in zip(rows, rewards, fluency, strict=True)]
+
+    def pair(floor: float) -> tuple[str, str]:
+        (found,) = mine_pairs(make_config(**PLAIN, pairs__fluency_floor=floor), prompts, 1, rows, scores).pairs
+        return found.chosen, found.rejected
+
+    assert pair(0.0) == ("text 0", "text 3")
+    assert pair(0.5) == ("text 1", "text 3")  # of two above the median the better one
+    assert pair(0.9) == ("text 1", "text 3")  # the most fluent one is never barred
+    none = mine_pairs(make_config(**PLAIN, pairs__fluency_floor=0.9, pairs__min_margin=2.5), prompts, 1, rows, scores)
+    assert none.counters["es"]["below_floor"] == 1
+
+
+@pytest.mark.parametrize(
+    "changes", [{"reward__kind": "verifier"}, {"pairs__miner": "by_source", "pairs__chosen": ["policy"]}]
+)
+def test_a_fluency_floor_without_a_model_or_a_choice_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=r"pairs\.fluency_floor"):
+        make_config(pairs__fluency_floor=0.3, **changes)
 
 
 @settings(deadline=None)

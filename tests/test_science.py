@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.science import load_study, of_world, render, run_name
+from benchmarks.science_validation import load_rows, overrides, split
 from configs.load import load_config
 
 STUDY = load_study()
@@ -48,6 +49,27 @@ def test_every_row_is_a_config_that_loads() -> None:
     assert len(STUDY.runs()) == len(set(STUDY.runs())) == 9 * len(STUDY.core) + 3 * (len(STUDY.rows) - len(STUDY.core))
     assert {row.rate for row in STUDY.rows.values()} == {None, *STUDY.dial}
     assert {STUDY.rows[name].rate for name in STUDY.dial[0.6]} == {0.6}
+
+
+def test_validation_sets_facts_aside_that_no_pair_and_no_anchor_is_about(tmp_path: Path) -> None:
+    rows, settings = load_rows()
+    left = split(Path("worlds/default"), tmp_path, settings["share"])
+    ids = {
+        part: {json.loads(line)["id"] for line in (tmp_path / part / "de.jsonl").read_text().splitlines()}
+        for part in ("train", "heldout")
+    }
+    assert left == len(ids["train"]) == 3 * len(ids["heldout"])
+    assert not ids["train"] & ids["heldout"]
+    world = Path("worlds/default/prompts")
+    known = {json.loads(line)["id"] for line in (world / "train" / "de.jsonl").read_text().splitlines()}
+    assert ids["train"] | ids["heldout"] == known
+    anchors = [
+        json.loads(line)["id"].rpartition("-")[0] for line in (tmp_path / "anchor.jsonl").read_text().splitlines()
+    ]
+    assert set(anchors) == ids["train"]
+    for row in rows.values():
+        config = load_config(Path(row.config), [*overrides(tmp_path, left, settings), *row.overrides])
+        assert config.rollout.prompts_per_round == left
 
 
 def test_page_holds_what_was_run_and_no_more(tmp_path: Path) -> None:

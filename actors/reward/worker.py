@@ -6,7 +6,7 @@ import os
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from rollout.language import LanguageDetector
 from rollout.plan import load_untranslated
 from rollout.prompts import PromptSet
 from rollout.records import Candidate, Score
+from rollout.rewards import FLUENCY
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,8 @@ class RewardWorker:
             judged = apply_gates(self._config.gates, candidates, self._detector, self._any_language)
             self._stats["gate_seconds"] += time.perf_counter() - begun
             scored = Scored([]) if self._scorer is None else self._scorer.score(judged)
+            if self._config.pairs.fluency_floor:
+                scored = self._with_fluency(judged, scored)
             self._stats["scored_tokens"] += scored.tokens
         finally:
             self.health = self.health.finish()
@@ -124,6 +127,19 @@ class RewardWorker:
         self._stats["judge_calls"] += 1
         self._stats["candidates"] += len(candidates)
         return Judged(judged, scored.scores, scored.skipped, scored.usage)
+
+    def _with_fluency(self, candidates: Sequence[Candidate], scored: Scored) -> Scored:
+        """The scores with each answer's own likelihood under the prompt that it answers among their parts."""
+        assert self._models is not None, "the config is validated"
+        texts = {candidate.key: candidate.text for candidate in candidates}
+        keys = [score.key for score in scored.scores]
+        asked = [self._prompts.get(key.prompt_id, key.language).text for key in keys]
+        values, tokens = self._models.fluency(asked, [texts[key] for key in keys])
+        scores = [
+            replace(score, parts={**score.parts, FLUENCY: value})
+            for score, value in zip(scored.scores, values, strict=True)
+        ]
+        return replace(scored, scores=scores, tokens=scored.tokens + tokens)
 
     def sync(self, manifest: WeightsManifest, weights: list[ray.ObjectRef]) -> SyncReport:
         """Take over published weights, if the reward depends on the current policy.

@@ -29,6 +29,7 @@ class PromptGroup:
         rewards: After length control, one a candidate; empty where the run scores nothing.
         bound: Rewards at or above it cannot be chosen; None without a bound.
         slots: One a candidate. Its key's, except where an answer stands in for its translation.
+        barred: Whether each candidate is too odd to be chosen (``pairs.fluency_floor``); empty without a floor.
         blocked: Why this prompt can give no pair whatever its candidates are; None if it can.
     """
 
@@ -39,6 +40,7 @@ class PromptGroup:
     bound: float | None = None
     slots: tuple[Slot, ...] = ()
     blocked: str | None = None
+    barred: tuple[bool, ...] = ()
 
 
 class Choice(NamedTuple):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from configs.schema import Config
 from rollout.language import answer_part
 from rollout.length_control import Fit, Group, fit
@@ -81,6 +83,7 @@ def scored_groups(
     grouped: Mapping[str, Sequence[Candidate]],
     values: Mapping[CandidateKey, float],
     counters: Counters,
+    fluency: Mapping[CandidateKey, float] | None = None,
 ) -> tuple[list[PromptGroup], Fit | None]:
     """Groups with rewards, each less its length's share, and the length control that said how much that is.
 
@@ -92,6 +95,7 @@ def scored_groups(
         grouped: Prompt id -> its scored candidates that passed the gates (:func:`by_prompt`).
         values: Rewards.
         counters: Gets the prompts that are left out.
+        fluency: Own likelihoods, nats a token, where the run has ``pairs.fluency_floor``.
     """
     if config.pairs_miner == "by_source":
         named = {(p.source, p.origin) for side in config.pairs_sides for p in parts(config, language, side)}
@@ -115,10 +119,17 @@ def scored_groups(
             tuple(values[c.key] - weight * length_of(c, unit) for c in group),
             bound,
             tuple(Slot(c.key.source, c.key.origin, c.key.sample) for c in group),
+            barred=_barred([fluency[c.key] for c in group], config.pairs.fluency_floor) if fluency else (),
         )
         for group in usable
     ]
     return groups, alpha
+
+
+def _barred(fluency: Sequence[float], floor: float) -> tuple[bool, ...]:
+    """Which candidates lie below the quantile ``floor`` of their prompt's; never all of them."""
+    least = float(np.quantile(np.array(fluency), floor))
+    return tuple(value < least for value in fluency)
 
 
 def pooled(groups: Sequence[PromptGroup], languages: Sequence[str]) -> list[PromptGroup]:
@@ -134,6 +145,7 @@ def pooled(groups: Sequence[PromptGroup], languages: Sequence[str]) -> list[Prom
             candidates=tuple(c for one in members for c in one.candidates),
             rewards=tuple(r for one in members for r in one.rewards),
             slots=tuple(s for one in members for s in one.slots),
+            barred=tuple(b for one in members for b in one.barred),
         )
         for members in found.values()
     ]

@@ -49,7 +49,8 @@ def target(per_prompt: int = 1, min_margin: float = 0.0, deviations: float = 2.0
 def _eligible(group: PromptGroup) -> list[int]:
     """Candidates that may be chosen, the best first; of equals the first."""
     bound = math.inf if group.bound is None else group.bound
-    allowed = [i for i, reward in enumerate(group.rewards) if reward < bound]
+    barred = group.barred or (False,) * len(group.rewards)
+    allowed = [i for i, reward in enumerate(group.rewards) if reward < bound and not barred[i]]
     return sorted(allowed, key=lambda i: (-group.rewards[i], i))
 
 
@@ -62,5 +63,7 @@ def _paired(group: PromptGroup, chosen: list[int], rejected: list[int], most: in
         choices.append(Choice(high, low, numbered(place, most)))
     if choices:
         return Found(tuple(choices))
-    barred = group.bound is not None and max(group.rewards) >= group.bound
-    return Found(refused={"above_bound" if barred else "no_margin": 1})
+    highest = max(range(len(group.rewards)), key=group.rewards.__getitem__)
+    if group.bound is not None and group.rewards[highest] >= group.bound:
+        return Found(refused={"above_bound": 1})
+    return Found(refused={"below_floor" if group.barred and group.barred[highest] else "no_margin": 1})
