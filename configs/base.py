@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from configs.errors import shortened
 from configs.files import path_problem
-from configs.language_codes import LANGUAGE_PATTERN, is_code, refusal
+from configs.language_codes import LANGUAGE_PATTERN, is_code, refusal, standard_code
 
 # Beyond these a value is a slip of the pen, and some library's integer overflows. Fields with tighter bounds name them.
 MAX_NUMBER = 2**31
@@ -73,9 +73,12 @@ def _text_problem(text: str, longest: int) -> str | None:
 
 
 def _language_code(text: str) -> str:
-    if not is_code(text):
+    if len(text) == 2 and is_code(text):
+        return text  # hardly any config has another; langcodes need not be imported
+    code = standard_code(text) or (text if is_code(text) else None)
+    if code is None:
         raise PydanticCustomError("language_code", "{problem}", {"problem": refusal(text)})
-    return text
+    return code
 
 
 def _path_text(text: str) -> str:
@@ -87,6 +90,6 @@ def _path_text(text: str) -> str:
 LanguageCode = Annotated[
     str,
     AfterValidator(_language_code),
-    WithJsonSchema({"type": "string", "pattern": f"^{LANGUAGE_PATTERN}$"}),
+    WithJsonSchema({"type": "string", "pattern": f"^{LANGUAGE_PATTERN}$"}),  # other spellings are taken as well
 ]
 PathText = Annotated[str, AfterValidator(_path_text)]  # a path with `{lang}` in it

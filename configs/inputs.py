@@ -12,6 +12,10 @@ from configs.base import LanguageCode, PathText, Section
 
 MIX_LANGUAGES = 5  # of the mixture ML-5
 
+# Forms of rows, see `rollout/formats/`.
+PromptForm = Literal["auto", "plain", "messages", "alpaca", "aya", "arena-hard", "language-confusion"]
+PreferenceForm = Literal["auto", "plain", "helpsteer3", "arena", "ultrafeedback", "orca", "reward-bench"]
+
 
 class RunConfig(Section):
     """What the run is called and where its results land."""
@@ -53,16 +57,37 @@ class ModelConfig(Section):
 
 
 class PromptsConfig(Section):
-    """Parallel prompts: one JSON-lines file a language, joined by id."""
+    """Parallel prompts: a file a language, or one file with a column that says the language; joined by id."""
 
     train: PathText | None = Field(
         None,
-        description="Path with `{lang}`, e.g. `worlds/default/prompts/train/{lang}.jsonl`. Needed unless "
-        "`offline.path` is set.",
+        description="Path with `{lang}`, e.g. `worlds/default/prompts/train/{lang}.jsonl`, or a file or folder whose "
+        "rows say their language: `.jsonl`, `.json`, `.csv`, `.tsv` (each also with `.gz`), `.parquet`, or a folder "
+        "saved by `datasets`. Needed unless `offline.path` is set.",
     )
     heldout: PathText | None = Field(None, description="Same form; evaluated before and after, never trained on.")
+    format: PromptForm = Field(
+        "auto",
+        description="Form of the rows. `auto` finds it from the columns, unless a field below is named: then, and "
+        "where no other fits, it is `plain`. A dry run shows it with three rows.",
+    )
     id_field: str = Field("id", description="Field that joins the languages.")
-    text_field: str = Field("prompt", description="Field that holds the instruction.")
+    text_field: str = Field(
+        "prompt", description="Field that holds the instruction, or the messages up to a user's turn."
+    )
+    system_field: str = Field(
+        "system", description="Field with a system message, which rows may have; it becomes the chat's first turn."
+    )
+    language_field: str = Field(
+        "language",
+        description="Field with the language where the path has no `{lang}`: any tag or English name. Rows of "
+        "languages that are not in `languages.codes` are left out and counted.",
+    )
+    incomplete: Literal["refuse", "leave_out"] = Field(
+        "refuse",
+        description="What becomes of ids that some language lacks: an error, or left out of every language and "
+        "counted.",
+    )
     answer_field: str | None = Field("answer", description="Field with the gold answer, where there is one.")
     cluster_field: str | None = Field(
         "value",
@@ -158,8 +183,15 @@ class OfflineConfig(Section):
 
     path: PathText | None = Field(
         None,
-        description="Preference file (`.jsonl` or `.parquet`), a folder of such files, or a path with `{lang}`. "
-        "Setting it makes the run an offline one.",
+        description="Preference file (`.jsonl`, `.json`, `.csv`, `.tsv`, each also with `.gz`, or `.parquet`), a "
+        "folder of such files or one saved by `datasets`, or a path with `{lang}`. Setting it makes the run an offline "
+        "one.",
+    )
+    format: PreferenceForm = Field(
+        "auto",
+        description="Form of the rows. `auto` finds it from the columns, unless a field below is named: then, and "
+        "where no other fits, it is `plain`. Of the other forms, rows without a preference, in languages that are not "
+        "in `languages.codes`, or that cannot be read are left out and counted; a dry run shows them with three rows.",
     )
     id_field: str = Field(
         "id", description="Field with an id, unique within a language; without it a row is named by file and line."

@@ -159,9 +159,6 @@ class Config(Section):
             )
         self._check_unseen()
         self._check_serve()
-        for field, text in (("train", self.prompts.train), ("heldout", self.prompts.heldout)):
-            if text is not None and "{lang}" not in text:
-                raise ValueError(f"prompts.{field}: '{shortened(text)}' has no {{lang}}; put it where the code goes")
         return self
 
     def _check_fluency_floor(self) -> None:

@@ -104,7 +104,7 @@ def heldout_chunks(config: Config, prompts: PromptSet, round: int) -> list[Chunk
             requests = tuple(
                 Request(
                     key=CandidateKey(round, prompt_id, code, "policy", code, sample),
-                    prompt=prompts.get(prompt_id, code).text,
+                    prompt=prompts.get(prompt_id, code).turns,
                     prime="",
                     temperature=temperature,
                     top_p=1.0,

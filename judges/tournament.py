@@ -15,7 +15,7 @@ from configs.schema import Config
 from judges.records import Item, Verdict
 from rollout.language import answer_part
 from rollout.prompts import PromptSet
-from rollout.records import Candidate, CandidateKey, Score
+from rollout.records import Candidate, CandidateKey, Score, text_of_turns
 from rollout.sources import scored
 
 Meeting = tuple[CandidateKey, CandidateKey]  # as answer a, as answer b
@@ -61,7 +61,7 @@ def tournament(
     for (language, prompt_id), group in groups.items():
         if len(group) == 1:
             skipped[language, "alone"] += 1
-        instruction = prompts.get(prompt_id, language).text
+        instruction = text_of_turns(prompts.get(prompt_id, language).turns)
         for i, j in meetings(len(group), config.judge.comparisons_per_candidate):
             a, b = group[i], group[j]
             name = f"{prompt_id}/{a.key.sample:03d}-{b.key.sample:03d}"

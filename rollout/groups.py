@@ -104,7 +104,7 @@ def _group(
         round=first.round,
         prompt_id=first.prompt_id,
         language=first.language,
-        prompt=prompts.get(first.prompt_id, first.language).text,
+        prompt=prompts.get(first.prompt_id, first.language).turns,
         completions=tuple(candidate.text for candidate, _ in members),
         rewards=tuple(reward for _, reward in members),
         weight_version=min(candidate.weight_version for candidate, _ in members),

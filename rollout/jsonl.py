@@ -32,7 +32,15 @@ def read_lines(path: Path, what: str) -> list[bytes]:
     Raises:
         UserError: File missing, unreadable, empty, or with a byte-order mark.
     """
-    data = read_bytes(path, what, "create it or correct the path in the config")
+    return lines_of(read_bytes(path, what, "create it or correct the path in the config"), path, what)
+
+
+def lines_of(data: bytes, path: Path, what: str) -> list[bytes]:
+    """The lines of what a file holds, as :func:`read_lines`.
+
+    Raises:
+        UserError: It is empty, or begins with a byte-order mark.
+    """
     if not data.strip():
         raise UserError(f"{path}: the file is empty ({what}); put one JSON object on each line")
     if data.startswith(_BOM):

@@ -26,6 +26,24 @@ zh-Hant Traditional Chinese|zh-TW Traditional Chinese
 DEFAULT_NAMES: dict[str, str] = {
     code: name for code, _, name in (entry.partition(" ") for entry in _TABLE.strip().replace("\n", "|").split("|"))
 }
+# Names that data sets use besides; of two codes with one name the first of the table is meant.
+_OTHER_NAMES = {
+    "bokmal": "nb", "nynorsk": "nn", "chinese (simplified)": "zh-Hans", "chinese (traditional)": "zh-Hant",
+    "farsi": "fa", "mandarin": "zh", "mandarin chinese": "zh", "kiswahili": "sw", "myanmar": "my", "oriya": "or",
+    "portuguese (brazil)": "pt-BR", "portuguese (portugal)": "pt-PT", "castilian": "es", "flemish": "nl",
+    "modern greek": "el", "panjabi": "pa", "sinhalese": "si", "javanese": "jv", "moldavian": "ro",
+    "standard arabic": "ar",
+}  # fmt: skip
+_BY_NAME = {name.lower(): code for code, name in reversed(DEFAULT_NAMES.items())} | _OTHER_NAMES
+
+
+def language_code(text: str) -> str | None:
+    """The BCP-47 code that a data set means: a tag in any spelling, or an English name; None if it is neither.
+
+    What says that the language is not known (``und``, ``unknown``) is none.
+    """
+    code = _BY_NAME.get(text.strip().lower()) or standard_code(text)
+    return None if code in ("und", "mul", "zxx", "mis") else code
 
 
 def language_name(code: str, overrides: Mapping[str, str]) -> str:

@@ -160,7 +160,7 @@ class _Mining:
             prompt_id=group.prompt_id,
             language=language,
             source="mined",
-            prompt=self._prompts.get(group.prompt_id, language).text,
+            prompt=self._prompts.get(group.prompt_id, language).turns,
             chosen=chosen.text,
             rejected=rejected.text,
             chosen_score=group.rewards[choice.chosen] if scored else 1.0,

@@ -20,7 +20,7 @@ from rollout.jsonl import id_of, read_rows
 from rollout.language import answer_part, visible
 from rollout.languages import language_name
 from rollout.prompts import PromptSet
-from rollout.records import Candidate, CandidateKey, TranslationOutcome
+from rollout.records import Candidate, CandidateKey, TranslationOutcome, Turns
 from rollout.seeds import stable_seed
 from rollout.sources import is_answer, sources
 from rollout.templates import (
@@ -37,12 +37,12 @@ Stage = Literal["answer", "translate"]
 class Request:
     """One completion to sample.
 
-    ``prompt`` is the user turn; ``prime`` is the start of the assistant turn, not part of the answer;
-    ``top_k`` -1 is all tokens; ``temperature`` 0 is greedy.
+    ``prompt`` is the user turn, or a chat that ends with one; ``prime`` is the start of the assistant turn, not part of
+    the answer; ``top_k`` -1 is all tokens; ``temperature`` 0 is greedy.
     """
 
     key: CandidateKey
-    prompt: str
+    prompt: Turns
     prime: str
     temperature: float
     top_p: float
@@ -96,7 +96,7 @@ def answer_chunks(config: Config, prompts: PromptSet, round: int) -> list[Chunk]
             requests = tuple(
                 Request(
                     key=CandidateKey(round, prompt_id, code, "policy", code, sample),
-                    prompt=prompts.get(prompt_id, code).text,
+                    prompt=prompts.get(prompt_id, code).turns,
                     prime="",
                     temperature=rollout.temperature,
                     top_p=rollout.top_p,

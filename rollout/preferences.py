@@ -1,28 +1,36 @@
-"""Preference files: every row is read and checked before anything starts, and all that is wrong is said at once."""
+"""Preference files: every row is read and checked before anything starts, and all that is wrong is said at once.
+
+Rows of the plain form must all be good. Those of a form that others publish (``rollout/formats/``) hold ties, other
+languages and broken rows, which are left out and counted.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from configs.errors import UserError
-from configs.language_codes import LANGUAGE_PATTERN, code_cure, is_code
-from configs.reading import files_in, is_folder, read_bytes, shown
+from configs.language_codes import code_cure, same_language
+from configs.reading import shown
 from configs.schema import Config, OfflineConfig
-from rollout.jsonl import id_of, parse_row, read_lines, text_of
+from rollout.formats.chats import messages_of
+from rollout.formats.files import RawRow, Row, columns_of, read_table
+from rollout.formats.form import Form, choose
+from rollout.formats.forms import PREFERENCES
+from rollout.formats.left_out import LeftOut
+from rollout.formats.places import placed_files
+from rollout.jsonl import id_of, text_of
+from rollout.languages import language_code
 from rollout.records import Message, Pair, Turns, labelled_pair
 
 SHOWN = 10  # problems that a message lists
-SUFFIXES = (".jsonl", ".parquet")
 
-_LANG = "{lang}"
 # Columns that other tools (LLaMA-Factory, Alpaca's form, TRL) put into the prompt.
 _UNREAD = ("system", "system_prompt", "system_message", "history", "input", "tools", "images", "videos", "audios")
-_ROLES = ("system", "user", "assistant")
+_DEFAULT = OfflineConfig()
+_NAMED = ("id_field", "prompt_field", "chosen_field", "rejected_field", "system_field", "language_field")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +43,16 @@ class Preference:
     chosen: str
     rejected: str
     where: str
+    subset: str | None = None  # of a benchmark
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What came out of preference files: the rows in order, the forms that were found, and what was left out."""
+
+    rows: list[Preference]
+    forms: tuple[str, ...]
+    left_out: LeftOut = field(default_factory=LeftOut)
 
 
 def refuse(problems: Sequence[str]) -> None:
@@ -51,99 +69,99 @@ def refuse(problems: Sequence[str]) -> None:
 
 
 def load_preferences(config: Config) -> list[Preference]:
+    """The rows of :func:`read_preferences`."""
+    return read_preferences(config).rows
+
+
+def read_preferences(config: Config) -> Reading:
     """Read ``offline.path``, in the order of the file (of files: by name); at most ``offline.limit`` rows are given.
 
     Raises:
-        UserError: A file is missing, empty or unreadable, or rows are bad: file:line, field and cure of the first ten,
-            and how many there are.
+        UserError: A file is missing, empty or unreadable, all rows were left out, or rows are bad: file:line, field and
+            cure of the first ten, and how many there are.
     """
-    offline = config.offline
+    return read_rows(config.offline, config.languages.codes, config.languages.dominant)
+
+
+def read_rows(offline: OfflineConfig, codes: Sequence[str], dominant: str) -> Reading:
+    """As :func:`read_preferences`.
+
+    Args:
+        offline: Path, form and names of fields.
+        codes: Languages that a row may have; none are all.
+        dominant: The language of rows that do not say theirs.
+
+    Raises:
+        UserError: As :func:`read_preferences`.
+    """
     problems: list[str] = []
     found: list[Preference] = []
     places: dict[tuple[str, str], str] = {}
-    for path, language in preference_files(offline):
-        for where, read in _rows(path):
+    left_out = LeftOut()
+    forms: dict[str, None] = {}
+    for path, language in placed_files(offline.path or "", "offline.path"):
+        rows = read_table(path, "preference pairs")
+        form = _form(rows, offline, path)
+        forms["plain" if form is None else form.name] = None
+        for raw in rows:
             try:
-                one = _preference(read(), where, config, language or config.languages.dominant)
+                one = _read(raw, form, offline, codes, language or dominant)
             except UserError as error:
-                problems.append(str(error))
+                if form is None:
+                    problems.append(str(error))
+                else:
+                    left_out.refused(error, raw.where)
                 continue
-            first = places.setdefault((one.language, one.id), where)
-            if first != where:
+            first = places.setdefault((one.language, one.id), one.where)
+            if first != one.where:
                 problems.append(
-                    f"{where}: {offline.id_field} '{one.id}' of language '{one.language}' was already used in {first}; "
-                    "give each row its own, or set offline.id_field to a field that is not there"
+                    f"{one.where}: {offline.id_field} '{one.id}' of language '{one.language}' was already used in "
+                    f"{first}; give each row its own, or set offline.id_field to a field that is not there"
                 )
             found.append(one)
     refuse(problems)
-    return found[: offline.limit]
+    if not found:
+        raise UserError(
+            f"offline.path: all {left_out.total} rows of {shown(offline.path)} were left out; correct languages.codes "
+            "or offline.format:\n  " + "\n  ".join(left_out.lines())
+        )
+    return Reading(found[: offline.limit], tuple(forms), left_out)
 
 
-def preference_files(offline: OfflineConfig) -> list[tuple[Path, str | None]]:
-    """The files of ``offline.path`` by name, and the language that ``{lang}`` stands for in each.
-
-    Raises:
-        UserError: There is none, or one is neither ``.jsonl`` nor ``.parquet``.
-    """
-    text = offline.path or ""
-    path = Path(text)
-    if _LANG in text:
-        if _LANG not in path.name or path.name.count(_LANG) > 1:
-            raise UserError(f"offline.path: {shown(text)} must have {_LANG} once, in the file's name")
-        name = re.compile(re.escape(path.name).replace(re.escape(_LANG), f"({LANGUAGE_PATTERN})"))
-        matches = [(file, name.fullmatch(file.name)) for file in files_in(path.parent)]
-        files: list[tuple[Path, str | None]] = [(file, match[1]) for file, match in matches if match]
-    elif is_folder(path):
-        files = [(file, None) for file in files_in(path) if file.suffix in SUFFIXES]
-    else:
-        files = [(path, None)]
-    if not files:
-        raise UserError(f"offline.path: {shown(text)} names no {' or '.join(SUFFIXES)} file; correct the path")
-    for file, _ in files:
-        if file.suffix not in SUFFIXES:
-            raise UserError(f"offline.path: {shown(file)} is neither {' nor '.join(SUFFIXES)}; convert or rename it")
-    return files
+def _form(rows: Sequence[RawRow], offline: OfflineConfig, path: Path) -> Form | None:
+    wanted = offline.format
+    if wanted == "auto" and any(getattr(offline, name) != getattr(_DEFAULT, name) for name in _NAMED):
+        wanted = "plain"  # who names fields knows the form
+    return choose(PREFERENCES, wanted, columns_of(rows), str(path), "offline.format")
 
 
-def _rows(path: Path) -> Iterator[tuple[str, Callable[[], dict[str, object]]]]:
-    """Where each row is, and how to read it (which may raise)."""
-    if path.suffix == ".parquet":
-        for number, row in enumerate(_parquet_rows(path), start=1):
-            yield f"{path}:{number}", partial(dict, row)
-        return
-    for number, raw in enumerate(read_lines(path, "preference pairs"), start=1):
-        where = f"{path}:{number}"
-        yield where, partial(parse_row, raw, where)
+def _read(raw: RawRow, form: Form | None, fields: OfflineConfig, codes: Sequence[str], language: str) -> Preference:
+    row = raw.read()
+    if form is not None:
+        row, fields = form.read(row, raw.where, raw.number), _DEFAULT
+    one = _preference(row, raw.where, fields, codes, language)
+    place = Path(raw.where).name
+    # Public sets have ids, but few have one for each row.
+    return one if form is None or one.id == place else replace(one, id=f"{one.id}@{place}")
 
 
-def _parquet_rows(path: Path) -> list[dict[str, object]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    data = read_bytes(path, "preference pairs", "correct offline.path")
-    try:
-        rows: list[dict[str, object]] = pq.read_table(pa.BufferReader(data)).to_pylist()
-    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
-        # The last two: dates that Python does not have, texts that are no UTF-8.
-        raise UserError(f"{path}: cannot be read as parquet ({shown(error)}); write the file again") from None
-    if not rows:
-        raise UserError(f"{path}: the file is empty (preference pairs); put one pair on each row")
-    # A column that only some rows have is null in the others.
-    return [{name: value for name, value in row.items() if value is not None} for row in rows]
-
-
-def _preference(row: dict[str, object], where: str, config: Config, language: str) -> Preference:
-    fields = config.offline
+def _preference(row: Row, where: str, fields: OfflineConfig, codes: Sequence[str], language: str) -> Preference:
     if fields.language_field in row:
-        language = text_of(row, fields.language_field, where, setting="offline.language_field").strip()
-    if not is_code(language):
-        raise UserError(
-            f"{where}: {fields.language_field} '{shown(language, 40)}' is no language code; {code_cure(language)}"
-        )
-    if config.languages.codes and language not in config.languages.codes:
-        raise UserError(
-            f"{where}: {fields.language_field} '{language}' is not in languages.codes; add it there or remove the row"
-        )
+        said = text_of(row, fields.language_field, where, setting="offline.language_field").strip()
+        code = language_code(said)
+        if code is None:
+            raise UserError(
+                f"{where}: {fields.language_field} '{shown(said, 40)}' is no language code; {code_cure(said)}"
+            )
+        language = code
+    if codes:
+        known = same_language(language, codes)
+        if known is None:
+            raise UserError(
+                f"{where}: {fields.language_field} '{language}' is not in languages.codes; add it there or remove the "
+                "row"
+            )
+        language = known
     if fields.id_field in row:
         key = id_of(row, fields.id_field, where, setting="offline.id_field")
     else:
@@ -153,7 +171,10 @@ def _preference(row: dict[str, object], where: str, config: Config, language: st
         raise UserError(
             f"{where}: {fields.chosen_field} and {fields.rejected_field} are equal; remove the row or correct one"
         )
-    return Preference(key, language, prompt, chosen, rejected, where)
+    subset = row.get("subset")
+    return Preference(
+        key, language, prompt, chosen, rejected, where, subset if isinstance(subset, str) and subset else None
+    )
 
 
 def _texts(row: dict[str, object], where: str, fields: OfflineConfig) -> tuple[Turns, str, str]:
@@ -239,22 +260,7 @@ def _with_system(
 
 def _side(row: dict[str, object], name: str, where: str, setting: str) -> str | tuple[Message, ...]:
     value = row.get(name)
-    return _messages(value, name, where) if isinstance(value, list) else text_of(row, name, where, setting=setting)
-
-
-def _messages(value: list[object], name: str, where: str) -> tuple[Message, ...]:
-    if not value:
-        raise UserError(f"{where}: field '{name}' is an empty list; put at least one message in it, or remove the row")
-    messages = []
-    for number, item in enumerate(value, start=1):
-        place = f"{where}: field '{name}', message {number}"
-        if not isinstance(item, dict) or "role" not in item or "content" not in item:
-            raise UserError(f'{place}: not a message; write {{"role": ..., "content": ...}}')
-        role = item["role"]
-        if role not in _ROLES:
-            raise UserError(f"{place}: unknown role {shown(role)}; use one of {', '.join(_ROLES)}")
-        messages.append(Message(role, text_of(item, "content", place)))
-    return tuple(messages)
+    return messages_of(value, name, where) if isinstance(value, list) else text_of(row, name, where, setting=setting)
 
 
 def _common(one: tuple[Message, ...], other: tuple[Message, ...]) -> tuple[Message, ...]:

@@ -1,15 +1,15 @@
-"""Parallel prompts: one JSON-lines file a language, joined by id, never by line."""
+"""Parallel prompts, joined by id, never by line: a file a language, or one whose rows say their language."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 
 from configs.errors import UserError
-from configs.schema import Config, LanguagesConfig
-from rollout.jsonl import id_of, read_rows, text_of
-from rollout.records import Prompt
+from configs.schema import Config, LanguagesConfig, PromptsConfig
+from rollout.formats.left_out import LeftOut
+from rollout.prompt_files import read_prompts
+from rollout.records import Prompt, Turns
 from rollout.world_folder import check_world
 
 _SHOWN = 5
@@ -23,15 +23,17 @@ class PromptSet:
         ids: In file order of the dominant language.
         languages: All codes, the dominant one first.
         rows: (id, language) -> prompt.
-        lines: (id, language) -> line in the language's file, from 1.
-        paths: Language -> file.
+        places: (id, language) -> file:line.
+        forms: Names of the forms of the files, see ``rollout/formats/``.
+        left_out: Rows that were left out, and ids that some language lacks.
     """
 
     ids: tuple[str, ...]
     languages: tuple[str, ...]
     rows: dict[tuple[str, str], Prompt]
-    lines: dict[tuple[str, str], int]
-    paths: dict[str, Path]
+    places: dict[tuple[str, str], str]
+    forms: tuple[str, ...] = ("plain",)
+    left_out: LeftOut = field(default_factory=LeftOut, compare=False)
 
     def get(self, prompt_id: str, language: str) -> Prompt:
         """The prompt ``prompt_id`` in ``language``."""
@@ -39,7 +41,7 @@ class PromptSet:
 
     def location(self, prompt_id: str, language: str) -> str:
         """``file:line`` of a prompt, for messages."""
-        return f"{self.paths[language]}:{self.lines[prompt_id, language]}"
+        return self.places[prompt_id, language]
 
     def only(self, ids: Sequence[str]) -> PromptSet:
         """The same prompts with no other ids than these, in their order."""
@@ -48,7 +50,7 @@ class PromptSet:
             self,
             ids=tuple(ids),
             rows={key: row for key, row in self.rows.items() if key[0] in kept},
-            lines={key: line for key, line in self.lines.items() if key[0] in kept},
+            places={key: place for key, place in self.places.items() if key[0] in kept},
         )
 
     @property
@@ -72,17 +74,7 @@ class PromptSet:
         languages = config.languages
         if split == "heldout" and config.evaluation.languages:
             languages = LanguagesConfig(dominant=languages.dominant, codes=config.evaluated)
-        loaded = cls.load(
-            pattern,
-            languages,
-            prompts.id_field,
-            prompts.text_field,
-            prompts.answer_field,
-            limit,
-            split,
-            prompts.cluster_field,
-            prompts.group_field,
-        )
+        loaded = cls.load(pattern, languages, prompts, limit, split)
         if split == "train" and config.reward.verified and not loaded.has_answers:
             raise UserError(
                 f"{pattern}: no row has field '{prompts.answer_field}', which reward.kind verifier needs; "
@@ -95,101 +87,64 @@ class PromptSet:
         cls,
         pattern: str,
         languages: LanguagesConfig,
-        id_field: str = "id",
-        text_field: str = "prompt",
-        answer_field: str | None = "answer",
+        fields: PromptsConfig | None = None,
         limit: int | None = None,
         split: str = "train",
-        cluster_field: str | None = None,
-        group_field: str | None = None,
     ) -> PromptSet:
-        """Read and join the files of all languages.
+        """Read and join the prompts of all languages.
 
         Args:
-            pattern: Path with ``{lang}``.
+            pattern: Path, with ``{lang}`` where there is a file or folder a language.
             languages: The run's languages; the dominant one gives the order.
-            id_field: Field that joins the languages; strings or integers (``1`` joins ``"1"``).
-            text_field: Field with the instruction.
-            answer_field: Field with the gold answer; absent from every row of every file means no answers.
+            fields: Form and names of fields. ``id_field`` joins the languages; strings or integers (``1`` joins
+                ``"1"``). An ``answer_field`` that no row of any file has means no answers.
             limit: Keep the first so many ids, after joining.
             split: For messages only.
-            cluster_field: Field with the prompt's cluster; optional in each row.
-            group_field: Field with the prompt's group; optional in each row.
 
         Raises:
-            UserError: Any bad row, file or mismatch, with file:line and the cure; nothing is skipped.
+            UserError: Any bad row, file or mismatch, with file:line and the cure; nothing is skipped but what
+                ``fields`` lets be left out.
         """
         check_world(pattern)
+        fields = fields or PromptsConfig()
         codes = (languages.dominant, *languages.others)
-        fields = _Fields(id_field, text_field, answer_field, cluster_field, group_field)
-        files = {code: _read_file(Path(pattern.replace("{lang}", code)), code, fields, split) for code in codes}
-        for code in codes[1:]:
-            _same_ids(files[codes[0]], files[code], languages.dominant, code)
-        _all_or_no_answers(list(files.values()), answer_field)
-        ids = tuple(files[codes[0]].prompts)[:limit]
-        return cls(
-            ids=ids,
-            languages=codes,
-            rows={(i, code): files[code].prompts[i] for code in codes for i in ids},
-            lines={(i, code): files[code].lines[i] for code in codes for i in ids},
-            paths={code: files[code].path for code in codes},
-        )
+        found = read_prompts(pattern, codes, fields, split)
+        first = codes[0]
+        left_out = found.left_out
+        ids = list(found.by_language[first])
+        if fields.incomplete == "leave_out":
+            for code in codes:
+                for key, where in found.places_of(code).items():
+                    if lacking := [other for other in codes if key not in found.by_language[other]]:
+                        left_out.add(f"its id is missing in {', '.join(lacking)}", where)
+            ids = [key for key in ids if all(key in found.by_language[code] for code in codes)]
+            if not ids:
+                raise UserError(f"{pattern}: no id is there in all of {', '.join(codes)}; give the same ids to each")
+        else:
+            for code in codes[1:]:
+                _same_ids(found.places_of(first), found.places_of(code), first, code, found.names)
+        kept = ids[:limit]
+        rows = {(key, code): found.by_language[code][key][0] for code in codes for key in ids}
+        places = {(key, code): found.by_language[code][key][1] for code in codes for key in ids}
+        _all_or_no_answers(rows, places, fields.answer_field)
+        whole = cls(tuple(ids), codes, rows, places, found.forms, left_out)
+        return whole.only(kept)
 
 
-@dataclass(frozen=True)
-class _Fields:
-    id: str
-    text: str
-    answer: str | None
-    cluster: str | None
-    group: str | None
-
-
-@dataclass(frozen=True)
-class _File:
-    path: Path
-    prompts: dict[str, Prompt]
-    lines: dict[str, int]
-
-
-def _read_file(path: Path, code: str, fields: _Fields, split: str) -> _File:
-    prompts: dict[str, Prompt] = {}
-    lines: dict[str, int] = {}
-    for number, row in read_rows(path, f"{split} prompts of language '{code}'"):
-        where = f"{path}:{number}"
-        key = id_of(row, fields.id, where, setting="prompts.id_field")
-        if key in lines:
-            raise UserError(f"{where}: id '{key}' was already used in line {lines[key]}; give each row its own id")
-        text = text_of(row, fields.text, where, setting="prompts.text_field")
-        answer = None
-        if fields.answer is not None and fields.answer in row:
-            value = row[fields.answer]
-            if isinstance(value, int) and not isinstance(value, bool):
-                answer = str(value)
-            else:
-                answer = text_of(row, fields.answer, where, setting="prompts.answer_field")
-        marks = (
-            None if field is None or field not in row else text_of(row, field, where, setting=f"prompts.{name}")
-            for name, field in (("cluster_field", fields.cluster), ("group_field", fields.group))
-        )
-        prompts[key] = Prompt(key, code, text, answer, *marks)
-        lines[key] = number
-    return _File(path, prompts, lines)
-
-
-def _same_ids(first: _File, other: _File, dominant: str, code: str) -> None:
-    missing = [i for i in first.prompts if i not in other.prompts]
-    extra = [i for i in other.prompts if i not in first.prompts]
+def _same_ids(first: dict[str, str], other: dict[str, str], dominant: str, code: str, names: dict[str, str]) -> None:
+    """Refuse two languages (id -> file:line) whose ids differ."""
+    cure = "or set prompts.incomplete: leave_out"
+    missing = [key for key in first if key not in other]
     if missing:
-        where = f"{first.path}:{first.lines[missing[0]]}"
         raise UserError(
-            f"{other.path}: {len(missing)} id(s) of language '{dominant}' are missing in language '{code}': "
-            f"{_some(missing)} (first at {where}); add them or remove them from every language"
+            f"{names[code]}: {len(missing)} id(s) of language '{dominant}' are missing in language '{code}': "
+            f"{_some(missing)} (first at {first[missing[0]]}); add them or remove them from every language, {cure}"
         )
+    extra = [key for key in other if key not in first]
     if extra:
         raise UserError(
-            f"{other.path}:{other.lines[extra[0]]}: {len(extra)} id(s) of language '{code}' are missing in "
-            f"{first.path} (language '{dominant}'): {_some(extra)}; add them there or remove them here"
+            f"{other[extra[0]]}: {len(extra)} id(s) of language '{code}' are missing in "
+            f"{names[dominant]} (language '{dominant}'): {_some(extra)}; add them there or remove them here, {cure}"
         )
 
 
@@ -198,25 +153,26 @@ def _some(ids: Sequence[str]) -> str:
     return shown if len(ids) <= _SHOWN else f"{shown} and {len(ids) - _SHOWN} more"
 
 
-def _all_or_no_answers(files: Sequence[_File], answer_field: str | None) -> None:
-    absent = [(f, i) for f in files for i, prompt in f.prompts.items() if prompt.answer is None]
-    total = sum(len(f.prompts) for f in files)
-    if absent and len(absent) < total:
-        file, key = absent[0]
+def _all_or_no_answers(
+    rows: dict[tuple[str, str], Prompt], places: dict[tuple[str, str], str], answer_field: str | None
+) -> None:
+    absent = [key for key, prompt in rows.items() if prompt.answer is None]
+    if absent and len(absent) < len(rows):
         raise UserError(
-            f"{file.path}:{file.lines[key]}: field '{answer_field}' is missing here and in "
-            f"{len(absent) - 1} other "
-            f"rows, while {total - len(absent)} rows have it; add it everywhere or set "
+            f"{places[absent[0]]}: field '{answer_field}' is missing here and in {len(absent) - 1} other "
+            f"rows, while {len(rows) - len(absent)} rows have it; add it everywhere or set "
             "prompts.answer_field: null"
         )
 
 
-def check_lengths(prompts: PromptSet, count_tokens: Callable[[str], int], max_length: int, max_new_tokens: int) -> None:
+def check_lengths(
+    prompts: PromptSet, count_tokens: Callable[[Turns], int], max_length: int, max_new_tokens: int
+) -> None:
     """Refuse prompts that leave no room for their answer.
 
     Args:
         prompts: All prompts of a split.
-        count_tokens: Tokens of a user turn, chat template and generation prompt included.
+        count_tokens: Tokens of a prompt's turns, chat template and generation prompt included.
         max_length: ``model.max_length``, in tokens.
         max_new_tokens: Tokens that an answer may take.
 
@@ -227,7 +183,7 @@ def check_lengths(prompts: PromptSet, count_tokens: Callable[[str], int], max_le
     offenders: list[tuple[str, int]] = []
     for code in prompts.languages:
         for key in prompts.ids:
-            length = count_tokens(prompts.get(key, code).text)
+            length = count_tokens(prompts.get(key, code).turns)
             if length > room:
                 offenders.append((prompts.location(key, code), length))
     if offenders:

@@ -37,7 +37,10 @@ def text_of_turns(turns: Turns) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One instruction in one language; ``id`` joins it with its translations."""
+    """One instruction in one language; ``id`` joins it with its translations.
+
+    ``text`` is the user's last turn, ``before`` the turns in front of it: a system message, earlier turns of a chat.
+    """
 
     id: str
     language: str
@@ -45,6 +48,16 @@ class Prompt:
     answer: str | None = None
     cluster: str | None = None  # prompts that are right or wrong together; intervals draw whole clusters
     group: str | None = None  # results are also shown by group
+    before: tuple[Message, ...] = ()
+
+    @property
+    def turns(self) -> Turns:
+        """What the policy is to answer."""
+        return self.asking(self.text)
+
+    def asking(self, text: str) -> Turns:
+        """The same chat with another last turn."""
+        return (*self.before, Message("user", text)) if self.before else text
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -154,7 +167,7 @@ class SampleGroup:
     round: int
     prompt_id: str
     language: str
-    prompt: str
+    prompt: Turns
     completions: tuple[str, ...]
     rewards: tuple[float, ...]
     weight_version: int

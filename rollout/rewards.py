@@ -15,7 +15,7 @@ from configs.schema import Config
 from rollout.language import answer_part
 from rollout.languages import language_name
 from rollout.prompts import PromptSet
-from rollout.records import Candidate, CandidateKey, Score
+from rollout.records import Candidate, CandidateKey, Score, Turns
 from rollout.seeds import stable_seed
 from rollout.sources import is_answer, scored
 from rollout.templates import crosslingual_instruction, language_instruction
@@ -29,13 +29,13 @@ class ScoreRequest:
     """
 
     key: CandidateKey
-    prompt: str
+    prompt: Turns
     text: str
-    baseline: str | None = None
+    baseline: Turns | None = None
 
 
-def reward_prompt(config: Config, measure: LogprobMeasure, prompts: PromptSet, candidate: Candidate) -> str:
-    """The user turn under which the reward of a candidate is measured (ICR, arXiv 2503.04647).
+def reward_prompt(config: Config, measure: LogprobMeasure, prompts: PromptSet, candidate: Candidate) -> Turns:
+    """The user turn under which the reward of a candidate is measured (ICR, arXiv 2503.04647), in its chat.
 
     crosslingual (R_c): the dominant language's instruction, asking for the candidate's language; the plain one for
     the dominant language itself. native (R_m): the instruction that was answered. translated (R_t): the dominant
@@ -45,19 +45,19 @@ def reward_prompt(config: Config, measure: LogprobMeasure, prompts: PromptSet, c
     key = candidate.key
     kind = measure.prompt
     if kind == "native":
-        return prompts.get(key.prompt_id, key.language).text
-    instruction = prompts.get(key.prompt_id, dominant).text
+        return prompts.get(key.prompt_id, key.language).turns
+    prompt = prompts.get(key.prompt_id, dominant)
     if kind == "translated" or key.language == dominant:
-        return instruction
-    return crosslingual_instruction(instruction, language_name(key.language, config.languages.names))
+        return prompt.turns
+    return prompt.asking(crosslingual_instruction(prompt.text, language_name(key.language, config.languages.names)))
 
 
-def baseline_prompt(config: Config, measure: LogprobMeasure, prompts: PromptSet, candidate: Candidate) -> str | None:
+def baseline_prompt(config: Config, measure: LogprobMeasure, prompts: PromptSet, candidate: Candidate) -> Turns | None:
     """The user turn whose likelihood is subtracted (``reward.subtract``); None where nothing is."""
     key = candidate.key
     subtract = measure.subtract if isinstance(measure, LikelihoodMeasure) else "none"
     if subtract == "native":
-        return prompts.get(key.prompt_id, key.language).text
+        return prompts.get(key.prompt_id, key.language).turns
     if subtract == "unconditional":
         return language_instruction(language_name(key.language, config.languages.names))
     return None

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
-from rollout.records import Candidate, CandidateKey, Message, Pair, SampleGroup, Score
+from rollout.records import Candidate, CandidateKey, Message, Pair, SampleGroup, Score, Turns
 
 SCHEMA_VERSION = 2
 
@@ -152,8 +152,7 @@ def pair_row(pair: Pair) -> tuple[Any, ...]:
     values = [getattr(pair, column) for column in PAIR_COLUMNS]
     for name in ("chosen_score", "rejected_score"):
         values[PAIR_COLUMNS.index(name)] = float(getattr(pair, name))
-    if not isinstance(pair.prompt, str):
-        values[PAIR_COLUMNS.index("prompt")] = json.dumps(pair.prompt, ensure_ascii=False).encode()
+    values[PAIR_COLUMNS.index("prompt")] = _prompt_column(pair.prompt)
     for name in ("chosen_key", "rejected_key"):
         key = getattr(pair, name)
         values[PAIR_COLUMNS.index(name)] = None if key is None else json.dumps(key_row(key), ensure_ascii=False)
@@ -163,12 +162,19 @@ def pair_row(pair: Pair) -> tuple[Any, ...]:
 def pair_of(row: Sequence[Any]) -> Pair:
     """The pair of a row that begins with ``PAIR_COLUMNS``."""
     fields = dict(zip(PAIR_COLUMNS, row[: len(PAIR_COLUMNS)], strict=True))
-    if isinstance(fields["prompt"], bytes):
-        fields["prompt"] = tuple(Message(*turn) for turn in json.loads(fields["prompt"]))
+    fields["prompt"] = _prompt_of(fields["prompt"])
     for name in ("chosen_key", "rejected_key"):
         if fields[name] is not None:
             fields[name] = CandidateKey(*json.loads(fields[name]))
     return Pair(**fields)
+
+
+def _prompt_column(prompt: Turns) -> str | bytes:
+    return prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False).encode()
+
+
+def _prompt_of(value: str | bytes) -> Turns:
+    return value if isinstance(value, str) else tuple(Message(*turn) for turn in json.loads(value))
 
 
 def group_row(group: SampleGroup) -> tuple[Any, ...]:
@@ -176,6 +182,7 @@ def group_row(group: SampleGroup) -> tuple[Any, ...]:
     if not all(math.isfinite(reward) for reward in group.rewards):
         raise ValueError(f"group {group.id}: a reward is not finite")
     values = {column: getattr(group, column) for column in GROUP_COLUMNS}
+    values["prompt"] = _prompt_column(group.prompt)
     values["completions"] = dump(group.completions)
     values["rewards"] = dump(group.rewards)
     values["keys"] = dump([key_row(key) for key in group.keys])
@@ -186,6 +193,7 @@ def group_row(group: SampleGroup) -> tuple[Any, ...]:
 def group_of(row: Sequence[Any]) -> SampleGroup:
     """The group of a row that begins with ``GROUP_COLUMNS``."""
     fields = dict(zip(GROUP_COLUMNS, row[: len(GROUP_COLUMNS)], strict=True))
+    fields["prompt"] = _prompt_of(fields["prompt"])
     for name in ("completions", "rewards"):
         fields[name] = tuple(json.loads(fields[name]))
     fields["keys"] = tuple(CandidateKey(*key) for key in json.loads(fields["keys"]))

@@ -110,7 +110,6 @@ def test_override_is_typed_as_yaml() -> None:
         ("learner.deepspeed={bf16: {enabled: true}}", "learner.deepspeed.bf16: set model.dtype"),
         ("learner.deepspeed={zero_optimization: {stage: 3}}", "learner.deepspeed.zero_optimization.stage: 3 contra"),
         ("anchor.path=null", "anchor.path: pairs_per_round is above 0"),
-        ("prompts.train=prompts.jsonl", "prompts.train: 'prompts.jsonl' has no {lang}"),
         (
             "learner.label_smoothing=0.1 learner.objective=ipo",
             "learner.label_smoothing: not used by objective ipo; remove",

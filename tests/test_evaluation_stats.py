@@ -157,12 +157,12 @@ def test_whole_clusters_are_drawn() -> None:
 def test_groups_and_clusters_come_from_the_prompt_files(tmp_path: Path, detector: LanguageDetector) -> None:
     prompts = make_prompts(tmp_path, CONFIG, 4)
     for code in prompts.languages:
-        rows = [json.loads(line) for line in prompts.paths[code].read_text().splitlines()]
+        path = tmp_path / f"{code}.jsonl"
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
         for number, row in enumerate(rows):
             row.update(value=f"v{number // 2}", affected="yes" if number < 2 else "no")
-        prompts.paths[code].write_text("".join(json.dumps(row) + "\n" for row in rows))
-    pattern = str(prompts.paths["en"]).replace("en.jsonl", "{lang}.jsonl")
-    marked = PromptSet.load(pattern, CONFIG.languages, cluster_field="value", group_field="affected")
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    marked = PromptSet.load(str(tmp_path / "{lang}.jsonl"), CONFIG.languages)
     answers = answered(marked, {"es": {0}})
     answers = [c if c.key.prompt_id in marked.ids[:2] else replace(c, text="no") for c in answers]
     rows = score_heldout(marked, answers, detector).languages["es"]

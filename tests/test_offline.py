@@ -113,7 +113,7 @@ BAD: list[tuple[Any, str]] = [
     (ROW | {"prompt": ["x"]}, "message 1: not a message; write {"),
     (ROW | {"prompt": turns(CHAT[:3])}, "'prompt' ends with a turn of 'assistant'; it must end with a user's turn"),
     (ROW | {"chosen": turns(CHAT[:2])}, "field 'chosen' holds system, user after the prompt instead of one turn"),
-    (ROW | {"language": "English"}, "language 'English' is no language code"),
+    (ROW | {"language": "Klingonese"}, "language 'Klingonese' is no language code"),
     (ROW | {"prompt": "x" * 300}, "tokens, more than model.max_length 256; raise it, or set offline.skip_longer"),
     ("[1]", "a list instead of an object"),
     ("{oops", "not valid JSON at column 2"),
@@ -153,7 +153,7 @@ def test_bad_files(tmp_path: Path) -> None:
 
     assert "no such file" in message(tmp_path / "nowhere.jsonl")
     assert "no such file" in message(tmp_path / "nowhere.parquet")
-    assert "names no .jsonl or .parquet file" in message(tmp_path)
+    assert "names no .jsonl, .json, .csv" in message(tmp_path)
     assert "names no" in message(tmp_path / "{lang}.jsonl")
     (tmp_path / "a.jsonl").write_text("")
     assert "the file is empty" in message(tmp_path / "a.jsonl")
@@ -163,8 +163,8 @@ def test_bad_files(tmp_path: Path) -> None:
     assert "cannot be read as parquet" in message(tmp_path / "a.parquet")
     pq.write_table(pa.table({"prompt": pa.array([], pa.string())}), tmp_path / "b.parquet")
     assert "the file is empty" in message(tmp_path / "b.parquet")
-    (tmp_path / "a.csv").write_text("x")
-    assert "is neither .jsonl nor .parquet" in message(tmp_path / "a.csv")
+    (tmp_path / "a.xlsx").write_text("x")
+    assert "is none of .jsonl, .json, .csv" in message(tmp_path / "a.xlsx")
 
 
 def test_longer_pairs_can_be_left_out_and_are_counted(tmp_path: Path, folder: Path) -> None:

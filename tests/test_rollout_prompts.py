@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from rollout_support import make_config, make_prompts, write_lines, write_prompts
 
 from configs.errors import UserError
+from configs.schema import PromptsConfig
 from rollout.cursor import round_prompt_ids
 from rollout.languages import DEFAULT_NAMES, language_name
 from rollout.prompts import PromptSet, check_lengths
@@ -21,7 +22,8 @@ GOOD = {"id": "p9", "prompt": "Hola", "answer": "x"}
 
 
 def load(pattern: str, **options: Any) -> PromptSet:
-    return PromptSet.load(pattern, make_config().languages, **options)
+    limit = options.pop("limit", None)
+    return PromptSet.load(pattern, make_config().languages, PromptsConfig(**options), limit)
 
 
 def test_joined_by_id_in_the_order_of_the_dominant_language(tmp_path: Path) -> None:

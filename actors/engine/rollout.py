@@ -23,7 +23,7 @@ from learners.lora import ADAPTER_FOLDER, publishes_adapter
 from learners.meeting import Meeting
 from learners.weights import WeightsManifest
 from rollout.plan import Chunk, finish_candidate
-from rollout.records import Candidate
+from rollout.records import Candidate, Turns
 
 
 class RolloutWorker:
@@ -77,7 +77,7 @@ class RolloutWorker:
             UserError: A prompt is too long; names its id and language.
         """
         begun = time.perf_counter()
-        prompts: dict[tuple[str, str], tuple[int, ...]] = {}
+        prompts: dict[tuple[Turns, str], tuple[int, ...]] = {}
         requests = []
         for request in chunk.requests:
             text = (request.prompt, request.prime)

@@ -11,6 +11,7 @@ from configs.errors import UserError
 from configs.load import config_files
 from configs.presets import is_packaged
 from configs.schema import Config
+from rollout.formats.places import place_of
 
 logger = logging.getLogger(__name__)
 
@@ -134,4 +135,4 @@ def _named(config: Config, config_file: Path) -> Iterator[tuple[str, Path]]:
         elif not codes:  # offline: whatever languages there are
             yield field, Path(text.partition("{lang}")[0] + "x").parent
         for code in codes if "{lang}" in text else ():
-            yield f"{field} ({code})", Path(text.replace("{lang}", code))
+            yield f"{field} ({code})", place_of(text, code, field)

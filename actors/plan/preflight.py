@@ -23,6 +23,7 @@ from rollout.languages import DEFAULT_NAMES, language_name
 from rollout.model_folder import check_model_folder
 from rollout.plan import load_untranslated
 from rollout.prompts import PromptSet, check_lengths
+from rollout.records import Turns, chat_of
 from rollout.templates import TRANSLATION_PRIME, crosslingual_instruction, translation_instruction
 
 
@@ -69,10 +70,14 @@ def check_inputs(config: Config, ask_judge: bool = True) -> Inputs:
     # The longest form that a prompt takes: as sampled, or as the cross-lingual reward prompt.
     longest_name = max(names.values(), key=len)
 
-    texts = list(dict.fromkeys(row.text for split in (prompts, heldout) if split for row in split.rows.values()))
+    for split in (prompts, heldout):
+        if split is not None:
+            check_roles(split, encoder)
+    rows = {row.turns: row for split in (prompts, heldout) if split for row in split.rows.values()}
+    texts = list(rows)
     asked = texts
     if config.reward.from_logprobs:
-        asked = [crosslingual_instruction(text, longest_name) for text in texts]
+        asked = [row.asking(crosslingual_instruction(row.text, longest_name)) for row in rows.values()]
     # Lengths are only compared with these: what is surely shorter need not be counted.
     enough = min(config.prompts.skip_longer_than or config.model.max_length,
                  config.model.max_length - config.rollout.max_new_tokens)  # fmt: skip
@@ -101,14 +106,14 @@ def check_inputs(config: Config, ask_judge: bool = True) -> Inputs:
     return Inputs(prompts, heldout, anchors, load_untranslated(config), shown, fits, left_out, spelled)
 
 
-def _without_long(prompts: PromptSet, config: Config, count: Callable[[str], int]) -> PromptSet:
+def _without_long(prompts: PromptSet, config: Config, count: Callable[[Turns], int]) -> PromptSet:
     limit = config.prompts.skip_longer_than
     if limit is None:
         return prompts
     kept = [
         prompt_id
         for prompt_id in prompts.ids
-        if all(count(prompts.get(prompt_id, code).text) <= limit for code in prompts.languages)
+        if all(count(prompts.get(prompt_id, code).turns) <= limit for code in prompts.languages)
     ]
     if not kept:
         raise UserError(
@@ -132,10 +137,12 @@ def check_plain(prompts: PromptSet, encoder: ChatEncoder) -> int:
     spelled, applied = 0, []
     for code in prompts.languages:
         for key in prompts.ids:
-            text = prompts.get(key, code).text
-            spelled += bool(encoder.spelled(text))
-            if (marker := encoder.template.applied(text, encoder.special_tokens)) is not None:
-                applied.append((prompts.location(key, code), marker))
+            turns = prompts.get(key, code).turns
+            spelled += bool(encoder.spelled(turns))
+            for turn in chat_of(turns):
+                if (marker := encoder.template.applied(turn["content"], encoder.special_tokens)) is not None:
+                    applied.append((prompts.location(key, code), marker))
+                    break
     if applied:
         where, marker = applied[0]
         raise UserError(
@@ -143,6 +150,24 @@ def check_plain(prompts: PromptSet, encoder: ChatEncoder) -> int:
             "did; write the user's text alone: the template is applied by isogloss"
         )
     return spelled
+
+
+def check_roles(prompts: PromptSet, encoder: ChatEncoder) -> None:
+    """Refuse chats that the template refuses; each sequence of roles is tried once.
+
+    Raises:
+        UserError: Names the first such prompt's file:line and its roles.
+    """
+    tried: set[tuple[str, ...]] = set()
+    for (key, code), prompt in prompts.rows.items():
+        roles = tuple(turn.role for turn in prompt.before)
+        if not roles or roles in tried:
+            continue
+        tried.add(roles)
+        try:
+            encoder.prompt_ids(prompt.turns)
+        except UserError as error:
+            raise UserError(f"{prompts.location(key, code)}: {error} (they are {', '.join(roles)}, user)") from error
 
 
 def check_disk(config: Config) -> None:

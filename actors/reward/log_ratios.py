@@ -25,7 +25,7 @@ from learners.lora import adapter_shapes, merge_into, publishes_adapter
 from learners.meeting import Meeting
 from learners.packing import Segment
 from learners.weights import WeightsManifest
-from rollout.records import Score
+from rollout.records import Score, Turns
 from rollout.rewards import ScoreRequest, implicit_score, likelihood_score
 
 
@@ -104,10 +104,10 @@ class ScoringModels:
         return [value / len(ids) for value, ids in zip(sums, completions, strict=True)], tokens
 
     def _sums(
-        self, scorer: LogprobModel, prompts: Sequence[str], completions: Sequence[tuple[int, ...]]
+        self, scorer: LogprobModel, prompts: Sequence[Turns], completions: Sequence[tuple[int, ...]]
     ) -> tuple[list[float], int]:
         """Summed log-probabilities (nats) of completions, each under its prompt, and the tokens that it took."""
-        groups: dict[str, list[int]] = {}
+        groups: dict[Turns, list[int]] = {}
         for index, prompt in enumerate(prompts):
             groups.setdefault(prompt, []).append(index)
         segments = [

@@ -16,7 +16,7 @@ from configs.reading import is_file, kind, read_json, shown
 from learners.chat_template import ChatTemplate
 from rollout.language import answer_part
 from rollout.prompts import PromptSet
-from rollout.records import Candidate, Score
+from rollout.records import Candidate, Score, Turns, chat_of
 
 _HEAD = "ForSequenceClassification"
 
@@ -109,16 +109,16 @@ class RewardModel:
         added = self._tokenizer.added_tokens_decoder.values()
         self._specials = sorted({*self._tokenizer.all_special_tokens, *(t.content for t in added if t.special)})
 
-    def encode(self, instruction: str, answer: str) -> list[int]:
+    def encode(self, instruction: Turns, answer: str) -> list[int]:
         """Token ids of the conversation, as the model's own chat template renders it."""
+        conversation = [*chat_of(instruction), {"role": "assistant", "content": answer}]
         # A policy that learned to write the reward model's special tokens could end its own turn and praise itself.
         for token in self._specials:
-            instruction, answer = instruction.replace(token, " "), answer.replace(token, " ")
-        conversation = [{"role": "user", "content": instruction}, {"role": "assistant", "content": answer}]
+            conversation = [{**one, "content": one["content"].replace(token, " ")} for one in conversation]
         text = self._template.render(conversation)
         return [int(token) for token in self._tokenizer(text, add_special_tokens=False)["input_ids"]]
 
-    def score(self, texts: Sequence[tuple[str, str]]) -> tuple[list[float | None], int]:
+    def score(self, texts: Sequence[tuple[Turns, str]]) -> tuple[list[float | None], int]:
         """Scores of (instruction, answer), None for one that is longer than the model reads; and the tokens scored.
 
         Raises:
@@ -174,7 +174,7 @@ def reward_model_scores(
             taken.append(candidate)
         else:
             skipped[candidate.key.language, "gated"] += 1
-    asked = [prompts.get(c.key.prompt_id, c.key.language).text for c in taken]
+    asked = [prompts.get(c.key.prompt_id, c.key.language).turns for c in taken]
     values, tokens = model.score([(text, answer_part(c.text)) for text, c in zip(asked, taken, strict=True)])
     scores: list[Score] = []
     for candidate, value in zip(taken, values, strict=True):

@@ -11,9 +11,12 @@ from configs.nodes import DescribedCluster
 from configs.reading import is_file, is_folder
 from configs.schema import Config
 from rollout.anchors import load_anchors
+from rollout.formats.left_out import LeftOut, shown_rows
+from rollout.formats.places import place_of
 from rollout.plan import load_untranslated
-from rollout.preferences import load_preferences
+from rollout.preferences import Reading, read_preferences
 from rollout.prompts import PromptSet
+from rollout.records import text_of_turns
 
 
 def check_readable(config: Config, elsewhere: bool) -> None:
@@ -36,6 +39,7 @@ def check_readable(config: Config, elsewhere: bool) -> None:
 
         pairs = check_offline(config)
         console.print(f"Inputs: {len(pairs.preferences)} pairs, {pairs.left_out} longer ones left out")
+        _show_preferences(pairs.reading)
         return
     from actors.plan.preflight import check_inputs  # imports torch
 
@@ -45,6 +49,31 @@ def check_readable(config: Config, elsewhere: bool) -> None:
         f"Inputs: {len(inputs.prompts.ids)} prompts ({inputs.left_out} longer ones left out), {heldout} held-out ones, "
         f"in {', '.join(config.languages.codes)}, {len(inputs.anchors)} anchor pairs"
     )
+    _show_prompts("train", inputs.prompts)
+    if inputs.heldout is not None:
+        _show_prompts("heldout", inputs.heldout)
+
+
+def _show_prompts(split: str, prompts: PromptSet) -> None:
+    shown = [prompts.get(key, code) for key in prompts.ids[:3] for code in prompts.languages]
+    rows = [(f"{one.id} ({one.language})", text_of_turns(one.turns)) for one in shown]
+    _show(f"prompts.{split}", prompts.forms, rows, prompts.left_out)
+
+
+def _show_preferences(reading: Reading) -> None:
+    rows = [
+        (f"{one.id} ({one.language})", f"{text_of_turns(one.prompt)} | chosen: {one.chosen} | rejected: {one.rejected}")
+        for one in reading.rows[:3]
+    ]
+    _show("offline.path", reading.forms, rows, reading.left_out)
+
+
+def _show(field: str, forms: tuple[str, ...], rows: list[tuple[str, str]], left_out: LeftOut) -> None:
+    """The first three rows as they were understood, and what was left out."""
+    lines = [f"{field}: form {', '.join(forms)}, read as", *(f"  {line}" for line in shown_rows(rows))]
+    lines += [f"  left out: {line}" for line in left_out.lines()]
+    # Texts of strangers: no markup, no colours.
+    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 
 def _absent(config: Config) -> list[str]:
@@ -64,22 +93,22 @@ def _absent(config: Config) -> list[str]:
         field
         for field, path in named.items()
         # Of files by language one is enough: that another is missing is an error.
-        if path is not None and not any(_is_there(str(path).replace("{lang}", code)) for code in codes)
+        if path is not None and not any(_is_there(place_of(str(path), code, field)) for code in codes)
     ]
 
 
-def _is_there(path: str) -> bool:
-    return is_file(Path(path)) or is_folder(Path(path))
+def _is_there(path: Path) -> bool:
+    return is_file(path) or is_folder(path)
 
 
 def _read_present(config: Config, absent: list[str]) -> None:
     if config.offline.path is not None:
         if "offline.path" not in absent:
-            load_preferences(config)
+            _show_preferences(read_preferences(config))
         return
     for split in ("train", "heldout"):
         if getattr(config.prompts, split) is not None and f"prompts.{split}" not in absent:
-            PromptSet.from_config(config, split)
+            _show_prompts(split, PromptSet.from_config(config, split))
     if "anchor.path" not in absent:
         load_anchors(config)
     if "candidates.untranslated_ids" not in absent:

@@ -17,7 +17,7 @@ from actors.train.team import Team
 from configs.errors import UserError
 from configs.schema import Config
 from learners.encode import ChatEncoder
-from rollout.preferences import Preference, digest, load_preferences, offline_pairs, refuse, rounds_of
+from rollout.preferences import Preference, Reading, digest, offline_pairs, read_preferences, refuse, rounds_of
 from rollout.state import Action
 
 
@@ -28,6 +28,7 @@ class OfflineInputs:
     Attributes:
         config: The run's, with as many rounds as the file has slices.
         preferences: What is trained on.
+        reading: All that the file holds, with its form and what was left out of it.
         left_out: Pairs that ``offline.skip_longer`` left out.
         spelled: Texts that spell a special token of the tokenizer: they are taken as plain text.
     """
@@ -36,6 +37,7 @@ class OfflineInputs:
     preferences: list[Preference]
     left_out: int
     spelled: int
+    reading: Reading
 
 
 def check_offline(config: Config) -> OfflineInputs:
@@ -46,7 +48,8 @@ def check_offline(config: Config) -> OfflineInputs:
     """
     check_machine(config)
     check_disk(config)
-    preferences = load_preferences(config)
+    reading = read_preferences(config)
+    preferences = reading.rows
     encoder = ChatEncoder(config.model.policy, config.model.add_bos, config.model.template_date)
     check_model(config.model.policy, "model.policy")
     check_positions(config.model.policy, config.model.max_length, trains_only=True)
@@ -75,7 +78,7 @@ def check_offline(config: Config) -> OfflineInputs:
         )
     rounds = rounds_of(fitting, config.offline.pairs_per_round)
     sliced = config.model_copy(update={"schedule": config.schedule.model_copy(update={"rounds": rounds})})
-    return OfflineInputs(sliced, fitting, len(preferences) - len(fitting), spelled)
+    return OfflineInputs(sliced, fitting, len(preferences) - len(fitting), spelled, reading)
 
 
 def _plain(one: Preference, encoder: ChatEncoder) -> int:
@@ -180,6 +183,7 @@ def offline_summary(
         "pairs": len(inputs.preferences),
         "pairs_by_language": dict(sorted(Counter(one.language for one in inputs.preferences).items())),
         "left_out_longer": inputs.left_out,
+        "left_out_rows": dict(sorted(inputs.reading.left_out.counts.items())),
         "first_loss": first["first_loss"],
         "last_loss": last["last_loss"],
         "reward_accuracy": last["reward_accuracy"],

@@ -32,6 +32,7 @@ from evaluation.heldout import HeldoutResult
 from evaluation.report import write_report
 from evaluation.summary import build_summary
 from learners.errors import LearnerFailed, LearnerTimeout
+from rollout.formats.left_out import LeftOut
 from rollout.language import undetectable
 from rollout.prompts import PromptSet
 
@@ -64,6 +65,7 @@ def run_training(
     skipped = f", {inputs.left_out} longer ones left out" if inputs.left_out else ""
     what = (
         f"{len(inputs.prompts.ids)} prompts in {', '.join(config.languages.codes)}{skipped}{_spelled(inputs.spelled)}"
+        f"{_left_out(inputs.prompts.left_out)}"
     )
 
     if config.gates.language and (open_gates := undetectable(config.languages.codes)):
@@ -92,6 +94,7 @@ def _run_offline(config: Config, resume: bool, from_round: int | None, allowed: 
     config = inputs.config
     skipped = f", {inputs.left_out} longer ones left out" if inputs.left_out else ""
     what = f"{len(inputs.preferences)} pairs of {config.offline.path} in {config.schedule.rounds} round(s){skipped}"
+    what += _left_out(inputs.reading.left_out)
     what += _spelled(inputs.spelled)
 
     def work(team: Team, folder: RunFolder, metrics: MetricsLog, flag: StopFlag) -> None:
@@ -103,6 +106,10 @@ def _run_offline(config: Config, resume: bool, from_round: int | None, allowed: 
 
 def _spelled(count: int) -> str:
     return f", {count} texts spell special tokens, which are taken as plain text" if count else ""
+
+
+def _left_out(left_out: LeftOut) -> str:
+    return "".join(f"\n  left out: {line}" for line in left_out.lines())
 
 
 def _with_team(

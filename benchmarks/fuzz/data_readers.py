@@ -26,7 +26,7 @@ def _rows(count: int, **more: Any) -> list[Row]:
 
 
 @cache
-def _config(root: Path, kind: str) -> Any:
+def config_of(root: Path, kind: str) -> Any:
     from configs.schema import Config
 
     values: dict[str, Any] = {"model": {"policy": "x", "reference": "y"}}
@@ -38,7 +38,7 @@ def _config(root: Path, kind: str) -> Any:
     return Config.model_validate(values)
 
 
-def _with(config: Any, section: str, **fields: Any) -> Any:
+def with_fields(config: Any, section: str, **fields: Any) -> Any:
     return config.model_copy(update={section: getattr(config, section).model_copy(update=fields)})
 
 
@@ -51,7 +51,7 @@ def _prompts(rng: random.Random, place: Place) -> Read:
     pattern = str(place.folder / "{lang}.jsonl")
     if rng.random() < 0.03:
         pattern = rng.choice((place.strange(rng), pattern + "\0", str(place.folder), "{lang}" * 100))
-    config = _with(_config(place.root, "online"), "prompts", train=pattern, limit=rng.choice((None, 1)))
+    config = with_fields(config_of(place.root, "online"), "prompts", train=pattern, limit=rng.choice((None, 1)))
     return lambda: PromptSet.from_config(config, "train")
 
 
@@ -62,17 +62,17 @@ def rows_bytes(rows: list[Row]) -> bytes:
     return encoded("".join(to_json(tree(row)) + "\n" for row in rows))
 
 
-def _chat(*texts: str) -> list[Row]:
+def chat(*texts: str) -> list[Row]:
     return [{"role": role, "content": text} for role, text in zip(("user", "assistant") * 3, texts, strict=False)]
 
 
 def _preferences() -> list[Row]:
     return [
         {"id": 1, "language": "en", "prompt": _QUESTION, "chosen": "The saxophone.", "rejected": "The harp."},
-        {"id": "b", "prompt": _chat(_QUESTION), "chosen": "La flauta.", "rejected": "El arpa."},
-        {"chosen": _chat("Hi", "Hello."), "rejected": _chat("Hi", "Bye.")},
+        {"id": "b", "prompt": chat(_QUESTION), "chosen": "La flauta.", "rejected": "El arpa."},
+        {"chosen": chat("Hi", "Hello."), "rejected": chat("Hi", "Bye.")},
         {
-            "prompt": _chat("One", "Two", "Three"),
+            "prompt": chat("One", "Two", "Three"),
             "chosen": [{"role": "assistant", "content": "Four"}],
             "rejected": "Five",
         },
@@ -86,11 +86,11 @@ def _offline(rng: random.Random, place: Place) -> Read:
     if rng.random() < 0.5:
         path = place.write("p.jsonl", rows_file(rows, rng))
     else:
-        path = place.write("p.parquet", _parquet(rows, rng))
+        path = place.write("p.parquet", parquet(rows, rng))
     text = str(path)
     if rng.random() < 0.03:
         text = rng.choice((place.strange(rng), str(place.folder), text + "\0", str(place.folder / "{lang}.jsonl")))
-    config = _with(_config(place.root, "offline"), "offline", path=text)
+    config = with_fields(config_of(place.root, "offline"), "offline", path=text)
 
     def read() -> None:
         found = load_preferences(config)
@@ -100,14 +100,14 @@ def _offline(rng: random.Random, place: Place) -> Read:
     return read
 
 
-def _parquet(rows: list[Row], rng: random.Random) -> bytes:
+def parquet(rows: list[Row], rng: random.Random) -> bytes:
     import datetime
     import decimal
 
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows = [rows[0], rows[0] | {"id": 2}] if rng.random() < 0.5 else rows[2:3] * 2
+    rows = [rows[0], rows[0] | {"id": 2}] if rng.random() < 0.5 else rows[-1 if len(rows) < 3 else 2 :][:1] * 2
     columns: dict[str, list[Any]] = {name: [row.get(name) for row in rows] for name in rows[0]}
     table = pa.table(columns)
     if rng.random() < 0.5:
@@ -142,16 +142,16 @@ def _anchors(rng: random.Random, place: Place) -> Read:
     from rollout.anchors import anchor_pairs, load_anchors
     from rollout.plan import load_untranslated
 
-    config = _config(place.root, "online")
+    config = config_of(place.root, "online")
     if rng.random() < 0.3:
         path = place.write("u.jsonl", rows_file([{"id": 1}, {"id": "b"}], rng))
-        config = _with(config, "candidates", untranslated_ids=path)
+        config = with_fields(config, "candidates", untranslated_ids=path)
         return lambda: load_untranslated(config)
     rows = [_preferences()[0] | {"id": n} for n in range(3)]
     path = place.write("a.jsonl", rows_file(rows, rng))
     if rng.random() < 0.02:
         path = Path(place.strange(rng))
-    config = _with(config, "anchor", path=path)
+    config = with_fields(config, "anchor", path=path)
     return lambda: anchor_pairs(config, load_anchors(config), 1)
 
 

@@ -14,7 +14,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from benchmarks.fuzz import config_readers, data_readers, kept_readers, wire_readers
+from benchmarks.fuzz import config_readers, data_readers, form_readers, kept_readers, wire_readers
 from benchmarks.fuzz.case import REFUSED, Place, Reader
 
 DEADLINE_S = 10.0  # of one case, which takes a few milliseconds
@@ -25,6 +25,7 @@ LONGEST_MESSAGE = 20_000  # characters
 READERS: tuple[Reader, ...] = (
     *config_readers.READERS,
     *data_readers.READERS,
+    *form_readers.READERS,
     *kept_readers.READERS,
     *wire_readers.READERS,
 )
