@@ -8,14 +8,18 @@ from pathlib import Path
 import pytest
 
 from benchmarks.real import LANGUAGES, PROMPTS
-from benchmarks.real.__main__ import HERE, Measurement, load_settings
-from benchmarks.real.kept import Kept
+from benchmarks.real.kept import Kept, Likelihood
+from benchmarks.real.measurement import HERE, Measurement, load_settings
 from benchmarks.real.measures import difference, distinct, halved, measure, slices
 from benchmarks.real.page import Found, answers_page, page
+from benchmarks.real.premise import REWARDS, preferences, rewards
+from benchmarks.real.premise import page as premise_page
 from benchmarks.real.prompts import take
 from configs.errors import UserError
 from configs.load import load_config
 from rollout.language import LanguageDetector
+from rollout.templates import crosslingual_instruction
+from tests.tiny import build_tiny_model
 
 DETECTOR = LanguageDetector(LANGUAGES)
 GERMAN = "Man sollte jeden Tag genug Wasser trinken, damit der Körper gut arbeiten kann und man gesund bleibt."
@@ -113,3 +117,32 @@ def test_the_page_says_which_goals_were_met() -> None:
     assert read.count("**prompt 9**") == 2
     assert "prompt 10" not in read
     assert "- before (right): an answer" in read
+
+
+def test_english_preferences_are_the_answer_against_itself_made_worse() -> None:
+    long = " ".join(f"word{number}" for number in range(30))
+    prompts = {key: f"prompt {key}" for key in ("a", "b", "c")}
+    made = preferences(prompts, {"a": long, "b": long, "c": "too short"})
+    assert [pair["id"] for pair in made] == ["a", "b"]
+    assert all(pair["chosen"] == long for pair in made)
+    cut, mixed = (pair["rejected"].split() for pair in made)
+    assert cut == long.split()[:10]
+    assert sorted(mixed) == sorted(long.split())
+    assert mixed != long.split()
+
+
+def test_rewards_of_log_probabilities_are_what_they_are_called(tmp_path: Path) -> None:
+    start = Likelihood(build_tiny_model(tmp_path / "start", seed=1), "float32")
+    aligned = Likelihood(build_tiny_model(tmp_path / "aligned", seed=2), "float32")
+    native, english, texts = ["¿Qué color?", "¿Qué casa?"], ["Which colour?", "Which house?"], ["azul", "la casa roja"]
+    found = rewards((start, aligned), "es", native, english, texts)
+    asked = [crosslingual_instruction(text, "Spanish") for text in english]
+    for place in range(2):
+        (own, tokens), (cross, _) = start.sums(native, texts)[place], start.sums(asked, texts)[place]
+        assert found["native"][place] == pytest.approx(own / tokens)
+        assert found["english-native"][place] == pytest.approx((cross - own) / tokens, abs=1e-5)
+        assert found["rc"][place] == pytest.approx(aligned.sums(asked, texts)[place][0] - cross, abs=1e-4)
+        assert found["rm"][place] == pytest.approx(aligned.sums(native, texts)[place][0] - own, abs=1e-4)
+    assert set(found) == set(REWARDS)
+    table = premise_page({"es": dict.fromkeys(REWARDS, (3, 4))}, ["a fact"])
+    assert "| R_m: aligned less start, native prompt | 75 [30, 95] |" in table

@@ -30,27 +30,44 @@ def kept(model: Path, dtype: str, prompts: Sequence[str], first: Sequence[str], 
         first: The model's own answers.
         second: The other's.
     """
-    own = mean_logprobs(model, dtype, prompts, first)
-    other = mean_logprobs(model, dtype, prompts, second)
+    likelihood = Likelihood(model, dtype)
+    own, other = likelihood.per_token(prompts, first), likelihood.per_token(prompts, second)
     wins = [0.5 if one == two else float(b > a) for one, two, a, b in zip(first, second, own, other, strict=True)]
     identical = [one == two for one, two in zip(first, second, strict=True)]
     return Kept(sum(identical) / len(identical), sum(wins) / len(wins))
 
 
-def mean_logprobs(model: Path, dtype: str, prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
-    """Mean log-probability a token (nats; end of turn included) of each answer under its prompt."""
-    import torch
+class Likelihood:
+    """A model that scores answers.
 
-    from learners.encode import ChatEncoder
-    from learners.engine import load_model
-    from learners.logprobs import LogprobModel, segment_logprobs
-    from learners.packing import Segment
+    Args:
+        model: Its folder.
+        dtype: Of its arithmetic.
+    """
 
-    encoder = ChatEncoder(model)
-    device = torch.device("cpu")
-    scorer = LogprobModel(load_model(model, dtype, device).requires_grad_(False), chunk=256)
-    segments = [
-        Segment(tuple(encoder.prompt_ids(prompt)), (tuple(encoder.completion_ids(answer)),))
-        for prompt, answer in zip(prompts, answers, strict=True)
-    ]
-    return [float(row[0].float().mean()) for row in segment_logprobs(scorer, segments, _TOKENS, device)]
+    def __init__(self, model: Path, dtype: str) -> None:
+        import torch
+
+        from learners.encode import ChatEncoder
+        from learners.engine import load_model
+        from learners.logprobs import LogprobModel
+
+        self._encoder = ChatEncoder(model)
+        self._device = torch.device("cpu")
+        self._scorer = LogprobModel(load_model(model, dtype, self._device).requires_grad_(False), chunk=256)
+
+    def sums(self, prompts: Sequence[str], answers: Sequence[str]) -> list[tuple[float, int]]:
+        """Log-probability (nats; end of turn included) of each answer under its prompt, and its tokens."""
+        from learners.logprobs import segment_logprobs
+        from learners.packing import Segment
+
+        segments = [
+            Segment(tuple(self._encoder.prompt_ids(prompt)), (tuple(self._encoder.completion_ids(answer)),))
+            for prompt, answer in zip(prompts, answers, strict=True)
+        ]
+        rows = segment_logprobs(self._scorer, segments, _TOKENS, self._device)
+        return [(float(row[0].float().sum()), len(row[0])) for row in rows]
+
+    def per_token(self, prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
+        """Mean log-probability a token, nats."""
+        return [total / tokens for total, tokens in self.sums(prompts, answers)]

