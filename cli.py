@@ -61,6 +61,7 @@ def train(
         str, typer.Option(help="With --resume: fields, separated by commas, that may differ from the run's config.")
     ] = "",
     cluster: Annotated[Path | None, typer.Option(help="With --dry-run: file that lists a cluster's nodes.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show nothing but the line at the end, and errors.")] = False,
 ) -> None:
     """Run the rounds of a config and report accuracy before and after, by language."""
     from actors.jobs.job import adapt_to_job
@@ -96,7 +97,7 @@ def train(
     allowed = frozenset(name.strip() for name in allow_changed.split(",") if name.strip())
     if (from_round is not None or allowed) and not go_on:
         raise UserError("--from-round, --allow-changed: only where a run continues; add --resume")
-    options: dict[str, Any] = {"from_round": from_round, "allowed": allowed}
+    options: dict[str, Any] = {"from_round": from_round, "allowed": allowed, "quiet": quiet}
     if resolved.serve.enabled:
         from serving.follow import follow
 
@@ -175,6 +176,29 @@ def report(
         print(write_report(run, compare or [], out))
     else:
         print(render_report(run, compare or [], format), end="")
+
+
+@app.command()
+def status(run: Annotated[Path, typer.Argument(help="A run folder, finished or not.")]) -> None:
+    """Say where a run stands, its last figures and what it waits for."""
+    from evaluation.status import status_lines
+
+    print("\n".join(status_lines(run)))
+
+
+@app.command()
+def pairs(
+    run: Annotated[Path, typer.Argument(help="A run folder, finished or not.")],
+    language: Annotated[str | None, typer.Option(help="Only pairs in this language.")] = None,
+    round: Annotated[int | None, typer.Option(min=1, help="Default: the last round that has pairs.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="How many pairs.")] = 5,
+) -> None:
+    """Show pairs of a run to read: prompt, chosen, rejected."""
+    from evaluation.status import pair_lines
+    from rollout.languages import language_code
+
+    code = None if language is None else language_code(language) or language
+    print("\n".join(pair_lines(run, code, round, count)))
 
 
 @app.command("win-rate")

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 from actors.machine.checks import Finding
+from actors.observe.rates import Rates
 from actors.plan.fit import Placed, by_node, place
 from actors.plan.placement import PlacementPlan
 from evaluation.heldout import HeldoutResult
+from rollout.records import Candidate
+
+LINE_EVERY_S = 30.0  # where there is no terminal
 
 # Without markup: paths, lists and names of languages hold brackets, and mean them. What is to be bold is a ``Text``.
 _terminal = Console(highlight=False, markup=False, emoji=False)
@@ -73,22 +77,50 @@ def print_memory(rows: Sequence[tuple[str, ...]]) -> None:
     console.print(table)
 
 
-@dataclass(frozen=True)
+@dataclass
 class StageProgress:
-    """Steps of one stage; does nothing where there is no terminal."""
+    """Steps of one stage and its pace: a bar on a terminal, now and then a line elsewhere.
 
-    _progress: Progress | None
-    _task: TaskID | None
+    Attributes:
+        say: Where lines go; None where a bar shows it, or nothing is to be shown.
+        rates: What is done so far.
+    """
+
+    title: str
+    rates: Rates
+    say: Callable[[str], None] | None = None
+    bar: tuple[Progress, TaskID] | None = None
+    told: float = 0.0
 
     def total(self, steps: int) -> None:
         """How many steps there are."""
-        if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, total=steps)
+        self.rates.total = steps
+        self._show()
+
+    def resumed(self, steps: int) -> None:
+        """Done before this process began."""
+        self.rates.before += steps
+        self.advance(steps)
 
     def advance(self, steps: int) -> None:
-        """So many more are done."""
-        if self._progress is not None and self._task is not None:
-            self._progress.advance(self._task, steps)
+        """More steps are done."""
+        self.rates.steps += steps
+        self._show()
+
+    def sampled(self, candidates: Sequence[Candidate]) -> None:
+        """These came back."""
+        self.rates.candidates += len(candidates)
+        self.rates.tokens += sum(len(candidate.token_ids) for candidate in candidates)
+        self._show()
+
+    def _show(self) -> None:
+        now = time.monotonic()
+        if self.bar is not None:
+            progress, task = self.bar
+            progress.update(task, total=self.rates.total, completed=self.rates.steps, pace=self.rates.text(now))
+        elif self.say is not None and now - self.told >= LINE_EVERY_S and self.rates.steps:
+            self.told = now
+            self.say(f"{self.title}: {self.rates.text(now)}")
 
 
 class Screen:
@@ -110,6 +142,13 @@ class Screen:
         since = Text(f"{time.monotonic() - self._started:6.1f}s", style="dim")
         console.print(Text.assemble(since, "  ", *parts), soft_wrap=True)
 
+    def result(self, text: str) -> None:
+        """The line at the end, which is shown in any case."""
+        if self._quiet:
+            console.print(text, soft_wrap=True)
+        else:
+            self.say(text)
+
     def note(self, text: str) -> None:
         """One line where the output is a file or a job's log; a terminal shows progress instead."""
         if not console.is_terminal:
@@ -118,14 +157,15 @@ class Screen:
     @contextmanager
     def stage(self, title: str) -> Iterator[StageProgress]:
         """Shows progress within a stage on a terminal; says when it began elsewhere."""
+        now = time.monotonic()
         if self._quiet or not console.is_terminal:
             self.say(title)
-            yield StageProgress(None, None)
+            yield StageProgress(title, Rates(now), None if self._quiet else self.say, told=now)
             return
         told = TextColumn("         {task.description}", markup=False)
-        columns = (told, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=console, transient=True) as progress:
-            yield StageProgress(progress, progress.add_task(title, total=None))
+        pace = TextColumn("{task.fields[pace]}", markup=False)
+        with Progress(told, BarColumn(), pace, TimeElapsedColumn(), console=console, transient=True) as progress:
+            yield StageProgress(title, Rates(now), bar=(progress, progress.add_task(title, total=None, pace="")))
 
     def evaluation_line(self, version: int, result: HeldoutResult, languages: Sequence[str]) -> None:
         """Mean accuracy of an evaluation over some languages."""
@@ -171,6 +211,8 @@ class Screen:
 
     def table(self, summary: dict[str, Any], names: dict[str, str]) -> None:
         """Before and after, by language."""
+        if self._quiet:
+            return
         table = Table(title="Held-out prompts, before and after", title_justify="left")
         table.add_column("language")
         for column in ("greedy", "after", "change", "95% interval", "sampled", "after", "right lang.", "after"):

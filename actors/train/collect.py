@@ -9,6 +9,7 @@ from typing import Any
 
 from actors.observe.metrics import StageClock
 from actors.observe.run_metrics import RunMetrics
+from actors.observe.screen import StageProgress
 from actors.plan.preflight import Inputs
 from actors.reward.worker import Judged
 from actors.runtime.pool import Call, Pool
@@ -31,7 +32,7 @@ class RoundCollector:
         rewards: Pool whose actors have ``judge(candidates)``.
         store: Calls a method of the journal.
         clock: Gets the actors' busy intervals as stages "generate" and "score".
-        advance: Called with 1 for every answer chunk that is scored.
+        progress: Told of the candidates that come back and of every answer chunk that is scored.
         exported: Told of every chunk that comes back.
     """
 
@@ -44,7 +45,7 @@ class RoundCollector:
         rewards: Pool,
         store: StoreCall,
         clock: StageClock,
-        advance: Callable[[int], None],
+        progress: StageProgress,
         exported: RunMetrics,
     ) -> None:
         self._config = config
@@ -54,7 +55,7 @@ class RoundCollector:
         self._rewards = rewards
         self._store = store
         self._clock = clock
-        self._advance = advance
+        self._progress = progress
         self.usage: Usage | None = None  # of a judge, for what was scored since the start
         self._exported = exported
         self.chunks = answer_chunks(config, inputs.prompts, round)
@@ -66,7 +67,7 @@ class RoundCollector:
         translated = self._store("done_chunks", self._round, "translate")
         for chunk in self.chunks:
             if chunk.id in scored:
-                self._advance(1)
+                self._progress.resumed(1)
                 continue
             parts = _Parts(chunk, translated)
             if chunk.id in answered:
@@ -79,6 +80,7 @@ class RoundCollector:
             self._clock.add("generate", begin, end, worker=True)
             self._store("put_chunk", chunk.id, self._round, chunk.stage, candidates)
             self._exported.sampled(candidates)
+            self._progress.sampled(candidates)
             then(candidates)
 
         self._rollouts.submit(Call(f"generate {chunk.id}", "generate", (chunk,), done))
@@ -108,7 +110,7 @@ class RoundCollector:
                 self.usage = judged.usage if self.usage is None else self.usage + judged.usage
             self._store("put_scores", self._round, parts.answers.id, judged.scores, judged.candidates)
             self._exported.judged(judged)
-            self._advance(1)
+            self._progress.advance(1)
 
         # Sorted, so that the composition of the forward passes does not depend on which translation came first.
         candidates = sorted(parts.candidates, key=lambda candidate: candidate.key)

@@ -197,7 +197,7 @@ class Driver:
                 rewards=pools[1],
                 store=self._team.store,
                 clock=clock,
-                advance=progress.advance,
+                progress=progress,
                 exported=self._exported,
             )
             progress.total(len(collector.chunks))

@@ -43,6 +43,7 @@ def run_training(
     follow: Callable[[Config, RunFolder], AbstractContextManager[Any]] | None = None,
     from_round: int | None = None,
     allowed: frozenset[str] = frozenset(),
+    quiet: bool = False,
 ) -> bool:
     """Run, or go on with, a config; returns whether it was finished.
 
@@ -52,15 +53,16 @@ def run_training(
         follow: Opens the endpoint that serves the run's versions: ``(endpoint, offer)``, see ``Driver``.
         from_round: Go back to the weights after this round first (``actors.train.resume.rewind``).
         allowed: Fields that may differ from the run's config (``rollout.identity.AFTER_OUT_OF_MEMORY``).
+        quiet: Show nothing but the line at the end.
 
     Raises:
         UserError: Anything that the user can mend; the run folder stays resumable.
     """
     config = pinned(dated(config))
     if config.offline.path is not None:
-        return _run_offline(config, resume, from_round, allowed)
+        return _run_offline(config, resume, from_round, allowed, quiet)
     started = time.time()
-    screen = Screen()
+    screen = Screen(quiet)
     inputs = check_inputs(config)
     skipped = f", {inputs.left_out} longer ones left out" if inputs.left_out else ""
     what = (
@@ -87,9 +89,9 @@ def run_training(
     return _with_team(config, inputs.prompts, resume, screen, what, work, from_round, allowed)
 
 
-def _run_offline(config: Config, resume: bool, from_round: int | None, allowed: frozenset[str]) -> bool:
+def _run_offline(config: Config, resume: bool, from_round: int | None, allowed: frozenset[str], quiet: bool) -> bool:
     started = time.time()
-    screen = Screen()
+    screen = Screen(quiet)
     inputs = check_offline(config)
     config = inputs.config
     skipped = f", {inputs.left_out} longer ones left out" if inputs.left_out else ""
@@ -172,4 +174,4 @@ def _conclude(folder: RunFolder, screen: Screen, summary: dict[str, Any], policy
     path = folder.write_summary(summary)
     report = write_report(folder.path)
     model = policy or folder.path / "policy"
-    screen.say(f"took {summary['wall_seconds']:.0f}s   summary: {path}   report: {report}   model: {model}")
+    screen.result(f"took {summary['wall_seconds']:.0f}s   summary: {path}   report: {report}   model: {model}")
