@@ -120,9 +120,9 @@ def _figures(data: RunData) -> Iterator[str]:
 def _refused(gates: Mapping[str, Any]) -> str:
     """Answers that the gates refused, by language, the most refused first."""
     counts: Counter[str] = Counter()
-    for code, by_gate in gates.items():
-        if isinstance(by_gate, Mapping):
-            counts[code] = sum(count for gate, count in by_gate.items() if gate not in ("ok", "duplicate"))
+    for by_language in gates.values():
+        for code, by_gate in by_language.items():
+            counts[code] += sum(count for gate, count in by_gate.items() if gate not in ("ok", "duplicate"))
     return ", ".join(f"{code} {count}" for code, count in counts.most_common() if count)
 
 

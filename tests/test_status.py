@@ -21,6 +21,8 @@ from evaluation.status import pair_lines, status_lines
 from rollout.records import Message, Pair
 from rollout.store import Store
 
+GATES = {"en": {"ok": 11, "truncated": 1}, "sw": {"ok": 8, "language": 4}}
+
 
 def pair(n: int, language: str, text: str = "good") -> Pair:
     prompt = (Message("system", "Be kind."), Message("user", f"Q{n}"))
@@ -37,9 +39,9 @@ def run(tmp_path: Path) -> Path:
         store.put_pairs(1, [pair(n, code) for code in ("en", "sw") for n in range(4)])
         for state in ("generated", "scored", "paired", "referenced", "trained", "done"):
             store.set_round_state(1, state)
-        store.put_chunk("r0002/answer/sw/0000", 2, "answer", [candidate("p0", "sw", round=2, id="r0002/en/p0")])
+        store.put_chunk("r0002/answer/sw/0000", 2, "answer", [candidate("p0", "sw", round=2)])
         store.set_round_state(2, "planned")
-    counts = {"pairs": 8, "candidates": 24, "gates": {"en": {"ok": 11, "truncated": 1}, "sw": {"ok": 8, "language": 4}}}
+    counts = {"pairs": 8, "candidates": 24, "gates": {"policy": GATES}}
     row = {"round": 1, "counts": counts, "learner": {"reward_accuracy": 0.75}, "seconds": {"wall": 12.4}}
     (folder / "metrics.jsonl").write_text(json.dumps(row) + "\n")
     return folder
