@@ -8,6 +8,10 @@ from pydantic import Field, model_validator
 
 from configs.base import LanguageCode, Section
 
+# How long learner ranks wait for one another in a collective, seconds: longer than any step of a sane run, since a rank
+# that died makes the others wait this long at most.
+COLLECTIVE_TIMEOUT_S = 900
+
 
 class ScheduleConfig(Section):
     """How many rounds, and how far sampling may run behind learning."""

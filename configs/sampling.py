@@ -28,6 +28,25 @@ class RolloutConfig(Section):
     )
     kv_cache_gb: float = Field(0.25, gt=0, description="Key-value cache of an engine, GiB.")
     max_num_seqs: int = Field(256, ge=1, description="Sequences that an engine decodes at once.")
+    enforce_eager: bool | None = Field(
+        None,
+        description="vLLM without CUDA graphs and compilation. By default false on GPUs and true on CPUs.",
+    )
+    async_scheduling: bool | None = Field(
+        None,
+        description="vLLM plans a step while the one before computes. By default true on GPUs, and false on CPUs, "
+        "where it only adds a thread.",
+    )
+
+    @property
+    def eager(self) -> bool:
+        """``enforce_eager``, or what is right for the device."""
+        return self.gpus_per_actor == 0 if self.enforce_eager is None else self.enforce_eager
+
+    @property
+    def plans_ahead(self) -> bool:
+        """``async_scheduling``, or what is right for the device."""
+        return self.gpus_per_actor > 0 if self.async_scheduling is None else self.async_scheduling
 
 
 class CandidatesConfig(Section):

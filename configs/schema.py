@@ -17,7 +17,7 @@ from configs.judge import JudgeConfig
 from configs.learner import LearnerConfig, LoraConfig
 from configs.plugins import Group
 from configs.reward import ImplicitReward, LengthControlConfig, PairsConfig, RewardConfig
-from configs.running import ClusterConfig, EvaluationConfig, ScheduleConfig
+from configs.running import COLLECTIVE_TIMEOUT_S, ClusterConfig, EvaluationConfig, ScheduleConfig
 from configs.sampling import CandidatesConfig, GatesConfig, RolloutConfig
 from configs.serving import ServeConfig
 
@@ -105,6 +105,18 @@ class Config(Section):
                     f"judge.deadline_s: {judge.deadline_s:g} must be below cluster.call_timeout_s "
                     f"{self.cluster.call_timeout_s:g}, which ends a whole chunk; lower it or raise that"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _ranks_wait_for_the_sender(self) -> Config:
+        cluster, workers = self.cluster, self.learner.workers
+        late = cluster.weight_transfer == "broadcast" and workers > 1
+        if late and cluster.sync_timeout_s >= COLLECTIVE_TIMEOUT_S:
+            raise ValueError(
+                f"cluster.sync_timeout_s: {cluster.sync_timeout_s:g} must be below {COLLECTIVE_TIMEOUT_S}, since the "
+                f"other {workers - 1} learner ranks wait no longer for the one that broadcasts; lower it, or set "
+                "cluster.weight_transfer to objects"
+            )
         return self
 
     @model_validator(mode="after")

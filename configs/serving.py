@@ -59,6 +59,15 @@ class ServeConfig(Section):
     gpus_per_replica: float = Field(0.0, ge=0, description="GPUs that Ray reserves for a replica.")
     kv_cache_gb: float = Field(0.25, gt=0, description="Key-value cache of a replica, GiB.")
     max_num_seqs: int = Field(64, ge=1, description="Sequences that a replica decodes at once.")
+    enforce_eager: bool | None = Field(
+        None,
+        description="vLLM without CUDA graphs and compilation. By default false on GPUs and true on CPUs.",
+    )
+    async_scheduling: bool | None = Field(
+        None,
+        description="vLLM plans a step while the one before computes. By default true on GPUs, and false on CPUs, "
+        "where it only adds a thread.",
+    )
     stream_interval: int = Field(
         1, ge=1, description="Least tokens of a streamed chunk (the first token comes alone); more cost less CPU."
     )
@@ -136,6 +145,16 @@ class ServeConfig(Section):
                 "canary_share: a canary is a replica of its own; set min_replicas to at least 2 or canary_share to 0"
             )
         return self
+
+    @property
+    def eager(self) -> bool:
+        """``enforce_eager``, or what is right for the device."""
+        return self.gpus_per_replica == 0 if self.enforce_eager is None else self.enforce_eager
+
+    @property
+    def plans_ahead(self) -> bool:
+        """``async_scheduling``, or what is right for the device."""
+        return self.gpus_per_replica > 0 if self.async_scheduling is None else self.async_scheduling
 
     def canary_replicas(self, replicas: int) -> int:
         """How many of ``replicas`` serve a canary: the share rounded up, but never all of them."""

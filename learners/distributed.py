@@ -18,8 +18,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-# Longer than any step of a sane run: a rank that died makes the others wait this long at most.
-COLLECTIVE_TIMEOUT = timedelta(minutes=15)
+from configs.running import COLLECTIVE_TIMEOUT_S
 
 
 def load_deepspeed() -> ModuleType:
@@ -87,7 +86,7 @@ def single_process() -> Iterator[None]:
     os.environ.update(launcher)
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     store = dist.HashStore()  # type: ignore[attr-defined]  # public, but missing from the type stubs
-    dist.init_process_group(backend, store=store, rank=0, world_size=1, timeout=COLLECTIVE_TIMEOUT)
+    dist.init_process_group(backend, store=store, rank=0, world_size=1, timeout=timedelta(seconds=COLLECTIVE_TIMEOUT_S))
     try:
         deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
         yield

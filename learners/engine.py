@@ -170,7 +170,7 @@ class Engine:
             self.deepspeed.basic_optimizer.register_step_pre_hook(self._clipping)
         self.deepspeed.eval()
         if learner.activation_checkpointing:
-            _recompute_layers(module.language_model)
+            recompute_layers(module.language_model)
 
     def __call__(self, batch: Any) -> torch.Tensor:
         values: torch.Tensor = self.deepspeed(batch)
@@ -235,7 +235,7 @@ def _options_are_the_users(learner: LearnerConfig) -> Iterator[None]:
         raise
 
 
-def _recompute_layers(model: PreTrainedModel) -> None:
+def recompute_layers(model: PreTrainedModel) -> None:
     """Let layers keep only their inputs for the backward pass.
 
     Transformers recomputes in training mode only, so the layers are told that they train; what is in them is not, and

@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from configs.errors import UserError
+from learners import varlen
 from learners.packing import PackedBatch, Segment, pack
 
-# Logits that are held at once (float32: 16 MiB), and the least width of a tile.
-_TILE = 2**22
+# Logits that are held at once: 16 MiB in float32 on a CPU, whose caches they should stay near, and 256 MiB on a GPU,
+# which would else wait for the next small kernel. And the least width of a tile.
+_TILE = {"cpu": 2**22, "cuda": 2**26}
 _LEAST_COLUMNS = 1024
 
 
@@ -42,7 +44,7 @@ class _TiledLogprob(torch.autograd.Function):
         picked = torch.empty(targets.shape[0], dtype=torch.float32, device=hidden.device)
         normaliser = torch.full_like(picked, -torch.inf)  # log of the summed exponentials of the blocks so far
         for rows in _blocks(targets.shape[0], chunk):
-            for columns in _blocks(weight.shape[0], _columns(rows)):
+            for columns in _blocks(weight.shape[0], _columns(rows, hidden.device)):
                 logits = _logits(hidden[rows], weight[columns], None if bias is None else bias[columns], softcap)
                 local, inside = _within(targets[rows], columns)
                 picked[rows] = torch.where(inside, logits.gather(1, local[:, None])[:, 0], picked[rows])
@@ -61,7 +63,7 @@ class _TiledLogprob(torch.autograd.Function):
         grad_weight = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device) if weight_wanted else None
         grad_bias = torch.zeros(weight.shape[0], dtype=torch.float32, device=weight.device) if bias_wanted else None
         for rows in _blocks(targets.shape[0], ctx.chunk):
-            for columns in _blocks(weight.shape[0], _columns(rows)):
+            for columns in _blocks(weight.shape[0], _columns(rows, hidden.device)):
                 part = weight[columns]
                 logits = _logits(hidden[rows], part, None if bias is None else bias[columns], ctx.softcap)
                 cap_slope = None if ctx.softcap is None else 1 - (logits / ctx.softcap) ** 2
@@ -90,8 +92,8 @@ def _blocks(size: int, step: int) -> Iterator[slice]:
     return (slice(start, min(start + step, size)) for start in range(0, size, step))
 
 
-def _columns(rows: slice) -> int:
-    return max(_LEAST_COLUMNS, _TILE // (rows.stop - rows.start))
+def _columns(rows: slice, device: torch.device) -> int:
+    return max(_LEAST_COLUMNS, _TILE.get(device.type, _TILE["cuda"]) // (rows.stop - rows.start))
 
 
 def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None) -> Tensor:
@@ -156,18 +158,31 @@ class LogprobModel(nn.Module):
         self.head = LogprobHead(output, chunk, settings.get("final_logit_softcapping"))
         self.layer_types: tuple[str, ...] = tuple(settings.get("layer_types") or ())
         self.window: int | None = settings.get("sliding_window")
+        # FlashAttention over runs; without it a dense mask.
+        self.by_runs = (
+            varlen.takes(language_model.device, language_model.dtype)
+            and language_model._can_set_attn_implementation()
+            and settings.get("attn_logit_softcapping") is None
+        )
+        if self.by_runs:
+            language_model.set_attn_implementation(varlen.NAME)
         self._check_head()
 
     def _masks(self, batch: PackedBatch) -> Tensor | dict[str, Tensor]:
         """The mask in the form that the model takes: one for all layers, or one for each type of layer."""
         kinds = set(self.layer_types)
         if not kinds:  # no list of types: a window, where there is one, holds in every layer (Mistral)
-            return batch.attention_mask(self.window)
+            return self._mask(batch, self.window)
         unknown = kinds - {"full_attention", "sliding_attention"}
         if unknown:
             raise UserError(f"{type(self.language_model).__name__}: layers of type {sorted(unknown)} cannot be packed")
-        masks = {kind: batch.attention_mask(self.window if kind == "sliding_attention" else None) for kind in kinds}
+        masks = {kind: self._mask(batch, self.window if kind == "sliding_attention" else None) for kind in kinds}
         return masks if len(masks) > 1 else next(iter(masks.values()))
+
+    def _mask(self, batch: PackedBatch, window: int | None) -> Tensor:
+        if self.by_runs and batch.runs is not None:
+            return varlen.RunsMask.of(batch.runs, window)
+        return batch.attention_mask(window)
 
     def forward(self, batch: PackedBatch) -> Tensor:
         """Log-probabilities of ``batch.targets``, ``[N]`` float32, nats."""

@@ -26,8 +26,11 @@ class MicroBatch:
     def sums(self, values: Tensor) -> list[Tensor]:
         """Summed log-probabilities of each example's answers, ``[k]`` each, in the order of ``examples``."""
         found: list[list[Tensor]] = [[] for _ in self.examples]
-        for span in sorted(self.batch.spans, key=lambda span: (span.segment, span.completion)):
-            found[span.segment].append(values[span.start : span.stop].sum())
+        # Split once: slices would each fill a gradient as long as all of them with zeros.
+        parts = values.split([span.stop - span.start for span in self.batch.spans])
+        ordered = sorted(zip(self.batch.spans, parts, strict=True), key=lambda one: (one[0].segment, one[0].completion))
+        for span, part in ordered:
+            found[span.segment].append(part.sum())
         return [torch.stack(sums) for sums in found]
 
 

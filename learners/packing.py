@@ -18,6 +18,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from learners.varlen import Runs, runs_of
+
 # Rows are filled up to this many tokens, or up to the longest segment where that is longer.
 ROW_TOKENS = 512
 
@@ -74,6 +76,7 @@ class PackedBatch:
     predict_at: Tensor  # [N] int64, flat index into [R * T] of the position whose output predicts the target
     targets: Tensor  # [N] int64
     spans: tuple[Span, ...]
+    runs: Runs | None = None  # on a GPU
 
     @property
     def tokens(self) -> int:
@@ -81,7 +84,8 @@ class PackedBatch:
         return int((self.segment_ids != _PADDING).sum())
 
     def to(self, device: torch.device) -> PackedBatch:
-        """The same batch with its tensors on ``device``."""
+        """The same batch with its tensors on ``device``; from the CPU to a GPU it gets its runs."""
+        runs = runs_of(self.segment_ids, self.branch_ids) if device.type == "cuda" and self.runs is None else self.runs
         return PackedBatch(
             input_ids=self.input_ids.to(device),
             position_ids=self.position_ids.to(device),
@@ -90,6 +94,7 @@ class PackedBatch:
             predict_at=self.predict_at.to(device),
             targets=self.targets.to(device),
             spans=self.spans,
+            runs=None if runs is None else runs.to(device),
         )
 
     def renumbered(self, members: Sequence[int]) -> PackedBatch:

@@ -11,9 +11,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+NAME = "isogloss_runs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +77,50 @@ def runs_of(segment_ids: Tensor, branch_ids: Tensor) -> Runs:
         longest_query=max(end - start for start, end in zip(starts, ends, strict=True)),
         longest_keys=max(counts),
     )
+
+
+class RunsMask(Tensor):
+    """What goes through a model in place of a mask; the model hands it on untouched."""
+
+    runs: Runs
+    window: int | None
+
+    @staticmethod
+    def of(runs: Runs, window: int | None) -> RunsMask:
+        """A mask that says what a batch consists of.
+
+        Args:
+            runs: On the device of the batch.
+            window: Positions that a query sees, itself included; None is all before it.
+        """
+        mask: RunsMask = torch.zeros(1, 1, 1, 1).as_subclass(RunsMask)
+        mask.runs, mask.window = runs, window
+        return mask
+
+
+def takes(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether there is FlashAttention for these: on GPUs, in half precision."""
+    return device.type == "cuda" and dtype in (torch.bfloat16, torch.float16)
+
+
+def runs_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **others: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """Attention function of Transformers; without a ``RunsMask`` it is plain SDPA."""
+    if not isinstance(attention_mask, RunsMask):
+        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **others)
+    return flash(query, key, value, attention_mask.runs, scaling, attention_mask.window), None
+
+
+AttentionInterface.register(NAME, runs_attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
 def flash(query: Tensor, key: Tensor, value: Tensor, runs: Runs, scale: float | None, window: int | None) -> Tensor:

@@ -88,7 +88,7 @@ class ServingEngine:
         args = make_arg_parser(FlexibleArgumentParser()).parse_args(["--model", str(folder)])
         args.served_model_name = [settings.name]
         args.dtype, args.max_model_len, args.seed = settings.dtype, settings.max_length, settings.seed
-        args.enforce_eager = not gpu
+        args.enforce_eager = config.eager
         args.kv_cache_memory_bytes = int(config.kv_cache_gb * 2**30)
         args.max_logprobs = MAX_LOGPROBS
         args.max_num_seqs = config.max_num_seqs
@@ -100,8 +100,9 @@ class ServingEngine:
         args.disable_log_stats = True
         args.weight_transfer_config = WeightTransferConfig(backend=BACKEND)
         args.worker_extension_cls = "serving.worker.ServingWorker"
-        args.async_scheduling = gpu  # on CPU it only adds a thread
-        args.scheduler_cls = f"serving.scheduler.{'ProvingAsyncScheduler' if gpu else 'ProvingScheduler'}"
+        args.async_scheduling = config.plans_ahead
+        scheduler = "ProvingAsyncScheduler" if args.async_scheduling else "ProvingScheduler"
+        args.scheduler_cls = f"serving.scheduler.{scheduler}"
         if not gpu:
             args.block_size = _CPU_BLOCK_TOKENS
         # vLLM waits for its process without giving the event loop back, which a replica that answers already needs.

@@ -59,6 +59,8 @@ class RolloutWorker:
             name=name,
             lora=self._config.learner.lora if adapts else None,
             adapter=Path(folder) / ADAPTER_FOLDER if adapts and version > 0 else None,
+            enforce_eager=rollout.eager,
+            async_scheduling=rollout.plans_ahead,
         )
         if restarted:
             self._engine.mark_stale("restarted with the weights it began with; needs a refit")

@@ -132,6 +132,8 @@ class VllmEngine:
         name: For messages.
         lora: Updates bring adapters of this kind for ``model``; without it they bring full weights.
         adapter: Folder of the adapter to begin with, as ``learners.lora.write_adapter`` writes it.
+        enforce_eager: No CUDA graphs and no compilation.
+        async_scheduling: A step is planned while the one before computes; on a CPU this only adds a thread.
 
     Raises:
         UserError: vLLM is missing or of another version, or cannot apply adapters to this model.
@@ -151,6 +153,8 @@ class VllmEngine:
         name: str = "engine",
         lora: LoraConfig | None = None,
         adapter: Path | None = None,
+        enforce_eager: bool = True,
+        async_scheduling: bool = False,
     ) -> None:
         check_vllm(gpu)
         apply_env(rollout_env(gpu))  # read by vLLM when it is imported
@@ -170,7 +174,7 @@ class VllmEngine:
             load_format="hf",  # not `consolidated.safetensors` where that lies beside the files of the index
             dtype=dtype,  # type: ignore[arg-type]  # checked by the config
             max_model_len=max_length,
-            enforce_eager=True,
+            enforce_eager=enforce_eager,
             kv_cache_memory_bytes=int(kv_cache_gb * 2**30),
             max_num_seqs=max_num_seqs,
             # vLLM's default depends on the machine, and with it which prompts share a step.
@@ -178,7 +182,7 @@ class VllmEngine:
             tensor_parallel_size=tensor_parallel,
             seed=seed,
             enable_prefix_caching=True,
-            async_scheduling=False,  # on CPU it only adds a thread
+            async_scheduling=async_scheduling,
             generation_config="vllm",  # the model folder's sampling defaults must not leak in
             disable_log_stats=True,
             **settings,

@@ -43,7 +43,17 @@ def families() -> dict[str, PreTrainedConfig]:
 def attention_and_losses(device: Device, pairs: int = 24) -> Found:
     """Packed log-probabilities, every loss and the gradient in float32: the device against the CPU."""
     torch.backends.cuda.matmul.allow_tf32 = False
-    found = Found(("model", "log-prob., nats", "against unpacked", "losses, relative", "gradient, relative"))
+    found = Found(
+        (
+            "model",
+            "log-prob., nats",
+            "against unpacked",
+            "losses, relative",
+            "gradient, relative",
+            "bfloat16: by its own attention, nats",
+            "with a dense mask",
+        )
+    )
     cpu = torch.device("cpu")
     with one_rank():
         for name, config in families().items():
@@ -59,15 +69,31 @@ def attention_and_losses(device: Device, pairs: int = 24) -> Found:
             )
             gradient = _gradients_apart(on_cpu, there, examples, references)
             nats = (_most(packed, known), _most(packed, unpacked))
-            found.rows.append((name, *(f"{value:.1e}" for value in (*nats, loss, gradient))))
+            coarse = _in_bfloat16(there, examples, known)
+            found.rows.append((name, *(f"{value:.1e}" for value in (*nats, loss, gradient, *coarse))))
             found.check(f"{name}: log-probabilities of answers, nats", nats[0], 5e-3)
             found.check(f"{name}: against unpacked rows, nats", nats[1], 5e-3)
             found.check(f"{name}: losses", loss, 1e-3)
             found.check(f"{name}: gradient", gradient, 1e-3)
+            # Rounding is the same in either way; what is wrong in one would be far outside of it.
+            found.check(f"{name}: bfloat16, its own attention over a dense mask", coarse[0] / coarse[1], 1.5)
     found.notes.append(
         f"{pairs} pairs, sums over answers of 60 tokens in the mean; the worst of {len(PAIR_OBJECTIVES)} objectives"
     )
     return found
+
+
+def _in_bfloat16(model: PreTrainedModel, examples: Sequence[EncodedExample], known: References) -> tuple[float, float]:
+    """Mean distance of the answers' log-probabilities from ``known``, nats: as the learner computes, and masked."""
+    rounded = copy.deepcopy(model).to(torch.bfloat16)  # type: ignore[arg-type]
+    found = []
+    for masked in (False, True):
+        way = Ours(rounded, 1024)
+        way.model.by_runs = way.model.by_runs and not masked
+        scored = way.score(examples)
+        apart = [abs(a - b) for name, row in scored.items() for a, b in zip(row, known[name], strict=True)]
+        found.append(sum(apart) / len(apart))
+    return found[0], found[1]
 
 
 def _most(ours: References, theirs: References) -> float:

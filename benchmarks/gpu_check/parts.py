@@ -7,11 +7,12 @@ import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from benchmarks.gpu_check import attention, loads, numerics, speed, trainers
+from benchmarks.gpu_check import attention, loads, memory, numerics, speed, trainers
 from benchmarks.gpu_check.machine import Device
 from benchmarks.gpu_check.result import Found
 
 Earlier = Mapping[str, float | str]  # figures of the parts before, by "part: figure"
+Work = Callable[[Device, Earlier], Found]
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Part:
     name: str
     title: str
     seconds: int
-    run: Callable[[Device, Earlier], Found]
+    run: Work
     needs: tuple[str, ...] = ()
     least_gib: float = 0.0
 
@@ -85,7 +86,11 @@ def _profile_1b(device: Device, _: Earlier) -> Found:
 
 def _memory(device: Device, _: Earlier) -> Found:
     sizes = loads.of(device)
-    return speed.memory(device, (sizes.small.shape, sizes.large.shape), sizes.positions)
+    return memory.whole(device, (sizes.small.shape, sizes.large.shape), sizes.positions)
+
+
+def _adapters(device: Device, _: Earlier) -> Found:
+    return memory.adapters(device, loads.of(device).adapters)
 
 
 def _session(device: Device, _: Earlier) -> Found:
@@ -105,6 +110,7 @@ PARTS = (
     Part("step-135m", "A learner's step of 135 M parameters against plain Transformers", 120, _step_135m),
     Part("step-1b", "A learner's step of 1.24 B parameters against plain Transformers", 150, _step_1b, least_gib=40),
     Part("memory", "Memory against the plan's prediction", 90, _memory, ("pydantic",), least_gib=40),
+    Part("lora-8b", "Adapters of a model of 8 B parameters", 90, _adapters, ("pydantic", "peft"), least_gib=60),
     Part("session", "A round of the learner, with DeepSpeed", 120, _session, ("pydantic", "deepspeed", "xxhash")),
     Part("trl", "TRL's trainer on the same pairs", 150, _trl, ("trl", "datasets", "pydantic", "xxhash")),
     Part("profile-135m", "Where a step of 135 M parameters spends its time", 60, _profile_135m),

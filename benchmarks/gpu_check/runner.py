@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.gpu_check.parts import PARTS, Earlier, Part, resolved
+from benchmarks.gpu_check.parts import Earlier, Part, Work, resolved
 from benchmarks.gpu_check.result import Check, Found, Outcome, outcome_of
 
 _LEAST = 10.0  # seconds: a part is not started with less
@@ -62,7 +62,7 @@ def _one(
     target.unlink(missing_ok=True)
     limit = min(part.seconds, left)
     started = time.monotonic()
-    process = context.Process(target=_child, args=(part.name, device, str(target), earlier))
+    process = context.Process(target=_child, args=(part.run, device, str(target), earlier))
     process.start()
     process.join(limit)
     seconds = time.monotonic() - started
@@ -82,12 +82,11 @@ def _one(
     return outcome_of(part.name, part.title, seconds, Found(**told, checks=checks, rows=rows))
 
 
-def _child(name: str, device: str, target: str, earlier: Earlier) -> None:
+def _child(work: Work, device: str, target: str, earlier: Earlier) -> None:
     """A part's process."""
     os.setpgid(0, 0)
-    part = next(part for part in PARTS if part.name == name)
     try:
-        told: dict[str, object] = asdict(part.run(resolved(device)(), earlier))
+        told: dict[str, object] = asdict(work(resolved(device)(), earlier))
     except Exception as error:  # whatever it is, it belongs into the report, and the next part runs
         text = f"{type(error).__name__}: {error}".splitlines()[0]
         told = {"error": text, "traceback": traceback.format_exc(limit=-6)}

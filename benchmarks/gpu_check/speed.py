@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
 
 import torch
+from transformers import PreTrainedModel
 
 from benchmarks.gpu_check.machine import Device
 from benchmarks.gpu_check.result import Found
@@ -28,9 +27,6 @@ from benchmarks.gpu_check.work import (
 )
 from learners.micro import References
 from learners.schedule import EncodedExample
-
-if TYPE_CHECKING:
-    from configs.schema import Config
 
 STEPS = 3  # timed, after one that warms up
 
@@ -101,17 +97,16 @@ def steps(device: Device, load: Load, peak_tflops: float | None = None) -> Found
         references = shifted(Ours(model, load.budgets[0]).score(examples))
         del model
         timed: dict[str, list[Timed]] = {"packed": [], "plain": []}
-        for budget in load.budgets:
-            name = f"packed, {budget:,} positions"
-            timed["packed"].append(_timed(device, load, examples, references, name, lambda m, b=budget: Ours(m, b)))
-        for pairs in load.plain:
-            name = f"plain, {pairs} pairs"
+        tries: list[tuple[str, str, Callable[[PreTrainedModel], Way]]] = [
+            *(("packed", f"packed, {n:,} positions", lambda model, n=n: Ours(model, n)) for n in load.budgets),
+            *(("plain", f"plain, {n} pairs", lambda model, n=n: Plain(model, n)) for n in load.plain),
+        ]
+        for side, name, way_of in tries:
             try:
-                one = _timed(device, load, examples, references, name, lambda m, p=pairs: Plain(m, p))
+                timed[side].append(_timed(device, load, examples, references, name, way_of))
             except torch.OutOfMemoryError:
                 found.rows.append((name, "out of memory", "", "", "", ""))
-                continue
-            timed["plain"].append(one)
+                device.reset()
     for side, several in timed.items():
         for one in several:
             rate = positions[side] / one.seconds
@@ -156,7 +151,7 @@ def _timed(
     examples: Sequence[EncodedExample],
     references: References,
     name: str,
-    way_of: Callable[..., Way],
+    way_of: Callable[[PreTrainedModel], Way],
 ) -> Timed:
     """One way with a fresh model; its first step warms up and is compared, the others are timed."""
     model = random_model(load.shape.config(), torch.bfloat16, device.torch)
@@ -213,55 +208,4 @@ def profile(device: Device, load: Load, top: int = 12) -> Found:
     found.notes.append(
         f"one step of {load.shape.name}, {seconds:.2f} s under the profiler, the device busy {busy / seconds:.0%}"
     )
-    return found
-
-
-def config_of(policy: Path, **learner: object) -> Config:
-    """The config of a run that trains a policy in bfloat16 on this GPU."""
-    from configs.schema import Config
-
-    return Config.model_validate(
-        {
-            "model": {"policy": policy, "dtype": "bfloat16", "max_length": 4096},
-            "languages": {"dominant": "en", "codes": ["en"]},
-            "offline": {"path": "nowhere.jsonl"},
-            "learner": {"gpus_per_worker": 1, **learner},
-        }
-    )
-
-
-def memory(device: Device, shapes: Sequence[Shape], positions: Sequence[int] = (4096, 16384)) -> Found:
-    """What training keeps on the device against the plan's prediction, and what a position adds to it."""
-    from actors.plan.gpu_memory import ModelSize, needs
-
-    found = Found(
-        ("model", "predicted", "kept after a step", "of it", *(f"at most, {n:,} positions" for n in positions))
-    )
-    for shape in shapes:
-        config = shape.config()
-        model = random_model(config, torch.bfloat16, device.torch)
-        size = ModelSize(parameters_of(model), 0, shape.layers, shape.heads, shape.kv_heads, config.head_dim)
-        told = config_of(Path("nowhere"))
-        need = next(one for one in needs(told, size) if one.role == "learner")
-        optimiser = Optimiser([*model.parameters()], 1e-6)
-        peaks = []
-        with one_rank():
-            for budget in positions:
-                examples = random_pairs(max(2, budget // 600), shape.vocabulary, 100, 250)
-                way = Ours(model, budget)
-                device.reset()
-                way.gradients(examples, way.score(examples))
-                peaks.append(device.peak())
-                kept = device.allocated()  # weights, gradients and the optimizer's state, from the second pass on
-                optimiser.step()
-        share = kept / need.gib
-        found.rows.append(
-            (shape.name, f"{need.gib:.2f}", f"{kept:.2f}", f"{share:.2f}", *(f"{value:.2f}" for value in peaks))
-        )
-        found.check(f"{shape.name}: kept over predicted", share, 1.1)
-        found.check(f"{shape.name}: kept over predicted, at least", share, 0.9, at_least=True)
-        found.notes.append(f"{shape.name}: predicted are {need.text()}")
-        del model, optimiser, way
-        device.reset()
-    found.notes.append("GiB; activations and logits are not predicted, and are in the last columns")
     return found

@@ -38,9 +38,10 @@ class Shape:
     heads: int
     kv_heads: int
     vocabulary: int
+    tied: bool = True  # input and output embeddings, as in models of up to 3 B
 
     def config(self) -> LlamaConfig:
-        """With tied embeddings, as models of this size have."""
+        """As Transformers has it."""
         return LlamaConfig(
             vocab_size=self.vocabulary,
             hidden_size=self.hidden,
@@ -49,7 +50,7 @@ class Shape:
             num_attention_heads=self.heads,
             num_key_value_heads=self.kv_heads,
             max_position_embeddings=4096,
-            tie_word_embeddings=True,
+            tie_word_embeddings=self.tied,
         )
 
 
