@@ -19,7 +19,8 @@ from learners.packing import PackedBatch, Segment, pack
 
 # Logits that are held at once: 16 MiB in float32 on a CPU, whose caches they should stay near, and 256 MiB on a GPU,
 # which would else wait for the next small kernel. And the least width of a tile.
-_TILE = {"cpu": 2**22, "cuda": 2**26}
+_TILE = 2**22
+_GPU_TILE = 2**26
 _LEAST_COLUMNS = 1024
 
 
@@ -93,7 +94,7 @@ def _blocks(size: int, step: int) -> Iterator[slice]:
 
 
 def _columns(rows: slice, device: torch.device) -> int:
-    return max(_LEAST_COLUMNS, _TILE.get(device.type, _TILE["cuda"]) // (rows.stop - rows.start))
+    return max(_LEAST_COLUMNS, (_TILE if device.type == "cpu" else _GPU_TILE) // (rows.stop - rows.start))
 
 
 def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None) -> Tensor:
