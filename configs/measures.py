@@ -113,8 +113,8 @@ class LanguageMeasure(Measure):
     slice_words: int = Field(
         12,
         ge=1,
-        description="Words of a slice; of scripts without spaces three times as many characters. An answer that "
-        "begins in one language and ends in another is seen so.",
+        description="Words of a slice, at least; of scripts without spaces three times as many characters. An answer "
+        "that begins in one language and ends in another is seen so.",
     )
 
 

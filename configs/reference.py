@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from configs.explain import section_of
-from configs.kinds import KIND, kinds_of
+from configs.kinds import KIND, kinds_of, kinds_of_entries
 from configs.schema import Config
 
 _PREAMBLE = """# Config reference
@@ -54,9 +55,8 @@ def _render_kinds(name: str, kinds: Mapping[str, type[BaseModel]]) -> str:
     base = next(one for one in models[0].__mro__ if issubclass(one, BaseModel) and list(one.model_fields) == common)
     listed = ", ".join(f"`{kind}`" for kind in kinds)
     table = _render_section(name, base)
-    kind = (
-        f"| `{KIND}` | {listed} | `{next(iter(kinds))}` | Decides which further fields there are, as listed below. |\n"
-    )
+    default = _default(models[0].model_fields[KIND])
+    kind = f"| `{KIND}` | {listed} | {default} | Decides which further fields there are, as listed below. |\n"
     head, line, rest = table.partition("|---|---|---|---|\n")
     parts = [head + line + kind + rest]
     for kind, model in kinds.items():
@@ -65,7 +65,7 @@ def _render_kinds(name: str, kinds: Mapping[str, type[BaseModel]]) -> str:
 
 
 def _render_section(name: str, section: type[BaseModel], without: Collection[str] = (), more: str = "") -> str:
-    lines = [f"## `{name}`{more}", "", (section.__doc__ or "").strip()]
+    lines = [f"## `{name}`{more}", "", inspect.cleandoc(section.__doc__ or "")]
     shown = {key: field for key, field in section.model_fields.items() if key not in without}
     if any(section_of(field.annotation) is None for field in shown.values()):
         lines += ["", "| field | type | default | meaning |", "|---|---|---|---|"]
@@ -75,6 +75,8 @@ def _render_section(name: str, section: type[BaseModel], without: Collection[str
         if below is not None:
             nested.append(_render_section(f"{name}.{key}", below))
             continue
+        if kinds := kinds_of_entries(field.annotation):
+            nested.append(_render_kinds(f"{name}.{key}.NAME", kinds))
         cells = [f"`{key}`", _type(field), _default(field), field.description or ""]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n" + "".join("\n" + part for part in nested)

@@ -19,6 +19,7 @@ from configs.measures import (
     RewardModelMeasure,
     VerifierMeasure,
 )
+from configs.terms import Terms
 
 MAX_ALPHAS = 100_000  # the grid is held in memory, and every prompt's answers are ranked under each
 
@@ -194,6 +195,20 @@ class CustomReward(RewardSection, CustomMeasure):
     kind: Literal["custom"] = "custom"
 
 
+class TermsReward(RewardSection, Terms):
+    """Several rewards, each with a weight, added up; `reward.terms` names them.
+
+    The journal's reward is the weighted sum of the terms as they are; `normalise` takes effect when a round is mined.
+    """
+
+    kind: Literal["terms"] = "terms"
+
+    @property
+    def measures(self) -> Mapping[str, Measure]:
+        """What is measured: the terms."""
+        return self.of_terms()
+
+
 def _kind(value: Any) -> str:
     found = value.get("kind", "implicit") if isinstance(value, dict) else getattr(value, "kind", None)
     return found if isinstance(found, str) else shortened(repr(found))
@@ -206,7 +221,8 @@ RewardConfig = Annotated[
     | Annotated[VerifierReward, Tag("verifier")]
     | Annotated[JudgeReward, Tag("judge")]
     | Annotated[ModelReward, Tag("reward_model")]
-    | Annotated[CustomReward, Tag("custom")],
+    | Annotated[CustomReward, Tag("custom")]
+    | Annotated[TermsReward, Tag("terms")],
     Discriminator(_kind),
 ]
 

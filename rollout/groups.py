@@ -14,7 +14,7 @@ from rollout.pairs import MinedPairs, in_share
 from rollout.plan import answer_languages
 from rollout.prompts import PromptSet
 from rollout.records import Candidate, CandidateKey, SampleGroup, Score
-from rollout.rewards import shuffle_scores
+from rollout.rewards import round_rewards
 from rollout.sources import scored, scored_sources
 
 
@@ -43,9 +43,9 @@ def mine_groups(
     alphas: dict[str, Fit] = {}
     kept: list[SampleGroup] = []
     by_key = {candidate.key: candidate for candidate in candidates}
-    rewards = shuffle_scores(scores, config.run.seed) if config.reward.shuffle else scores
-    values = {score.key: score.reward for score in rewards}
     drawn = _draws(scored(config, candidates))
+    copies = {score.key: len(drawn.get(_place(by_key[score.key]), ())) for score in scores}
+    values = {score.key: score.reward for score in round_rewards(config, scores, copies)}
     passed = by_prompt([one for one in candidates if one.key in values], ("ok",), scored_sources(config))
     for language in answer_languages(config):
         if config.languages.share(language) == 0:
@@ -80,9 +80,12 @@ def _draws(candidates: Sequence[Candidate]) -> dict[tuple[str, str, str], list[C
     found: dict[tuple[str, str, str], list[Candidate]] = {}
     for candidate in sorted(candidates, key=lambda candidate: candidate.key):
         if candidate.gate in ("ok", "duplicate"):
-            place = (candidate.key.prompt_id, candidate.key.language, text_compared(candidate))
-            found.setdefault(place, []).append(candidate)
+            found.setdefault(_place(candidate), []).append(candidate)
     return found
+
+
+def _place(candidate: Candidate) -> tuple[str, str, str]:
+    return candidate.key.prompt_id, candidate.key.language, text_compared(candidate)
 
 
 def _group(

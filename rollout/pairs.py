@@ -15,7 +15,7 @@ from rollout.miners.pools import Counters, by_prompt, pooled, scored_groups, uns
 from rollout.plan import answer_languages
 from rollout.prompts import PromptSet
 from rollout.records import Candidate, CandidateKey, Example, Pair, SampleGroup, Score
-from rollout.rewards import FLUENCY, shuffle_scores
+from rollout.rewards import FLUENCY, round_rewards
 from rollout.seeds import stable_seed
 
 E = TypeVar("E", bound=Example)
@@ -75,7 +75,7 @@ def mine_pairs(
         earlier: Pairs of the rounds that ``pairs.replay`` draws from.
     """
     ids = round_prompt_ids(prompts.ids, round, config.rollout.prompts_per_round, config.run.seed)
-    rewards = shuffle_scores(scores, config.run.seed) if config.reward.shuffle else scores
+    rewards = round_rewards(config, scores)
     mining = _Mining(config, prompts, {score.key: score.reward for score in rewards})
     fluency = {score.key: score.parts[FLUENCY] for score in scores} if config.pairs.fluency_floor else None
     languages = [code for code in answer_languages(config) if config.languages.share(code) > 0]

@@ -6,7 +6,7 @@ import math
 import random
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -19,6 +19,7 @@ from rollout.records import Candidate, CandidateKey, Score, Turns
 from rollout.seeds import stable_seed
 from rollout.sources import is_answer, scored
 from rollout.templates import crosslingual_instruction, language_instruction
+from rollout.terms import combined
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +175,20 @@ def verifier_scores(prompts: PromptSet, candidates: Sequence[Candidate]) -> list
             raise ValueError(f"prompt {candidate.key.prompt_id} has no gold answer")
         scores.append(Score(candidate.key, float(is_correct(candidate.text, gold))))
     return scores
+
+
+def round_rewards(
+    config: Config, scores: Sequence[Score], copies: Mapping[CandidateKey, int] | None = None
+) -> Sequence[Score]:
+    """The rewards that a round is mined with: terms on their scales, and shuffled where that is asked for.
+
+    Args:
+        config: The run.
+        scores: All of the round, as journaled.
+        copies: How often an answer was drawn, where its equals were left out as duplicates; else once.
+    """
+    found = combined(config.reward, scores, copies)
+    return shuffle_scores(found, config.run.seed) if config.reward.shuffle else found
 
 
 def shuffle_scores(scores: Sequence[Score], seed: int) -> list[Score]:

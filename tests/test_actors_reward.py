@@ -115,6 +115,21 @@ def test_likelihood_is_one_models_log_probability(
         assert score.parts["policy_logprob"] == pytest.approx(asked, abs=1e-4)
 
 
+def test_likelihood_as_a_term_beside_others(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    terms = {
+        "fluent": {"kind": "likelihood", "policy": "initial", "prompt": "native", "weight": 0.5},
+        "fresh": {"kind": "repetition"},
+    }
+    subject = worker(tmp_path, folders, reward={"kind": "terms", "terms": terms})
+    given = [candidate("es", 0, sample, text) for sample, text in enumerate(ANSWERS["es"])]
+    tokenizer = AutoTokenizer.from_pretrained(folders[0])
+    for score, item in zip(subject.judge(given).scores, given, strict=True):
+        tokens = len(tokenizer(item.text, add_special_tokens=False)["input_ids"]) + 1
+        expected = direct(folders[0], folders[0], PROMPTS["es"][0], item.text) / tokens
+        assert score.parts["term.fluent"] == pytest.approx(expected, abs=1e-4)
+        assert score.reward == pytest.approx(0.5 * expected + score.parts["term.fresh"], abs=1e-4)
+
+
 def test_likelihood_needs_no_reference(tmp_path: Path, folders: tuple[Path, Path]) -> None:
     config = small_config(tmp_path, *folders, reward={"kind": "likelihood", "policy": "initial"})
     config = config.model_copy(update={"model": config.model.model_copy(update={"reference": None})})

@@ -66,6 +66,7 @@ NEEDED: dict[str, list[str]] = {
     "reward_model": ["reward.model=folder"],
     "custom": ["reward.function=my.own:score"],
     "judge": ["judge.base_url=http://localhost:1/v1", "judge.model=m"],
+    "terms": ["reward.terms={a: {kind: language}}"],
     "cross_language": ["candidates.source=self_translation"],
 }
 

@@ -66,7 +66,12 @@ def shown_again(page: Page) -> None:
 
 
 def counts(reward: float) -> dict[str, Any]:
-    return {"groups_by_language": {}, "pairs_by_language": {"es": 2}, "reward_mean": {"es": reward}}
+    return {
+        "groups_by_language": {},
+        "pairs_by_language": {"es": 2},
+        "reward_mean": {"es": reward},
+        "reward_terms": {"language": {"es": reward}},
+    }
 
 
 def test_gauges_are_set_again_until_the_run_is_over(run: RunMetrics, page: Page) -> None:
@@ -88,6 +93,7 @@ def test_a_gauge_of_one_version_gives_way_to_the_next(run: RunMetrics, page: Pag
     run.paired(counts(0.1), sampled_with=1, staleness=0)
     shown_again(page)
     assert page.of("isogloss_reward_mean", "version") == {"1": 0.1}
+    assert page.of("isogloss_reward_term_mean", "term") == {"language": 0.1}
     assert page.of("isogloss_pairs", "version") == {"0": 2, "1": 2}
 
 

@@ -13,6 +13,7 @@ from rollout.pairs import MinedPairs
 from rollout.plan import translation_counts
 from rollout.records import Candidate, Score
 from rollout.sources import is_answer
+from rollout.terms import term_means
 
 
 def round_counts(candidates: Sequence[Candidate], scores: Sequence[Score], mined: MinedPairs) -> dict[str, Any]:
@@ -34,6 +35,7 @@ def round_counts(candidates: Sequence[Candidate], scores: Sequence[Score], mined
         "scores": len(scores),
         "passed_without_score": sum(candidate.gate == "ok" for candidate in answers) - len(scores) if scores else 0,
         "reward_mean": _reward_means(scores),
+        "reward_terms": term_means(scores),
         "pairs": sum(pair.source == "mined" for pair in mined.pairs),
         "replayed": sum(pair.source == "replay" for pair in mined.pairs),
         "anchors": sum(pair.source == "anchor" for pair in mined.pairs),

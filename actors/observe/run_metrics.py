@@ -98,7 +98,10 @@ class RunMetrics:
         for language, pairs in trained.items():
             self._out.count("isogloss_pairs", pairs, language=language, version=sampled_with)
         for language, reward in counts["reward_mean"].items():
-            self._of_newest("isogloss_reward_mean", reward, language, sampled_with)
+            self._of_newest("isogloss_reward_mean", reward, sampled_with, language=language)
+        for term, means in counts["reward_terms"].items():
+            for language, mean in means.items():
+                self._of_newest("isogloss_reward_term_mean", mean, sampled_with, term=term, language=language)
 
     def sliced(self, pairs_by_language: Mapping[str, int]) -> None:
         """Offline: a round's pairs are taken from the preference file; no weights sampled them."""
@@ -125,17 +128,17 @@ class RunMetrics:
     def evaluated(self, version: int, result: HeldoutResult) -> None:
         """The held-out prompts were answered with a version."""
         for language, row in result.languages.items():
-            self._of_newest("isogloss_heldout_accuracy", row.accuracy_sampled, language, version)
-            self._of_newest("isogloss_heldout_right_language", row.right_language, language, version)
+            self._of_newest("isogloss_heldout_accuracy", row.accuracy_sampled, version, language=language)
+            self._of_newest("isogloss_heldout_right_language", row.right_language, version, language=language)
 
     def offered(self, outcome: str) -> None:
         """The endpoint's gate decided on a version: promoted, canary or refused."""
         self._out.count("isogloss_serve_decisions", 1, outcome=outcome)
 
-    def _of_newest(self, name: str, value: float | None, language: str, version: int) -> None:
+    def _of_newest(self, name: str, value: float | None, version: int, **labels: str) -> None:
         """Set a gauge of one version; those of the versions before end, or a maximum over them would never fall."""
         before = self._newest.get(name)
         if before is not None and before != version:
             self._out.forget(name, version=before)
         self._newest[name] = version
-        self._out.set(name, value, language=language, version=version)
+        self._out.set(name, value, version=version, **labels)

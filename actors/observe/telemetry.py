@@ -51,6 +51,9 @@ METRICS: dict[str, Metric] = {
         "counter", "Preference pairs (or, for RLOO, sample groups) mined.", ("language", "version")
     ),
     "isogloss_reward_mean": Metric("gauge", "Mean reward of a round's scored candidates.", ("language", "version")),
+    "isogloss_reward_term_mean": Metric(
+        "gauge", "Mean of a term of a round's reward, before scale and weight.", ("term", "language", "version")
+    ),
     "isogloss_queue_depth": Metric("gauge", "Calls of a pool: queued, or running on an actor.", ("pool", "state")),
     "isogloss_engine_state": Metric("gauge", "1 for the state that an actor is in: idle, busy.", ("actor", "state")),
     "isogloss_engine_version": Metric("gauge", "Weight version that the actors of a pool compute with.", ("pool",)),

@@ -1,18 +1,16 @@
-"""How each kind of reward scores candidates: one class a kind, behind one protocol."""
+"""How each kind of reward scores candidates: one class a kind, behind the protocol of ``shared``."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import torch
 
 from actors.reward.custom import LoadedReward, custom_scores
-from actors.reward.log_ratios import ScoringModels
 from actors.reward.reward_model import RewardModel, reward_model_scores
+from actors.reward.shared import Scored, Scorer, Shared
+from actors.reward.terms import TermsScorer, TextScorer
 from configs.measures import (
     CustomMeasure,
     JudgeMeasure,
@@ -21,62 +19,15 @@ from configs.measures import (
     RewardModelMeasure,
     VerifierMeasure,
 )
+from configs.reward import TermsReward
 from configs.schema import Config
 from judges import Judge, Usage
 from judges.tournament import tournament, tournament_scores
-from rollout.language import LanguageDetector
-from rollout.prompts import PromptSet
-from rollout.records import Candidate, Score
+from rollout.records import Candidate
 from rollout.rewards import score_requests, verifier_scores
 from rollout.sources import scored
 
 PATIENCE = 0.9  # of cluster.call_timeout_s, for what a chunk waits for: time is left to say what was late
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """What came back from a scorer.
-
-    Attributes:
-        scores: Of the candidates that have one.
-        skipped: (language, why) -> answers without a score.
-        tokens: That went through a model.
-        usage: What a judge was asked.
-    """
-
-    scores: list[Score]
-    skipped: Counter[tuple[str, str]] = field(default_factory=Counter)
-    tokens: int = 0
-    usage: Usage | None = None
-
-
-class Scorer(Protocol):
-    """Scores the candidates of a chunk: whole prompt groups, judged by the gates, translations among them."""
-
-    def score(self, candidates: Sequence[Candidate]) -> Scored:
-        """Scores of the sampled answers that passed the gates.
-
-        Raises:
-            UserError: A judge or a function of the user's own failed.
-        """
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """What scorers of an actor have in common.
-
-    Attributes:
-        config: The run.
-        prompts: Training prompts.
-        detector: Of the run's languages.
-        models: Policy and reference, where a reward is made of log-probabilities.
-    """
-
-    config: Config
-    prompts: PromptSet
-    detector: LanguageDetector
-    models: ScoringModels | None
 
 
 class LogprobScorer:
@@ -178,12 +129,14 @@ def scorer_of(shared: Shared, section: str, measure: Measure) -> Scorer:
             return VerifierScorer(shared, section, measure)
         case _ if isinstance(measure, LogprobMeasure):
             return LogprobScorer(shared, section, measure)
-    raise AssertionError(f"no scorer for {type(measure).__name__}")
+    return TextScorer(shared, section, measure)
 
 
 def reward_scorer(shared: Shared) -> Scorer | None:
     """The scorer of the run's reward; None where pairs are made without scores (``cross_language``)."""
     reward = shared.config.reward
+    if isinstance(reward, TermsReward):
+        return TermsScorer(shared, reward, scorer_of)
     return scorer_of(shared, "reward", reward) if isinstance(reward, Measure) else None
 
 

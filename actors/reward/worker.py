@@ -16,11 +16,13 @@ from ray.util.placement_group import PlacementGroup
 
 from actors.engine.verify import SyncReport
 from actors.reward.log_ratios import ScoringModels, scoring_models
-from actors.reward.scorers import Scored, Shared, reward_scorer
+from actors.reward.scorers import reward_scorer
+from actors.reward.shared import Scored, Shared
 from actors.runtime.env import base_env
 from actors.runtime.health import Health, SyncError
 from actors.runtime.spawn import ActorOptions, Start, absolute_dump, actor_name, spawn
-from configs.reward import ModelReward
+from configs.measures import RewardModelMeasure
+from configs.reward import ModelReward, TermsReward
 from configs.schema import Config
 from judges import Usage
 from learners.meeting import Meeting
@@ -56,6 +58,14 @@ def anchored(config: Config) -> Config:
     reward, cache = config.reward, config.judge.cache
     if isinstance(reward, ModelReward):
         reward = reward.model_copy(update={"model": reward.model.absolute()})
+    elif isinstance(reward, TermsReward):
+        terms = {
+            name: term.model_copy(update={"model": term.model.absolute()})
+            if isinstance(term, RewardModelMeasure)
+            else term
+            for name, term in reward.terms.items()
+        }
+        reward = reward.model_copy(update={"terms": terms})
     judge = config.judge.model_copy(update={"cache": cache and cache.absolute()})
     ids = config.candidates.untranslated_ids
     candidates = config.candidates.model_copy(update={"untranslated_ids": ids and ids.absolute()})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from evaluation.report import charts, figures
-from evaluation.report.blocks import Absent, Section, section, table
+from evaluation.report.blocks import Absent, Section, chart, section, table
 from evaluation.report.data import RunData
 from evaluation.report.markup import Markup, el
 
@@ -39,6 +39,18 @@ def training(run: RunData) -> list[Section | Absent]:
         else:
             out.append(Absent(name, "answers whose language the detector decides"))
     return out
+
+
+def terms(run: RunData) -> list[Section]:
+    """The terms of the reward by language, a chart a term; nothing for a reward without terms."""
+    found = figures.term_curves(run)
+    if not found:
+        return []
+    parts: list[object] = []
+    for name, curves in found.items():
+        parts += chart(name, "", charts.lines(curves, "", run.languages), curves)
+    note = "Mean over the scored answers of a round, before scale and weight."
+    return [section("Terms of the reward", note, *parts)]
 
 
 def gates(run: RunData) -> Section | Absent:

@@ -122,6 +122,26 @@ def learner_curves(run: RunData, name: str, scale: float = 1.0) -> dict[str, dic
     return out
 
 
+def term_curves(run: RunData) -> dict[str, dict[str, dict[int, float]]]:
+    """Term of the reward -> language -> round -> mean; empty for a reward without terms."""
+    out: dict[str, dict[str, dict[int, float]]] = {}
+    for round, row in run.metrics.items():
+        for term, means in (lookup(row, "counts", "reward_terms") or {}).items():
+            for code in run.languages:
+                if (value := number(means, code)) is not None:
+                    out.setdefault(term, {}).setdefault(code, {})[round] = value
+    return out
+
+
+def term_rows(run: RunData) -> list[list[str]]:
+    """Term, language, mean of the first and of the last round."""
+    return [
+        [term, code, f"{points[min(points)]:.3f}", f"{points[max(points)]:.3f}"]
+        for term, curves in term_curves(run).items()
+        for code, points in curves.items()
+    ]
+
+
 def gate_totals(run: RunData) -> dict[str, dict[str, float]]:
     """Language -> gate -> candidates over all rounds."""
     out: dict[str, dict[str, float]] = {}

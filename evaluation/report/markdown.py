@@ -29,6 +29,8 @@ def render_markdown(run: RunData, compare: Sequence[RunData] = ()) -> str:
     training = figures.training_rows(figures.training_answers(run))
     if training:
         parts += ["## Training answers, first and last round", _table(figures.TRAINING_HEADS, training)]
+    if terms := figures.term_rows(run):
+        parts += ["## Terms of the reward, mean", _table(["term", "language", "first round", "last round"], terms)]
     totals = figures.gate_totals(run)
     if totals:
         gates = [gate for gate in figures.GATES if any(gate in row for row in totals.values())]

@@ -35,6 +35,7 @@ def render_html(run: RunData, compare: Sequence[RunData] = ()) -> str:
         _curves(runs),
         *answer_panels.training(run),
         _rewards(run),
+        *answer_panels.terms(run),
         _accuracy(run),
         answer_panels.gates(run),
         answer_panels.lengths(run),

@@ -99,8 +99,40 @@ class LanguageDetector:
             if found is not None:
                 return found
         if script != "Latn":  # names in Latin letters among others
-            clean = "".join(" " if char.isalpha() and script_of(char) == "Latn" else char for char in clean)
+            clean = _without_latin(clean)
         return self._against_neighbours(clean, expected, script)
+
+    def confidence(self, text: str, expected: str) -> float | None:
+        """How sure it is, 0 to 1, that ``text`` is in ``expected``; None where nothing can be told.
+
+        The share of letters in the language's scripts, times lingua's confidence in it against its neighbours and the
+        run's other languages where the script has several. Where :meth:`judge` gives a verdict by yes or no, this is
+        graded.
+        """
+        clean = "\n".join(prose(text))
+        counts = script_counts(clean)
+        letters = sum(counts.values())
+        script = max(counts, key=lambda name: (counts[name], name), default="")
+        if not letters or letters < letters_needed(script, self._min_chars):
+            return None
+        share = sum(counts[name] for name in scripts_of(expected)) / letters
+        if share < 0.5:
+            return 0.0
+        if script not in scripts_of(expected):
+            script = max(scripts_of(expected), key=lambda name: counts[name])
+        own = _models(expected, script)
+        by_rule = _han(expected, clean, counts) if "Hani" in scripts_of(expected) else None
+        if by_rule is None and not own:
+            by_rule = self._without_model(clean, expected, script)
+        if by_rule is not None:
+            return None if by_rule.outcome == "undecided" else share * (by_rule.outcome == "right")
+        rivals = self._rivals(expected, script, own)
+        if not rivals:
+            return share
+        if script != "Latn":
+            clean = _without_latin(clean)
+        values = _confidences(_sample(clean), own | rivals)
+        return share * sum(values.get(language, 0.0) for language in own) if any(values.values()) else None
 
     def _against_neighbours(self, text: str, expected: str, script: str) -> Verdict:
         own = _models(expected, script)
@@ -212,6 +244,10 @@ def _han(expected: str, text: str, counts: dict[str, int]) -> Verdict | None:
     if asked in ("Hans", "Hant") and variant is not None and variant != asked:
         return Verdict("other", f"zh-{variant}", "script")
     return Verdict("right", expected, "script")
+
+
+def _without_latin(text: str) -> str:
+    return "".join(" " if char.isalpha() and script_of(char) == "Latn" else char for char in text)
 
 
 def _sample(text: str) -> str:
