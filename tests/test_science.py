@@ -85,9 +85,11 @@ def test_page_holds_what_was_run_and_no_more(tmp_path: Path) -> None:
     assert "| start | 1 | 60.0 |" in page
     assert "less control: the policy's own likelihood, native prompt | 1 | +20.0 | +20.0 |" in page
     assert "LIDR |" not in page
-    assert "are true at" not in page
+    assert "## The same where" not in page
     write("likelihood-0.6", 0, 0, 0.65)
-    assert "are true at 0.6" in (page := render(STUDY, tmp_path))
+    assert "## The same where answers under the English instruction are true at 0.6" in (
+        page := render(STUDY, tmp_path)
+    )
     assert page.count("| likelihood under the English instruction | 1 | 90.0 |") == 1
     assert "| likelihood under the English instruction, 0.6 | 1 | 65.0 |" in page
     for world, end in ((1, 0.8), (2, 0.85)):
