@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from configs.errors import UserError
-from learners import varlen
+from learners import attention, varlen
 from learners.packing import PackedBatch, Segment, pack
 
 # Logits that are held at once: 16 MiB in float32 on a CPU, whose caches they should stay near, and 256 MiB on a GPU,
@@ -61,11 +61,15 @@ class _TiledLogprob(torch.autograd.Function):
         _, weight_wanted, bias_wanted, *_ = ctx.needs_input_grad
         # Summed over tiles, so in float32: bfloat16 would lose small contributions.
         grad_hidden = torch.zeros(hidden.shape, dtype=torch.float32, device=hidden.device)
-        grad_weight = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device) if weight_wanted else None
-        grad_bias = torch.zeros(weight.shape[0], dtype=torch.float32, device=weight.device) if bias_wanted else None
-        for rows in _blocks(targets.shape[0], ctx.chunk):
-            for columns in _blocks(weight.shape[0], _columns(rows, hidden.device)):
-                part = weight[columns]
+        # Written once a block of the vocabulary: with hundreds of thousands of rows even filling it with zeros counts.
+        grad_weight = torch.empty_like(weight) if weight_wanted else None
+        grad_bias = torch.empty_like(bias) if bias_wanted else None
+        rows_of = list(_blocks(targets.shape[0], ctx.chunk))
+        for columns in _blocks(weight.shape[0], _columns(rows_of[0], hidden.device)):
+            part = weight[columns]
+            by_weight = None if grad_weight is None else _Sum(grad_weight[columns], len(rows_of))
+            by_bias = torch.zeros(part.shape[0], dtype=torch.float32, device=part.device)
+            for rows in rows_of:
                 logits = _logits(hidden[rows], part, None if bias is None else bias[columns], ctx.softcap)
                 cap_slope = None if ctx.softcap is None else 1 - (logits / ctx.softcap) ** 2
                 # d logprob / d logits = onehot - softmax
@@ -74,19 +78,42 @@ class _TiledLogprob(torch.autograd.Function):
                 slope.scatter_add_(1, local[:, None], (grad[rows] * inside)[:, None])
                 if cap_slope is not None:
                     slope *= cap_slope
-                _add_product(grad_hidden[rows], slope, part)
-                if grad_weight is not None:
-                    _add_product(grad_weight[columns], slope.T, hidden[rows])
                 if grad_bias is not None:
-                    grad_bias[columns] += slope.sum(dim=0)
-        return (
-            grad_hidden.to(hidden.dtype),
-            None if grad_weight is None else grad_weight.to(weight.dtype),
-            None if grad_bias is None else grad_bias.to(bias.dtype),
-            None,
-            None,
-            None,
-        )
+                    by_bias += slope.sum(dim=0)
+                slope = slope.to(weight.dtype)
+                _add_product(grad_hidden[rows], slope, part)
+                if by_weight is not None:
+                    by_weight.add(slope.T, hidden[rows])
+            if by_weight is not None:
+                by_weight.write()
+            if grad_bias is not None:
+                grad_bias[columns] = by_bias
+        return grad_hidden.to(hidden.dtype), grad_weight, grad_bias, None, None, None
+
+
+class _Sum:
+    """A sum of matrix products, kept in float32 where there are several, and written to its place once."""
+
+    def __init__(self, place: Tensor, products: int) -> None:
+        self._place = place
+        direct = products == 1 or place.dtype == torch.float32
+        self._total = place if direct else torch.empty(place.shape, dtype=torch.float32, device=place.device)
+        self._is_empty = True
+
+    def add(self, left: Tensor, right: Tensor) -> None:
+        """Count in ``left @ right``."""
+        if not self._is_empty:
+            _add_product(self._total, left, right)
+        elif self._total.dtype == right.dtype:
+            torch.mm(left, right, out=self._total)
+        else:
+            self._total.copy_(left @ right)
+        self._is_empty = False
+
+    def write(self) -> None:
+        """Put the sum where it belongs."""
+        if self._total is not self._place:
+            self._place.copy_(self._total)
 
 
 def _blocks(size: int, step: int) -> Iterator[slice]:
@@ -110,11 +137,11 @@ def _within(targets: Tensor, columns: slice) -> tuple[Tensor, Tensor]:
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """``total += left @ right``, multiplied in the type of ``right`` and summed in float32."""
+    """``total += left @ right``, multiplied in their type and summed in that of ``total``."""
     if right.dtype == total.dtype:
         total.addmm_(left, right)
     else:
-        total += left.to(right.dtype) @ right
+        total += left @ right
 
 
 class LogprobHead(nn.Module):
@@ -159,14 +186,20 @@ class LogprobModel(nn.Module):
         self.head = LogprobHead(output, chunk, settings.get("final_logit_softcapping"))
         self.layer_types: tuple[str, ...] = tuple(settings.get("layer_types") or ())
         self.window: int | None = settings.get("sliding_window")
-        # FlashAttention over runs; without it a dense mask.
+        embedding = language_model.get_input_embeddings()
+        if isinstance(embedding, nn.Embedding) and embedding.weight is output.weight and output.weight.is_cpu:
+            # Only the rows of tokens that occur are added to the output layer's gradient, not a whole vocabulary.
+            embedding.sparse = True
+        takes_others = language_model._can_set_attn_implementation()  # models with an attention of their own get a mask
+        # FlashAttention over runs on GPUs, without it a dense mask.
         self.by_runs = (
             varlen.takes(language_model.device, language_model.dtype)
-            and language_model._can_set_attn_implementation()
+            and takes_others
             and settings.get("attn_logit_softcapping") is None
         )
-        if self.by_runs:
-            language_model.set_attn_implementation(varlen.NAME)
+        self._by_segment = takes_others and language_model.device.type == "cpu"
+        if self.by_runs or self._by_segment:
+            language_model.set_attn_implementation(varlen.NAME if self.by_runs else attention.NAME)
         self._check_head()
 
     def _masks(self, batch: PackedBatch) -> Tensor | dict[str, Tensor]:
@@ -183,10 +216,14 @@ class LogprobModel(nn.Module):
     def _mask(self, batch: PackedBatch, window: int | None) -> Tensor:
         if self.by_runs and batch.runs is not None:
             return varlen.RunsMask.of(batch.runs, window)
+        if self._by_segment:
+            return attention.PackedMask.of(attention.layout_of(batch, window))
         return batch.attention_mask(window)
 
     def forward(self, batch: PackedBatch) -> Tensor:
         """Log-probabilities of ``batch.targets``, ``[N]`` float32, nats."""
+        if self._by_segment:
+            batch = batch.without_padding()
         output = self.language_model.base_model(
             input_ids=batch.input_ids,
             position_ids=batch.position_ids,
@@ -203,9 +240,13 @@ class LogprobModel(nn.Module):
         ids = [index % self.head.weight.shape[0] for index in range(3, 11)]
         batch = pack([Segment(tuple(ids[:2]), (tuple(ids[2:]),))], 64)[0].to(self.head.weight.device)
         ours = self(batch)
-        logits = self.language_model(input_ids=torch.tensor([ids], device=ours.device), use_cache=False).logits
-        theirs = logits[0, 1:-1].float().log_softmax(-1).gather(1, batch.targets[:, None])[:, 0]
-        tolerance = 1e-3 if self.head.weight.dtype == torch.float32 else 0.25
+        # The same positions, so that matrix products of the same shapes round alike.
+        inputs = torch.tensor([ids[:-1]], device=ours.device)
+        logits = self.language_model(input_ids=inputs, use_cache=False).logits[0, 1:].float()
+        theirs = logits.log_softmax(-1).gather(1, batch.targets[:, None])[:, 0]
+        # bfloat16 keeps 8 bits of a logit, and of all that it was computed from.
+        coarse = max(0.25, float(logits.abs().max()) * 2**-6)
+        tolerance = 1e-3 if self.head.weight.dtype == torch.float32 else coarse
         if float((ours - theirs).abs().max()) > tolerance:
             raise UserError(
                 f"{type(self.language_model).__name__}: its logits are not those of a plain or soft-capped "

@@ -109,18 +109,32 @@ class PackedBatch:
             window: Sliding window in tokens, counted in positions: a query sees itself and the ``window - 1``
                 positions before it. None is full causal attention.
         """
-        segment, branch, position = self.segment_ids, self.branch_ids, self.position_ids
-        length = segment.shape[1]
-        causal = torch.ones(length, length, dtype=torch.bool, device=segment.device).tril()
-        same_segment = segment[:, :, None] == segment[:, None, :]
-        reachable = (branch[:, None, :] == 0) | (branch[:, :, None] == branch[:, None, :])
-        mask = causal & same_segment & reachable
-        if window is not None:
-            mask &= (position[:, :, None] - position[:, None, :]) < window
-        # A padded position sees itself alone: a row of the softmax without any key would be NaN.
-        mask &= (segment != _PADDING)[:, :, None]
-        mask |= torch.eye(length, dtype=torch.bool, device=segment.device)
-        return mask[:, None]
+        return visible(self.segment_ids, self.branch_ids, self.position_ids, window)
+
+    def without_padding(self) -> PackedBatch:
+        """The same batch in one row without padding: ``R`` is 1, and ``T`` is ``tokens``."""
+        kept = self.segment_ids.flatten() != _PADDING
+        place = kept.cumsum(0) - 1
+        ids, positions, segments, branches = (
+            tensor.flatten()[kept][None]
+            for tensor in (self.input_ids, self.position_ids, self.segment_ids, self.branch_ids)
+        )
+        return PackedBatch(ids, positions, segments, branches, place[self.predict_at], self.targets, self.spans)
+
+
+def visible(segment: Tensor, branch: Tensor, position: Tensor, window: int | None = None) -> Tensor:
+    """Who sees whom, ``[R, 1, T, T]`` bool, from segment, branch and position of each place, ``[R, T]`` each."""
+    length = segment.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool, device=segment.device).tril()
+    same_segment = segment[:, :, None] == segment[:, None, :]
+    reachable = (branch[:, None, :] == 0) | (branch[:, :, None] == branch[:, None, :])
+    mask = causal & same_segment & reachable
+    if window is not None:
+        mask &= (position[:, :, None] - position[:, None, :]) < window
+    # A padded position sees itself alone: a row of the softmax without any key would be NaN.
+    mask &= (segment != _PADDING)[:, :, None]
+    mask |= torch.eye(length, dtype=torch.bool, device=segment.device)
+    return mask[:, None]
 
 
 def pack(segments: Sequence[Segment], tokens_per_micro_batch: int) -> list[PackedBatch]:
