@@ -268,11 +268,12 @@ def segment_logprobs(
     Args:
         model: A ``LogprobModel``, or a DeepSpeed engine around one.
         segments: What to score.
-        tokens_per_micro_batch: Positions of one forward pass.
+        tokens_per_micro_batch: Positions of one forward pass; a segment of several completions that has more is laid
+            out over several copies of its prompt.
         device: Where the model computes.
     """
     result: list[list[Tensor]] = [[torch.empty(0)] * len(segment.completions) for segment in segments]
-    for batch in pack(segments, tokens_per_micro_batch):
+    for batch in pack(segments, tokens_per_micro_batch, whole=False):
         values = model(batch.to(device)).cpu()
         for span in batch.spans:
             result[span.segment][span.completion] = values[span.start : span.stop]

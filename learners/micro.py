@@ -11,6 +11,7 @@ from torch import Tensor
 from learners import distributed
 from learners.packing import PackedBatch, pack
 from learners.schedule import EncodedExample, split_over_ranks
+from rollout.records import SampleGroup
 
 # Summed log-probabilities (nats) of an example's answers, by its id.
 References = dict[str, tuple[float, ...]]
@@ -18,13 +19,18 @@ References = dict[str, tuple[float, ...]]
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """A packed batch and the examples in it; without examples it only keeps this rank in step with the others."""
+    """A packed batch and the examples in it; without examples it only keeps this rank in step with the others.
+
+    A group above the token budget is spread over several: each then has that example alone, and ``answers`` says which
+    of its answers, from and up to.
+    """
 
     batch: PackedBatch
     examples: tuple[EncodedExample, ...]
+    answers: tuple[int, int] | None = None
 
     def sums(self, values: Tensor) -> list[Tensor]:
-        """Summed log-probabilities of each example's answers, ``[k]`` each, in the order of ``examples``."""
+        """Summed log-probabilities of each example's answers that are here, ``[k]``, in the order of ``examples``."""
         found: list[list[Tensor]] = [[] for _ in self.examples]
         # Split once: slices would each fill a gradient as long as all of them with zeros.
         parts = values.split([span.stop - span.start for span in self.batch.spans])
@@ -42,16 +48,30 @@ def micro_batches(examples: Sequence[EncodedExample], budget: int) -> list[Micro
     """
     rank, world_size = distributed.world()
     mine = split_over_ranks(examples, world_size)[rank]
-    micros = []
-    for batch in pack([one.segment for one in mine], budget):
+    micros = [
+        MicroBatch(pack([piece], budget)[0], (one,), (first, first + len(piece.completions)))
+        for one in mine
+        if is_spread(one, budget)
+        for first, piece in one.segment.pieces(budget)
+    ]
+    whole = [one for one in mine if not is_spread(one, budget)]
+    for batch in pack([one.segment for one in whole], budget):
         members = sorted({span.segment for span in batch.spans})
-        micros.append(MicroBatch(batch.renumbered(members), tuple(mine[index] for index in members)))
+        micros.append(MicroBatch(batch.renumbered(members), tuple(whole[index] for index in members)))
     longest = max(distributed.gather_objects(len(micros)))
     if len(micros) < longest:
         shortest = min(examples, key=lambda one: (one.segment.tokens, one.id))
         filler = MicroBatch(pack([shortest.segment], budget)[0], ())
         micros += [filler] * (longest - len(micros))
     return micros
+
+
+def is_spread(one: EncodedExample, budget: int) -> bool:
+    """Whether an example's answers are spread over several micro-batches: a group above the token budget.
+
+    A pair stays together: its loss needs both answers at once.
+    """
+    return isinstance(one.example, SampleGroup) and one.segment.tokens > budget and len(one.segment.completions) > 1
 
 
 @torch.no_grad()
@@ -72,7 +92,7 @@ def score(
             values = scorer(micro.batch.to(device))
             if micro.examples:
                 for one, sums in zip(micro.examples, micro.sums(values), strict=True):
-                    found[one.id] = tuple(sums.tolist())
+                    found[one.id] = found.get(one.id, ()) + tuple(sums.tolist())  # pieces of a group, in order
     merged: References = {}
     for part in distributed.gather_objects(found):
         merged |= part

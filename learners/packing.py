@@ -12,7 +12,7 @@ holds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -53,6 +53,25 @@ class Segment:
     def targets(self) -> int:
         """Predicted tokens: those of all completions."""
         return sum(len(completion) for completion in self.completions)
+
+    def pieces(self, budget: int) -> list[tuple[int, Segment]]:
+        """The segment over several copies of its prompt, so that each takes at most ``budget`` positions.
+
+        Completions keep their order; a copy has at least one, however long that is.
+
+        Returns:
+            The number of a copy's first completion, and the copy.
+        """
+        prompt = len(self.prompt_ids)
+        found: list[tuple[int, list[tuple[int, ...]]]] = []
+        used = 0
+        for number, completion in enumerate(self.completions):
+            if not found or used + len(completion) - 1 > budget:
+                found.append((number, []))
+                used = prompt
+            found[-1][1].append(completion)
+            used += len(completion) - 1
+        return [(first, Segment(self.prompt_ids, tuple(part))) for first, part in found]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +121,14 @@ class PackedBatch:
         place = {segment: number for number, segment in enumerate(members)}
         return replace(self, spans=tuple(replace(span, segment=place[span.segment]) for span in self.spans))
 
+    def renamed(self, origin: Mapping[int, tuple[int, int]]) -> PackedBatch:
+        """The same batch with its spans counted in what was cut up: by segment, its origin and the first completion."""
+        spans = (
+            replace(span, segment=origin[span.segment][0], completion=span.completion + origin[span.segment][1])
+            for span in self.spans
+        )
+        return replace(self, spans=tuple(spans))
+
     def attention_mask(self, window: int | None = None) -> Tensor:
         """Who sees whom: ``[R, 1, T, T]`` bool, True where the query (third axis) attends to the key.
 
@@ -137,21 +164,38 @@ def visible(segment: Tensor, branch: Tensor, position: Tensor, window: int | Non
     return mask[:, None]
 
 
-def pack(segments: Sequence[Segment], tokens_per_micro_batch: int) -> list[PackedBatch]:
+def pack(segments: Sequence[Segment], tokens_per_micro_batch: int, whole: bool = True) -> list[PackedBatch]:
     """Lay segments out in micro-batches of at most ``tokens_per_micro_batch`` positions, padding included.
 
     Rows are filled first-fit by decreasing length; equal lengths keep their order, so the layout is a
     function of the input alone. A segment that is longer than the budget gets a micro-batch of its own.
+
+    Args:
+        segments: To lay out.
+        tokens_per_micro_batch: The budget.
+        whole: Whether a segment above the budget stays in one piece. If not, its completions are laid out over several
+            copies of its prompt; only a prompt with a single completion can then exceed the budget.
     """
-    order = sorted(range(len(segments)), key=lambda index: (-segments[index].tokens, index))
-    batches: list[list[list[int]]] = [[[i]] for i in order if segments[i].tokens > tokens_per_micro_batch]
-    fitting = [i for i in order if segments[i].tokens <= tokens_per_micro_batch]
+    copies = [
+        (index, *piece)
+        for index, one in enumerate(segments)
+        for piece in (
+            [(0, one)] if whole or one.tokens <= tokens_per_micro_batch else one.pieces(tokens_per_micro_batch)
+        )
+    ]
+    parts = [segment for _, _, segment in copies]
+    order = sorted(range(len(parts)), key=lambda index: (-parts[index].tokens, index))
+    batches: list[list[list[int]]] = [[[i]] for i in order if parts[i].tokens > tokens_per_micro_batch]
+    fitting = [i for i in order if parts[i].tokens <= tokens_per_micro_batch]
     if fitting:
-        row_tokens = max(segments[fitting[0]].tokens, min(tokens_per_micro_batch, ROW_TOKENS))
-        rows = _fill_rows(segments, fitting, row_tokens)
+        row_tokens = max(parts[fitting[0]].tokens, min(tokens_per_micro_batch, ROW_TOKENS))
+        rows = _fill_rows(parts, fitting, row_tokens)
         per_batch = max(1, tokens_per_micro_batch // row_tokens)
         batches += [rows[start : start + per_batch] for start in range(0, len(rows), per_batch)]
-    return [_build(segments, rows) for rows in batches]
+    built = [_build(parts, rows) for rows in batches]
+    if len(copies) == len(segments):
+        return built
+    return [batch.renamed({number: copy[:2] for number, copy in enumerate(copies)}) for batch in built]
 
 
 def _fill_rows(segments: Sequence[Segment], order: Sequence[int], row_tokens: int) -> list[list[int]]:

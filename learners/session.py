@@ -24,7 +24,7 @@ from learners.engine import Engine, load_model, zero_stage
 from learners.errors import NumericError
 from learners.logprobs import LogprobModel
 from learners.metrics import ExampleStats, RoundMetrics, StepMetrics, by_language, summarise
-from learners.micro import References, micro_batches, score
+from learners.micro import References, is_spread, micro_batches, score
 from learners.objectives.inputs import ObjectiveSettings
 from learners.objectives.registry import GROUP_OBJECTIVE, PAIR_OBJECTIVES, needs_reference
 from learners.packing import PackedBatch
@@ -191,12 +191,19 @@ class LearnerSession:
         self, round_number: int, epoch: int, examples: Sequence[EncodedExample], known: terms.Known
     ) -> StepMetrics:
         started = time.perf_counter()
-        micros = micro_batches(examples, self.learner.tokens_per_micro_batch)
+        budget = self.learner.tokens_per_micro_batch
+        micros = micro_batches(examples, budget)
         units = sum(one.units for one in examples)
+        spread = [one for one in examples if is_spread(one, budget)]
+        current = self._score(self.engine, [spread]) if spread else {}
         mine: list[ExampleStats] = []
         for micro in micros:
             values = self.engine(micro.batch.to(self.device))
-            if micro.examples:
+            if micro.answers is not None:
+                total, stats = terms.spread_loss(micro, values, known, current, self._settings)
+                mine += stats
+                self.engine.backward(total * (self.world_size / units))
+            elif micro.examples:
                 total, stats = terms.losses(
                     micro, values, known, self.learner.objective, self._settings, self.learner.nll_weight
                 )

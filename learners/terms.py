@@ -44,6 +44,26 @@ def losses(
     return _pairs(micro, values, known, objective, settings, nll_weight)
 
 
+def spread_loss(
+    micro: MicroBatch, values: Tensor, known: Known, current: References, settings: ObjectiveSettings
+) -> tuple[Tensor, list[ExampleStats]]:
+    """What has the gradients of a group's loss by those of its answers that are in a micro-batch; see ``is_spread``.
+
+    The loss of an answer depends on all answers of its group, so it is taken at their log-probabilities as they were
+    computed beforehand (``current``), and its slopes are applied to those that carry a gradient.
+
+    Returns:
+        The sum to go backward from (not the loss), and the group's figures with its first answers.
+    """
+    assert micro.answers is not None
+    (one,), (begin, end) = micro.examples, micro.answers
+    sums = torch.tensor(current[one.id], device=values.device, requires_grad=True)
+    loss, stats = _group(one, sums, known, settings)
+    (slopes,) = torch.autograd.grad(loss, sums)
+    (own,) = micro.sums(values)
+    return (slopes[begin:end] * own).sum(), [stats] if begin == 0 else []
+
+
 def _pairs(
     micro: MicroBatch, values: Tensor, known: Known, name: str, settings: ObjectiveSettings, nll_weight: float
 ) -> tuple[Tensor, list[ExampleStats]]:

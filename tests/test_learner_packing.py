@@ -116,6 +116,38 @@ def test_rows_are_short_whatever_the_budget() -> None:
     assert len(batches) == 2
 
 
+@settings(deadline=None, max_examples=60)
+@given(segments=SEGMENTS, budget=st.integers(1, 200))
+def test_completions_over_the_budget_are_laid_out_with_copies_of_their_prompt(
+    segments: list[Segment], budget: int
+) -> None:
+    seen = []
+    for batch in pack(segments, budget, whole=False):
+        inputs = batch.input_ids.flatten()
+        for span in batch.spans:
+            seen.append((span.segment, span.completion))
+            one = segments[span.segment]
+            completion = one.completions[span.completion]
+            assert tuple(batch.targets[span.start : span.stop].tolist()) == completion
+            assert inputs[batch.predict_at[span.start : span.stop]].tolist() == [one.prompt_ids[-1], *completion[:-1]]
+        if batch.input_ids.numel() > budget:
+            assert len(batch.spans) == 1  # nothing is left to lay out elsewhere
+    assert sorted(seen) == [(i, k) for i, one in enumerate(segments) for k in range(len(one.completions))]
+
+
+def test_ten_long_answers_stay_within_the_budget_and_score_alike() -> None:
+    generator = torch.Generator().manual_seed(2)
+    long = [segment(generator, 29, *[240] * 10), segment(generator, 12, 9, 4)]
+    batches = pack(long, 600, whole=False)
+    assert long[0].tokens == 29 + 10 * 239  # which was one row
+    assert max(batch.input_ids.numel() for batch in batches) <= 600
+    assert sum(batch.tokens for batch in batches) == 5 * (29 + 2 * 239) + long[1].tokens
+    model = make_model("llama")
+    pieces, together = (sum_logprobs(model, long, budget, chunk=64) for budget in (600, 10_000))
+    for ours, theirs in zip(pieces, together, strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-3, rel=1e-6)
+
+
 @pytest.mark.parametrize(("prompt", "completions"), [((), ((1,),)), ((1,), ()), ((1,), ((1,), ()))])
 def test_empty_parts_are_refused(prompt: tuple[int, ...], completions: tuple[tuple[int, ...], ...]) -> None:
     with pytest.raises(ValueError, match="at least one token"):
