@@ -197,7 +197,7 @@ class LogprobModel(nn.Module):
             and takes_others
             and settings.get("attn_logit_softcapping") is None
         )
-        self._by_segment = takes_others and language_model.device.type == "cpu"
+        self._by_segment = takes_others and not self.by_runs and language_model.device.type == "cpu"
         if self.by_runs or self._by_segment:
             language_model.set_attn_implementation(varlen.NAME if self.by_runs else attention.NAME)
         self._check_head()
