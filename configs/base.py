@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, WithJsonSchema, field_validator
 from pydantic_core import PydanticCustomError
 
+from configs.chat import LONGEST_TEMPLATE
 from configs.errors import shortened
 from configs.files import path_problem
 from configs.language_codes import LANGUAGE_PATTERN, is_code, refusal, standard_code
@@ -18,6 +19,7 @@ from configs.language_codes import LANGUAGE_PATTERN, is_code, refusal, standard_
 MAX_NUMBER = 2**31
 MAX_SECONDS = 2_000_000  # 23 days; sockets refuse 2^31 ms. Fields that end in `_s`
 MAX_TEXT = 4096  # characters
+_LONG_TEXTS = {"chat_template": LONGEST_TEMPLATE}  # fields that hold a whole file
 MAX_PARTS = 10_000  # actors, ranks, replicas, nodes: each is planned for one by one
 _FREE_NUMBER, _FREE_TEXT, _FREE_DEPTH = 2**63, 100_000, 40  # within lists and mappings
 
@@ -32,7 +34,8 @@ class Section(BaseModel):
     def _within_bounds(cls, value: Any, info: ValidationInfo) -> Any:
         if not isinstance(value, BaseModel):
             limit = MAX_SECONDS if (info.field_name or "").endswith("_s") else MAX_NUMBER
-            if (problem := _problem(value, limit, MAX_TEXT, 0)) is not None:
+            longest = _LONG_TEXTS.get(info.field_name or "", MAX_TEXT)
+            if (problem := _problem(value, limit, longest, 0)) is not None:
                 raise PydanticCustomError("out_of_bounds", "{problem}", {"problem": problem})
         return value
 

@@ -97,7 +97,9 @@ def _suggest(location: str, model: type[BaseModel], within: str) -> str:
     # Compare whole paths first, then the last part alone: a field is often right and its section wrong.
     close = difflib.get_close_matches(location, known, n=1, cutoff=0.75)
     last = location.rsplit(".", 1)[-1]
-    close = close or [name for name in known if name.rsplit(".", 1)[-1] == last]
+    # A short name in the same section is close because of the section; the same name elsewhere is meant then.
+    alike = [name for name in close if difflib.SequenceMatcher(None, last, name.rsplit(".", 1)[-1]).ratio() > 0.5]
+    close = alike or [name for name in known if name.rsplit(".", 1)[-1] == last] or close
     if close:
         return f"did you mean {close[0]}?"
     return "remove it (docs/config.md lists all fields)" if within or "model.policy" in known else "remove it"

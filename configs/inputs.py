@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from configs.base import LanguageCode, PathText, Section
+from configs.chat import TemplateText
 
 MIX_LANGUAGES = 5  # of the mixture ML-5
 
@@ -48,6 +49,15 @@ class ModelConfig(Section):
         False,
         description="Put the tokenizer's BOS in front when the chat template does not. Exactly one BOS is used "
         "in sampling, scoring and training alike.",
+    )
+    chat_template: TemplateText | None = Field(
+        None,
+        description="A chat template in place of the model's: a file, or the template itself. Kept as text in the "
+        "run's `config.yaml`, and written into its checkpoints.",
+    )
+    chat_template_kwargs: dict[str, object] = Field(
+        default_factory=dict,
+        description="Values of variables of the chat template, such as `{enable_thinking: false}`.",
     )
     template_date: datetime.date | None = Field(
         None,

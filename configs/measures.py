@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from configs.base import Section
+from configs.chat import TemplateText
 from configs.plugins import PLUGIN_PATTERN
 
 
@@ -92,6 +93,12 @@ class RewardModelMeasure(Measure):
     )
     model_dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="Weights and arithmetic of `model`; scores are float32."
+    )
+    chat_template: TemplateText | None = Field(
+        None, description="A chat template in place of the reward model's: a file, or the template itself."
+    )
+    chat_template_kwargs: dict[str, object] = Field(
+        default_factory=dict, description="Values of variables of the reward model's chat template."
     )
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from configs.base import MAX_PARTS, Section
+from configs.base import MAX_PARTS, LanguageCode, Section
 
 
 class RolloutConfig(Section):
@@ -22,7 +22,27 @@ class RolloutConfig(Section):
     temperature: float = Field(1.0, ge=0, description="Sampling temperature; 0 is greedy.")
     top_p: float = Field(1.0, gt=0, le=1, description="Nucleus sampling mass.")
     top_k: int = Field(-1, ge=-1, description="Sample among the k likeliest tokens; -1 is all.")
+    min_p: float = Field(
+        0.0, ge=0, le=1, description="Leave out tokens less likely than this times the likeliest; 0 is none."
+    )
+    repetition_penalty: float = Field(
+        1.0,
+        gt=0,
+        le=10,
+        description="Above 1, tokens of the prompt and of the answer so far are less likely; 1 is off.",
+    )
+    stop: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(
+        default_factory=list,
+        max_length=16,
+        description="Texts that end an answer, and are cut off it; besides the end of turn and all of "
+        "`eos_token_id` in the model's `generation_config.json`.",
+    )
     max_new_tokens: int = Field(256, ge=1, description="Longest completion, in tokens, end of turn included.")
+    max_new_tokens_by_language: dict[LanguageCode, Annotated[int, Field(ge=1)]] = Field(
+        default_factory=dict,
+        description="The same for single languages. A tokenizer may need four times the tokens for Thai that it needs "
+        "for English: a dry run shows how many, and what to write here.",
+    )
     chunk_prompts: int = Field(
         32, ge=1, description="Prompts that one call to an actor holds: the unit of streaming and of resume."
     )
@@ -47,6 +67,10 @@ class RolloutConfig(Section):
     def plans_ahead(self) -> bool:
         """``async_scheduling``, or what is right for the device."""
         return self.gpus_per_actor > 0 if self.async_scheduling is None else self.async_scheduling
+
+    def longest(self, code: str) -> int:
+        """Tokens of the longest answer in a language."""
+        return self.max_new_tokens_by_language.get(code, self.max_new_tokens)
 
 
 class CandidatesConfig(Section):

@@ -148,6 +148,17 @@ class Config(Section):
             raise ValueError("rollout.samples_per_prompt: a pair needs at least 2 candidates")
         if len(self.languages.codes) < 2 and self.reward.kind == "cross_language":
             raise ValueError("languages.codes: cross_language needs a second language")
+        for code, tokens in self.rollout.max_new_tokens_by_language.items() if online else ():
+            if code not in self.evaluated:
+                raise ValueError(
+                    f"rollout.max_new_tokens_by_language.{code}: is no language of the run; remove it, or add it to "
+                    "languages.codes"
+                )
+            if tokens >= self.model.max_length:
+                raise ValueError(
+                    f"rollout.max_new_tokens_by_language.{code}: {tokens} leaves no room for a prompt in "
+                    f"model.max_length {self.model.max_length}; lower it"
+                )
         if online and self.rollout.max_new_tokens >= self.model.max_length:
             raise ValueError(
                 f"rollout.max_new_tokens: {self.rollout.max_new_tokens} leaves no room for a prompt in "

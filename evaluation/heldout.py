@@ -109,8 +109,9 @@ def heldout_chunks(config: Config, prompts: PromptSet, round: int) -> list[Chunk
                     temperature=temperature,
                     top_p=1.0,
                     top_k=-1,
-                    max_new_tokens=rollout.max_new_tokens,
+                    max_new_tokens=rollout.longest(code),
                     seed=stable_seed(config.run.seed, "heldout", prompt_id, code, sample),
+                    stop=tuple(rollout.stop),
                 )
                 for prompt_id in prompts.ids[start : start + rollout.chunk_prompts]
                 for sample, temperature in enumerate(_temperatures(config))

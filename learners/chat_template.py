@@ -18,6 +18,7 @@ from configs.errors import UserError
 
 # Unlikely strings, to find in a rendered chat what became of each text. Letters only: templates trim white space.
 _USER, _ASSISTANT, _NEXT = "isoglossusertext", "isoglossassistantanswer", "isoglossnextusertext"
+_TAKEN = frozenset({"messages", "add_generation_prompt"})  # set by whoever renders
 _SHORT_MARKER = 4  # characters; without a special token, less could be the end of anybody's text
 
 
@@ -27,23 +28,38 @@ class ChatTemplate:
     Attributes:
         between: What stands between a user's text and the answer, white space stripped.
         after: What it puts after the last assistant's text.
-        continued: What it puts after an assistant's text if the user goes on; ``after`` where it refuses that.
+        continued: What it puts after an assistant's text if the user continues; ``after`` where it refuses that.
+        text: The whole template where it is not the tokenizer's own; None where it is.
 
     Args:
         folder: Of the model, for messages.
         tokenizer: With the template.
         date: What ``strftime_now`` tells templates that ask for it; by default today, for as long as this lives.
+        template: Instead of the tokenizer's; the tokenizer has it afterwards.
+        values: Of the template's variables (``chat_template_kwargs``).
 
     Raises:
         UserError: There is no template, or several and none called "default"; it has a syntax error; or it fails on,
             leaves out, repeats, or reorders the texts of a question and an answer.
     """
 
-    def __init__(self, folder: Path, tokenizer: Any, date: datetime.date | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        tokenizer: Any,
+        date: datetime.date | None = None,
+        template: str | None = None,
+        values: Mapping[str, object] | None = None,
+    ) -> None:
         self._folder = folder
         self._tokenizer = tokenizer
         self._now = datetime.datetime.combine(date or datetime.date.today(), datetime.time())
+        if template is not None:
+            tokenizer.chat_template = template
         self._check_kind(tokenizer.chat_template)
+        if values:
+            tokenizer.chat_template = with_values(tokenizer.chat_template, values)
+        self.text: str | None = tokenizer.chat_template if template is not None or values else None
         question = {"role": "user", "content": _USER}
         answer = {"role": "assistant", "content": _ASSISTANT}
         chat = self._trial([question, answer], (_USER, _ASSISTANT), generation_prompt=False)
@@ -148,6 +164,39 @@ class ChatTemplate:
         except Exception:  # as above; then the form of the messages is not the reason
             taken = False
         return " (it takes the content as a list of parts, and gets text)" if taken else ""
+
+
+def with_values(template: str | dict[str, str], values: Mapping[str, object]) -> str:
+    """A template that begins by setting variables: whoever renders it then need not be told of them.
+
+    Raises:
+        UserError: A name is none that a template can have, or a value has no form in a template.
+    """
+    lines = []  # with + the template's own first line stays as it is, however blocks are trimmed
+    for name, value in values.items():
+        if not name.isidentifier() or name in _TAKEN:
+            raise UserError(f"chat_template_kwargs.{name}: is no name of a template's variable; rename or remove it")
+        lines.append(f"{{%+ set {name} = {_literal(value, name)} +%}}")
+    chosen = template["default"] if isinstance(template, dict) else template
+    head = "".join(lines)
+    # A checkpoint of a run has them already.
+    return chosen if chosen.startswith(head) else head + chosen
+
+
+def _literal(value: object, name: str) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, str):
+        return repr(value)
+    if isinstance(value, list):
+        return "[" + ", ".join(_literal(one, name) for one in value) + "]"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_literal(key, name)}: {_literal(one, name)}" for key, one in value.items()) + "}"
+    raise UserError(f"chat_template_kwargs.{name}: has a value that no template can hold; write text, numbers or lists")
 
 
 def _said(error: Exception) -> str:

@@ -68,7 +68,9 @@ class CheckpointState:
     files: dict[str, str] = field(default_factory=dict)
 
 
-def write_model_folder(folder: Path, weights: Mapping[str, Tensor], start: Path, dtype: str) -> None:
+def write_model_folder(
+    folder: Path, weights: Mapping[str, Tensor], start: Path, dtype: str, chat_template: str | None = None
+) -> None:
     """Write a loadable model folder, atomically.
 
     Args:
@@ -76,18 +78,24 @@ def write_model_folder(folder: Path, weights: Mapping[str, Tensor], start: Path,
         weights: Full weights by name, tied ones once.
         start: Folder whose config, tokenizer, chat template and generation config are taken over.
         dtype: What ``config.json`` says the weights are.
+        chat_template: In place of that of ``start``.
     """
     if folder.exists():
         raise UserError(f"{folder}: is there already; remove it or choose another folder")
     with complete_or_absent(folder) as temporary:
-        fill_model_folder(temporary, weights, start, dtype)
+        fill_model_folder(temporary, weights, start, dtype, chat_template)
 
 
-def fill_model_folder(folder: Path, weights: Mapping[str, Tensor], start: Path, dtype: str) -> None:
+def fill_model_folder(
+    folder: Path, weights: Mapping[str, Tensor], start: Path, dtype: str, chat_template: str | None = None
+) -> None:
     """Put weights and everything else of a model folder into an existing folder."""
     for pattern in _COPIED:
         for file in start.glob(pattern):
-            shutil.copyfile(file, folder / file.name)
+            if file.is_file():
+                shutil.copyfile(file, folder / file.name)
+    if chat_template is not None:  # read before what tokenizer_config.json may say
+        (folder / "chat_template.jinja").write_text(chat_template, encoding="utf-8")
     config = json.loads((start / "config.json").read_text(encoding="utf-8"))
     config.pop("torch_dtype", None)
     config["dtype"] = dtype

@@ -10,13 +10,14 @@ import datetime
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer, GenerationConfig
 
 from configs.errors import UserError
+from configs.schema import ModelConfig
 from learners.chat_template import ChatTemplate
 from rollout.records import Turns, chat_of
 
@@ -67,12 +68,21 @@ class ChatEncoder:
         folder: Hugging Face folder with tokenizer and chat template.
         add_bos: Put BOS in front of prompts whose template has none (``model.add_bos``).
         date: For templates that ask for it (``model.template_date``); by default today.
+        template: Instead of the folder's (``model.chat_template``).
+        values: Of the template's variables (``model.chat_template_kwargs``).
 
     Raises:
         UserError: The folder, its tokenizer, or a needed special token is missing, or the chat template is of no use.
     """
 
-    def __init__(self, folder: Path, add_bos: bool = False, date: datetime.date | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        add_bos: bool = False,
+        date: datetime.date | None = None,
+        template: str | None = None,
+        values: Mapping[str, object] | None = None,
+    ) -> None:
         self.folder = Path(folder)
         if not self.folder.is_dir():
             raise UserError(f"{self.folder}: no such model folder; set model.policy to a Hugging Face folder")
@@ -82,7 +92,7 @@ class ChatEncoder:
             self.tokenizer = AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
         except Exception as error:  # the tokenizers library raises Exception itself
             raise UserError(f"{self.folder}: its tokenizer cannot be read ({error}); save it again") from error
-        self.template = ChatTemplate(self.folder, self.tokenizer, date)
+        self.template = ChatTemplate(self.folder, self.tokenizer, date, template, values)
         added = self.tokenizer.added_tokens_decoder.values()
         found = {*self.tokenizer.all_special_tokens, *(token.content for token in added if token.special)}
         self.special_tokens = tuple(sorted(found, key=lambda token: (-len(token), token)))
@@ -92,6 +102,21 @@ class ChatEncoder:
             raise UserError(f"{self.folder}: model.add_bos is true but the tokenizer has no BOS; set it to false")
         self._add_bos = add_bos
         self.end_of_turn_id: int = self._find_end_of_turn()
+        self._stop_ids = tuple(dict.fromkeys((self.end_of_turn_id, *self._generation_eos())))
+
+    @classmethod
+    def of(cls, model: ModelConfig, folder: Path) -> ChatEncoder:
+        """The encoder of a run for one of its folders: the start, a checkpoint or the reference.
+
+        Raises:
+            UserError: As the constructor.
+        """
+        return cls(folder, model.add_bos, model.template_date, model.chat_template, model.chat_template_kwargs)
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Tokens that end a sampled answer: the end of turn first, then all of ``generation_config.eos_token_id``."""
+        return self._stop_ids
 
     def prompt_ids(self, prompt: Turns, prime: str = "") -> list[int]:
         """Token ids of a user's turn or a whole chat, the opening of the assistant's turn, and its primed start.

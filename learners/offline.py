@@ -38,7 +38,13 @@ def train_offline(
         session = LearnerSession(learner, alone, seed, policy)
         try:
             metrics = session.train_round(1, pairs)
-            write_model_folder(out, session.full_weights(), start=policy, dtype=model.dtype)
+            write_model_folder(
+                out,
+                session.full_weights(),
+                start=policy,
+                dtype=model.dtype,
+                chat_template=session.encoder.template.text,
+            )
         finally:
             session.close()
     return metrics.steps

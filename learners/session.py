@@ -54,7 +54,7 @@ class LearnerSession:
         self.rank, self.world_size = distributed.world()
         self.device = distributed.device()
         torch.manual_seed(seed)
-        self.encoder = ChatEncoder(self.start, model.add_bos, model.template_date)
+        self.encoder = ChatEncoder.of(model, self.start)
         self.policy: PreTrainedModel = load_model(
             model.policy if learner.lora else self.start, model.dtype, self.device
         )

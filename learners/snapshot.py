@@ -97,7 +97,9 @@ def save_round(session: LearnerSession, run_dir: Path, metrics: RoundMetrics, ke
         distributed.gather_objects(None)  # every rank's part is written
         if session.rank == 0:
             # Not from session.start: that may be a checkpoint which was retired since.
-            fill_model_folder(temporary, weights, session.model.policy, session.model.dtype)
+            fill_model_folder(
+                temporary, weights, session.model.policy, session.model.dtype, session.encoder.template.text
+            )
             if session.learner.lora is not None:
                 write_adapter(temporary / ADAPTER_FOLDER, adapter, session.learner.lora, session.model.policy)
             (temporary / METRICS_FILE).write_text(json.dumps(metrics.as_dict()), encoding="utf-8")

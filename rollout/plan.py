@@ -49,6 +49,9 @@ class Request:
     top_k: int
     max_new_tokens: int
     seed: int
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    stop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +104,11 @@ def answer_chunks(config: Config, prompts: PromptSet, round: int) -> list[Chunk]
                     temperature=rollout.temperature,
                     top_p=rollout.top_p,
                     top_k=rollout.top_k,
-                    max_new_tokens=rollout.max_new_tokens,
+                    max_new_tokens=rollout.longest(code),
                     seed=stable_seed(config.run.seed, round, prompt_id, code, code, "answer", sample),
+                    min_p=rollout.min_p,
+                    repetition_penalty=rollout.repetition_penalty,
+                    stop=tuple(rollout.stop),
                 )
                 for prompt_id in ids[start : start + rollout.chunk_prompts]
                 for sample in range(rollout.samples_per_prompt)

@@ -166,7 +166,7 @@ def _all_or_no_answers(
 
 
 def check_lengths(
-    prompts: PromptSet, count_tokens: Callable[[Turns], int], max_length: int, max_new_tokens: int
+    prompts: PromptSet, count_tokens: Callable[[Turns], int], max_length: int, max_new_tokens: Callable[[str], int]
 ) -> None:
     """Refuse prompts that leave no room for their answer.
 
@@ -174,24 +174,24 @@ def check_lengths(
         prompts: All prompts of a split.
         count_tokens: Tokens of a prompt's turns, chat template and generation prompt included.
         max_length: ``model.max_length``, in tokens.
-        max_new_tokens: Tokens that an answer may take.
+        max_new_tokens: Tokens that an answer in a language may take.
 
     Raises:
         UserError: Names the first offender's file:line, its length and how many there are.
     """
-    room = max_length - max_new_tokens
-    offenders: list[tuple[str, int]] = []
+    offenders: list[tuple[str, int, int]] = []
     for code in prompts.languages:
+        answer = max_new_tokens(code)
         for key in prompts.ids:
             length = count_tokens(prompts.get(key, code).turns)
-            if length > room:
-                offenders.append((prompts.location(key, code), length))
+            if length + answer > max_length:
+                offenders.append((prompts.location(key, code), length, answer))
     if offenders:
-        where, length = offenders[0]
-        longest = max(n for _, n in offenders)
+        where, length, answer = offenders[0]
+        needed = max(length + answer for _, length, answer in offenders)
         raise UserError(
             f"{where}: the prompt has {length} tokens, but model.max_length {max_length} less max_new_tokens "
-            f"{max_new_tokens} leaves {room}; {len(offenders)} prompt(s) are too long, the longest has "
-            f"{longest}; set "
-            f"model.max_length to at least {longest + max_new_tokens}, lower max_new_tokens, or shorten them"
+            f"{answer} leaves {max_length - answer}; {len(offenders)} prompt(s) are too long, the longest has "
+            f"{max(length for _, length, _ in offenders)}; set "
+            f"model.max_length to at least {needed}, lower max_new_tokens, or shorten them"
         )

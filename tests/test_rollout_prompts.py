@@ -162,9 +162,9 @@ def test_from_config(tmp_path: Path) -> None:
 def test_too_long_prompts(tmp_path: Path) -> None:
     config = make_config()
     prompts = make_prompts(tmp_path, config)
-    check_lengths(prompts, lambda text: 10, 20, 10)
+    check_lengths(prompts, lambda text: 10, 20, lambda code: 10)
     with pytest.raises(UserError) as caught:
-        check_lengths(prompts, lambda text: 11 + int("3" in text) if "país" in text else 5, 20, 10)
+        check_lengths(prompts, lambda text: 11 + int("3" in text) if "país" in text else 5, 20, lambda code: 10)
     message = str(caught.value)
     assert message.startswith(f"{tmp_path / 'es.jsonl'}:1: the prompt has 11 tokens")
     assert "leaves 10; 6 prompt(s) are too long, the longest has 12" in message

@@ -44,7 +44,7 @@ class RolloutWorker:
         begun = time.perf_counter()
         self._config = Config.model_validate(config)
         rollout, model = self._config.rollout, self._config.model
-        self._encoder = ChatEncoder(Path(folder), model.add_bos, model.template_date)
+        self._encoder = ChatEncoder.of(model, Path(folder))
         adapts = publishes_adapter(self._config.learner)
         self._engine = VllmEngine(
             model.policy if adapts else Path(folder),
@@ -94,7 +94,10 @@ class RolloutWorker:
                     request.top_k,
                     request.max_new_tokens,
                     request.seed,
-                    (self._encoder.end_of_turn_id,),
+                    self._encoder.stop_ids,
+                    request.min_p,
+                    request.repetition_penalty,
+                    request.stop,
                 )
             )
         outputs = self._engine.generate(requests)

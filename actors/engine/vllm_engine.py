@@ -59,6 +59,9 @@ class EngineRequest:
         max_new_tokens: Longest completion, end of turn included; cut down where the context has less room.
         seed: Below 2**63.
         stop_ids: Tokens that end the completion, besides the tokenizer's EOS.
+        min_p: Tokens less likely than this times the likeliest are left out; 0 is none.
+        repetition_penalty: Above 1, tokens that are there already are less likely.
+        stop: Texts that end the completion, and are cut off its text.
     """
 
     prompt_ids: tuple[int, ...]
@@ -68,6 +71,9 @@ class EngineRequest:
     max_new_tokens: int
     seed: int
     stop_ids: tuple[int, ...] = ()
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    stop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +110,11 @@ def _merged_is_the_cure() -> Iterator[None]:
         if "lora" not in str(error).lower():
             raise
         raise UserError(f"learner.lora.publish: vLLM cannot apply the adapter ({error}); set it to merged") from error
+
+
+def _until(text: str, stop: Sequence[str]) -> str:
+    """What stands before the first of some texts; everything where none is there."""
+    return text[: min((place for end in stop if (place := text.find(end)) >= 0), default=len(text))]
 
 
 class VllmEngine:
@@ -229,8 +240,10 @@ class VllmEngine:
         # One call for all: vLLM's own incremental detokenisation costs 5% of the tokens/s.
         texts = self._tokenizer.batch_decode(tokens, skip_special_tokens=True)
         return [
-            Generated(tuple(ids), text, "stop" if completion.finish_reason == "stop" else "length")
-            for ids, text, completion in zip(tokens, texts, completions, strict=True)
+            Generated(
+                tuple(ids), _until(text, request.stop), "stop" if completion.finish_reason == "stop" else "length"
+            )
+            for ids, text, completion, request in zip(tokens, texts, completions, requests, strict=True)
         ]
 
     def _sampling(self, index: int, request: EngineRequest) -> SamplingParams:
@@ -248,8 +261,11 @@ class VllmEngine:
             top_k=request.top_k,
             max_tokens=min(request.max_new_tokens, room),
             stop_token_ids=list(request.stop_ids),
+            min_p=request.min_p,
+            repetition_penalty=request.repetition_penalty,
+            stop=list(request.stop) or None,
             seed=request.seed if self._gpu else None,
-            detokenize=False,
+            detokenize=bool(request.stop),  # vLLM looks for the texts in what it decodes
         )
 
     def prompt_logprobs(self, ids: Sequence[int]) -> list[float]:

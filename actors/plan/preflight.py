@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from actors.machine.checks import BEFORE_RAY, Wants, journal, refuse_failing, run_folder
 from actors.machine.facts import look
+from actors.plan.fertility import Fertility, fertility
 from actors.plan.positions import check_positions
 from actors.reward.custom import try_rewards
 from actors.reward.reward_model import check_reward_model
@@ -39,6 +40,7 @@ class Inputs:
     fits: Callable[[str], bool]  # whether a translation's user turn leaves room for the translation
     left_out: int  # train ids that prompts.skip_longer_than left out
     spelled: int  # prompts that spell a special token of the tokenizer: they are taken as plain text
+    fertility: dict[str, Fertility] = field(default_factory=dict)  # of the train prompts, by language
 
 
 def check_inputs(config: Config, ask_judge: bool = True) -> Inputs:
@@ -56,12 +58,12 @@ def check_inputs(config: Config, ask_judge: bool = True) -> Inputs:
     names = {code: language_name(code, config.languages.names) for code in config.languages.codes}
     prompts = PromptSet.from_config(config, "train")
     heldout = PromptSet.from_config(config, "heldout") if config.prompts.heldout else None
-    encoder = ChatEncoder(config.model.policy, config.model.add_bos, config.model.template_date)
+    encoder = ChatEncoder.of(config.model, config.model.policy)
     check_model(config.model.policy, "model.policy")
     check_positions(config.model.policy, config.model.max_length)
     if config.reads_reference and config.model.reference is not None:
         check_model(config.model.reference, "model.reference")
-        reference = ChatEncoder(config.model.reference, config.model.add_bos, config.model.template_date)
+        reference = ChatEncoder.of(config.model, config.model.reference)
         _check_same_tokenizer(encoder, reference, config)
     anchors = load_anchors(config)
     for section, measure in config.reward.models.items():
@@ -80,7 +82,7 @@ def check_inputs(config: Config, ask_judge: bool = True) -> Inputs:
         asked = [row.asking(crosslingual_instruction(row.text, longest_name)) for row in rows.values()]
     # Lengths are only compared with these: what is surely shorter need not be counted.
     enough = min(config.prompts.skip_longer_than or config.model.max_length,
-                 config.model.max_length - config.rollout.max_new_tokens)  # fmt: skip
+                 config.model.max_length - max(map(config.rollout.longest, config.evaluated)))  # fmt: skip
     count = dict(zip(texts, encoder.prompt_lengths(asked, enough), strict=True)).__getitem__
 
     spelled = sum(check_plain(split, encoder) for split in (prompts, heldout) if split is not None)
@@ -90,7 +92,7 @@ def check_inputs(config: Config, ask_judge: bool = True) -> Inputs:
     heldout = None if heldout is None else _without_long(heldout, config, count)
     for split in (prompts, heldout):
         if split is not None:
-            check_lengths(split, count, config.model.max_length, config.rollout.max_new_tokens)
+            check_lengths(split, count, config.model.max_length, config.rollout.longest)
     if config.candidates.source == "self_translation" or config.reward.translates:
         _check_translation_room(config, encoder, longest_name)
     try_rewards(config, prompts)
@@ -101,9 +103,10 @@ def check_inputs(config: Config, ask_judge: bool = True) -> Inputs:
     def fits(instruction: str) -> bool:
         return len(encoder.prompt_ids(instruction, prime=TRANSLATION_PRIME)) <= room
 
+    tokens = fertility(prompts, lambda text: len(encoder.completion_ids(text)) - 1)
     # These are only shown: a code does where no name is known.
     shown = names | {code: DEFAULT_NAMES.get(code, code) for code in config.evaluation.languages}
-    return Inputs(prompts, heldout, anchors, load_untranslated(config), shown, fits, left_out, spelled)
+    return Inputs(prompts, heldout, anchors, load_untranslated(config), shown, fits, left_out, spelled, tokens)
 
 
 def _without_long(prompts: PromptSet, config: Config, count: Callable[[Turns], int]) -> PromptSet:
@@ -206,11 +209,12 @@ def _check_same_tokenizer(policy: ChatEncoder, reference: ChatEncoder, config: C
 
 
 def _check_translation_room(config: Config, encoder: ChatEncoder, name: str) -> None:
+    longest = max(map(config.rollout.longest, config.languages.codes))
     frame = len(encoder.prompt_ids(translation_instruction("", name), prime=TRANSLATION_PRIME))
-    needed = frame + config.rollout.max_new_tokens + config.candidates.translation_max_new_tokens
+    needed = frame + longest + config.candidates.translation_max_new_tokens
     if needed > config.model.max_length:
         raise UserError(
             f"model.max_length: {config.model.max_length} is too short to translate an answer: the instruction "
-            f"takes {frame} tokens, the answer up to {config.rollout.max_new_tokens}, its translation up to "
+            f"takes {frame} tokens, the answer up to {longest}, its translation up to "
             f"{config.candidates.translation_max_new_tokens}; raise it to {needed} or lower the other two"
         )

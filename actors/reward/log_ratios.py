@@ -44,7 +44,7 @@ class ScoringModels:
     def __init__(self, config: Config, policy: Path, reference: Path | None) -> None:
         self._config = config
         self._device = torch.device("cuda" if config.reward.gpus_per_actor > 0 else "cpu")
-        self._encoder = ChatEncoder(policy, config.model.add_bos, config.model.template_date)
+        self._encoder = ChatEncoder.of(config.model, policy)
         self._policy = self._load(policy)
         self._reference: PreTrainedModel | None = None
         # Scorers share the models' weights, so that updates in place are seen.

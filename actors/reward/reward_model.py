@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -62,6 +62,8 @@ class RewardModel:
         device: Where it computes.
         date: For a chat template that asks for it (``model.template_date``); by default today.
         field: The config field that names the folder, for messages.
+        template: Instead of the folder's (``reward.chat_template``).
+        values: Of the template's variables (``reward.chat_template_kwargs``).
 
     Raises:
         UserError: The folder is unusable: no classification head (or one without weights), several labels, no
@@ -76,6 +78,8 @@ class RewardModel:
         device: torch.device,
         date: datetime.date | None = None,
         field: str = "reward.model",
+        template: str | None = None,
+        values: Mapping[str, object] | None = None,
     ) -> None:
         check_reward_model(folder, field)
         disable_progress_bar()
@@ -93,7 +97,7 @@ class RewardModel:
                 "with a trained head"
             )
         try:
-            self._template = ChatTemplate(folder, self._tokenizer, date)
+            self._template = ChatTemplate(folder, self._tokenizer, date, template, values)
         except UserError as error:
             raise UserError(f"{field}: {error}") from error
         self._budget = tokens_per_micro_batch

@@ -58,6 +58,8 @@ class ModelScorer:
             device,
             shared.config.model.template_date,
             f"{section}.model",
+            measure.chat_template,
+            measure.chat_template_kwargs,
         )
 
     def score(self, candidates: Sequence[Candidate]) -> Scored:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from actors.observe.screen import console, print_memory, print_nodes
+from actors.plan.fertility import fertility_cure, fertility_line
 from actors.plan.gpu_memory import check_memory
 from actors.plan.placement import PlacementPlan
 from configs.nodes import DescribedCluster
@@ -49,6 +50,9 @@ def check_readable(config: Config, elsewhere: bool) -> None:
         f"Inputs: {len(inputs.prompts.ids)} prompts ({inputs.left_out} longer ones left out), {heldout} held-out ones, "
         f"in {', '.join(config.languages.codes)}, {len(inputs.anchors)} anchor pairs"
     )
+    console.print(fertility_line(inputs.fertility))
+    if (cure := fertility_cure(inputs.fertility, config.rollout)) is not None:
+        console.print(cure)
     _show_prompts("train", inputs.prompts)
     if inputs.heldout is not None:
         _show_prompts("heldout", inputs.heldout)

@@ -50,7 +50,7 @@ def check_offline(config: Config) -> OfflineInputs:
     check_disk(config)
     reading = read_preferences(config)
     preferences = reading.rows
-    encoder = ChatEncoder(config.model.policy, config.model.add_bos, config.model.template_date)
+    encoder = ChatEncoder.of(config.model, config.model.policy)
     check_model(config.model.policy, "model.policy")
     check_positions(config.model.policy, config.model.max_length, trains_only=True)
     spelled = 0

@@ -15,6 +15,7 @@ from typing import Any
 from actors.jobs.job import inside_job
 from actors.observe.metrics import MetricsLog
 from actors.observe.screen import Screen
+from actors.plan.fertility import fertility_cure
 from actors.plan.plugins import pinned
 from actors.plan.preflight import check_inputs
 from actors.runtime.calls import ActorDied, DeadlineExceeded
@@ -75,6 +76,9 @@ def run_training(
             f"language gate: answers in {', '.join(open_gates)} cannot be told from others; they pass unless they are "
             "surely in another language of the run"
         )
+
+    if (cure := fertility_cure(inputs.fertility, config.rollout)) is not None:
+        screen.say(cure)
 
     def work(team: Team, folder: RunFolder, metrics: MetricsLog, flag: StopFlag) -> None:
         screen.say(f"rollout, reward and learner actors are up, weights v{team.version}")
