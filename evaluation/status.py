@@ -84,7 +84,9 @@ def _last_write(run: Path) -> float:
     found = [0.0]
     for name in ("store.sqlite", "store.sqlite-wal", "metrics.jsonl", "summary.json"):
         with contextlib.suppress(OSError):
-            found.append((run / name).stat().st_mtime)
+            stat = (run / name).stat()
+            if stat.st_size:  # a reader makes an empty log
+                found.append(stat.st_mtime)
     return max(found)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -219,6 +220,25 @@ def test_same_requests_give_same_tokens(engines, folders) -> None:
     assert len(lengths) > 5, "the batch should shrink on the way, or the test shows little"
     texts = {output.text for output in first[:4]}
     assert len(texts) == 4, "samples of one prompt differ"
+
+
+def test_options_of_sampling_reach_vllm(engines) -> None:
+    """Least likely tokens left out, repetition punished, and an answer that ends at a text, which is cut off it."""
+    engine = engines["untied"]
+    (prompt,) = random_prompts(1, seed=3)
+    (plain,) = engine.generate(greedy([prompt], tokens=24))
+    base = EngineRequest(prompt, 0.0, 1.0, -1, 24, 0)
+    # With min_p 1 only the likeliest token is left: sampling is greedy then.
+    alone, punished = engine.generate(
+        [replace(base, temperature=1.0, min_p=1.0), replace(base, repetition_penalty=5.0)]
+    )
+    assert alone.token_ids == plain.token_ids
+    assert len(set(punished.token_ids)) == len(punished.token_ids)
+    end = plain.text[len(plain.text) // 2 :][:4]
+    (cut,) = engine.generate([replace(base, stop=(end,))])
+    assert cut.text == plain.text[: plain.text.index(end)]
+    assert cut.finish_reason == "stop"
+    assert len(cut.token_ids) < len(plain.token_ids)
 
 
 def test_prompt_that_leaves_no_room(engines) -> None:
