@@ -201,6 +201,25 @@ def pairs(
     print("\n".join(pair_lines(run, code, round, count)))
 
 
+@app.command("audit-reward")
+def audit_reward(
+    config: Annotated[Path, typer.Argument(help="YAML file, a preset, or a run folder (its policy): whose reward.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="section.field=value …")] = None,
+    data: Annotated[
+        list[str] | None, typer.Option(help="Labelled pairs, as offline.path; may be repeated, joined by id.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Result folder; default runs/audit/NAME.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many pairs of each language.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print the table alone.")] = False,
+) -> None:
+    """Say how often a reward prefers the better answer, by language and subset, with its length bias."""
+    if not data:
+        raise UserError("--data: missing; name pairs such as a folder of M-RewardBench, or the world's anchors")
+    from actors.evals.audit import run_audit
+
+    print(run_audit(config, data, overrides or [], out, limit, quiet), end="")
+
+
 @app.command("win-rate")
 def win_rate(
     annotations: Annotated[list[Path], typer.Argument(help="CSV files, one a model, with a judge's preferences.")],

@@ -97,7 +97,7 @@ class ScoringModels:
             replace(score, parts={**score.parts, **length}) for score, length in zip(scores, lengths, strict=True)
         ], tokens
 
-    def fluency(self, prompts: Sequence[str], texts: Sequence[str]) -> tuple[list[float], int]:
+    def fluency(self, prompts: Sequence[Turns], texts: Sequence[str]) -> tuple[list[float], int]:
         """Mean log-probability a token (nats; end of turn included) of texts under prompts, and the tokens it took."""
         completions = [tuple(self._encoder.completion_ids(text)) for text in texts]
         sums, tokens = self._sums(self._scorer, prompts, completions)

@@ -143,7 +143,7 @@ class RewardWorker:
         assert self._models is not None, "the config is validated"
         texts = {candidate.key: candidate.text for candidate in candidates}
         keys = [score.key for score in scored.scores]
-        asked = [self._prompts.get(key.prompt_id, key.language).text for key in keys]
+        asked = [self._prompts.get(key.prompt_id, key.language).turns for key in keys]
         values, tokens = self._models.fluency(asked, [texts[key] for key in keys])
         scores = [
             replace(score, parts={**score.parts, FLUENCY: value})
