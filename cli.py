@@ -66,8 +66,9 @@ def train(
     """Run the rounds of a config and report accuracy before and after, by language."""
     from actors.jobs.job import adapt_to_job
     from configs.load import dump_yaml, load_config
+    from rollout.hub import resolved as at_snapshots
 
-    resolved = adapt_to_job(load_config(config, overrides or []), os.environ, Path.cwd())
+    resolved = at_snapshots(adapt_to_job(load_config(config, overrides or []), os.environ, Path.cwd()))
     if dry_run:
         from actors.observe.screen import print_plan
         from actors.plan.placement import PlacementPlan

@@ -17,6 +17,7 @@ from configs.schema import Config, OfflineConfig
 from evaluation.audit import Judgement, write_audit
 from judges import check_endpoint
 from rollout.formats.left_out import LeftOut
+from rollout.hub import is_hub_name, resolved, snapshot
 from rollout.language import LanguageDetector
 from rollout.policy import run_policy
 from rollout.preferences import Preference, read_rows
@@ -80,7 +81,7 @@ def _loaded(config: Path, overrides: Sequence[str]) -> tuple[Config, Path]:
     if is_folder(config) and is_file(config / "config.yaml"):
         run = load_run_config(config, overrides)
         return run, run_policy(config, run.model.policy)
-    run = load_config(config, overrides)
+    run = resolved(load_config(config, overrides))
     return run, run.model.policy
 
 
@@ -105,7 +106,8 @@ def _rows(
     left_out = LeftOut()
     forms: dict[str, None] = {}
     for place in data:
-        fields = OfflineConfig(path=str(place))
+        path = snapshot(str(place), "dataset", "--data") if is_hub_name(place) else place
+        fields = OfflineConfig(path=str(path))
         reading = read_rows(fields, config.languages.codes, config.languages.dominant)
         rows += reading.rows
         left_out.merge(reading.left_out)

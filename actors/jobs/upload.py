@@ -12,6 +12,7 @@ from configs.load import config_files
 from configs.presets import is_packaged
 from configs.schema import Config
 from rollout.formats.places import place_of
+from rollout.hub import is_hub_name
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +92,8 @@ def check_inputs_travel(config: Config, config_file: Path, upload: Upload) -> st
         if not file.resolve().is_relative_to(upload.root) and not is_packaged(file):
             raise UserError(f"{file}: is not below {upload.root}, which is what the job gets; copy it there")
     for field, path in _named(config, config_file):
+        if is_hub_name(path):
+            continue  # resolved where the job runs
         if path.is_absolute() and field != "config":
             continue  # on the cluster's storage: the job's own checks look there
         place = path.resolve()

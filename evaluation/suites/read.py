@@ -14,6 +14,7 @@ from configs.reading import files_in, is_folder, read_json, shown
 from evaluation.numbers import parse_number
 from evaluation.suites.mgsm_prompts import EXAMPLE_ANSWERS, WORDS, maths_prompt
 from evaluation.suites.records import SUITES, Suite, SuiteItem
+from rollout.hub import is_hub_name, snapshot
 from rollout.jsonl import id_of, read_rows, text_of
 from rollout.world_folder import check_world
 
@@ -67,6 +68,8 @@ def load_suite(
     if len(set(languages)) != len(languages):
         raise UserError("--languages: a language is named twice; name each once")
     place = data or world_path(WORLD)
+    if is_hub_name(place):
+        place = str(snapshot(place, "dataset", "--data"))
     check_world(place)
     rows = _rows(name, place, languages)
     asked = tuple(languages) or tuple(rows)

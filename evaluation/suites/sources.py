@@ -9,6 +9,7 @@ from typing import Any
 from configs.errors import UserError
 from configs.reading import is_file, is_folder, read_json, shown
 from configs.yaml12 import read_yaml
+from rollout.hub import is_hub_name, snapshot
 from rollout.policy import run_policy
 
 DTYPES = ("float32", "bfloat16")
@@ -39,14 +40,14 @@ def resolve(text: str, option: str) -> Source:
     """Find out what a path is.
 
     Args:
-        text: A model folder, a run folder (its newest policy, or the start where no round was trained), or a file of
-            answers.
+        text: A model folder or a model's name on the Hub (``hf:owner/name``), a run folder (its newest policy, or the
+            start where no round was trained), or a file of answers.
         option: For messages.
 
     Raises:
         UserError: It is none of these, or a run whose checkpoints are gone.
     """
-    path = Path(text)
+    path = snapshot(text, "model", option) if is_hub_name(text) else Path(text)
     if is_file(path):
         return Source(path.stem, file=path)
     if not is_folder(path):
