@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,15 @@ from benchmarks.gpu_check.parts import PARTS, Earlier, Part
 from benchmarks.gpu_check.result import Found
 from benchmarks.gpu_check.runner import run
 from benchmarks.gpu_check.work import Ours, Plain, one_rank, random_model, random_pairs, shifted
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Toy sizes only wait for a second thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, so it is not refused")
@@ -41,7 +51,7 @@ def test_it_can_be_rehearsed(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "4 of 4 checks hold" in text
 
 
-def test_numbers_and_speed_are_measured_on_the_device_that_is_given() -> None:
+def test_numbers_and_speed_are_measured_on_the_device_that_is_given(one_thread: None) -> None:
     found = numerics.attention_and_losses(Rehearsal(), 2)
     assert len(found.checks) == 5 * len(numerics.families())
     assert all(check.holds for check in found.checks)
