@@ -117,6 +117,7 @@ class Rehearsal:
 def rehearsal() -> Device:
     """The CPU in a GPU's place, on one thread: nothing here is worth more."""
     torch.set_num_threads(1)
+    gc.freeze()  # no tensor yet among the million objects of the libraries, which would be looked through each time
     return Rehearsal()
 
 

@@ -86,7 +86,7 @@ def _profile_1b(device: Device, _: Earlier) -> Found:
 
 def _memory(device: Device, _: Earlier) -> Found:
     sizes = loads.of(device)
-    return memory.whole(device, (sizes.small.shape, sizes.large.shape), sizes.positions)
+    return memory.whole(device, [*dict.fromkeys((sizes.small.shape, sizes.large.shape))], sizes.positions)
 
 
 def _adapters(device: Device, _: Earlier) -> Found:
