@@ -72,7 +72,7 @@ class ClusterConfig(Section):
         None, gt=0, description="CPUs of the local cluster; default is what the machine has."
     )
     start_timeout_s: float = Field(300, gt=0, description="Start of any actor or of the learner group.")
-    call_timeout_s: float = Field(600, gt=0, description="One generation or scoring call.")
+    call_timeout_s: float = Field(600, gt=0, description="One scoring call, or the wait for the next chunk of answers.")
     train_timeout_s: float = Field(3600, gt=0, description="Training of one round.")
     sync_timeout_s: float = Field(120, gt=0, description="Weights into every engine.")
     weight_transfer: Literal["objects", "broadcast"] = Field(

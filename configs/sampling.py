@@ -44,7 +44,15 @@ class RolloutConfig(Section):
         "for English: a dry run shows how many, and what to write here.",
     )
     chunk_prompts: int = Field(
-        32, ge=1, description="Prompts that one call to an actor holds: the unit of streaming and of resume."
+        32, ge=1, description="Prompts of a chunk, all of one language: the unit of streaming, scoring and the journal."
+    )
+    streams: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_PARTS,
+        description="Streams that a round's chunks are dealt to, each sampled by one engine without a pause; the "
+        "default is one for each actor that the run begins with. A stream that was interrupted is sampled again from "
+        "its last boundary; there is one every 16 x `max_num_seqs` requests.",
     )
     kv_cache_gb: float = Field(0.25, gt=0, description="Key-value cache of an engine, GiB.")
     max_num_seqs: int = Field(256, ge=1, description="Sequences that an engine decodes at once.")

@@ -241,6 +241,43 @@ def test_options_of_sampling_reach_vllm(engines) -> None:
     assert len(cut.token_ids) < len(plain.token_ids)
 
 
+def test_groups_are_sampled_without_a_pause(folders) -> None:
+    """Groups come back as they are done, more than fit at once; here no token depends on what shares a step."""
+    engine = VllmEngine(folders["untied"], "float32", 256, 0.0625, 8, name="small")
+    prompts = random_prompts(12, seed=4)
+    groups = [sampled(prompts[:2], 3, 1, 40), sampled(prompts[2:9], 4, 2), [], greedy(prompts[9:], 1)]
+    # The first group waits for a long answer while others pass it.
+    groups[0] = [dataclasses.replace(request, stop_ids=()) for request in groups[0]]
+    groups[1] = [dataclasses.replace(request, max_new_tokens=2) for request in groups[1]]
+    found = list(engine.stream(groups))
+    assert [number for number, _ in found] == [2, 1, 3, 0]
+    assert list(engine.stream(groups)) == found
+    for number, outputs in found:
+        assert [one.token_ids for one in outputs] == [one.token_ids for one in engine.generate(groups[number])]
+        backwards = engine.generate(groups[number][::-1])
+        assert [one.token_ids for one in backwards[::-1]] == [one.token_ids for one in outputs]
+
+
+def test_a_prompt_in_two_parts_draws_what_it_draws_in_one(folders, monkeypatch) -> None:
+    """What vLLM's own seeds by request crash on (CPU); a step holds 64 tokens here."""
+    prompts = random_prompts(6, seed=5)
+    requests = sampled(prompts, 2, 3)
+    whole = engine_of(folders["untied"]).generate(requests)
+    monkeypatch.setattr("actors.engine.vllm_engine._STEP_TOKENS", 64)
+    assert engine_of(folders["untied"]).generate(requests) == whole
+
+
+def test_a_consumer_that_leaves_aborts_what_is_unfinished(engines) -> None:
+    engine = engines["untied"]
+    requests = sampled(random_prompts(8, seed=6), 2, 4)
+    expected = engine.generate(requests)
+    stream = engine.stream([greedy(random_prompts(4), 1), requests])
+    assert next(stream)[0] == 0
+    stream.close()
+    assert engine.health.state is State.READY
+    assert engine.generate(requests) == expected
+
+
 def test_prompt_that_leaves_no_room(engines) -> None:
     engine = engines["tied"]
     full = EngineRequest((1,) * 256, 0.0, 1.0, -1, 8, 0)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -27,8 +28,9 @@ from configs.errors import UserError
 from configs.schema import ClusterConfig
 from learners.errors import BroadcastFailed
 from learners.meeting import Meeting
-from rollout.plan import answer_chunks
+from rollout.plan import Chunk, answer_chunks
 from rollout.prompts import PromptSet
+from rollout.records import Candidate
 from tests.actors_support import perturbed, publish, send_to, small_config
 from tests.tiny import build_tiny_model
 
@@ -59,6 +61,14 @@ class Sleeper:
 
     def blame(self) -> None:
         raise UserError("model.policy: no such folder; mend it")
+
+
+def generate(actor: Any, chunk: Chunk) -> tuple[float, float, list[Candidate]]:
+    """A chunk from an actor."""
+    (part,) = actor.generate.options(num_returns="streaming").remote([chunk])
+    begin, end, (name, candidates) = call(part, 60, "generate")
+    assert name == chunk.id
+    return begin, end, candidates
 
 
 def test_loopback_only(cluster: Cluster) -> None:
@@ -113,7 +123,7 @@ def test_rollout_and_reward_actors(cluster: Cluster, tmp_path: Path, folder: Pat
     print(f"two engines and a reward actor ready in {time.monotonic() - begun:.1f} s")
 
     english, spanish = answer_chunks(config, prompts, 1)
-    _, _, base = call(rollouts[0].generate.remote(english), 60, "generate")
+    _, _, base = generate(rollouts[0], english)
     manifest, arrays = publish(perturbed(folder, seed=3, std=0.05), 1)
     weights = ray.put(arrays)
     reports = call([a.sync.remote(manifest, [weights]) for a in (*rollouts, reward)], 60, "sync")
@@ -121,10 +131,10 @@ def test_rollout_and_reward_actors(cluster: Cluster, tmp_path: Path, folder: Pat
     assert [report.version for report in reports] == [1, 1, 1]
     assert max(report.probe_error for report in reports) < 1e-4
 
-    begin, end, first = call(rollouts[0].generate.remote(english), 60, "generate")
+    begin, end, first = generate(rollouts[0], english)
     assert begin < end
-    call(rollouts[1].generate.remote(spanish), 60, "generate")
-    _, _, second = call(rollouts[1].generate.remote(english), 60, "generate")
+    generate(rollouts[1], spanish)
+    _, _, second = generate(rollouts[1], english)
     assert first == second
     assert [c.key for c in first] == [r.key for r in english.requests]
     assert [c.token_ids for c in first] != [c.token_ids for c in base]
@@ -139,7 +149,7 @@ def test_rollout_and_reward_actors(cluster: Cluster, tmp_path: Path, folder: Pat
     with pytest.raises(SyncError, match="checksum"):
         call(rollouts[0].sync.remote(broken, [weights]), 60, "sync")
     with pytest.raises(IllegalTransition, match="isogloss-small-rollout-0: cannot work while stale"):
-        call(rollouts[0].generate.remote(english), 60, "generate")
+        generate(rollouts[0], english)
     stats = call(rollouts[1].stats.remote(), 30, "stats")
     assert stats["generate_calls"] == 2
     assert stats["version"] == 1
@@ -155,7 +165,7 @@ def test_rollout_and_reward_actors(cluster: Cluster, tmp_path: Path, folder: Pat
         (2, {"broadcast", "probe", "total"}), (2, {"broadcast", "probe", "total"}),
         (2, {"broadcast", "total"}),
     ]  # fmt: skip
-    (_, _, one), (_, _, two) = call([a.generate.remote(english) for a in rollouts], 60, "generate")
+    (_, _, one), (_, _, two) = [generate(actor, english) for actor in rollouts]
     assert one == two != first
 
     # One that dies ends it for all at once.
@@ -171,7 +181,7 @@ def test_rollout_and_reward_actors(cluster: Cluster, tmp_path: Path, folder: Pat
         broadcast(config, [*rollouts, reward], newest[0], send_after_a_death)
     assert time.monotonic() - begun < 30 < config.cluster.sync_timeout_s
     with pytest.raises(IllegalTransition, match="isogloss-small-rollout-0: cannot work while stale"):
-        call(rollouts[0].generate.remote(english), 60, "generate")
+        generate(rollouts[0], english)
     assert call(rollouts[0].sync.remote(newest[0], [ray.put(newest[1])]), 60, "sync").version == 3
 
     # A replacement comes up at once although the name may not be free yet.

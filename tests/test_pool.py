@@ -55,6 +55,10 @@ class Worker:
             time.sleep(60)
         return begin, time.time(), name
 
+    def parts(self, names: list[str], trouble: str) -> Iterator[tuple[float, float, str]]:
+        for index, name in enumerate(names):
+            yield self.work(name, trouble if index == 1 else "none")
+
     def sync(self, manifest: WeightsManifest, weights: list[str]) -> SyncReport:
         _, _, name = self.work(str(manifest.version), weights.pop())
         return SyncReport(int(name), True, 0.0, {"total": 0.0})
@@ -84,6 +88,24 @@ def test_dead_actor_is_replaced(tmp_path: Path) -> None:
     calls = {"a": "none", "b": "die", "c": "none", "d": "none"}
     assert sorted(run(pool, calls)) == sorted(calls)
     assert pool.restarts == 1
+
+
+@pytest.mark.parametrize(("trouble", "timeout"), [("none", 30.0), ("die", 30.0), ("hang", 5.0)])
+def test_parts_of_a_call_come_as_they_are_done(tmp_path: Path, trouble: str, timeout: float) -> None:
+    """After a death, or silence for too long, the call is done again from its first part."""
+    pool = make_pool(tmp_path, timeout)
+    watched: list[str] = []
+    pool.watch = lambda actor, method, _begin, _end: watched.append(f"{actor} {method}")
+    done: list[str] = []
+    call = Call("parts", "parts", (["a", "b", "c"], trouble), lambda _b, _e, part: done.append(part), streams=True)
+    pool.submit(call)
+    pool.submit(Call("d", "work", ("d", "none"), lambda _b, _e, result: done.append(result)))
+    drain([pool], lambda: False)
+    assert pool.idle
+    done.remove("d")
+    assert done == (["a", "b", "c"] if trouble == "none" else ["a", "a", "b", "c"])
+    assert pool.restarts == (trouble != "none")
+    assert {entry.split()[-1] for entry in watched} == {"parts", "work"}
 
 
 def test_hanging_actor_is_replaced(tmp_path: Path) -> None:

@@ -11,9 +11,12 @@ from hypothesis import strategies as st
 from rollout_support import candidate, lidr_config, make_config, make_prompts, write_lines
 
 from configs.errors import UserError
+from configs.sampling import RolloutConfig
+from rollout.feeds import FILLS, deal
 from rollout.gates import apply_gates, gate_counts
 from rollout.language import LanguageDetector
 from rollout.plan import (
+    Chunk,
     answer_chunks,
     answer_languages,
     finish_candidate,
@@ -281,3 +284,29 @@ def test_a_gated_first_sample_does_not_make_its_equal_a_duplicate() -> None:
     rows = [candidate(sample=0, finish_reason="length"), candidate(sample=1)]
     judged = apply_gates(make_config().gates, rows, LanguageDetector(["en", "es"]))
     assert [c.gate for c in judged] == ["truncated", "ok"]
+
+
+@given(chunks=st.integers(1, 40), languages=st.integers(1, 6), actors=st.integers(1, 5), slots=st.integers(1, 40))
+def test_feeds_hold_every_chunk_once(chunks: int, languages: int, actors: int, slots: int) -> None:
+    made = [
+        Chunk(f"c{n}", 1, "answer", f"l{n % languages}", f"l{n % languages}", (None,) * 10)  # type: ignore[arg-type]
+        for n in range(chunks)
+    ]
+    rollout = RolloutConfig(actors=actors, max_num_seqs=slots)
+    feeds = deal(rollout, made)
+    assert sorted((chunk.id for feed in feeds for chunk in feed), key=lambda name: int(name[1:])) == [
+        chunk.id for chunk in made
+    ]
+    assert all(feed == sorted(feed, key=made.index) for feed in feeds)
+    sizes = [len(feed) for feed in feeds]
+    assert max(sizes) - min(sizes) <= 1, "feeds of one round take about as long as each other"
+    assert max(sizes) <= max(1, FILLS * slots // 10 + 1)
+    assert len(feeds) == chunks or len(feeds) % actors == 0
+    # What an actor more or less does not change once the run has begun.
+    assert deal(rollout.model_copy(update={"streams": actors, "actors": actors + 1}), made) == feeds
+
+
+def test_languages_take_turns_in_a_feed() -> None:
+    made = [Chunk(f"c{n}", 1, "answer", f"l{n % 6}", f"l{n % 6}", ()) for n in range(12)]
+    for feed in deal(RolloutConfig(actors=2), made):
+        assert {chunk.language for chunk in feed} == {f"l{n}" for n in range(6)}

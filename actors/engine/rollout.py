@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,15 +71,32 @@ class RolloutWorker:
         """Weight version that the engine computes with."""
         return self._engine.version
 
-    def generate(self, chunk: Chunk) -> list[Candidate]:
-        """Sample every request of a chunk, in its order.
+    def generate(self, chunks: Sequence[Chunk]) -> Iterator[tuple[int, list[Candidate]]]:
+        """Sample every request of all chunks, without a pause between them.
+
+        Yields:
+            Number of a chunk and its candidates, in the order of its requests; in the order in which chunks are done.
 
         Raises:
             IllegalTransition: The engine is STALE.
             UserError: A prompt is too long; names its id and language.
         """
-        begun = time.perf_counter()
         prompts: dict[tuple[Turns, str], tuple[int, ...]] = {}
+        begun = time.perf_counter()
+        for number, outputs in self._engine.stream(self._requests(chunk, prompts) for chunk in chunks):
+            chunk, version = chunks[number], self._engine.version
+            candidates = [
+                finish_candidate(request.key, output.text, output.token_ids, output.finish_reason, version)
+                for request, output in zip(chunk.requests, outputs, strict=True)
+            ]
+            self._stats["generate_seconds"] += time.perf_counter() - begun
+            self._stats["generate_calls"] += 1
+            self._stats["prompt_tokens"] += sum(len(prompts[one.prompt, one.prime]) for one in chunk.requests)
+            self._stats["completion_tokens"] += sum(len(output.token_ids) for output in outputs)
+            yield number, candidates
+            begun = time.perf_counter()
+
+    def _requests(self, chunk: Chunk, prompts: dict[tuple[Turns, str], tuple[int, ...]]) -> list[EngineRequest]:
         requests = []
         for request in chunk.requests:
             text = (request.prompt, request.prime)
@@ -100,17 +117,7 @@ class RolloutWorker:
                     request.stop,
                 )
             )
-        outputs = self._engine.generate(requests)
-        version = self._engine.version
-        candidates = [
-            finish_candidate(request.key, output.text, output.token_ids, output.finish_reason, version)
-            for request, output in zip(chunk.requests, outputs, strict=True)
-        ]
-        self._stats["generate_seconds"] += time.perf_counter() - begun
-        self._stats["generate_calls"] += 1
-        self._stats["prompt_tokens"] += sum(len(request.prompt_ids) for request in requests)
-        self._stats["completion_tokens"] += sum(len(output.token_ids) for output in outputs)
-        return candidates
+        return requests
 
     def _check_room(self, ids: Sequence[int], prompt_id: str, language: str) -> None:
         limit = self._config.model.max_length
@@ -192,9 +199,15 @@ class RolloutActor:
         """Weight version that the engine computes with."""
         return self._start.worker.version()
 
-    def generate(self, chunk: Chunk) -> tuple[float, float, list[Candidate]]:
-        """See ``RolloutWorker.generate``; with when it began and ended (Unix seconds)."""
-        return self._start.timed(lambda worker: worker.generate(chunk))
+    def generate(self, chunks: Sequence[Chunk]) -> Iterator[tuple[float, float, tuple[str, list[Candidate]]]]:
+        """See ``RolloutWorker.generate``: since when a chunk was the next, when it was done (Unix seconds), its id and
+        candidates. To be called with ``num_returns="streaming"``.
+        """
+        begin = time.time()
+        for number, candidates in self._start.worker.generate(chunks):
+            end = time.time()
+            yield begin, end, (chunks[number].id, candidates)
+            begin = end
 
     def sync(self, manifest: WeightsManifest, weights: list[ray.ObjectRef]) -> SyncReport:
         """See ``RolloutWorker.sync``."""

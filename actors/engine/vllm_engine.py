@@ -6,7 +6,7 @@ import logging
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,8 @@ import numpy as np
 import psutil
 import torch
 
+from actors.engine.feed import sample
+from actors.engine.request_seeds import SEED
 from actors.engine.verify import SyncReport, check_manifest, check_probe, checked_tensors, expected_shapes
 from actors.machine.vllm_check import check_vllm
 from actors.runtime.env import apply_env, rollout_env
@@ -25,11 +27,11 @@ from configs.schema import LoraConfig
 from learners.lora import adapter_shapes, write_adapter
 from learners.meeting import Meeting
 from learners.weights import WeightsManifest, in_buckets
-from rollout.seeds import stable_seed
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
     from vllm.lora.request import LoRARequest
+    from vllm.outputs import CompletionOutput
 
 logger = logging.getLogger(__name__)
 
@@ -90,10 +92,7 @@ def _transfer_settings() -> dict[str, Any]:
 
     from actors.engine.weight_transfer import BACKEND
 
-    return {
-        "weight_transfer_config": WeightTransferConfig(backend=BACKEND),
-        "worker_extension_cls": "actors.engine.weight_transfer.Extension",
-    }
+    return {"weight_transfer_config": WeightTransferConfig(backend=BACKEND)}
 
 
 def _lora_settings(lora: LoraConfig) -> dict[str, Any]:
@@ -120,12 +119,12 @@ def _until(text: str, stop: Sequence[str]) -> str:
 class VllmEngine:
     """A synchronous vLLM engine in this very process.
 
-    **Repeatability.** ``generate`` gives the same tokens for the same list of requests, whichever engine it
-    runs on and whatever ran before: the prefix cache is emptied first, so prefill happens in the same
-    steps, and the random state is set from the requests' seeds. On CPU that is one seed a call and not
-    vLLM's seed a request, which fails there as soon as a prompt is prefilled in two parts ("CPU Generator
-    does not use offset", vLLM 0.32). A request's tokens thus depend on the list it is in. On GPUs requests
-    are seeded one by one (untested here: no GPU).
+    **Repeatability.** ``stream`` and ``generate`` give the same tokens for the same requests in the same order,
+    whichever engine they run on and whatever ran before: the prefix cache is emptied first, so that prefill happens
+    in the same steps, and each request is drawn by a seed of its own (``actors.engine.request_seeds``; on GPUs vLLM's
+    own). Besides, on a CPU with one thread a small model computes the same logits for a sequence to the last bit
+    whatever shares the step; from some width on (576, not 128) the matrix products depend on how many rows they have,
+    so that another list of requests can give other tokens.
 
     **Weights.** ``update_weights`` either leaves an engine proven to compute with the new weights, or raises
     and leaves it STALE: it then refuses to generate until an update succeeds.
@@ -173,11 +172,12 @@ class VllmEngine:
 
         self._gpu, self._max_length, self._kv_cache_gb = gpu, max_length, kv_cache_gb
         self._dtype, self._lora, self._model = dtype, lora, model
-        self._split = tensor_parallel > 1
+        self._split, self._slots = tensor_parallel > 1, max_num_seqs
         self._shapes = expected_shapes(model)
         self._adapter: LoRARequest | None = None  # goes with every request
         self._adapters_used = 0
         settings: dict[str, Any] = _transfer_settings() if lora is None else _lora_settings(lora)
+        settings["worker_extension_cls"] = "actors.engine.weight_transfer.Extension"
         if not gpu:
             settings["block_size"] = _CPU_BLOCK_TOKENS
         self._llm: Any = _merged_is_the_cure()(LLM)(
@@ -200,6 +200,8 @@ class VllmEngine:
         )
         self._tokenizer: Any = self._llm.get_tokenizer()
         self.health = Health(name).loaded(version)
+        if not gpu:
+            self._llm.collective_rpc("seed_by_request")
         if lora is None:
             self._llm.init_weight_transfer_engine({"init_info": {}})
             self._llm.update_weight_version(str(version))
@@ -216,29 +218,45 @@ class VllmEngine:
         self.health = self.health.refit_failed(reason)
 
     def generate(self, requests: Sequence[EngineRequest]) -> list[Generated]:
-        """Sample one completion a request, in the order of ``requests``.
+        """Sample one completion a request, in the order of ``requests``; errors as for ``stream``."""
+        ((_, outputs),) = list(self.stream([requests]))
+        return outputs
 
-        Sets torch's global random state.
+    def stream(self, groups: Iterable[Sequence[EngineRequest]]) -> Iterator[tuple[int, list[Generated]]]:
+        """Sample groups of requests, one completion a request, without a pause between groups.
+
+        Args:
+            groups: Asked for one by one, when the engine has room for more.
+
+        Yields:
+            Number of a group, from 0 in the order given, and its completions in the order of its requests; in the order
+            in which groups are done.
 
         Raises:
             IllegalTransition: The engine is STALE.
             UserError: A prompt leaves no room for a completion.
         """
-        if not requests:
-            return []
-        params = [self._sampling(index, request) for index, request in enumerate(requests)]
-        prompts = [{"prompt_token_ids": list(request.prompt_ids)} for request in requests]
         self.health = self.health.begin()
+        asked: dict[int, Sequence[EngineRequest]] = {}  # groups that are being sampled
+
+        def admitted() -> Iterator[list[tuple[Sequence[int], SamplingParams]]]:
+            for number, group in enumerate(groups):
+                asked[number] = group
+                yield [(request.prompt_ids, self._sampling(index, request)) for index, request in enumerate(group)]
+
         try:
             self._reset_prefix_cache()
-            torch.manual_seed(stable_seed(*(request.seed for request in requests)))
-            outputs = self._llm.generate(prompts, params, use_tqdm=False, lora_request=self._adapter)
+            for number, completions in sample(self._llm.llm_engine, admitted(), self._slots, self._adapter):
+                yield number, self._generated(asked.pop(number), completions)
         finally:
             self.health = self.health.finish()
-        completions = [output.outputs[0] for output in outputs]
+
+    def _generated(
+        self, requests: Sequence[EngineRequest], completions: Sequence[CompletionOutput]
+    ) -> list[Generated]:
         tokens = [list(completion.token_ids) for completion in completions]
         # One call for all: vLLM's own incremental detokenisation costs 5% of the tokens/s.
-        texts = self._tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        texts = self._tokenizer.batch_decode(tokens, skip_special_tokens=True) if tokens else []
         return [
             Generated(
                 tuple(ids), _until(text, request.stop), "stop" if completion.finish_reason == "stop" else "length"
@@ -248,6 +266,7 @@ class VllmEngine:
 
     def _sampling(self, index: int, request: EngineRequest) -> SamplingParams:
         from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
 
         room = self._max_length - len(request.prompt_ids)
         if room < 1:
@@ -265,7 +284,9 @@ class VllmEngine:
             repetition_penalty=request.repetition_penalty,
             stop=list(request.stop) or None,
             seed=request.seed if self._gpu else None,
+            extra_args={SEED: request.seed},
             detokenize=bool(request.stop),  # vLLM looks for the texts in what it decodes
+            output_kind=RequestOutputKind.FINAL_ONLY,
         )
 
     def prompt_logprobs(self, ids: Sequence[int]) -> list[float]:

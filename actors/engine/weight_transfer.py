@@ -25,7 +25,9 @@ from vllm.model_executor.layers.quantization.base_config import QuantizeMethodBa
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, VocabParallelEmbedding
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 from vllm.utils.nccl import unpinned_nccl_env
+from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p
 
+from actors.engine.request_seeds import seed_by_request
 from learners.broadcast import receive
 from learners.manifest import WeightsManifest
 from learners.meeting import Meeting
@@ -147,6 +149,11 @@ class Extension:
     """What vLLM's worker gets besides: importing its module registers the backend."""
 
     weight_transfer_engine: Any  # Transfer, by vLLM's worker
+    model_runner: Any  # by vLLM's worker
+
+    def seed_by_request(self) -> None:
+        """Draw each request's tokens by its own seed (CPU)."""
+        seed_by_request(self.model_runner, apply_top_k_top_p)
 
     def weights_failure(self) -> str:
         """Why this process could not take the update's weights; empty if it could."""

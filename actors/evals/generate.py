@@ -111,15 +111,17 @@ def generate(
         with screen.stage(f"{suite.name}: {folder.name} answers {prompts} prompts") as bar:
             bar.total(len(chunks))
 
-            def done(items: Sequence[SuiteItem], _begin: float, _end: float, found: list[Candidate]) -> None:
+            def done(
+                items: Sequence[SuiteItem], _begin: float, _end: float, found: tuple[str, list[Candidate]]
+            ) -> None:
                 keep({
                     item.key: Answer(candidate.text, candidate.finish_reason, len(candidate.token_ids))
-                    for item, candidate in zip(items, found, strict=True)
+                    for item, candidate in zip(items, found[1], strict=True)
                 })  # fmt: skip
                 bar.advance(1)
 
-            for chunk, items in chunks:
-                pool.submit(Call(f"generate {chunk.id}", "generate", (chunk,), partial(done, items)))
+            for chunk, items in chunks:  # each apart: its answers must not depend on which others are known
+                pool.submit(Call(f"generate {chunk.id}", "generate", ([chunk],), partial(done, items), streams=True))
             drain([pool], flag)
 
 

@@ -35,6 +35,9 @@ class Call:
     method: str
     arguments: tuple[Any, ...]
     done: Callable[[float, float, Any], None]  # begin and end (Unix seconds, in the actor), result; in the driver
+    # The method yields such triples, for each of which ``done`` is called at once. A call that is done again, as its
+    # actor died, yields all of them again.
+    streams: bool = False
 
 
 @dataclass
@@ -57,7 +60,7 @@ class Pool:
         name: What the actors are, for messages.
         create: Makes actor number i; called again when it has died. Its methods that take work return a tuple of
             begin and end (Unix seconds) and the result.
-        call_timeout_s: Longest that one call may take.
+        call_timeout_s: Longest that one call may take, or one that streams until its next part.
         max_restarts: Replacements of one actor before the run gives up.
         watch: Told of every finished call.
         start_timeout_s: Longest that a replacement may take to start, the wait for a place included.
@@ -119,15 +122,21 @@ class Pool:
         call = worker.call
         assert call is not None
         try:
-            begin, end, result = remote_call(reference, self.call_timeout_s, f"{call.what} on {self.name}")
+            part = next(reference, None) if call.streams else reference
+            what = f"{call.what} on {self.name}"
+            found = None if part is None else remote_call(part, self.call_timeout_s, what)
         except ActorDied as died:
             self.replace(self.workers.index(worker), died)
             return
-        worker.call = worker.reference = None
-        if self.watch is not None:
-            self.watch(f"{self.name} {self.workers.index(worker)}", call.method, begin, end)
-        self._dispatch()
-        call.done(begin, end, result)
+        worker.deadline = time.monotonic() + self.call_timeout_s
+        if found is None or not call.streams:
+            worker.call = worker.reference = None
+            self._dispatch()
+        if found is not None:
+            begin, end, result = found
+            if self.watch is not None:
+                self.watch(f"{self.name} {self.workers.index(worker)}", call.method, begin, end)
+            call.done(begin, end, result)
 
     def _arrived(self, worker: _Worker) -> None:
         index, reference = self.workers.index(worker), worker.ready
@@ -220,7 +229,8 @@ class Pool:
                 call = self.queue.popleft()
                 worker.call = call
                 # The name is what Ray's dashboard and state API show of the call.
-                worker.reference = getattr(worker.handle, call.method).options(name=call.what).remote(*call.arguments)
+                options = {"name": call.what, **({"num_returns": "streaming"} if call.streams else {})}
+                worker.reference = getattr(worker.handle, call.method).options(**options).remote(*call.arguments)
                 worker.deadline = time.monotonic() + self.call_timeout_s
 
 

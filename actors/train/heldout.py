@@ -8,6 +8,7 @@ from typing import Any
 from actors.runtime.pool import Call, Pool, drain
 from configs.schema import Config
 from evaluation.heldout import HeldoutResult, heldout_chunks, score_heldout
+from rollout.feeds import deal
 from rollout.language import LanguageDetector
 from rollout.prompts import PromptSet
 from rollout.records import Candidate
@@ -27,21 +28,22 @@ def evaluate(
         config: The run.
         prompts: Held-out prompts.
         version: Weight version that must have answered.
-        rollouts: Pool whose actors have ``generate(chunk)``.
+        rollouts: Pool whose actors have ``generate(chunks)``.
         should_stop: Asked several times a second.
         progress: Has ``total(n)`` and ``advance(n)``.
     """
-    answers: list[Candidate] = []
+    answered: dict[str, list[Candidate]] = {}
 
-    def done(_begin: float, _end: float, candidates: list[Candidate]) -> None:
-        answers.extend(candidates)
+    def done(_begin: float, _end: float, found: tuple[str, list[Candidate]]) -> None:
+        answered[found[0]] = found[1]
         progress.advance(1)
 
     chunks = heldout_chunks(config, prompts, version)
     progress.total(len(chunks))
-    for chunk in chunks:
-        rollouts.submit(Call(f"generate {chunk.id}", "generate", (chunk,), done))
+    for feed in deal(config.rollout, chunks):
+        rollouts.submit(Call(f"generate {feed[0].id}", "generate", (feed,), done, streams=True))
     drain([rollouts], should_stop)
+    answers = [candidate for chunk in chunks for candidate in answered[chunk.id]]
     detector = LanguageDetector(config.evaluated, config.gates.language_min_chars)
     result = score_heldout(prompts, answers, detector, config.evaluation.temperatures)
     assert result.weight_version == version, f"answers are of v{result.weight_version}, not v{version}"

@@ -93,16 +93,21 @@ def open_run_folder(config: Config, resume: bool, allowed: frozenset[str] = froz
 
 
 def dated(config: Config) -> Config:
-    """The config with the date that chat templates are told: that of the run's first start, however long it lasts.
+    """The config with what the run's first start settles, however long it lasts: the date that chat templates are told,
+    and how many streams a round is sampled in.
 
-    A run that began before runs kept their date continues without one: its templates are told the present day.
+    A run that began before runs kept these continues without: its templates are told the present day, and it has a
+    stream for each actor.
     """
-    if config.model.template_date is not None:
-        return config
     run = config.run.dir / config.run.name
-    begun = (run / "config.yaml").is_file()
-    date = load_run_config(run).model.template_date if begun else datetime.date.today()
-    return config.model_copy(update={"model": config.model.model_copy(update={"template_date": date})})
+    kept = load_run_config(run) if (run / "config.yaml").is_file() else None
+    if config.model.template_date is None:
+        date = kept.model.template_date if kept else datetime.date.today()
+        config = config.model_copy(update={"model": config.model.model_copy(update={"template_date": date})})
+    if config.rollout.streams is None:
+        streams = kept.rollout.streams if kept else config.rollout.actors
+        config = config.model_copy(update={"rollout": config.rollout.model_copy(update={"streams": streams})})
+    return config
 
 
 def check_same_config(kept: Path, config: Config, allowed: frozenset[str] = frozenset()) -> None:

@@ -15,7 +15,7 @@ import signal
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -47,6 +47,7 @@ OVERRIDES = (
     "rollout.prompts_per_round=12",
     "rollout.chunk_prompts=2",
     "rollout.samples_per_prompt=3",
+    "rollout.max_num_seqs=1",  # so that a round has several feeds
     "anchor.pairs_per_round=4",
     "prompts.heldout=null",
     "schedule.rounds=3",
@@ -89,13 +90,21 @@ class FakePool:
 
     def submit(self, call: Call) -> None:
         """Do it, and tell who asked."""
-        call.done(0.0, 0.0, getattr(self, f"_{call.method}")(*call.arguments))
+        result = getattr(self, f"_{call.method}")(*call.arguments)
+        for part in result if call.streams else (result,):
+            call.done(0.0, 0.0, part)
 
-    def _generate(self, chunk: Chunk) -> list[Candidate]:
+    def _generate(self, chunks: list[Chunk]) -> Iterator[tuple[str, list[Candidate]]]:
+        # An answer depends on all that is sampled with it: a feed that is composed otherwise after a kill is found out.
+        together = _number([request.key for chunk in chunks for request in chunk.requests])
+        for chunk in chunks:
+            yield chunk.id, self._answers(chunk, together)
+
+    def _answers(self, chunk: Chunk, together: int) -> list[Candidate]:
         version = self._team.version
         found = []
         for request in chunk.requests:
-            number = _number(request.key, request.seed, self._team.weights(version))
+            number = _number(request.key, request.seed, self._team.weights(version), together)
             found.append(finish_candidate(request.key, f"answer {number}", (number % 997, 2), "stop", version))
         return found
 
@@ -224,7 +233,8 @@ def main() -> int:
         root = Path(name)
         for staleness in (0, 1):
             schedule = [f"schedule.max_staleness={staleness}", f"schedule.sync_every={staleness + 1}"]
-            config = load_config(Path("configs/icr.yaml"), [f"run.dir={name}", *OVERRIDES, *schedule])
+            preset = ("configs/icr.yaml", "configs/lidr.yaml")[staleness]  # the latter translates
+            config = load_config(Path(preset), [f"run.dir={name}", *OVERRIDES, *schedule])
             prompts = PromptSet.from_config(config, "train")
             inputs = Inputs(prompts, None, load_anchors(config), frozenset(), {}, lambda _text: True, 0, 0)
             rounds = config.schedule.rounds
