@@ -1,0 +1,181 @@
+"""Sampling by our actors against bare ``LLM.generate`` of the same requests, in one run.
+
+    python -m benchmarks.rollout [--sizes 1m_32 135m_64] [--model FOLDER] [--turns 3]
+
+Two rollout actors of one thread, fed as a run feeds them, take turns with two bare engines of one thread, each given
+its half of the requests in one call, and with one bare engine of two threads given all. What is compared is completion
+tokens a second. Asserted: greedy answers of our actors are those of a bare engine, and all samples are there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from actors.runtime.env import apply_driver_env
+
+apply_driver_env()
+
+import ray  # noqa: E402  # after the environment
+
+from actors.engine.rollout import create_rollout_actor  # noqa: E402
+from actors.runtime.calls import call  # noqa: E402
+from actors.runtime.cluster import start_cluster  # noqa: E402
+from actors.runtime.env import rollout_env, runtime_env  # noqa: E402
+from actors.runtime.pool import Call, Pool, drain  # noqa: E402
+from benchmarks.workload import SMOLLM2, Size, check, config_of, report, sizes  # noqa: E402
+from configs.running import ClusterConfig  # noqa: E402
+from configs.schema import Config  # noqa: E402
+from learners.encode import ChatEncoder  # noqa: E402
+from rollout.feeds import deal  # noqa: E402
+from rollout.plan import Chunk, answer_chunks  # noqa: E402
+from rollout.prompts import PromptSet  # noqa: E402
+from rollout.records import Candidate  # noqa: E402
+
+Asked = list[tuple[list[int], float, int]]  # prompt ids, temperature, longest answer
+
+
+@ray.remote(num_cpus=0.5)
+class Bare:
+    """vLLM as one finds it, with the settings that suit this machine (docs/benchmarks.md)."""
+
+    def __init__(self, folder: str, dtype: str, max_length: int, kv_cache_gb: float) -> None:
+        from vllm import LLM
+
+        self._llm = LLM(
+            model=folder, dtype=dtype, max_model_len=max_length, enforce_eager=True, block_size=32,  # type: ignore[arg-type]
+            kv_cache_memory_bytes=int(kv_cache_gb * 2**30), max_num_seqs=256, max_num_batched_tokens=4096,
+            enable_prefix_caching=True, async_scheduling=False, generation_config="vllm", disable_log_stats=True,
+        )  # fmt: skip
+
+    def ready(self) -> int:
+        return 0
+
+    def generate(self, asked: Asked, end: int) -> list[tuple[int, ...]]:
+        from vllm import SamplingParams
+
+        self._llm.reset_prefix_cache()
+        outputs = self._llm.generate(
+            [{"prompt_token_ids": ids} for ids, _, _ in asked],
+            [
+                SamplingParams(temperature=temperature, max_tokens=most, stop_token_ids=[end], detokenize=False)
+                for _, temperature, most in asked
+            ],
+            use_tqdm=False,
+        )
+        return [tuple(output.outputs[0].token_ids) for output in outputs]
+
+
+def ours(pool: Pool, feeds: list[list[Chunk]]) -> tuple[float, list[Candidate]]:
+    """Seconds, and what was sampled."""
+    found: list[Candidate] = []
+    begun = time.perf_counter()
+    for feed in feeds:
+        pool.submit(
+            Call(
+                f"generate {feed[0].id}", "generate", (feed,), lambda _b, _e, part: found.extend(part[1]), streams=True
+            )
+        )
+    drain([pool], lambda: False)
+    return time.perf_counter() - begun, found
+
+
+def bare(engines: list[Any], parts: list[Asked], end: int) -> tuple[float, list[tuple[int, ...]]]:
+    """Seconds, and the answers' tokens, of engines that each get a part."""
+    begun = time.perf_counter()
+    found = call(
+        [one.generate.remote(part, end) for one, part in zip(engines, parts, strict=True)], 900, "bare engines"
+    )
+    return time.perf_counter() - begun, [tokens for part in found for tokens in part]
+
+
+def measure(size: Size, dtype: str, turns: int) -> dict[str, Any]:
+    """All turns of a size."""
+    with tempfile.TemporaryDirectory() as name:
+        config = config_of(size, Path(name), dtype, ["rollout.actors=2", "rollout.kv_cache_gb=0.5"])
+        with start_cluster(ClusterConfig(num_cpus=2), Path(name)):
+            return _measured(config, size, turns)
+
+
+def _measured(config: Config, size: Size, turns: int) -> dict[str, Any]:
+    encoder = ChatEncoder(size.model, config.model.add_bos)
+    feeds = deal(config.rollout, answer_chunks(config, PromptSet.from_config(config), 1))
+    assert len(feeds) % 2 == 0
+    halves: list[Asked] = [
+        [
+            (encoder.prompt_ids(request.prompt), request.temperature, request.max_new_tokens)
+            for feed in feeds[half::2] for chunk in feed for request in chunk.requests
+        ]
+        for half in (0, 1)
+    ]  # fmt: skip
+    end = encoder.end_of_turn_id
+    pool = Pool("rollout actor", lambda i: create_rollout_actor(config, size.model, 0, i), 2, 900, 0)
+    settings = (str(size.model), config.model.dtype, config.model.max_length, config.rollout.kv_cache_gb)
+    engines = [Bare.options(runtime_env=runtime_env(rollout_env())).remote(*settings) for _ in range(2)]
+    two_threads = {**rollout_env(), "OMP_NUM_THREADS": "2"}
+    wide = Bare.options(num_cpus=0, runtime_env={"env_vars": two_threads}).remote(*settings)
+    call([*pool.start(), *(one.ready.remote() for one in (*engines, wide))], 600, "engines to start")
+    _check(pool, feeds, engines[0], halves, end)
+    rates: dict[str, list[float]] = {"ours": [], "bare": [], "one_with_two_threads": []}
+    for turn in range(turns + 1):  # the first is for warming up
+        seconds, candidates = ours(pool, feeds)
+        assert len(candidates) == sum(len(half) for half in halves)
+        got = {"ours": sum(len(one.token_ids) for one in candidates) / seconds}
+        for what, who, parts in (
+            ("bare", engines, halves), ("one_with_two_threads", [wide], [[*halves[0], *halves[1]]]),
+        ):  # fmt: skip
+            seconds, tokens = bare(who, parts, end)
+            assert len(tokens) == len(candidates)
+            got[what] = sum(map(len, tokens)) / seconds
+        if turn:
+            for what, rate in got.items():
+                rates[what].append(rate)
+    return rates
+
+
+def _check(pool: Pool, feeds: list[list[Chunk]], engine: Any, halves: list[Asked], end: int) -> None:
+    """Greedily, the first requests give the same tokens here and there."""
+    chunk = feeds[0][0]
+    requests = tuple(dataclasses.replace(one, temperature=0.0, max_new_tokens=8) for one in chunk.requests[:8])
+    _, candidates = ours(pool, [[dataclasses.replace(chunk, requests=requests)]])
+    asked = [(ids, 0.0, 8) for ids, _, _ in halves[0][:8]]
+    _, tokens = bare([engine], [asked], end)
+    assert [one.token_ids for one in candidates] == tokens, "greedy answers differ"
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", nargs="+", default=["1m_32", "135m_64"], choices=list(sizes()))
+    parser.add_argument("--model", type=Path, default=SMOLLM2, help="the model of 135 M parameters")
+    parser.add_argument("--turns", type=int, default=3)
+    given = parser.parse_args()
+    chosen = [sizes(given.model)[name] for name in given.sizes]
+    for size in chosen:
+        check(size)
+    result: dict[str, Any] = {"ratios": {}, "rates": {}, "load_before": os.getloadavg()}
+    table = [
+        "| size | two actors here, tokens/s | two bare engines | ours / bare | one bare engine of two threads |",
+        "|---|---|---|---|---|",
+    ]
+    for size in chosen:
+        rates = measure(size, "float32" if size.small else "bfloat16", given.turns)
+        shares = [mine / theirs for mine, theirs in zip(rates["ours"], rates["bare"], strict=True)]
+        mine, theirs, wide = (statistics.median(rates[what]) for what in ("ours", "bare", "one_with_two_threads"))
+        share = statistics.median(shares)
+        result["ratios"][size.name], result["rates"][size.name] = share, rates
+        table.append(
+            f"| {size.name} | {mine:,.0f} | {theirs:,.0f} | {share:.2f} ({min(shares):.2f} to {max(shares):.2f}) | "
+            f"{wide:,.0f} |"
+        )
+        report("rollout", result, table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""What the benchmarks of sampling and of whole rounds work on (model, prompts, cap on tokens), and how they report."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.peers import refuse
+from configs.load import load_config
+from configs.schema import Config
+
+RACE = Path("benchmarks/race_world")
+SMOLLM2 = Path("runs/models/smollm2-135m-instruct")
+OUT = Path("runs/bench")
+
+_TOPICS = (
+    "a lighthouse", "the first train of the day", "a violin", "winter in a harbour", "an old bridge", "bees",
+    "a market", "the moon", "a lost letter", "a bakery at night", "rain", "a map", "two sisters",
+    "a mountain hut", "the library", "a clock", "an island", "a bicycle", "the sea", "a garden",
+)  # fmt: skip
+_TASKS = ("Write a short story about {}.", "Explain to a child what is special about {}.")
+
+
+@dataclass(frozen=True)
+class Size:
+    """One row of a table.
+
+    Attributes:
+        name: In the tables and in the JSON.
+        model: Hugging Face folder.
+        prompts: How many.
+        tokens: Longest answer.
+    """
+
+    name: str
+    model: Path
+    prompts: int
+    tokens: int
+
+    @property
+    def small(self) -> bool:
+        """Whether it is the embedded world's model."""
+        return self.model.is_relative_to(RACE)
+
+
+def sizes(model: Path = SMOLLM2) -> dict[str, Size]:
+    """All sizes by name; ``model`` is the one of 135 M parameters."""
+    rows = (
+        Size("1m_32", RACE / "policy", 1400, 32),
+        Size("135m_64", model, 40, 64),
+        Size("135m_256", model, 40, 256),
+    )
+    return {row.name: row for row in rows}
+
+
+def check(size: Size) -> None:
+    """End with one line where the model is not there."""
+    if not (size.model / "config.json").is_file():
+        refuse(f"{size.name} needs {size.model}, which is not there; run make smollm2, or name a folder with --model")
+
+
+def prompts_of(size: Size) -> list[tuple[str, str]]:
+    """(language, prompt) of a size, in order."""
+    if not size.small:
+        return [("en", task.format(topic)) for topic in _TOPICS for task in _TASKS][: size.prompts]
+    found = []
+    for path in sorted((RACE / "prompts").glob("*.jsonl")):
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        found += [(path.stem, row["prompt"]) for row in rows]
+    return found[: size.prompts]
+
+
+def config_of(size: Size, folder: Path, dtype: str, overrides: Sequence[str] = ()) -> Config:
+    """A run over a size's prompts, which are written into ``folder``: two samples a prompt, one round."""
+    by_language: dict[str, list[str]] = {}
+    for language, prompt in prompts_of(size):
+        by_language.setdefault(language, []).append(prompt)
+    names = list(by_language)
+    count = max(len(rows) for rows in by_language.values())
+    if len({len(rows) for rows in by_language.values()}) > 1:  # a run has each prompt in each language
+        count = min(len(rows) for rows in by_language.values())
+    for language, rows in by_language.items():
+        lines = [json.dumps({"id": f"p{index}", "prompt": text}) for index, text in enumerate(rows[:count])]
+        (folder / f"{language}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    settings = [
+        f"run.dir={folder}", f"run.name=bench-{size.name.replace('_', '-')}",
+        f"model.policy={size.model}", f"model.reference={size.model}", f"model.dtype={dtype}",
+        f"model.max_length={size.tokens + 96}",
+        f"languages.dominant={names[0]}", f"languages.codes=[{', '.join(names)}]", "languages.shares={}",
+        f"prompts.train={folder}/{{lang}}.jsonl", "prompts.heldout=null", "evaluation.languages=[]",
+        f"rollout.prompts_per_round={count}", "rollout.samples_per_prompt=2", f"rollout.max_new_tokens={size.tokens}",
+        f"rollout.chunk_prompts={32 if size.small else 4}", "rollout.temperature=1.0",
+        "anchor.pairs_per_round=0", "schedule.rounds=1", "schedule.max_staleness=0",
+        *overrides,
+    ]  # fmt: skip
+    return load_config(Path("configs/likelihood.yaml"), settings)
+
+
+def report(name: str, result: Mapping[str, Any], table: Sequence[str]) -> None:
+    """Write ``runs/bench/NAME.json`` and ``NAME.md`` and print the latter, with the machine's load."""
+    OUT.mkdir(parents=True, exist_ok=True)
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    lines = [*table, "", f"{os.cpu_count()} cores; load average over 1, 5 and 15 minutes at the end: {load}."]
+    (OUT / f"{name}.json").write_text(json.dumps({**result, "load": os.getloadavg()}, indent=1) + "\n")
+    (OUT / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print("\n".join(lines))
