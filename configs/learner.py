@@ -68,6 +68,13 @@ class LearnerConfig(Section):
     workers: int = Field(1, ge=1, le=MAX_PARTS, description="Data-parallel ranks of the learner group.")
     cpus_per_worker: float = Field(1.0, gt=0, description="CPUs that Ray reserves for a rank.")
     gpus_per_worker: float = Field(0.0, ge=0, description="GPUs that Ray reserves for a rank.")
+    threads: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_PARTS,
+        description="CPU threads of a rank: the order of its sums depends on them. The default is 1, with "
+        "`cluster.colocate` a rank's share of the cores that the run's first start finds.",
+    )
     objective: Objective = Field(
         "sigmoid",
         description="Loss. On pairs: DPO (`sigmoid`, arXiv 2305.18290), `robust` (2403.00409), `ipo` (2310.12036) "

@@ -81,4 +81,11 @@ class ClusterConfig(Section):
         "policy. `objects`: through Ray's object store. `broadcast`: by a collective from the learner's rank 0, over "
         "NCCL where all of these have GPUs and gloo otherwise; if that fails, through the object store after all.",
     )
+    colocate: bool | Literal["auto"] = Field(
+        "auto",
+        description="Let a stage use what the idle ones leave: on CPUs a learner rank then computes with "
+        "`learner.threads` of all cores, on GPUs engines sleep and reward models lie in main memory while the learner "
+        "works. Needs `schedule.max_staleness` 0, where stages never work at the same time. `auto`: so for a run on "
+        "this machine alone that has that and serves nothing meanwhile.",
+    )
     max_actor_restarts: int = Field(2, ge=0, description="Restarts of a dead rollout or reward actor.")

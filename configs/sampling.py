@@ -16,6 +16,12 @@ class RolloutConfig(Section):
     actors: int = Field(1, ge=1, le=MAX_PARTS, description="Number of vLLM rollout actors.")
     cpus_per_actor: float = Field(1.0, gt=0, description="CPUs that Ray reserves for an actor.")
     gpus_per_actor: float = Field(0.0, ge=0, description="GPUs that Ray reserves for an actor.")
+    threads: int = Field(
+        1,
+        ge=1,
+        le=MAX_PARTS,
+        description="CPU threads of an engine; more engines of one thread each are faster (docs/benchmarks.md).",
+    )
     tensor_parallel: int = Field(1, ge=1, le=MAX_PARTS, description="GPUs that one engine is split over.")
     prompts_per_round: int = Field(256, ge=1, description="Prompts (ids) of a round; each in every language.")
     samples_per_prompt: int = Field(8, ge=1, description="Candidates a prompt and language.")

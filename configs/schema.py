@@ -130,6 +130,22 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _stages_take_turns(self) -> Config:
+        if self.cluster.colocate is True and self.schedule.max_staleness > 0:
+            raise ValueError(
+                f"cluster.colocate: true lets one stage have everything, and schedule.max_staleness "
+                f"{self.schedule.max_staleness} lets two work at the same time; set that to 0, or colocate to auto"
+            )
+        return self
+
+    @property
+    def colocated(self) -> bool:
+        """Whether rollout, reward and learner take turns on the same cores and GPUs."""
+        if self.cluster.colocate != "auto":
+            return self.cluster.colocate
+        return self.schedule.max_staleness == 0 and not self.serve.enabled and self.cluster.address is None
+
+    @model_validator(mode="after")
     def _agree(self) -> Config:
         online = self.offline.path is None
         if online and self.reward.needs_reference and self.model.reference is None:

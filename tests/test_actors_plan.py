@@ -11,11 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors.plan.colocate import learner_threads, turns
 from actors.plan.placement import PlacementPlan, check_capacity
 from actors.runtime.env import apply_env, base_env, driver_env, learner_env, rollout_env, runtime_env
 from actors.runtime.health import Health, IllegalTransition, State
 from configs.errors import UserError
+from configs.load import load_config
 from tests.actors_support import small_config
+
+DEMO = Path("configs/demo.yaml")
 
 STEPS = {
     "loaded": lambda h, v: h.loaded(v),
@@ -112,3 +116,43 @@ def test_planning_imports_neither_ray_nor_torch() -> None:
         "assert not {'ray', 'torch', 'vllm'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_stage_alone_has_all_cores() -> None:
+    config = load_config(DEMO)
+    assert config.colocated
+    assert learner_threads(config, 8) == 8
+    assert [row[:2] for row in turns(config, 8)] == [
+        ("sampling and scoring", "rollout: 2 x 1 thread, reward: 1 x 1 thread"),
+        ("training", "learner: 1 x 8 threads"),
+    ]
+    assert learner_threads(load_config(DEMO, ["learner.workers=2"]), 8) == 4
+    assert learner_threads(load_config(DEMO, ["learner.workers=9"]), 8) == 1
+    gpus = load_config(DEMO, ["learner.gpus_per_worker=1", "rollout.gpus_per_actor=0.5", "reward.gpus_per_actor=0.5"])
+    assert learner_threads(gpus, 8) == 1
+    assert turns(gpus, 8)[1][1:] == (
+        "learner: 1 x 1 GPUs",
+        "engines asleep (weights in main memory, no key-value cache), reward models in main memory",
+    )
+    joined = ["cluster.address=auto", "learner.cpus_per_worker=3"]
+    assert learner_threads(load_config(DEMO, joined), 8) == 1, "others may be at work there"
+    assert learner_threads(load_config(DEMO, [*joined, "cluster.colocate=true"]), 8) == 3
+
+
+def test_stages_that_overlap_share_nothing() -> None:
+    stale = ["schedule.max_staleness=1"]
+    config = load_config(DEMO, stale)
+    assert not config.colocated
+    assert learner_threads(config, 8) == 1
+    assert turns(config, 8)[0][2] == "may overlap training"
+    assert learner_threads(load_config(DEMO, ["cluster.colocate=false"]), 8) == 1
+    with pytest.raises(UserError, match=r"cluster\.colocate: .*max_staleness 1 .* set that to 0, or colocate to auto"):
+        load_config(DEMO, [*stale, "cluster.colocate=true"])
+
+
+def test_more_threads_than_one_are_the_configs_business(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert runtime_env(base_env())["env_vars"]["OMP_NUM_THREADS"] == "1"
+    assert runtime_env(base_env(), 3)["env_vars"]["OMP_NUM_THREADS"] == "3"
+    assert runtime_env(base_env(), 3)["env_vars"]["OMP_WAIT_POLICY"] == "passive"
+    assert learner_env(threads=2)["OMP_NUM_THREADS"] == "2"

@@ -12,6 +12,7 @@ from learner_kit import SPECIALS, TEMPLATE, make_folder, make_tokenizer
 from run_kit import small_config
 from transformers import GenerationConfig
 
+from actors.plan.colocate import learner_threads, usable_cores
 from actors.plan.positions import check_positions
 from actors.plan.preflight import check_plain
 from actors.train.offline import check_offline
@@ -191,10 +192,14 @@ def test_one_date_a_run(tmp_path: Path) -> None:
     config = small_config(tmp_path / "runs", "run.name=begun", f"model.policy={folder}")
     begun = dated(config)
     assert begun.model.template_date is not None
+    assert begun.rollout.streams == config.rollout.actors
+    assert begun.learner.threads == learner_threads(config, usable_cores(config.cluster.num_cpus))
     old = begun.model_copy(update={"model": begun.model.model_copy(update={"template_date": day})})
     open_run_folder(old, resume=False).close()  # that day
     again = dated(config)
     assert again.model.template_date == day
+    wider = small_config(tmp_path / "runs", "run.name=begun", f"model.policy={folder}", "rollout.actors=3")
+    assert dated(wider).rollout.streams == config.rollout.actors, "an actor more changes no answer"
     open_run_folder(again, resume=True).close()
     other = small_config(
         tmp_path / "runs", "run.name=begun", f"model.policy={folder}", "model.template_date=2024-03-01"

@@ -12,8 +12,9 @@ from typing import Any
 import ray
 from ray.util.placement_group import PlacementGroup
 
+from actors.engine.requests import EngineRequest
 from actors.engine.verify import SyncReport
-from actors.engine.vllm_engine import EngineRequest, VllmEngine
+from actors.engine.vllm_engine import VllmEngine
 from actors.runtime.env import rollout_env
 from actors.runtime.spawn import ActorOptions, Start, absolute_dump, actor_name, spawn
 from configs.errors import UserError
@@ -61,6 +62,7 @@ class RolloutWorker:
             adapter=Path(folder) / ADAPTER_FOLDER if adapts and version > 0 else None,
             enforce_eager=rollout.eager,
             async_scheduling=rollout.plans_ahead,
+            sleeps=self._config.colocated,
         )
         if restarted:
             self._engine.mark_stale("restarted with the weights it began with; needs a refit")
@@ -170,6 +172,13 @@ class RolloutWorker:
         self._stats["sync_seconds"] += time.perf_counter() - begun
         self._stats["sync_calls"] += 1
 
+    def turn(self, mine: bool) -> None:
+        """Take the GPUs, or leave them to another stage (``cluster.colocate``)."""
+        if mine:
+            self._engine.wake()
+        else:
+            self._engine.rest()
+
     def stats(self) -> dict[str, float]:
         """Counters since the start: seconds, calls and tokens; memory (GiB); process id."""
         return {**self._stats, **self._engine.memory(), "version": self._engine.version, "pid": os.getpid()}
@@ -217,6 +226,10 @@ class RolloutActor:
         """See ``RolloutWorker.receive``."""
         return self._start.worker.receive(manifest, meeting)
 
+    def turn(self, mine: bool) -> None:
+        """See ``RolloutWorker.turn``."""
+        self._start.worker.turn(mine)
+
     def stats(self) -> dict[str, float]:
         """See ``RolloutWorker.stats``."""
         return self._start.worker.stats()
@@ -237,6 +250,6 @@ def create_rollout_actor(
     rollout = config.rollout
     gpu = rollout.gpus_per_actor > 0
     env = rollout_env(gpu, loopback=config.cluster.address is None)
-    options = ActorOptions(rollout.cpus_per_actor, rollout.gpus_per_actor, env, group, index)
+    options = ActorOptions(rollout.cpus_per_actor, rollout.gpus_per_actor, env, group, index, threads=rollout.threads)
     name = actor_name(config.run.name, "rollout", index)
     return spawn(RolloutActor, name, options, absolute_dump(config), Path(folder), version, name)

@@ -8,9 +8,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
@@ -18,6 +17,7 @@ import torch
 
 from actors.engine.feed import sample
 from actors.engine.request_seeds import SEED
+from actors.engine.requests import EngineRequest, Generated
 from actors.engine.verify import SyncReport, check_manifest, check_probe, checked_tensors, expected_shapes
 from actors.machine.vllm_check import check_vllm
 from actors.runtime.env import apply_env, rollout_env
@@ -47,44 +47,6 @@ _LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 # Weights that go to the processes of a split engine at once.
 PART_BYTES = 2**30
-
-
-@dataclass(frozen=True, slots=True)
-class EngineRequest:
-    """One completion to sample.
-
-    Attributes:
-        prompt_ids: Whole prompt as token ids, with exactly one BOS where the model wants one.
-        temperature: 0 is greedy.
-        top_p: Nucleus mass.
-        top_k: -1 is all tokens.
-        max_new_tokens: Longest completion, end of turn included; cut down where the context has less room.
-        seed: Below 2**63.
-        stop_ids: Tokens that end the completion, besides the tokenizer's EOS.
-        min_p: Tokens less likely than this times the likeliest are left out; 0 is none.
-        repetition_penalty: Above 1, tokens that are there already are less likely.
-        stop: Texts that end the completion, and are cut off its text.
-    """
-
-    prompt_ids: tuple[int, ...]
-    temperature: float
-    top_p: float
-    top_k: int
-    max_new_tokens: int
-    seed: int
-    stop_ids: tuple[int, ...] = ()
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    stop: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Generated:
-    """One completion: tokens as sampled (the stop token included) and their text without special tokens."""
-
-    token_ids: tuple[int, ...]
-    text: str
-    finish_reason: Literal["stop", "length"]
 
 
 def _transfer_settings() -> dict[str, Any]:
@@ -144,6 +106,7 @@ class VllmEngine:
         adapter: Folder of the adapter to begin with, as ``learners.lora.write_adapter`` writes it.
         enforce_eager: No CUDA graphs and no compilation.
         async_scheduling: A step is planned while the one before computes; on a CPU this only adds a thread.
+        sleeps: Whether ``rest`` is to free its GPUs.
 
     Raises:
         UserError: vLLM is missing or of another version, or cannot apply adapters to this model.
@@ -165,6 +128,7 @@ class VllmEngine:
         adapter: Path | None = None,
         enforce_eager: bool = True,
         async_scheduling: bool = False,
+        sleeps: bool = False,
     ) -> None:
         check_vllm(gpu)
         apply_env(rollout_env(gpu))  # read by vLLM when it is imported
@@ -172,6 +136,7 @@ class VllmEngine:
 
         self._gpu, self._max_length, self._kv_cache_gb = gpu, max_length, kv_cache_gb
         self._dtype, self._lora, self._model = dtype, lora, model
+        self._sleeps = sleeps and gpu  # vLLM's CPU worker has no sleep mode
         self._split, self._slots = tensor_parallel > 1, max_num_seqs
         self._shapes = expected_shapes(model)
         self._adapter: LoRARequest | None = None  # goes with every request
@@ -196,6 +161,7 @@ class VllmEngine:
             async_scheduling=async_scheduling,
             generation_config="vllm",  # the model folder's sampling defaults must not leak in
             disable_log_stats=True,
+            enable_sleep_mode=self._sleeps,
             **settings,
         )
         self._tokenizer: Any = self._llm.get_tokenizer()
@@ -404,6 +370,16 @@ class VllmEngine:
         # It refuses, and only says so in its return value, while requests run or blocks are held.
         if not self._llm.reset_prefix_cache():
             raise SyncError(f"{self.health.name}: the prefix cache could not be reset; requests are still running")
+
+    def rest(self) -> None:
+        """Free the GPUs until ``wake``: weights go to main memory, cached keys and values are gone."""
+        if self._sleeps:
+            self._llm.sleep(level=1)
+
+    def wake(self) -> None:
+        """Take the GPUs back; nothing where it is awake."""
+        if self._sleeps and self._llm.llm_engine.is_sleeping():
+            self._llm.wake_up()
 
     def memory(self) -> dict[str, float]:
         """Memory of this process and of the key-value cache, GiB."""

@@ -38,6 +38,16 @@ def print_plan(plan: PlacementPlan) -> None:
     console.print(table)
 
 
+def print_turns(turns: Sequence[tuple[str, str, str]]) -> None:
+    """Which stage has what when, for ``--dry-run``."""
+    table = Table(title="Stages", title_justify="left")
+    for column in ("stage", "works with", "meanwhile"):
+        table.add_column(column)
+    for row in turns:
+        table.add_row(*row)
+    console.print(table)
+
+
 def print_nodes(plan: PlacementPlan, nodes: Mapping[str, Mapping[str, float]]) -> list[Placed]:
     """Which process goes to which node of ``--dry-run --cluster``; returns that.
 

@@ -165,6 +165,14 @@ class ScoringModels:
             raise SyncError(f"weights of version {manifest.version} were not taken: {failure}") from failure
         return self._probe(manifest)
 
+    def move(self, here: bool) -> None:
+        """To the device that scores, or into main memory, where they are of no use until they are back."""
+        for model in (self._policy, self._reference):
+            if model is not None and self._device.type != "cpu":
+                model.to(self._device if here else "cpu")
+        if not here and self._device.type != "cpu":
+            torch.cuda.empty_cache()
+
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         state = self._policy.state_dict()
         seen: dict[int, str] = {}

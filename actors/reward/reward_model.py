@@ -103,6 +103,12 @@ class RewardModel:
         self._budget = tokens_per_micro_batch
         self._device = device
         self._model = model.to(device).eval().requires_grad_(False)
+
+    def move(self, here: bool) -> None:
+        """To the device that scores, or into main memory, where the model is of no use until it is back."""
+        if self._device.type != "cpu":
+            self._model.to(self._device if here else "cpu")
+            torch.cuda.empty_cache()
         text_config = self._model.config.get_text_config()
         self._longest: int | None = getattr(text_config, "max_position_embeddings", None)
         # The model scores the last token that is not padding. Without a padding token of its own it scores the last

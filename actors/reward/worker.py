@@ -211,6 +211,12 @@ class RewardWorker:
         self._stats["sync_seconds"] += total
         return SyncReport(manifest.version, True, error, {**seconds, "total": total})
 
+    def turn(self, mine: bool) -> None:
+        """Take the GPU, or leave it to another stage (``cluster.colocate``): models then lie in main memory."""
+        for models in (self._models, self._reward_model):
+            if models is not None:
+                models.move(mine)
+
     def stats(self) -> dict[str, float]:
         """Counters since the start: seconds, calls and tokens; memory (GiB); process id."""
         memory = psutil.Process().memory_info().rss / 2**30
@@ -255,6 +261,10 @@ class RewardActor:
     def receive(self, manifest: WeightsManifest, meeting: Meeting) -> SyncReport:
         """See ``RewardWorker.receive``."""
         return self._start.worker.receive(manifest, meeting)
+
+    def turn(self, mine: bool) -> None:
+        """See ``RewardWorker.turn``."""
+        self._start.worker.turn(mine)
 
     def stats(self) -> dict[str, float]:
         """See ``RewardWorker.stats``."""

@@ -14,19 +14,23 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+# Read once, by whatever OpenMP runtime a process loads.
+THREADS = "OMP_NUM_THREADS"
+
 
 def base_env() -> dict[str, str]:
     """What every process gets: offline, no usage reports, threads that do not spin.
 
     Two OpenMP threads that wait actively lose over nine tenths of their speed as soon as another process
-    wants a core, so every process has one thread and waits passively; parallelism comes from actors.
+    wants a core, so every process waits passively, and has one thread unless its stage has the cores for itself
+    (``cluster.colocate``); parallelism comes from actors.
     """
     return {
         "HF_HUB_OFFLINE": "1",
         "DO_NOT_TRACK": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
         "VLLM_NO_USAGE_STATS": "1",
-        "OMP_NUM_THREADS": "1",
+        THREADS: "1",
         "OMP_WAIT_POLICY": "passive",
         "TOKENIZERS_PARALLELISM": "false",
     }
@@ -106,17 +110,19 @@ def rollout_env(gpu: bool = False, loopback: bool = True) -> dict[str, str]:
     return env
 
 
-def learner_env(gpu: bool = False, loopback: bool = True) -> dict[str, str]:
+def learner_env(gpu: bool = False, loopback: bool = True, threads: int = 1) -> dict[str, str]:
     """Environment of a learner rank.
 
     Args:
         gpu: Whether the ranks train on GPUs; DeepSpeed is otherwise told to stay on CPUs.
         loopback: Whether all of the run is on this machine; gloo then stays on its loopback interface, through which
             ranks on other nodes could not be reached.
+        threads: Of a rank's arithmetic. More than one is for a stage that has the cores for itself.
     """
     if gpu:
         return base_env()
-    return {**base_env(), "DS_ACCELERATOR": "cpu", **({"GLOO_SOCKET_IFNAME": "lo"} if loopback else {})}
+    loop = {"GLOO_SOCKET_IFNAME": "lo"} if loopback else {}
+    return {**base_env(), "DS_ACCELERATOR": "cpu", THREADS: str(threads), **loop}
 
 
 def apply_env(variables: Mapping[str, str]) -> None:
@@ -125,9 +131,12 @@ def apply_env(variables: Mapping[str, str]) -> None:
         os.environ.setdefault(name, value)
 
 
-def runtime_env(variables: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """Ray's ``runtime_env`` for an actor: what the user exported for the driver wins there, too."""
-    return {"env_vars": {name: os.environ.get(name, value) for name, value in variables.items()}}
+def runtime_env(variables: Mapping[str, str], threads: int = 1) -> dict[str, dict[str, str]]:
+    """Ray's ``runtime_env`` for an actor: what the user exported for the driver wins there, too; only more threads than
+    one were asked for by the config.
+    """
+    found = {name: os.environ.get(name, value) for name, value in variables.items()}
+    return {"env_vars": found | ({THREADS: str(threads)} if threads > 1 else {})}
 
 
 def apply_driver_env() -> None:

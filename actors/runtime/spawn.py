@@ -59,6 +59,7 @@ class ActorOptions:
         group: Placement group; None is anywhere.
         bundle: Bundle of the group.
         here: On the node of the caller and on no other.
+        threads: Of its arithmetic.
     """
 
     cpus: float
@@ -67,6 +68,7 @@ class ActorOptions:
     group: PlacementGroup | None = None
     bundle: int = 0
     here: bool = False
+    threads: int = 1
 
 
 def actor_name(run: str, role: str, index: int) -> str:
@@ -97,7 +99,7 @@ def spawn(actor: Any, name: str, options: ActorOptions, *arguments: Any) -> ray.
         "num_cpus": options.cpus,
         "num_gpus": options.gpus,
         "max_restarts": 0,
-        "runtime_env": runtime_env(options.env),
+        "runtime_env": runtime_env(options.env, options.threads),
     }
     if options.group is not None:
         settings["scheduling_strategy"] = PlacementGroupSchedulingStrategy(

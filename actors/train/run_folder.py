@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from actors.plan.colocate import learner_threads, usable_cores
 from configs.errors import UserError
 from configs.load import dump_yaml, load_run_config
 from configs.schema import Config
@@ -94,16 +95,19 @@ def open_run_folder(config: Config, resume: bool, allowed: frozenset[str] = froz
 
 def dated(config: Config) -> Config:
     """The config with what the run's first start settles, however long it lasts: the date that chat templates are told,
-    and how many streams a round is sampled in.
+    how many streams a round is sampled in, and the threads of a learner's rank.
 
-    A run that began before runs kept these continues without: its templates are told the present day, and it has a
-    stream for each actor.
+    A run that began before runs kept these continues without: its templates are told the present day, it has a stream
+    for each actor and a thread for each rank.
     """
     run = config.run.dir / config.run.name
     kept = load_run_config(run) if (run / "config.yaml").is_file() else None
     if config.model.template_date is None:
         date = kept.model.template_date if kept else datetime.date.today()
         config = config.model_copy(update={"model": config.model.model_copy(update={"template_date": date})})
+    if config.learner.threads is None:
+        threads = kept.learner.threads if kept else learner_threads(config, usable_cores(config.cluster.num_cpus))
+        config = config.model_copy(update={"learner": config.learner.model_copy(update={"threads": threads})})
     if config.rollout.streams is None:
         streams = kept.rollout.streams if kept else config.rollout.actors
         config = config.model_copy(update={"rollout": config.rollout.model_copy(update={"streams": streams})})

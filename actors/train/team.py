@@ -71,6 +71,7 @@ class Team:
         self.store_seconds = 0.0
         self._verified: set[Path] = set()  # model folders whose weights are as saved
         self.failed_broadcasts = 0
+        self._whose = "sampling"  # turn it is
         self._store = create_store_actor(
             folder.store, config_digest(config), comparable_config(config), config.run.name
         )
@@ -98,7 +99,7 @@ class Team:
             lacks_place=lambda: self._groups.lacking("reward"),
         )
         self._learner: LearnerGroup = LearnerGroup(
-            config, folder.path, config.model.policy, env=learner_env(_on_gpu(config), cluster.address is None), say=say
+            config, folder.path, config.model.policy, env=_learner_env(config), say=say
         )
         # The group's calls block and are not thread-safe: one thread makes them all, in order.
         self._learner_thread: ThreadPoolExecutor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="learner")
@@ -137,6 +138,7 @@ class Team:
     def _learn(self, method: Callable[..., T], round: int) -> Future[T]:
         examples = self.store("examples", round)
         started = self._learner_started
+        self._turn("learner")
 
         def work() -> T:
             if started is not None:
@@ -145,11 +147,26 @@ class Team:
 
         return self._learner_thread.submit(work)
 
+    def _turn(self, whose: str) -> None:
+        """Hand the GPUs over between stages that share them (``cluster.colocate``); CPUs need no word."""
+        pools = (self.rollouts, self.rewards)
+        shares = (self.config.rollout.gpus_per_actor, self.config.reward.gpus_per_actor)
+        if whose == self._whose or not self.config.colocated or self.config.learner.gpus_per_worker == 0:
+            return
+        self._whose = whose
+        told = []
+        for pool, gpus in zip(pools, shares, strict=True):
+            if gpus > 0:
+                pool.await_starts()  # one that is new begins with what it needs
+                told += [handle.turn.remote(whose == "sampling") for handle in pool.handles]
+        call(told, self.config.cluster.sync_timeout_s, f"the GPUs to be left to {whose} (cluster.sync_timeout_s)")
+
     def publish(self, manifest: WeightsManifest) -> list[SyncReport]:
         """The last trained weights into every rollout and reward actor, verified by each; returns their reports.
 
         An actor that died or hangs is replaced by one that begins with them, and reports nothing.
         """
+        self._turn("sampling")
         self.version = manifest.version
         reports, rest = self._broadcast(manifest)
         timeout = self.config.cluster.sync_timeout_s
@@ -213,8 +230,9 @@ class Team:
         )
 
 
-def _on_gpu(config: Config) -> bool:
-    return config.learner.gpus_per_worker > 0
+def _learner_env(config: Config) -> dict[str, str]:
+    learner = config.learner
+    return learner_env(learner.gpus_per_worker > 0, config.cluster.address is None, learner.threads or 1)
 
 
 @contextmanager

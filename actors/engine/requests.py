@@ -1,0 +1,44 @@
+"""What an engine is asked for, and what it gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRequest:
+    """One completion to sample.
+
+    Attributes:
+        prompt_ids: Whole prompt as token ids, with exactly one BOS where the model wants one.
+        temperature: 0 is greedy.
+        top_p: Nucleus mass.
+        top_k: -1 is all tokens.
+        max_new_tokens: Longest completion, end of turn included; cut down where the context has less room.
+        seed: Below 2**63.
+        stop_ids: Tokens that end the completion, besides the tokenizer's EOS.
+        min_p: Tokens less likely than this times the likeliest are left out; 0 is none.
+        repetition_penalty: Above 1, tokens that are there already are less likely.
+        stop: Texts that end the completion, and are cut off its text.
+    """
+
+    prompt_ids: tuple[int, ...]
+    temperature: float
+    top_p: float
+    top_k: int
+    max_new_tokens: int
+    seed: int
+    stop_ids: tuple[int, ...] = ()
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """One completion: tokens as sampled (the stop token included) and their text without special tokens."""
+
+    token_ids: tuple[int, ...]
+    text: str
+    finish_reason: Literal["stop", "length"]
