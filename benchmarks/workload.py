@@ -34,12 +34,14 @@ class Size:
         model: Hugging Face folder.
         prompts: How many.
         tokens: Longest answer.
+        pairs_per_step: Of the optimiser.
     """
 
     name: str
     model: Path
     prompts: int
     tokens: int
+    pairs_per_step: int
 
     @property
     def small(self) -> bool:
@@ -50,9 +52,9 @@ class Size:
 def sizes(model: Path = SMOLLM2) -> dict[str, Size]:
     """All sizes by name; ``model`` is the one of 135 M parameters."""
     rows = (
-        Size("1m_32", RACE / "policy", 1400, 32),
-        Size("135m_64", model, 40, 64),
-        Size("135m_256", model, 40, 256),
+        Size("1m_32", RACE / "policy", 1440, 32, 32),
+        Size("135m_64", model, 40, 64, 8),
+        Size("135m_256", model, 40, 256, 8),
     )
     return {row.name: row for row in rows}
 
@@ -61,6 +63,11 @@ def check(size: Size) -> None:
     """End with one line where the model is not there."""
     if not (size.model / "config.json").is_file():
         refuse(f"{size.name} needs {size.model}, which is not there; run make smollm2, or name a folder with --model")
+
+
+def worth(text: str) -> float:
+    """A reward that costs nothing: how many different characters an answer has, for its length."""
+    return len(set(text)) - 0.01 * len(text)
 
 
 def prompts_of(size: Size) -> list[tuple[str, str]]:
@@ -79,12 +86,11 @@ def config_of(size: Size, folder: Path, dtype: str, overrides: Sequence[str] = (
     by_language: dict[str, list[str]] = {}
     for language, prompt in prompts_of(size):
         by_language.setdefault(language, []).append(prompt)
-    names = list(by_language)
-    count = max(len(rows) for rows in by_language.values())
-    if len({len(rows) for rows in by_language.values()}) > 1:  # a run has each prompt in each language
-        count = min(len(rows) for rows in by_language.values())
+    names, counts = list(by_language), {len(rows) for rows in by_language.values()}
+    assert len(counts) == 1, "a run has each prompt in each language"
+    (count,) = counts
     for language, rows in by_language.items():
-        lines = [json.dumps({"id": f"p{index}", "prompt": text}) for index, text in enumerate(rows[:count])]
+        lines = [json.dumps({"id": f"p{index}", "prompt": text}) for index, text in enumerate(rows)]
         (folder / f"{language}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     settings = [
         f"run.dir={folder}", f"run.name=bench-{size.name.replace('_', '-')}",

@@ -21,6 +21,7 @@ SMALL = (
     "rollout.actors=1",
     "rollout.prompts_per_round=24",
     "rollout.chunk_prompts=12",
+    "rollout.max_num_seqs=24",  # half a chunk: chunks are done one after the other
     "rollout.samples_per_prompt=4",
     "rollout.kv_cache_gb=0.0625",  # half a gigabyte takes a second to fill with zeros
     "prompts.heldout_limit=8",

@@ -39,6 +39,7 @@ OVERRIDES = (
     "rollout.actors=1",
     "rollout.prompts_per_round=24",
     "rollout.chunk_prompts=4",
+    "rollout.max_num_seqs=16",  # one chunk: others wait, so that kills find chunks done and undone
     "rollout.samples_per_prompt=4",
     "rollout.kv_cache_gb=0.0625",
     "prompts.heldout_limit=4",

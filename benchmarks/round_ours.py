@@ -1,0 +1,130 @@
+"""One whole round here for ``benchmarks.round``: the real driver, journal, engines and learner, over a cheap reward."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from actors.runtime.env import apply_driver_env
+
+apply_driver_env()
+
+from actors.observe.metrics import MetricsLog  # noqa: E402  # after the environment
+from actors.observe.screen import Screen  # noqa: E402
+from actors.plan.preflight import Inputs, check_inputs  # noqa: E402
+from actors.reward.worker import Judged  # noqa: E402
+from actors.runtime.pool import Call  # noqa: E402
+from actors.runtime.signals import StopFlag  # noqa: E402
+from actors.train.driver import Driver  # noqa: E402
+from actors.train.run_folder import dated, open_run_folder  # noqa: E402
+from actors.train.team import Team, start_team  # noqa: E402
+from benchmarks.workload import Size, config_of, worth  # noqa: E402
+from configs.schema import Config  # noqa: E402
+from rollout.pairs import MinedPairs  # noqa: E402
+from rollout.records import Candidate, Pair, Score  # noqa: E402
+
+
+class _Reward:
+    """Stands for the reward actors: scores in the driver, as TRL does it."""
+
+    name, size, restarts, queue, watch, workers = "reward actor", 0, 0, (), None, ()
+    idle, in_flight, starting, handles = True, {}, {}, ()  # type: ignore[var-annotated]
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def submit(self, call: Call) -> None:
+        """Score the candidates of a chunk."""
+        begin = time.time()
+        (candidates,) = call.arguments
+        judged = Judged(list(candidates), [Score(one.key, worth(one.text)) for one in candidates], Counter())
+        self.seconds += time.time() - begin
+        call.done(begin, time.time(), judged)
+
+    def check_deadlines(self) -> None:
+        """Nothing is waited for."""
+
+    def await_starts(self) -> None:
+        """Nothing is started."""
+
+    def clear(self) -> None:
+        """Nothing is queued."""
+
+
+class _Driver(Driver):
+    """As a run's, but every prompt gives a pair, as in TRL: the first of two equal answers is chosen."""
+
+    def _mine(self, round: int, candidates: list[Candidate], scores: list[Score]) -> MinedPairs:
+        worths = {score.key: score.reward for score in scores}
+        samples: dict[tuple[str, str], list[Candidate]] = {}
+        for one in candidates:
+            samples.setdefault((one.key.language, one.key.prompt_id), []).append(one)
+        pairs = []
+        for (language, name), (first, second) in sorted(samples.items()):
+            chosen, rejected = sorted((first, second), key=lambda one: -worths[one.key])
+            pairs.append(
+                Pair(
+                    f"r{round:04d}/{language}/{name}", round, name, language, "mined",
+                    self._inputs.prompts.get(name, language).text, chosen.text, rejected.text,
+                    worths[chosen.key], worths[rejected.key], 0, chosen.key, rejected.key,
+                )
+            )  # fmt: skip
+        return MinedPairs(tuple(pairs), {})
+
+
+def measure(size: Size, dtype: str, keep: Path, overrides: list[str]) -> dict[str, Any]:
+    """Figures of a round; its pairs and the trained model stay in ``keep``."""
+    keep.mkdir(parents=True, exist_ok=True)
+    settings = [
+        "rollout.actors=2", "rollout.cpus_per_actor=0.5", "rollout.kv_cache_gb=0.5", "reward.kind=verifier",
+        "reward.prompt=native", "prompts.answer_field=prompt", "gates.language=false", "learner.learning_rate=1.0e-5",
+        "learner.nll_weight=0.0", "learner.objective=sigmoid", f"learner.pairs_per_step={size.pairs_per_step}",
+        *overrides,
+    ]  # fmt: skip
+    config = dated(config_of(size, keep, dtype, settings))
+    inputs = check_inputs(config)
+    folder = open_run_folder(config, resume=False)
+    with start_team(config, inputs.prompts, folder, StopFlag()) as team:
+        return _round(config, inputs, team, folder.path)
+
+
+def _round(config: Config, inputs: Inputs, team: Team, run: Path) -> dict[str, Any]:
+    reward: Any = _Reward()
+    started = team._learner_started  # all are up before time begins, as TRL's model is loaded
+    assert started is not None
+    started.result()
+    team.rewards = reward
+    driver = _Driver(config, inputs, team, Screen(quiet=True), MetricsLog(run), StopFlag(), team.exported)
+    begun = time.perf_counter()
+    driver.run()
+    seconds = time.perf_counter() - begun
+    (row,) = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    pairs = team.store("pairs", 1)
+    (run / "pairs.json").write_text(json.dumps([[one.prompt, one.chosen, one.rejected] for one in pairs]))
+    return {
+        "seconds": seconds,
+        "stages": {**row["seconds"]["stages"], "reward": reward.seconds},
+        "tokens": row["counts"]["completion_tokens"],
+        "pairs": len(pairs),
+        "first_loss": row["learner"]["first_preference_loss"],
+        "model": str(run / "checkpoints" / "round-0001"),
+        "run": str(run),
+    }
+
+
+def main() -> None:
+    """``python -m benchmarks.round_ours SIZE MODEL DTYPE FOLDER [OVERRIDES]``: figures as one line of JSON."""
+    from benchmarks.workload import sizes
+
+    name, model, dtype, folder, *overrides = sys.argv[1:]
+    where = Path(tempfile.mkdtemp(dir=folder))
+    print(json.dumps(measure(sizes(Path(model))[name], dtype, where, overrides)))
+
+
+if __name__ == "__main__":
+    main()

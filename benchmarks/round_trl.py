@@ -1,0 +1,120 @@
+"""One whole round of TRL's ``OnlineDPOTrainer`` for ``benchmarks.round``, and its loss of pairs that were made here."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+_THREADS = sys.argv[4] if __name__ == "__main__" else "1"
+os.environ |= {"OMP_NUM_THREADS": _THREADS, "HF_HUB_OFFLINE": "1", "TRL_EXPERIMENTAL_SILENCE": "1"}
+
+import torch  # noqa: E402  # after the environment
+from datasets import Dataset  # noqa: E402
+from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
+from trl.experimental.online_dpo import OnlineDPOConfig, OnlineDPOTrainer  # noqa: E402
+
+from benchmarks.workload import Size, prompts_of, sizes, worth  # noqa: E402
+
+
+def _reward(prompts: Any, completions: Any, **_others: Any) -> list[float]:
+    return [worth(one[0]["content"].strip()) for one in completions]
+
+
+class _Trainer(OnlineDPOTrainer):
+    """With a clock around generation, and the first loss and number of pairs kept."""
+
+    generating, tokens, pairs, first_loss = 0.0, 0, 0, None
+
+    def _generate(self, model: Any, prompts: Any, images: Any = None) -> Any:
+        begun = time.perf_counter()
+        found = super()._generate(model, prompts, images)
+        self.generating += time.perf_counter() - begun
+        self.tokens += int(found[3].sum())
+        self.pairs += len(prompts)
+        return found
+
+    def training_step(self, *arguments: Any, **named: Any) -> Any:
+        loss = super().training_step(*arguments, **named)
+        if self.first_loss is None:
+            self.first_loss = float(loss)
+        return loss
+
+
+def trainer_of(size: Size, dtype: str, folder: Path) -> _Trainer:
+    """A trainer with the model loaded."""
+    tokenizer = AutoTokenizer.from_pretrained(size.model)
+    model = AutoModelForCausalLM.from_pretrained(size.model, dtype=getattr(torch, dtype))
+    asked = [{"prompt": [{"role": "user", "content": text}]} for _, text in prompts_of(size)]
+    ends = {model.generation_config.eos_token_id, tokenizer.eos_token_id}
+    assert all(isinstance(one, int) for one in ends), ends
+    settings = OnlineDPOConfig(
+        output_dir=str(folder), use_cpu=True, bf16=False, fp16=False, report_to=[], disable_tqdm=True,
+        save_strategy="no", per_device_train_batch_size=size.pairs_per_step,
+        gradient_checkpointing=False, num_train_epochs=1,
+        learning_rate=1e-5, lr_scheduler_type="constant", max_grad_norm=1.0, optim="adamw_torch_fused",
+        max_new_tokens=size.tokens, max_length=size.tokens + 96, temperature=1.0, top_k=0, top_p=1.0, beta=0.1,
+        logging_steps=10_000, dataloader_pin_memory=False,
+    )  # fmt: skip
+    return _Trainer(
+        model=model, reward_funcs=_reward, args=settings, train_dataset=Dataset.from_list(asked),
+        processing_class=tokenizer,
+    )  # fmt: skip
+
+
+def measure(size: Size, dtype: str) -> dict[str, Any]:
+    """Figures of a round."""
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = trainer_of(size, dtype, Path(folder))
+        begun = time.perf_counter()
+        trainer.train()
+        seconds = time.perf_counter() - begun
+    return {
+        "seconds": seconds,
+        "stages": {"generate": trainer.generating, "reference and train": seconds - trainer.generating},
+        "tokens": trainer.tokens,
+        "pairs": trainer.pairs,
+        "first_loss": trainer.first_loss,
+    }
+
+
+@torch.no_grad()
+def loss_of(size: Size, pairs: list[list[str]], trained: Path) -> float:
+    """TRL's mean loss (nats) of pairs under a trained policy, the size's own model as reference; float32."""
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = trainer_of(size, "float32", Path(folder))
+    policy = AutoModelForCausalLM.from_pretrained(trained, dtype=torch.float32)
+    tokenizer = trainer.processing_class
+    losses = []
+    for prompt, *answers in pairs:
+        ids = tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}], add_generation_prompt=True, return_tensors="pt", return_dict=False
+        )
+        sums = []
+        for answer in answers:
+            end = [tokenizer.eos_token_id]
+            completion = torch.tensor([[*tokenizer(answer, add_special_tokens=False)["input_ids"], *end]])
+            given = (ids, torch.ones_like(ids), completion, torch.ones_like(completion))
+            sums.append([float(trainer._forward(model, *given).sum()) for model in (policy, trainer.ref_model)])
+        (chosen, chosen_before), (rejected, rejected_before) = sums
+        margin = (chosen - chosen_before) - (rejected - rejected_before)
+        losses.append(-torch.nn.functional.logsigmoid(torch.tensor(0.1 * margin)).item())
+    return sum(losses) / len(losses)
+
+
+def main() -> None:
+    """``python -m benchmarks.round_trl SIZE MODEL DTYPE THREADS [PAIRS TRAINED]``: figures as one line of JSON."""
+    name, model, dtype, _, *check = sys.argv[1:]
+    size = sizes(Path(model))[name]
+    if check:
+        print(json.dumps({"loss": loss_of(size, json.loads(Path(check[0]).read_text()), Path(check[1]))}))
+        return
+    print(json.dumps(measure(size, dtype)))
+
+
+if __name__ == "__main__":
+    main()
