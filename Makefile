@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 RUN ?= demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: help demo test install install-dev check format science real smollm2 bench-learner bench-serving gpu-check chaos fuzz docs lock clean
+.PHONY: help demo test install install-dev check format science real smollm2 bench-learner bench-round bench-rollout bench-serving gpu-check chaos fuzz docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -50,6 +50,12 @@ smollm2: install-dev ## Fetch SmolLM2-135M-Instruct for the benchmarks and conve
 
 bench-learner: install-dev ## The learner against TRL: pairs a second, peak memory, profile (9 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.learner
+
+bench-rollout: install ## Our rollout actors against bare vLLM engines; needs make smollm2 (ARGS="--sizes 1m_32" does not)
+	$(BIN)/python -m benchmarks.rollout $(ARGS)
+
+bench-round: install-dev ## A whole round against TRL's OnlineDPOTrainer; needs make smollm2 (ARGS="--sizes 1m_32" does not)
+	$(BIN)/python -m benchmarks.round $(ARGS)
 
 SEED ?= 0
 KILLS ?= 100

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-_THREADS = sys.argv[4] if __name__ == "__main__" else "1"
-os.environ |= {"OMP_NUM_THREADS": _THREADS, "HF_HUB_OFFLINE": "1", "TRL_EXPERIMENTAL_SILENCE": "1"}
+if __name__ == "__main__":
+    os.environ |= {"OMP_NUM_THREADS": sys.argv[4], "HF_HUB_OFFLINE": "1", "TRL_EXPERIMENTAL_SILENCE": "1"}
 
 import torch  # noqa: E402  # after the environment
 from datasets import Dataset  # noqa: E402

@@ -1,0 +1,129 @@
+"""One whole round, from prompts to updated weights, here against TRL's ``OnlineDPOTrainer``, in one run.
+
+    python -m benchmarks.round [--sizes 1m_32 135m_64 135m_256] [--model FOLDER] [--turns 2]
+
+Same prompts, two samples each, the same cap on tokens, the same pairs a step, the same cores in all. Every measurement
+is a process of its own and they take turns; time begins when models are loaded and engines are up. TRL runs in float32
+and in bfloat16, with one thread and with two; its best is what counts. Its vLLM mode does not run on a CPU: it puts
+tensors into the live model (``model.load_weights``), where the CPU engine holds packed weights only. The reward is a
+function of the text that both compute (``benchmarks.workload.worth``). Asserted: the first loss is ln 2 on both sides,
+both train on as many pairs, and on pairs made here both compute the same loss under the trained weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.peers import need
+from benchmarks.workload import SMOLLM2, Size, check, report, sizes
+
+TRL = [(dtype, threads) for dtype in ("float32", "bfloat16") for threads in (1, 2)]
+_CHECKED = 16  # pairs whose loss both compute
+
+
+def part(module: str, *arguments: str) -> dict[str, Any]:
+    """Run a measurement in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{module}", *arguments], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        sys.exit(f"benchmarks.{module} {' '.join(arguments)} failed:\n{done.stdout[-2000:]}{done.stderr[-6000:]}")
+    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def same_loss(size: Size, ours: dict[str, Any], folder: Path) -> tuple[float, float]:
+    """Mean loss of some of a round's pairs under its trained weights, by our learner and by TRL; float32."""
+    pairs = json.loads((Path(ours["run"]) / "pairs.json").read_text())
+    usable = [pair for pair in pairs if all(pair)][:_CHECKED]
+    kept = folder / "checked.json"
+    kept.write_text(json.dumps(usable))
+    theirs = part("round_trl", size.name, str(size.model), "float32", "1", str(kept), ours["model"])["loss"]
+    mine = part("round_check", str(size.model), ours["model"], str(kept))["loss"]
+    return mine, theirs
+
+
+def measure(size: Size, turns: int, overrides: list[str], settings: list[tuple[str, int]]) -> dict[str, Any]:
+    """All turns of a size: ours, then TRL in each setting."""
+    dtype = "float32" if size.small else "bfloat16"
+    ours: list[dict[str, Any]] = []
+    theirs: dict[str, list[dict[str, Any]]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        for turn in range(turns):
+            ours.append(part("round_ours", size.name, str(size.model), dtype, name, *overrides))
+            tolerance = 1e-6 if dtype == "float32" else 1e-3
+            assert abs(ours[-1]["first_loss"] - math.log(2)) < tolerance, ours[-1]["first_loss"]
+            for their_dtype, threads in settings:
+                found = part("round_trl", size.name, str(size.model), their_dtype, str(threads))
+                assert abs(found["first_loss"] - math.log(2)) < 1e-2, found["first_loss"]
+                assert found["pairs"] == ours[-1]["pairs"], (found["pairs"], ours[-1]["pairs"])
+                theirs.setdefault(f"{their_dtype}, {threads} thread(s)", []).append(found)
+            if turn == 0:
+                losses = same_loss(size, ours[0], Path(name))
+                assert abs(losses[0] - losses[1]) < 1e-4, losses
+    return {"dtype": dtype, "ours": ours, "trl": theirs, "same_loss": losses}
+
+
+def rate(one: dict[str, Any]) -> float:
+    """Completion tokens a second over the whole round."""
+    return float(one["tokens"] / one["seconds"])
+
+
+def _stages(one: dict[str, Any]) -> str:
+    parts = [f"{name} {one['tokens'] / seconds:,.0f}" for name, seconds in one["stages"].items() if seconds > 0.01]
+    return ", ".join(parts)
+
+
+def rows(size: Size, found: dict[str, Any]) -> tuple[list[str], float, float]:
+    """Lines of the table, and the ratios against TRL's best and against its float32 with its best threads."""
+    best = {name: statistics.median(map(rate, turns)) for name, turns in found["trl"].items()}
+    mine = statistics.median(map(rate, found["ours"]))
+    top = max(best, key=lambda name: best[name])
+    plain = max(value for name, value in best.items() if name.startswith("float32"))
+    lines = [f"| {size.name} | here, {found['dtype']} | {mine:,.0f} | | {_stages(found['ours'][-1])} |"]
+    lines += [
+        f"| | TRL, {name} | {value:,.0f} | {mine / value:.2f}{' (best)' if name == top else ''} | "
+        f"{_stages(found['trl'][name][-1])} |"
+        for name, value in best.items()
+    ]
+    return lines, mine / best[top], mine / plain
+
+
+def main() -> None:
+    """Measure and report."""
+    need("trl", "datasets")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", nargs="+", default=list(sizes()), choices=list(sizes()))
+    parser.add_argument("--model", type=Path, default=SMOLLM2, help="the model of 135 M parameters")
+    parser.add_argument("--turns", type=int, default=2)
+    parser.add_argument("--trl", nargs="+", help="only these settings, as DTYPE:THREADS")
+    parser.add_argument("--set", nargs="*", default=[], help="further settings of our run, section.field=value")
+    given = parser.parse_args()
+    chosen = [sizes(given.model)[name] for name in given.sizes]
+    for size in chosen:
+        check(size)
+    settings = TRL
+    if given.trl:
+        settings = [(dtype, int(threads)) for dtype, threads in (one.split(":") for one in given.trl)]
+    result: dict[str, Any] = {"ratios": {}, "against_float32": {}, "sizes": {}, "load_before": os.getloadavg()}
+    table = ["| size | | completion tokens/s | here / TRL | tokens/s by stage |", "|---|---|---|---|---|"]
+    for size in chosen:
+        found = measure(size, given.turns, given.set, settings)
+        lines, best, plain = rows(size, found)
+        table += lines
+        result["ratios"][size.name], result["against_float32"][size.name] = best, plain
+        result["sizes"][size.name] = found
+        report("round", result, table)
+
+
+if __name__ == "__main__":
+    main()
