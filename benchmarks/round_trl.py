@@ -13,12 +13,12 @@ from typing import Any
 if __name__ == "__main__":
     os.environ |= {"OMP_NUM_THREADS": sys.argv[4], "HF_HUB_OFFLINE": "1", "TRL_EXPERIMENTAL_SILENCE": "1"}
 
-import torch  # noqa: E402  # after the environment
-from datasets import Dataset  # noqa: E402
-from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
-from trl.experimental.online_dpo import OnlineDPOConfig, OnlineDPOTrainer  # noqa: E402
+import torch  # after the environment
+from datasets import Dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl.experimental.online_dpo import OnlineDPOConfig, OnlineDPOTrainer
 
-from benchmarks.workload import Size, prompts_of, sizes, worth  # noqa: E402
+from benchmarks.workload import Size, prompts_of, sizes, worth
 
 
 def _reward(prompts: Any, completions: Any, **_others: Any) -> list[float]:
