@@ -98,7 +98,7 @@ def bare(engines: list[Any], parts: list[Asked], end: int) -> tuple[float, list[
 def measure(size: Size, dtype: str, turns: int) -> dict[str, Any]:
     """All turns of a size."""
     with tempfile.TemporaryDirectory() as name:
-        config = config_of(size, Path(name), dtype, ["rollout.actors=2", "rollout.kv_cache_gb=0.5"])
+        config = config_of(size, Path(name), dtype)
         with start_cluster(ClusterConfig(num_cpus=2), Path(name)):
             return _measured(config, size, turns)
 

@@ -6,7 +6,6 @@ import json
 import sys
 import tempfile
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,44 +15,16 @@ apply_driver_env()
 
 from actors.observe.metrics import MetricsLog  # noqa: E402  # after the environment
 from actors.observe.screen import Screen  # noqa: E402
+from actors.plan.plugins import pinned  # noqa: E402
 from actors.plan.preflight import Inputs, check_inputs  # noqa: E402
-from actors.reward.worker import Judged  # noqa: E402
-from actors.runtime.pool import Call  # noqa: E402
 from actors.runtime.signals import StopFlag  # noqa: E402
 from actors.train.driver import Driver  # noqa: E402
 from actors.train.run_folder import dated, open_run_folder  # noqa: E402
 from actors.train.team import Team, start_team  # noqa: E402
-from benchmarks.workload import Size, config_of, worth  # noqa: E402
+from benchmarks.workload import Size, config_of  # noqa: E402
 from configs.schema import Config  # noqa: E402
 from rollout.pairs import MinedPairs  # noqa: E402
 from rollout.records import Candidate, Pair, Score  # noqa: E402
-
-
-class _Reward:
-    """Stands for the reward actors: scores in the driver, as TRL does it."""
-
-    name, size, restarts, queue, watch, workers = "reward actor", 0, 0, (), None, ()
-    idle, in_flight, starting, handles = True, {}, {}, ()  # type: ignore[var-annotated]
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def submit(self, call: Call) -> None:
-        """Score the candidates of a chunk."""
-        begin = time.time()
-        (candidates,) = call.arguments
-        judged = Judged(list(candidates), [Score(one.key, worth(one.text)) for one in candidates], Counter())
-        self.seconds += time.time() - begin
-        call.done(begin, time.time(), judged)
-
-    def check_deadlines(self) -> None:
-        """Nothing is waited for."""
-
-    def await_starts(self) -> None:
-        """Nothing is started."""
-
-    def clear(self) -> None:
-        """Nothing is queued."""
 
 
 class _Driver(Driver):
@@ -80,13 +51,7 @@ class _Driver(Driver):
 def measure(size: Size, dtype: str, keep: Path, overrides: list[str]) -> dict[str, Any]:
     """Figures of a round; its pairs and the trained model stay in ``keep``."""
     keep.mkdir(parents=True, exist_ok=True)
-    settings = [
-        "rollout.actors=2", "rollout.cpus_per_actor=0.5", "rollout.kv_cache_gb=0.5", "reward.kind=verifier",
-        "reward.prompt=native", "prompts.answer_field=prompt", "gates.language=false", "learner.learning_rate=1.0e-5",
-        "learner.nll_weight=0.0", "learner.objective=sigmoid", f"learner.pairs_per_step={size.pairs_per_step}",
-        *overrides,
-    ]  # fmt: skip
-    config = dated(config_of(size, keep, dtype, settings))
+    config = pinned(dated(config_of(size, keep, dtype, overrides)))
     inputs = check_inputs(config)
     folder = open_run_folder(config, resume=False)
     with start_team(config, inputs.prompts, folder, StopFlag()) as team:
@@ -94,11 +59,9 @@ def measure(size: Size, dtype: str, keep: Path, overrides: list[str]) -> dict[st
 
 
 def _round(config: Config, inputs: Inputs, team: Team, run: Path) -> dict[str, Any]:
-    reward: Any = _Reward()
     started = team._learner_started  # all are up before time begins, as TRL's model is loaded
     assert started is not None
     started.result()
-    team.rewards = reward
     driver = _Driver(config, inputs, team, Screen(quiet=True), MetricsLog(run), StopFlag(), team.exported)
     begun = time.perf_counter()
     driver.run()
@@ -108,7 +71,7 @@ def _round(config: Config, inputs: Inputs, team: Team, run: Path) -> dict[str, A
     (run / "pairs.json").write_text(json.dumps([[one.prompt, one.chosen, one.rejected] for one in pairs]))
     return {
         "seconds": seconds,
-        "stages": {**row["seconds"]["stages"], "reward": reward.seconds},
+        "stages": row["seconds"]["stages"],
         "tokens": row["counts"]["completion_tokens"],
         "pairs": len(pairs),
         "first_loss": row["learner"]["first_preference_loss"],

@@ -12,6 +12,7 @@ from typing import Any
 from benchmarks.peers import refuse
 from configs.load import load_config
 from configs.schema import Config
+from rollout.records import Candidate, Prompt
 
 RACE = Path("benchmarks/race_world")
 SMOLLM2 = Path("runs/models/smollm2-135m-instruct")
@@ -81,8 +82,13 @@ def prompts_of(size: Size) -> list[tuple[str, str]]:
     return found[: size.prompts]
 
 
+def reward(prompts: Sequence[Prompt], candidates: Sequence[Candidate]) -> list[float]:
+    """``worth`` as ``reward.function``."""
+    return [worth(one.text) for one in candidates]
+
+
 def config_of(size: Size, folder: Path, dtype: str, overrides: Sequence[str] = ()) -> Config:
-    """A run over a size's prompts, which are written into ``folder``: two samples a prompt, one round."""
+    """A run over a size's prompts, which are written into ``folder``: two samples a prompt, one round, ``reward``."""
     by_language: dict[str, list[str]] = {}
     for language, prompt in prompts_of(size):
         by_language.setdefault(language, []).append(prompt)
@@ -92,18 +98,26 @@ def config_of(size: Size, folder: Path, dtype: str, overrides: Sequence[str] = (
     for language, rows in by_language.items():
         lines = [json.dumps({"id": f"p{index}", "prompt": text}) for index, text in enumerate(rows)]
         (folder / f"{language}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    settings = [
-        f"run.dir={folder}", f"run.name=bench-{size.name.replace('_', '-')}",
-        f"model.policy={size.model}", f"model.reference={size.model}", f"model.dtype={dtype}",
-        f"model.max_length={size.tokens + 96}",
-        f"languages.dominant={names[0]}", f"languages.codes=[{', '.join(names)}]", "languages.shares={}",
-        f"prompts.train={folder}/{{lang}}.jsonl", "prompts.heldout=null", "evaluation.languages=[]",
-        f"rollout.prompts_per_round={count}", "rollout.samples_per_prompt=2", f"rollout.max_new_tokens={size.tokens}",
-        f"rollout.chunk_prompts={32 if size.small else 4}", "rollout.temperature=1.0",
-        "anchor.pairs_per_round=0", "schedule.rounds=1", "schedule.max_staleness=0",
-        *overrides,
-    ]  # fmt: skip
-    return load_config(Path("configs/likelihood.yaml"), settings)
+    values = {
+        "run": {"dir": str(folder), "name": f"bench-{size.name.replace('_', '-')}"},
+        "model": {"policy": str(size.model), "dtype": dtype, "max_length": size.tokens + 96},
+        "languages": {"dominant": names[0], "codes": names},
+        "prompts": {"train": f"{folder}/{{lang}}.jsonl"},
+        "rollout": {
+            "actors": 2, "cpus_per_actor": 0.5, "prompts_per_round": count, "samples_per_prompt": 2, "temperature": 1.0,
+            "max_new_tokens": size.tokens, "chunk_prompts": 32 if size.small else 4, "kv_cache_gb": 0.5,
+        },
+        "reward": {"kind": "custom", "function": "benchmarks.workload:reward", "cpus_per_actor": 0.5},
+        "gates": dict.fromkeys(("language", "truncated", "empty", "duplicates"), False),
+        "learner": {
+            "objective": "sigmoid", "beta": 0.1, "nll_weight": 0.0, "reference": "previous_round", "cpus_per_worker": 0.5,
+            "learning_rate": 1e-5, "warmup_steps": 0, "epochs": 1, "pairs_per_step": size.pairs_per_step,
+        },
+        "schedule": {"rounds": 1},
+    }  # fmt: skip
+    kept = folder / "bench.yaml"
+    kept.write_text(json.dumps(values), encoding="utf-8")  # JSON is YAML
+    return load_config(kept, overrides)
 
 
 def report(name: str, result: Mapping[str, Any], table: Sequence[str]) -> None:

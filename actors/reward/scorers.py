@@ -66,6 +66,10 @@ class ModelScorer:
         """See ``Scorer``."""
         return Scored(*reward_model_scores(self._model, self._prompts, scored(self._config, candidates)))
 
+    def move(self, here: bool) -> None:
+        """See ``RewardModel.move``."""
+        self._model.move(here)
+
 
 class JudgeScorer:
     """A judge's comparisons."""

@@ -16,7 +16,7 @@ from ray.util.placement_group import PlacementGroup
 
 from actors.engine.verify import SyncReport
 from actors.reward.log_ratios import ScoringModels, scoring_models
-from actors.reward.scorers import reward_scorer
+from actors.reward.scorers import ModelScorer, reward_scorer
 from actors.reward.shared import Scored, Shared
 from actors.runtime.env import base_env
 from actors.runtime.health import Health, SyncError
@@ -213,9 +213,10 @@ class RewardWorker:
 
     def turn(self, mine: bool) -> None:
         """Take the GPU, or leave it to another stage (``cluster.colocate``): models then lie in main memory."""
-        for models in (self._models, self._reward_model):
-            if models is not None:
-                models.move(mine)
+        if self._models is not None:
+            self._models.move(mine)
+        if isinstance(self._scorer, ModelScorer):
+            self._scorer.move(mine)
 
     def stats(self) -> dict[str, float]:
         """Counters since the start: seconds, calls and tokens; memory (GiB); process id."""
