@@ -32,7 +32,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM  # 
 from actors.runtime.cluster import start_cluster  # noqa: E402
 from configs.running import ClusterConfig  # noqa: E402
 from configs.serving import ServeConfig  # noqa: E402
-from learners.checkpoint import fill_model_folder, write_model_folder  # noqa: E402
+from learners.model_files import fill_model_folder, write_model_folder  # noqa: E402
 from serving.app import Endpoint, serving  # noqa: E402
 from serving.describe import describe  # noqa: E402
 from serving.engine import EngineSettings, ServingEngine  # noqa: E402

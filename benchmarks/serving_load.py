@@ -33,8 +33,8 @@ apply_driver_env()
 from actors.runtime.cluster import start_cluster  # noqa: E402  # after the environment
 from configs.running import ClusterConfig  # noqa: E402
 from configs.serving import ServeConfig  # noqa: E402
-from learners.checkpoint import write_model_folder  # noqa: E402
 from learners.manifest import WeightsManifest  # noqa: E402
+from learners.model_files import write_model_folder  # noqa: E402
 from serving.app import Endpoint, serving  # noqa: E402
 from serving.describe import describe, folder_weights  # noqa: E402
 from serving.engine import EngineSettings  # noqa: E402

@@ -110,8 +110,9 @@ def config_of(size: Size, folder: Path, dtype: str, overrides: Sequence[str] = (
         "reward": {"kind": "custom", "function": "benchmarks.workload:reward", "cpus_per_actor": 0.5},
         "gates": dict.fromkeys(("language", "truncated", "empty", "duplicates"), False),
         "learner": {
-            "objective": "sigmoid", "beta": 0.1, "nll_weight": 0.0, "reference": "previous_round", "cpus_per_worker": 0.5,
-            "learning_rate": 1e-5, "warmup_steps": 0, "epochs": 1, "pairs_per_step": size.pairs_per_step,
+            "objective": "sigmoid", "beta": 0.1, "nll_weight": 0.0, "reference": "previous_round",
+            "cpus_per_worker": 0.5, "learning_rate": 1e-5, "warmup_steps": 0, "epochs": 1,
+            "pairs_per_step": size.pairs_per_step,
         },
         "schedule": {"rounds": 1},
     }  # fmt: skip

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from configs.schema import LearnerConfig, ModelConfig
-from learners.checkpoint import write_model_folder
 from learners.distributed import single_process
 from learners.metrics import StepMetrics
+from learners.model_files import write_model_folder
 from learners.session import LearnerSession
 from rollout.records import Example
 

@@ -18,7 +18,6 @@ from learners.checkpoint import (
     CheckpointState,
     checkpoint_folder,
     complete_or_absent,
-    fill_model_folder,
     point_policy,
     read_state,
     require_disk,
@@ -29,6 +28,7 @@ from learners.checkpoint import (
 from learners.engine import zero_stage
 from learners.lora import ADAPTER_FOLDER, publishes_adapter, write_adapter
 from learners.metrics import RoundMetrics, StepMetrics
+from learners.model_files import fill_model_folder
 from learners.session import LearnerSession
 from learners.weights import WeightsManifest
 from rollout.model_folder import file_digests

@@ -16,9 +16,9 @@ from configs.running import ClusterConfig
 from configs.schema import Config
 from configs.serving import ServeConfig
 from evaluation.suites.sources import longest_context
-from learners.checkpoint import all_checkpoints, checkpoint_folder
+from learners.checkpoint import all_checkpoints, checkpoint_folder, read_manifest
+from learners.manifest import WeightsManifest
 from rollout.policy import run_policy
-from serving.describe import describe, described
 from serving.fit import check_length
 from serving.folder import STATUS, STATUS_FRESH_S, ServingFolder, ServingState
 from serving.gate import Verdict
@@ -104,6 +104,8 @@ def plan(
     folder = ServingFolder(state or Path("runs") / f"serving-{name}")
     settings = _model_settings(target, name, serve)
     check_length(target, serve, settings)
+    from serving.describe import describe  # brings torch
+
     manifest = describe(target, 0)
     known = folder.read()
     if known is None or known.current.checksum != manifest.checksum:
@@ -157,7 +159,7 @@ def promote_version(run: Path, version: int, reason: str, canary: bool = False) 
         manifest = folder.manifest(version)
         model = kept
     elif (model / "config.json").is_file():
-        manifest = described(model, version)
+        manifest = _described(model, version)
     else:
         rounds = ", ".join(path.name.removeprefix("round-") for path in all_checkpoints(run)) or "none"
         raise UserError(
@@ -165,6 +167,16 @@ def promote_version(run: Path, version: int, reason: str, canary: bool = False) 
             "to keep more"
         )
     return folder.promote(model, manifest, Verdict(True, reason), "person", canary)
+
+
+def _described(model: Path, version: int) -> WeightsManifest:
+    """As ``serving.describe.described``; torch is imported only where the model has to be loaded."""
+    known = read_manifest(model, version)
+    if known is not None:
+        return known
+    from serving.describe import describe
+
+    return describe(model, version)
 
 
 def run_promote(run: Path, version: int, canary: bool, timeout: float) -> None:

@@ -10,8 +10,9 @@ from transformers import AutoModelForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
 from configs.errors import UserError
-from learners.checkpoint import STATE_FILE, read_manifest, weights_as_saved
+from learners.checkpoint import STATE_FILE, read_manifest
 from learners.logprobs import LogprobModel
+from learners.model_files import weights_as_saved
 from learners.weights import PROBE_TOKENS, WeightsManifest, checksum, describe_weights
 
 _TIED_HEAD = "lm_head.weight"

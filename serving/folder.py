@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
+from learners.checkpoint import STATE_FILE, TRAINER_FOLDER, complete_or_absent
 from learners.manifest import WeightsManifest, manifest_from_json
 from serving.gate import Verdict
 
@@ -111,9 +112,6 @@ class ServingFolder:
 
     def _add(self, model: Path, manifest: WeightsManifest) -> Served:
         """Keep a model folder as a version; nothing happens if it is there already."""
-        # It brings torch, seconds that the desk need not take to start.
-        from learners.checkpoint import STATE_FILE, TRAINER_FOLDER, complete_or_absent
-
         folder = self.version_folder(manifest.version)
         if not (folder / MANIFEST).is_file() or self.manifest(manifest.version).checksum != manifest.checksum:
             shutil.rmtree(folder, ignore_errors=True)

@@ -16,8 +16,8 @@ from actors_support import perturbed
 from actors.runtime.cluster import start_cluster
 from configs.running import ClusterConfig
 from configs.serving import ServeConfig
-from learners.checkpoint import write_model_folder
 from learners.manifest import WeightsManifest
+from learners.model_files import write_model_folder
 from serving.app import Endpoint, serving
 from serving.describe import describe
 from serving.engine import EngineSettings

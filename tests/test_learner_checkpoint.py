@@ -24,9 +24,9 @@ from learners.checkpoint import (
     read_state,
     require_disk,
     retire_checkpoints,
-    write_model_folder,
     write_state,
 )
+from learners.model_files import write_model_folder
 
 
 def fake_checkpoint(run_dir: Path, number: int) -> Path:
@@ -154,7 +154,7 @@ import resource, signal, sys
 from pathlib import Path
 from safetensors.torch import load_file
 from configs.errors import UserError
-from learners.checkpoint import write_model_folder
+from learners.model_files import write_model_folder
 start, out = Path(sys.argv[1]), Path(sys.argv[2])
 weights = load_file(start / "model.safetensors")
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -28,7 +28,7 @@ LIMIT_S = 60.0
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Path, WeightsManifest]]:
     """Two versions, and a third that fails in the middle of loading: only its last layers have another shape."""
-    from learners.checkpoint import write_model_folder
+    from learners.model_files import write_model_folder
     from serving.describe import folder_weights
 
     root = tmp_path_factory.mktemp("models")

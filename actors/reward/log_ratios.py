@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from actors.engine.verify import check_manifest, check_probe, checked_tensors
@@ -169,7 +169,7 @@ class ScoringModels:
         """To the device that scores, or into main memory, where they are of no use until they are back."""
         for model in (self._policy, self._reference):
             if model is not None and self._device.type != "cpu":
-                model.to(self._device if here else "cpu")
+                nn.Module.to(model, self._device if here else torch.device("cpu"))
         if not here and self._device.type != "cpu":
             torch.cuda.empty_cache()
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
@@ -103,12 +104,6 @@ class RewardModel:
         self._budget = tokens_per_micro_batch
         self._device = device
         self._model = model.to(device).eval().requires_grad_(False)
-
-    def move(self, here: bool) -> None:
-        """To the device that scores, or into main memory, where the model is of no use until it is back."""
-        if self._device.type != "cpu":
-            self._model.to(self._device if here else "cpu")
-            torch.cuda.empty_cache()
         text_config = self._model.config.get_text_config()
         self._longest: int | None = getattr(text_config, "max_position_embeddings", None)
         # The model scores the last token that is not padding. Without a padding token of its own it scores the last
@@ -118,6 +113,12 @@ class RewardModel:
         self._pad: int | None = text_config.pad_token_id
         added = self._tokenizer.added_tokens_decoder.values()
         self._specials = sorted({*self._tokenizer.all_special_tokens, *(t.content for t in added if t.special)})
+
+    def move(self, here: bool) -> None:
+        """To the device that scores, or into main memory, where the model is of no use until it is back."""
+        if self._device.type != "cpu":
+            nn.Module.to(self._model, self._device if here else torch.device("cpu"))
+            torch.cuda.empty_cache()
 
     def encode(self, instruction: Turns, answer: str) -> list[int]:
         """Token ids of the conversation, as the model's own chat template renders it."""

@@ -106,12 +106,15 @@ class Team:
         self._learner_started: Future[None] | None = None
 
     def start(self) -> None:
-        """Reserve places and start rollout and reward actors; the learner group starts beside them."""
+        """Reserve places and start rollout and reward actors; the learner group starts while they do their first work.
+
+        Not beside them: all import for seconds, and would share the cores that the first token waits for.
+        """
         timeout = self.config.cluster.start_timeout_s
         self._groups = reserve(PlacementPlan.from_config(self.config), timeout)
         ready = [*self.rollouts.start(), *self.rewards.start()]
-        self._learner_started = self._learner_thread.submit(self._learner.start, timeout)
         call(ready, timeout, "rollout and reward actors to start")
+        self._learner_started = self._learner_thread.submit(self._learner.start, timeout)
 
     def store(self, method: str, *arguments: Any) -> Any:
         """Call a method of the journal and wait for it."""

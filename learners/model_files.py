@@ -1,0 +1,84 @@
+"""The files of a model folder: written from tensors, and compared with what was saved."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from configs.errors import UserError
+from learners.checkpoint import complete_or_absent, read_state
+from learners.lora import ADAPTER_FILE, ADAPTER_FOLDER
+from learners.weights import checksum
+
+# Everything else in a model folder is weights, or was written by us.
+_COPIED = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer*",
+    "chat_template*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab*",
+    "merges.txt",
+)
+
+
+def write_model_folder(
+    folder: Path, weights: Mapping[str, Tensor], start: Path, dtype: str, chat_template: str | None = None
+) -> None:
+    """Write a loadable model folder, atomically.
+
+    Args:
+        folder: Must not exist.
+        weights: Full weights by name, tied ones once.
+        start: Folder whose config, tokenizer, chat template and generation config are taken over.
+        dtype: What ``config.json`` says the weights are.
+        chat_template: In place of that of ``start``.
+    """
+    if folder.exists():
+        raise UserError(f"{folder}: is there already; remove it or choose another folder")
+    with complete_or_absent(folder) as temporary:
+        fill_model_folder(temporary, weights, start, dtype, chat_template)
+
+
+def fill_model_folder(
+    folder: Path, weights: Mapping[str, Tensor], start: Path, dtype: str, chat_template: str | None = None
+) -> None:
+    """Put weights and everything else of a model folder into an existing folder."""
+    for pattern in _COPIED:
+        for file in start.glob(pattern):
+            if file.is_file():
+                shutil.copyfile(file, folder / file.name)
+    if chat_template is not None:  # read before what tokenizer_config.json may say
+        (folder / "chat_template.jinja").write_text(chat_template, encoding="utf-8")
+    config = json.loads((start / "config.json").read_text(encoding="utf-8"))
+    config.pop("torch_dtype", None)
+    config["dtype"] = dtype
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    save_file(dict(weights), folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def weights_as_saved(folder: Path, found: str) -> bool:
+    """Whether a checkpoint's weights, whose checksum is ``found``, are those that were saved.
+
+    Where a checkpoint names its adapter's checksum only, as they did, the adapter's file is compared instead.
+
+    Raises:
+        UserError: ``state.json`` cannot be read.
+    """
+    state = read_state(folder)
+    if found == state.checksum:
+        return True
+    adapter = folder / ADAPTER_FOLDER / ADAPTER_FILE
+    if state.adapter_checksum is not None or not adapter.is_file():
+        return False
+    try:
+        return checksum(load_file(adapter)) == state.checksum
+    except (OSError, SafetensorError):
+        return False
