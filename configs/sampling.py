@@ -20,7 +20,7 @@ class RolloutConfig(Section):
         1,
         ge=1,
         le=MAX_PARTS,
-        description="CPU threads of an engine; more engines of one thread each are faster (docs/benchmarks.md).",
+        description="CPU threads of an engine.",
     )
     tensor_parallel: int = Field(1, ge=1, le=MAX_PARTS, description="GPUs that one engine is split over.")
     prompts_per_round: int = Field(256, ge=1, description="Prompts (ids) of a round; each in every language.")
