@@ -258,6 +258,21 @@ def test_groups_are_sampled_without_a_pause(folders) -> None:
         assert [one.token_ids for one in backwards[::-1]] == [one.token_ids for one in outputs]
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_feed_repeats_where_logits_depend_on_the_batch(tmp_path: Path, dtype: str) -> None:
+    """From some width on matrix products depend on how many rows they have, most in bfloat16. A feed's batches follow
+    from its requests, so that sampling it again gives the same, whatever ran before; that is what a resume does.
+    """
+    folder = build_tiny_model(tmp_path / "wide", hidden=576, std=0.1)
+    engine = VllmEngine(folder, dtype, 256, 0.0625, 8, name="wide")
+    prompts = random_prompts(10, seed=7)
+    feed = [sampled(prompts[:3], 4, 5), sampled(prompts[3:8], 2, 6), greedy(prompts[8:], 20)]
+    expected = list(engine.stream(feed))
+    for number, _ in expected:
+        engine.generate(feed[number])
+    assert list(engine.stream(feed)) == expected
+
+
 def test_a_prompt_in_two_parts_draws_what_it_draws_in_one(folders, monkeypatch) -> None:
     """What vLLM's own seeds by request crash on (CPU); a step holds 64 tokens here."""
     prompts = random_prompts(6, seed=5)

@@ -154,14 +154,14 @@ class KillsAnEngine:
 
 
 class KillsALearner:
-    """Kills the learner's rank as soon as all is up, which is before or while it trains."""
+    """Kills the learner's rank as soon as there is one, which is before or while it trains."""
 
     def __init__(self) -> None:
         self.killed = 0
 
     def __call__(self, driver: int, _now: Progress) -> None:
-        if not self.killed:
-            (rank,) = processes_of(driver, "learner")
+        ranks = [] if self.killed else processes_of(driver, "learner")
+        for rank in ranks:
             self.killed = rank.pid
             rank.kill()
 

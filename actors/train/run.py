@@ -81,7 +81,7 @@ def run_training(
         screen.say(cure)
 
     def work(team: Team, folder: RunFolder, metrics: MetricsLog, flag: StopFlag) -> None:
-        screen.say(f"rollout, reward and learner actors are up, weights v{team.version}")
+        screen.say(f"rollout and reward actors are up, weights v{team.version}; the learner starts meanwhile")
         with contextlib.ExitStack() as stack:
             offer = None
             if follow is not None:

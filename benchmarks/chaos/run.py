@@ -18,7 +18,7 @@ import psutil
 
 from benchmarks.chaos.processes import descendants, left_over
 
-UP = "learner actors are up"
+UP = "reward actors are up"
 USER_ERROR = 2
 LINE_LIMIT = 400  # characters of one line of a message: Ray's own texts have 900
 
