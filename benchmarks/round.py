@@ -37,7 +37,9 @@ def part(module: str, *arguments: str) -> dict[str, Any]:
     )
     if done.returncode:
         sys.exit(f"benchmarks.{module} {' '.join(arguments)} failed:\n{done.stdout[-2000:]}{done.stderr[-6000:]}")
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    line = done.stdout.strip().splitlines()[-1]
+    print(f"{module} {' '.join(arguments[:4])}: {line}", file=sys.stderr, flush=True)
+    found: dict[str, Any] = json.loads(line)
     return found
 
 

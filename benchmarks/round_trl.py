@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":
-    os.environ |= {"OMP_NUM_THREADS": sys.argv[4], "HF_HUB_OFFLINE": "1", "TRL_EXPERIMENTAL_SILENCE": "1"}
+    os.environ |= {"OMP_NUM_THREADS": sys.argv[4], "OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1"}
 
 import torch  # after the environment
 from datasets import Dataset
