@@ -53,8 +53,12 @@ def reference_greedy(model: torch.nn.Module, prompt: tuple[int, ...], tokens: in
     return tuple(out[0, ids.shape[1] :].tolist())
 
 
-def engine_of(folder: Path) -> VllmEngine:
-    return VllmEngine(folder, "float32", 256, 0.0625, 64, name="test")
+ALIVE: list[VllmEngine] = []  # the end of one engine takes what others of its process need
+
+
+def engine_of(folder: Path, dtype: str = "float32", slots: int = 64) -> VllmEngine:
+    ALIVE.append(VllmEngine(folder, dtype, 256, 0.0625, slots, name="test"))
+    return ALIVE[-1]
 
 
 @pytest.fixture(scope="module")
@@ -243,7 +247,7 @@ def test_options_of_sampling_reach_vllm(engines) -> None:
 
 def test_groups_are_sampled_without_a_pause(folders) -> None:
     """Groups come back as they are done, more than fit at once; here no token depends on what shares a step."""
-    engine = VllmEngine(folders["untied"], "float32", 256, 0.0625, 8, name="small")
+    engine = engine_of(folders["untied"], slots=8)
     prompts = random_prompts(12, seed=4)
     groups = [sampled(prompts[:2], 3, 1, 40), sampled(prompts[2:9], 4, 2), [], greedy(prompts[9:], 1)]
     # The first group waits for a long answer while others pass it.
@@ -264,7 +268,7 @@ def test_a_feed_repeats_where_logits_depend_on_the_batch(tmp_path: Path, dtype: 
     from its requests, so that sampling it again gives the same, whatever ran before; that is what a resume does.
     """
     folder = build_tiny_model(tmp_path / "wide", hidden=576, std=0.1)
-    engine = VllmEngine(folder, dtype, 256, 0.0625, 8, name="wide")
+    engine = engine_of(folder, dtype, slots=8)
     prompts = random_prompts(10, seed=7)
     feed = [sampled(prompts[:3], 4, 5), sampled(prompts[3:8], 2, 6), greedy(prompts[8:], 20)]
     expected = list(engine.stream(feed))
