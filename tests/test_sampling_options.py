@@ -21,8 +21,8 @@ from configs.load import dump_yaml, load_config
 from configs.schema import ModelConfig
 from evaluation.heldout import heldout_chunks
 from learners.chat_template import ChatTemplate, with_values
-from learners.checkpoint import fill_model_folder
 from learners.encode import ChatEncoder
+from learners.model_files import fill_model_folder
 from rollout.plan import answer_chunks
 
 THINKING = "{% if enable_thinking is defined and enable_thinking %}<think>{% endif %}"

@@ -217,9 +217,7 @@ class VllmEngine:
         finally:
             self.health = self.health.finish()
 
-    def _generated(
-        self, requests: Sequence[EngineRequest], completions: Sequence[CompletionOutput]
-    ) -> list[Generated]:
+    def _generated(self, requests: Sequence[EngineRequest], completions: Sequence[CompletionOutput]) -> list[Generated]:
         tokens = [list(completion.token_ids) for completion in completions]
         # One call for all: vLLM's own incremental detokenisation costs 5% of the tokens/s.
         texts = self._tokenizer.batch_decode(tokens, skip_special_tokens=True) if tokens else []
