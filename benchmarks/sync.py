@@ -47,6 +47,12 @@ CPU = torch.device("cpu")
 WAYS = ("objects", "broadcast")
 
 
+def _answers(engine: Any) -> ray.ObjectRef:
+    """Begin, end and greedy answers of an engine."""
+    reference: ray.ObjectRef = next(engine.generate.options(num_returns="streaming").remote([greedy()]))
+    return reference
+
+
 @ray.remote(num_cpus=0.5)
 class Trainer:
     """A process that has weights, as the learner's rank 0 has them when a round is trained."""
@@ -129,8 +135,8 @@ def measure(hidden: int, layers: int, turns: int) -> str:
                 if turn >= 2:  # each way once to warm up
                     seconds[way].append(spent)
                 assert [report.version for report in reports] == [turn + 1] * 2
-                answers = call([engine.generate.remote(greedy()) for engine in engines], 120, "answers")
-                one, two = ([candidate.token_ids for candidate in found] for _, _, found in answers)
+                answers = call([_answers(engine) for engine in engines], 120, "answers")
+                one, two = ([candidate.token_ids for candidate in found] for _, _, (_, found) in answers)
                 assert one == two != before
                 before = one
         medians = [statistics.median(seconds[way]) for way in WAYS]
