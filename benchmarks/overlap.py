@@ -151,9 +151,9 @@ class SleepTeam:
 
         def work() -> RoundResult:
             time.sleep(self._sleeps.train)
-            step = StepMetrics(
-                round, 0, round, {"loss": 0.5, "pairs": len(examples)}, {}, 1.0, 1e-5, 1, 0.0, 1, self._sleeps.train
-            )
+            values = dict.fromkeys(("loss", "preference_loss", "reward_accuracy", "reward_margin"), 0.5)
+            values["pairs"] = len(examples)
+            step = StepMetrics(round, 0, round, values, {}, 1.0, 1e-5, 1, 0.0, 1, self._sleeps.train)
             metrics = RoundMetrics(round, len(examples), self._sleeps.train, [step])
             manifest = WeightsManifest(round, "", (), (), (), (), ())
             return RoundResult(round, metrics, Path(), manifest, manifest, [])
