@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from configs.base import LanguageCode, PathText, Section
 from configs.chat import TemplateText
+from configs.plugins import PLUGIN_PATTERN
 
 MIX_LANGUAGES = 5  # of the mixture ML-5
 
@@ -26,6 +27,12 @@ class RunConfig(Section):
     seed: int = Field(0, ge=0, lt=2**31, description="Seeds sampling, shuffling and the learner.")
     min_free_disk_gb: float = Field(
         0.5, ge=0, description="Refuse to start, or to write a checkpoint, with less than this much disk left, GiB."
+    )
+    trackers: list[Annotated[str, Field(pattern=PLUGIN_PATTERN)]] = Field(
+        default_factory=list,
+        max_length=20,
+        description="Functions of your own that get each metrics row, as `package.module:function` or entry points of "
+        "`isogloss.trackers`; called with the row (a dict) and the run's folder.",
     )
     plugins: dict[str, str] = Field(
         default_factory=dict,

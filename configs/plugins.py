@@ -20,7 +20,7 @@ from typing import Any, Literal, TypeVar
 
 from configs.errors import UserError, shortened
 
-Group = Literal["isogloss.rewards", "isogloss.objectives", "isogloss.miners", "isogloss.sources"]
+Group = Literal["isogloss.rewards", "isogloss.objectives", "isogloss.miners", "isogloss.sources", "isogloss.trackers"]
 PLUGIN_PATTERN = r"^[A-Za-z_][\w.-]*(:[A-Za-z_][\w.]*)?$"  # package.module:function, or the name of an entry point
 IMPORT_SECONDS = 120.0  # a module that loads torch takes ten
 _LONGEST = 400  # characters of what a plug-in's exception says

@@ -14,6 +14,7 @@ from configs.schema import Config
 FREE_FIELDS = (
     "run.dir",
     "run.min_free_disk_gb",
+    "run.trackers",
     "rollout.actors",
     "rollout.cpus_per_actor",
     "rollout.gpus_per_actor",

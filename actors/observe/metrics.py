@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from configs.errors import UserError
+from configs.plugins import Plugin
+
 START = "heldout_start"  # in the first round's row: the evaluation of the weights before it
+TRACKER_S = 30.0  # deadline of a tracker's call
 _GAP_S = 0.01
 _MAX_SPANS = 150  # of one actor and kind of call in a round
 
@@ -108,10 +112,21 @@ def covered(intervals: list[tuple[float, float]], start: float, end: float) -> f
 
 
 class MetricsLog:
-    """Appends a round's object to ``metrics.jsonl`` and its scalars to TensorBoard."""
+    """Appends a round's object to ``metrics.jsonl`` and its scalars to TensorBoard, and hands it to trackers.
 
-    def __init__(self, run_dir: Path) -> None:
+    Args:
+        run_dir: The run's folder.
+        trackers: Called with each row and ``run_dir``, also again with a row that got further fields. One that fails or
+            is late stops nothing: it is named, and called again with the next row.
+        say: Where failures are told.
+    """
+
+    def __init__(
+        self, run_dir: Path, trackers: Sequence[Plugin] = (), say: Callable[[str], None] = lambda _text: None
+    ) -> None:
         from torch.utils.tensorboard import SummaryWriter
+
+        self._folder, self._trackers, self._say = run_dir, trackers, say
 
         self._path = run_dir / "metrics.jsonl"
         self._rows = {row["round"]: row for row in read_metrics(self._path)}
@@ -134,6 +149,13 @@ class MetricsLog:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(self._path)
+        for tracker in self._trackers:
+            try:
+                # A copy: what a tracker changes is its own.
+                given = json.loads(json.dumps(row))
+                tracker.run(given, self._folder, seconds=TRACKER_S, about=f"the row of round {row['round']}")
+            except UserError as error:
+                self._say(f"{error}; the run continues")
 
     def add(self, round: int, fields: dict[str, Any]) -> None:
         """Put further fields into the row of a round that was recorded; one that is not there gets none."""

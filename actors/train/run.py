@@ -28,6 +28,7 @@ from actors.train.resume import check_checkpoints, rewind
 from actors.train.run_folder import RunFolder, dated, open_run_folder
 from actors.train.team import Team, start_team
 from configs.errors import UserError
+from configs.plugins import load_plugin
 from configs.schema import Config
 from evaluation.heldout import HeldoutResult
 from evaluation.report import write_report
@@ -128,6 +129,9 @@ def _with_team(
     from_round: int | None,
     allowed: frozenset[str],
 ) -> bool:
+    trackers = [load_plugin(name, "run.trackers", "isogloss.trackers") for name in config.run.trackers]
+    for tracker in trackers:
+        tracker.accepts(({}, config.run.dir), {}, "run.trackers")
     folder = open_run_folder(config, resume, allowed)
     try:
         if allowed:
@@ -140,7 +144,7 @@ def _with_team(
     except BaseException:
         folder.close()
         raise
-    metrics = MetricsLog(folder.path)
+    metrics = MetricsLog(folder.path, trackers, screen.say)
     flag = StopFlag()
     screen.say(f"{folder.path}: {what}")
     try:
