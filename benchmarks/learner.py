@@ -29,12 +29,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.peers import need
 from rollout.records import Pair
 
 VOCABULARIES = (32_000, 256_000)
 SHARES = {"1:4": 0.2, "1:1": 0.5, "4:1": 0.8}  # prompt : answer -> share of the prompt
 REPEATED = "1:1"  # what every pass measures, for the spread; the others are measured in the first
 PEERS = ("isogloss", "trl")
+PEERS_NEEDED = ("trl", "datasets")
 MEAN_TOKENS = 128  # prompt and one answer
 PAIRS_PER_STEP = {32_000: 8, 256_000: 2}
 SEED = 0
@@ -138,7 +140,7 @@ def _ours(case: Case, model: Path) -> dict[str, Any]:
     )
     pairs = make_pairs(case)
     with single_process():
-        session = LearnerSession(learner, ModelConfig(policy=model, max_length=2048), SEED, model)
+        session = LearnerSession(learner, ModelConfig(policy=model, dtype="float32", max_length=2048), SEED, model)
         loaded = _resident(session.policy)
         known = session.reference_logprobs(1, pairs)
         pairs = [replace(p, reference_chosen=known[p.id][0], reference_rejected=known[p.id][1]) for p in pairs]
@@ -365,6 +367,7 @@ def main() -> None:
     if arguments.case:
         print(json.dumps(measure(Case(**json.loads(arguments.case[0])), Path(arguments.case[1]))))
         return
+    need(*PEERS_NEEDED)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         models = {size: make_model(Path(folder) / str(size), size) for size in VOCABULARIES}

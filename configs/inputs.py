@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from configs.base import LanguageCode, PathText, Section
 from configs.chat import TemplateText
+from configs.dtype import AUTO, stored_dtype
 from configs.plugins import PLUGIN_PATTERN
 
 MIX_LANGUAGES = 5  # of the mixture ML-5
@@ -50,7 +51,12 @@ class ModelConfig(Section):
         description="Hugging Face folder of the reward reference: the model the policy was aligned from. "
         "Needed by `reward.kind: implicit`.",
     )
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="Weights and arithmetic, all actors.")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="Weights and arithmetic, all actors: `auto` is what `policy` is stored in (`bfloat16`, or "
+        "`float32` for all else), kept in the run's `config.yaml`. Master weights, losses and sums of "
+        "log-probabilities are float32 either way.",
+    )
     max_length: int = Field(512, ge=8, description="Longest prompt plus completion, in tokens.")
     add_bos: bool = Field(
         False,
@@ -71,6 +77,14 @@ class ModelConfig(Section):
         description="The date that chat templates are told which ask for it, as 2026-11-26. By default that of the "
         "run's first start, kept in the run's `config.yaml`.",
     )
+
+    @model_validator(mode="after")
+    def _resolve_dtype(self) -> ModelConfig:
+        """Here, so that everybody who is given the config sees the same; a folder that is elsewhere leaves ``auto``."""
+        if self.dtype == AUTO:
+            # Not by assignment, after which the field would count as given.
+            object.__setattr__(self, "dtype", stored_dtype(self.policy) or AUTO)
+        return self
 
 
 class PromptsConfig(Section):

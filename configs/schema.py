@@ -11,6 +11,7 @@ from pydantic import model_validator
 
 from configs.base import LanguageCode, Section
 from configs.deepspeed import check_dtype
+from configs.dtype import AUTO
 from configs.errors import shortened
 from configs.inputs import AnchorConfig, LanguagesConfig, ModelConfig, OfflineConfig, PromptsConfig, RunConfig
 from configs.judge import JudgeConfig
@@ -157,7 +158,8 @@ class Config(Section):
                 "candidates.source: reward.kind cross_language and candidates.source self_translation go "
                 "together; set both or neither"
             )
-        check_dtype(self.learner.deepspeed, self.model.dtype)
+        if self.model.dtype != AUTO:  # else the model is elsewhere, and the learner judges
+            check_dtype(self.learner.deepspeed, self.model.dtype)
         if self.reward.verified and self.prompts.answer_field is None:
             raise ValueError("prompts.answer_field: reward.kind verifier needs gold answers; name their field")
         if self.candidates.source == "policy" and self.rollout.samples_per_prompt < 2:

@@ -39,7 +39,11 @@ def load_model(folder: Path, dtype: str, device: torch.device) -> PreTrainedMode
 
     Without dropout the same weights give the same log-probabilities in sampling, scoring and training; the
     first step of a round would otherwise not start at the reference.
+
+    Raises:
+        UserError: There is no model in the folder, it cannot be loaded, or the device cannot compute in ``dtype``.
     """
+    check_arithmetic(dtype, device)
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder}: no config.json there; it must be a Hugging Face model folder")
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
@@ -60,6 +64,18 @@ def load_model(folder: Path, dtype: str, device: torch.device) -> PreTrainedMode
     # eval(): nothing in a forward pass may depend on a mode.
     loaded: PreTrainedModel = model.to(device).eval()  # type: ignore[arg-type]
     return loaded
+
+
+def check_arithmetic(dtype: str, device: torch.device) -> None:
+    """Refuse what a GPU would emulate, many times slower.
+
+    Raises:
+        UserError: Names the field and the cure.
+    """
+    if dtype == "bfloat16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise UserError(
+            f"model.dtype: {torch.cuda.get_device_name(device)} cannot compute in bfloat16; set model.dtype to float32"
+        )
 
 
 def deepspeed_config(learner: LearnerConfig, dtype: str, parameters: int) -> dict[str, Any]:

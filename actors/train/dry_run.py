@@ -8,6 +8,7 @@ from actors.observe.screen import console, print_memory, print_nodes
 from actors.plan.fertility import fertility_cure, fertility_line
 from actors.plan.gpu_memory import check_memory
 from actors.plan.placement import PlacementPlan
+from configs.dtype import AUTO, stored_dtype
 from configs.nodes import DescribedCluster
 from configs.reading import is_file, is_folder
 from configs.schema import Config
@@ -31,6 +32,8 @@ def check_readable(config: Config, elsewhere: bool) -> None:
         UserError: Names the file:line or field, and the cure.
     """
     absent = _absent(config) if elsewhere else []
+    if config.model.dtype != AUTO:
+        console.print(f"Arithmetic: {config.model.dtype} (model.dtype)")
     if absent:
         console.print(f"Not on this machine, so not read: {', '.join(absent)}")
         _read_present(config, absent)
@@ -127,6 +130,10 @@ def check_described(config: Config, plan: PlacementPlan, cluster: DescribedClust
     """
     placed = print_nodes(plan, cluster.resources())
     source = cluster.model_config_of(config.model.policy)
+    if source is not None and config.model.dtype == AUTO:
+        found = config.model.model_copy(update={"dtype": stored_dtype(source)})
+        config = config.model_copy(update={"model": found})
+        console.print(f"Arithmetic: {config.model.dtype}, which the policy is stored in")
     if source is None:
         console.print(
             f"Memory is not checked: {config.model.policy} is not on this machine; name its config.json under `models` "

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from configs.dtype import DTYPES, named_dtype
 from configs.errors import UserError
 from configs.reading import is_file, is_folder, read_json, shown
 from configs.yaml12 import read_yaml
 from rollout.hub import is_hub_name, snapshot
 from rollout.policy import run_policy
-
-DTYPES = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +80,14 @@ def _run(path: Path) -> Source:
         date = str(model["template_date"]) if model.get("template_date") else None
     except (KeyError, TypeError):
         raise UserError(f"{file}: is no config of a run; name a model folder, or restore the file") from None
-    return Source(str(name), folder=run_policy(path, start), dtype=dtype, add_bos=add_bos, template_date=date)
+    folder = run_policy(path, start)
+    dtype = dtype if dtype in DTYPES else _dtype(folder)  # "auto": the run's model was elsewhere
+    return Source(str(name), folder=folder, dtype=dtype, add_bos=add_bos, template_date=date)
 
 
 def _dtype(folder: Path) -> str:
     config = _model_config(folder)
-    found = config.get("dtype", config.get("torch_dtype"))
-    return found if found in DTYPES else DTYPES[0]
+    return named_dtype(config)
 
 
 def _model_config(folder: Path) -> dict[str, Any]:
