@@ -3,8 +3,8 @@
     python -m benchmarks.learner_real [--turns 3] [--threads 1 --threads 2]
 
 The plain pass is 2 x 300 tokens with the logits of all positions. Ours is a step of DPO on pairs: prompt and answers
-counted, the prompt once, reference passes not timed. Both take turns in one process. With one thread the seconds are the
-process's own, so other work on the machine counts little; with more they are wall-clock seconds. Writes
+counted, the prompt once, reference passes not timed. Both take turns in one process. With one thread the seconds are
+the process's own, so other work on the machine counts little; with more they are wall-clock seconds. Writes
 ``runs/bench/learner.json``.
 """
 
