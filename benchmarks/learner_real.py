@@ -51,13 +51,13 @@ def measure(model: Path, count: int, turns: int) -> dict[str, float]:
     from learners.distributed import single_process
     from learners.engine import load_model
     from learners.session import LearnerSession
-    from learners.threads import threads
 
     clock = time.process_time if count == 1 else time.perf_counter
     learner = LearnerConfig(nll_weight=0.0, learning_rate=1e-6, pairs_per_step=PAIRS, zero_stage=0)
     rows = torch.randint(10, 40_000, (2, 300), generator=torch.Generator().manual_seed(0))
     rates: list[tuple[float, float]] = []
-    with threads(count), single_process():
+    torch.set_num_threads(count)
+    with single_process():
         plain = load_model(model, "bfloat16", torch.device("cpu"))
         session = LearnerSession(learner, ModelConfig(policy=model, max_length=2048), 0, model)
         pairs = make_pairs()

@@ -21,7 +21,6 @@ from learners.engine import check_arithmetic, load_model
 from learners.logprobs import sum_logprobs
 from learners.schedule import encode_examples
 from learners.session import LearnerSession
-from learners.threads import threads
 
 
 @pytest.mark.parametrize(
@@ -79,11 +78,3 @@ def test_bfloat16_starts_at_ln_2_and_keeps_the_order_of_rewards(tmp_path: Path) 
         ]
         rewards[dtype] = [a - b for ours, theirs in zip(*sides, strict=True) for a, b in zip(ours, theirs, strict=True)]
     assert spearmanr(rewards["float32"], rewards["bfloat16"]).statistic > 0.98
-
-
-def test_a_stage_has_its_threads_and_gives_them_back() -> None:
-    before = torch.get_num_threads()
-    with pytest.raises(KeyError), threads(before + 1):
-        assert torch.get_num_threads() == before + 1
-        raise KeyError
-    assert torch.get_num_threads() == before
