@@ -20,6 +20,7 @@ from configs.errors import UserError
 from configs.schema import ModelConfig
 from learners.chat_template import ChatTemplate
 from rollout.records import Turns, chat_of
+from rollout.token_ids import TokenIds
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,22 @@ def _on_all_cores() -> Iterator[None]:
     finally:
         # Never unset: without it the library warns of every later fork.
         os.environ[_PARALLEL] = before or "false"
+
+
+def answer_tokens(encoder: ChatEncoder, text: str, ids: TokenIds | None) -> tuple[int, ...]:
+    """Tokens of an answer, its end included: ``ids`` as they were sampled, or else ``text`` encoded."""
+    return tuple(encoder.completion_ids(text) if ids is None else ids)
+
+
+def same_vocabulary(one: Path, other: Path) -> bool:
+    """Whether the tokens of two model folders are the same, by number."""
+    if one.resolve() == other.resolve():
+        return True
+    files = [folder / "tokenizer.json" for folder in (one, other)]
+    if all(file.is_file() for file in files) and files[0].read_bytes() == files[1].read_bytes():
+        return True
+    vocabularies = [AutoTokenizer.from_pretrained(folder, local_files_only=True).get_vocab() for folder in (one, other)]
+    return bool(vocabularies[0] == vocabularies[1])
 
 
 class ChatEncoder:

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from configs.errors import UserError
-from learners.encode import ChatEncoder
+from learners.encode import ChatEncoder, answer_tokens
 from learners.objectives.registry import GROUP_OBJECTIVE
 from learners.packing import Segment
 from rollout.records import Example, Pair, SampleGroup
+from rollout.token_ids import TokenIds
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,8 @@ def encode_examples(
 ) -> list[EncodedExample]:
     """Tokens of each example, sorted by id, so that nothing depends on the order of arrival.
 
+    An answer's tokens are those that were sampled, where the example has them; else its text is encoded.
+
     Raises:
         UserError: The objective takes the other kind of example, two examples share an id, one is longer than
             ``max_length`` tokens, or a group is not whole.
@@ -49,7 +52,7 @@ def encode_examples(
         if encoded and encoded[-1].id == example.id:
             raise UserError(f"{_name(example)}: is there twice; ids must be unique")
         prompt = tuple(encoder.prompt_ids(example.prompt))
-        segment = Segment(prompt, tuple(tuple(encoder.completion_ids(text)) for text in _answers(example)))
+        segment = Segment(prompt, tuple(answer_tokens(encoder, text, ids) for text, ids in _answers(example)))
         if segment.longest > max_length:
             raise UserError(
                 f"{_name(example)}: prompt and answer are {segment.longest} tokens, more than model.max_length "
@@ -85,8 +88,11 @@ def _name(example: Example) -> str:
     return f"{'pair' if isinstance(example, Pair) else 'group'} {example.id}"
 
 
-def _answers(example: Example) -> tuple[str, ...]:
-    return (example.chosen, example.rejected) if isinstance(example, Pair) else example.completions
+def _answers(example: Example) -> list[tuple[str, TokenIds | None]]:
+    if isinstance(example, Pair):
+        return [(example.chosen, example.chosen_ids), (example.rejected, example.rejected_ids)]
+    ids = example.completion_ids or (None,) * len(example.completions)
+    return list(zip(example.completions, ids, strict=True))
 
 
 def stored_reference(example: Example) -> tuple[float, ...] | None:

@@ -29,6 +29,7 @@ from rollout.templates import (
     TRANSLATION_PRIME,
     translation_instruction,
 )
+from rollout.token_ids import TokenIds
 
 Stage = Literal["answer", "translate"]
 
@@ -220,12 +221,12 @@ def finish_candidate(
 ) -> Candidate:
     """The candidate of one completion; ``text`` is decoded without special tokens and without the prime."""
     if is_answer(key):
-        return Candidate(key, text.strip(), tuple(token_ids), finish_reason, weight_version)
+        return Candidate(key, text.strip(), TokenIds(token_ids), finish_reason, weight_version)
     translated, outcome = parse_translation(text, finish_reason)
     return Candidate(
         key,
         translated or "",
-        tuple(token_ids),
+        TokenIds(token_ids),
         finish_reason,
         weight_version,
         gate="ok" if translated else "translation_failed",

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from rollout.token_ids import TokenIds
+
 Source = str  # name of a source of candidates (``rollout.sources``)
 Gate = Literal["ok", "language", "truncated", "empty", "garbled", "duplicate", "translation_failed"]
 TranslationOutcome = Literal["ok", "salvaged", "failed"]
@@ -83,7 +85,7 @@ class Candidate:
 
     key: CandidateKey
     text: str  # without end-of-turn token, outer white space stripped
-    token_ids: tuple[int, ...]  # as sampled, end-of-turn included when it was produced
+    token_ids: TokenIds  # as sampled, end-of-turn included when it was produced; of text from elsewhere: as encoded
     finish_reason: Literal["stop", "length"]
     weight_version: int  # round whose weights produced it; 0 is the start
     gate: Gate = "ok"
@@ -125,6 +127,9 @@ class Pair:
     rejected_key: CandidateKey | None = None
     reference_chosen: float | None = None
     reference_rejected: float | None = None
+    # What is trained on: the answers' tokens as they were sampled; None where they are encoded from the texts.
+    chosen_ids: TokenIds | None = field(default=None, compare=False)
+    rejected_ids: TokenIds | None = field(default=None, compare=False)
 
 
 def labelled_pair(
@@ -173,6 +178,7 @@ class SampleGroup:
     weight_version: int
     keys: tuple[CandidateKey, ...] = ()
     reference: tuple[float, ...] | None = None
+    completion_ids: tuple[TokenIds | None, ...] = field(default=(), compare=False)  # as a pair's; empty is all None
 
 
 Example = Pair | SampleGroup  # what the learner takes

@@ -17,9 +17,10 @@ from rollout.languages import language_name
 from rollout.prompts import PromptSet
 from rollout.records import Candidate, CandidateKey, Score, Turns
 from rollout.seeds import stable_seed
-from rollout.sources import is_answer, scored
+from rollout.sources import is_answer, sampled_ids, scored
 from rollout.templates import crosslingual_instruction, language_instruction
 from rollout.terms import combined
+from rollout.token_ids import TokenIds
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,8 @@ class ScoreRequest:
     prompt: Turns
     text: str
     baseline: Turns | None = None
+    token_ids: TokenIds | None = None  # the text as it was sampled; None is to be encoded
+    ended: bool = True  # whether the last token is the end of the turn
 
 
 def reward_prompt(config: Config, measure: LogprobMeasure, prompts: PromptSet, candidate: Candidate) -> Turns:
@@ -70,7 +73,8 @@ def score_requests(
     """What has to be scored for a reward of log-probabilities, in the order of ``candidates``.
 
     Only answers of scored sources that passed the gates are scored. With the translated prompt the text is the answer's
-    translation, which must have passed the gates too and be among ``candidates``.
+    translation, which must have passed the gates too and be among ``candidates``. Answers are scored by their tokens as
+    sampled (``rollout.sources.sampled_ids``).
 
     Returns:
         Requests, and (language, why) -> candidates without one; why is "gated" or "no_translation".
@@ -84,7 +88,7 @@ def score_requests(
         if candidate.gate != "ok":
             skipped[key.language, "gated"] += 1
             continue
-        text = candidate.text
+        text, ids = candidate.text, sampled_ids(candidate)
         if measure.prompt == "translated" and key.language != dominant:
             # Two answers may share one translation: a duplicate there is still a translation.
             translation = translations.get(
@@ -93,9 +97,11 @@ def score_requests(
             if translation is None:
                 skipped[key.language, "no_translation"] += 1
                 continue
-            text = translation.text
+            text, ids = translation.text, None
         prompt = reward_prompt(config, measure, prompts, candidate)
-        requests.append(ScoreRequest(key, prompt, text, baseline_prompt(config, measure, prompts, candidate)))
+        baseline = baseline_prompt(config, measure, prompts, candidate)
+        ended = ids is None or candidate.finish_reason == "stop"
+        requests.append(ScoreRequest(key, prompt, text, baseline, ids, ended))
     return requests, skipped
 
 

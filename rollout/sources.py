@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from configs.schema import Config
 from rollout.records import Candidate, CandidateKey
+from rollout.token_ids import TokenIds
 
 POLICY, SELF_TRANSLATION = "policy", "translation"  # of a run that names no sources
 
@@ -90,6 +91,16 @@ def scored(config: Config, candidates: Sequence[Candidate]) -> list[Candidate]:
 def is_answer(key: CandidateKey) -> bool:
     """Whether a candidate answers a prompt itself, and is no translation of another one."""
     return key.origin == key.language
+
+
+def sampled_ids(candidate: Candidate) -> TokenIds | None:
+    """The tokens by which an answer is scored and trained on; None where its text is encoded.
+
+    They are those that were sampled: encoding the text again may give others (a model may write " a" and "b" where
+    the tokenizer writes " ab"), of another probability. They end as the answer did: once with the token that ended it,
+    or with none where the token limit cut it. A translation has more tokens than those of the text found in it.
+    """
+    return candidate.token_ids if is_answer(candidate.key) and len(candidate.token_ids) else None
 
 
 def parts(config: Config, language: str, selectors: Sequence[str]) -> tuple[Part, ...]:

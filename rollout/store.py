@@ -10,13 +10,15 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from configs.errors import UserError
 from rollout.records import Candidate, CandidateKey, Example, Pair, SampleGroup, Score
-from rollout.store_checksum import insert_sql
+from rollout.sources import sampled_ids
+from rollout.store_checksum import damaged, insert_sql
 from rollout.store_file import StoreConflict
 from rollout.store_open import claim, connect, explained, prepare, prepare_reading
 from rollout.store_repair import RepairableFile
@@ -33,10 +35,13 @@ from rollout.store_schema import (
     score_of,
     score_row,
 )
+from rollout.token_ids import TokenIds
 
 __all__ = ["Store", "StoreConflict"]
 
 _WHERE_KEY = " AND ".join(f"{column} = :key_{column}" for column in KEY_COLUMNS)
+# The mark of a round that is trained on tokens as sampled: a stage, and the name of a chunk without rows.
+_BY_IDS = ("begin", "sampled_ids")
 # Conditions on a finished chunk's stage: what its rows are.
 _ANSWERS, _SCORES, _EXAMPLES = "stage NOT IN ('score', 'pair')", "stage = 'score'", "stage = 'pair'"
 
@@ -109,6 +114,19 @@ class Store(RepairableFile):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def begin_round(self, round: int) -> bool:
+        """Whether a round's answers are scored and trained on by their tokens as sampled, not by their texts.
+
+        Decided before its first chunk: a round that an earlier version began stays with the texts.
+        """
+        with self._transaction():
+            if self._is_done(round, *_BY_IDS):
+                return True
+            if self._rows("chunks", "round = ?", (round,)):
+                return False
+            self._mark_done(round, *_BY_IDS, 0)
+        return True
 
     def put_chunk(self, chunk_id: str, round: int, stage: str, candidates: Sequence[Candidate]) -> bool:
         """Write all candidates of a chunk and mark it done.
@@ -195,14 +213,32 @@ class Store(RepairableFile):
 
     def pairs(self, round: int) -> list[Pair]:
         """Pairs of a round, sorted by id."""
-        return [one for one in self.examples(round) if isinstance(one, Pair)]
+        return [one for one in self._examples(round) if isinstance(one, Pair)]
 
     def groups(self, round: int) -> list[SampleGroup]:
         """Sample groups of a round, sorted by id."""
-        return [one for one in self.examples(round) if isinstance(one, SampleGroup)]
+        return [one for one in self._examples(round) if isinstance(one, SampleGroup)]
 
     def examples(self, round: int) -> list[Example]:
-        """What a round trains on: its pairs or its sample groups, sorted by id."""
+        """What a round trains on: its pairs or its sample groups, sorted by id, with their answers' tokens."""
+        with self._snapshot():
+            found = self._examples(round)
+            return [self._with_ids(one) for one in found] if self._is_done(round, *_BY_IDS) else found
+
+    def _with_ids(self, one: Example) -> Example:
+        if isinstance(one, SampleGroup):
+            return replace(one, completion_ids=tuple(map(self._ids, one.keys)))
+        return replace(one, chosen_ids=self._ids(one.chosen_key), rejected_ids=self._ids(one.rejected_key))
+
+    def _ids(self, key: CandidateKey | None) -> TokenIds | None:
+        if key is None:  # an anchor's, or of a file
+            return None
+        found = self._records("candidates", candidate_of, _WHERE_KEY, _named(key))
+        if not found:
+            raise damaged(self.path, "candidates", f"row ({key})", "it cannot be found", key.round)
+        return sampled_ids(found[0])
+
+    def _examples(self, round: int) -> list[Example]:
         with self._snapshot():
             pairs = self._records("pairs", pair_of, "round = ?", (round,))
             groups = self._records("groups", group_of, "round = ?", (round,))
@@ -218,7 +254,7 @@ class Store(RepairableFile):
         Raises:
             StoreConflict: One is set to another value, or its pair or group is not in the round.
         """
-        known = {one.id: one for one in self.examples(round)}
+        known = {one.id: one for one in self._examples(round)}
         changed = 0
         with self._transaction():
             for name, values in logprobs.items():

@@ -96,7 +96,7 @@ class JournalFile:
             finally:
                 self._db.execute("ROLLBACK")  # nothing was written
 
-    def _query(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    def _query(self, sql: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
         with self._mutex, explained(self.path):
             return self._db.execute(sql, values).fetchall()
 
@@ -105,7 +105,9 @@ class JournalFile:
         columns = [c if self._checked or c != "logprobs" else "NULL" for c in TABLES[table]]
         return f"SELECT {', '.join(columns)}, {checksum} FROM {table} WHERE {where} ORDER BY {', '.join(KEYS[table])}"
 
-    def _rows(self, table: str, where: str = "1", values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    def _rows(
+        self, table: str, where: str = "1", values: Sequence[Any] | Mapping[str, Any] = ()
+    ) -> list[tuple[Any, ...]]:
         """Whole rows of ``TABLES[table]`` in key order, each compared with its checksum.
 
         Raises:
@@ -119,7 +121,11 @@ class JournalFile:
         return found
 
     def _records(
-        self, table: str, record: Callable[[tuple[Any, ...]], T], where: str = "1", values: Sequence[Any] = ()
+        self,
+        table: str,
+        record: Callable[[tuple[Any, ...]], T],
+        where: str = "1",
+        values: Sequence[Any] | Mapping[str, Any] = (),
     ) -> list[T]:
         """As :meth:`_rows`, decoded; a row that cannot be is told like a damaged one."""
         return [self._decoded(table, record, row) for row in self._rows(table, where, values)]

@@ -74,6 +74,9 @@ class RepairableFile(JournalFile):
         wrong = {place for place in scores.keys() | scored if scores[place] != marks[place[0], "score", place[1]]}
         for round in sorted({place[0] for place in wrong} | again):
             dropped["scores"] += self._drop("scores", "round = ?", (round,))
+            # As they were before they were judged: which are translated depends on it.
+            fresh = {"gate": "ok", "detected_language": None}
+            self._update("candidates", fresh, "round = :of AND translation IS NOT 'failed'", {"of": round})
             self._drop("chunks", "round = ? AND stage = 'score'", (round,))
             again.add(round)
         examples = Counter[int]()

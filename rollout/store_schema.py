@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import struct
 from collections.abc import Sequence
 from typing import Any
 
 from rollout.records import Candidate, CandidateKey, Message, Pair, SampleGroup, Score, Turns
+from rollout.token_ids import TokenIds
 
 SCHEMA_VERSION = 2
 
@@ -113,12 +113,11 @@ ADDED_IN_2 = (
 
 def candidate_row(candidate: Candidate, chunk_id: str) -> tuple[Any, ...]:
     """A row of ``candidates``; token ids are little-endian 32-bit."""
-    ids = candidate.token_ids
     return (
         *key_row(candidate.key),
         chunk_id,
         candidate.text,
-        struct.pack(f"<{len(ids)}I", *ids),
+        TokenIds.of(candidate.token_ids).data,
         candidate.finish_reason,
         candidate.weight_version,
         candidate.gate,
@@ -131,7 +130,7 @@ def candidate_row(candidate: Candidate, chunk_id: str) -> tuple[Any, ...]:
 def candidate_of(row: Sequence[Any]) -> Candidate:
     """The candidate of a row of ``CANDIDATE_COLUMNS``."""
     text, blob, finish, version, gate, detected, translation, logprobs = row[7:]
-    ids = struct.unpack(f"<{len(blob) // 4}I", blob)
+    ids = TokenIds.from_bytes(blob)
     return Candidate(CandidateKey(*row[:6]), text, ids, finish, version, gate, detected, translation, logprobs)
 
 

@@ -19,6 +19,7 @@ from learners.meeting import Meeting
 from rollout.prompts import PromptSet
 from rollout.records import Candidate, CandidateKey
 from rollout.rewards import FLUENCY
+from rollout.token_ids import TokenIds
 from tests.actors_support import PROMPTS, perturbed, publish, sending, small_config
 from tests.tiny import build_tiny_model
 
@@ -38,7 +39,7 @@ INSTRUCTIONS = {
 
 def candidate(language: str, prompt: int, sample: int, text: str, **changes: str) -> Candidate:
     key = CandidateKey(1, f"p{prompt}", language, "policy", language, sample)
-    return dataclasses.replace(Candidate(key, text, (1, 2), "stop", 0), **changes)
+    return dataclasses.replace(Candidate(key, text, TokenIds(), "stop", 0), **changes)
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +95,35 @@ def test_implicit_reward_is_the_log_ratio(tmp_path: Path, folders: tuple[Path, P
             assert score.parts[FLUENCY] == pytest.approx(own / tokens, abs=1e-4)
         else:
             assert FLUENCY not in score.parts
+
+
+def test_answers_are_scored_by_the_tokens_that_were_sampled(
+    tmp_path: Path, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject = worker(tmp_path, folders, reward={"prompt": "native", "tokens_per_micro_batch": 256})
+    tokenizer = AutoTokenizer.from_pretrained(folders[0])
+    letters = [tokenizer(letter, add_special_tokens=False)["input_ids"][0] for letter in "likes blue"]
+    end = tokenizer.eos_token_id
+    assert len(letters) > len(tokenizer("likes blue", add_special_tokens=False)["input_ids"]), "nothing was merged"
+    ended = dataclasses.replace(candidate("en", 0, 0, "likes blue"), token_ids=TokenIds([*letters, end]))
+    cut = dataclasses.replace(
+        candidate("en", 0, 1, "likes blue"), token_ids=TokenIds(letters), finish_reason="length", text="likes blue…"
+    )
+    monkeypatch.setattr(reward_module, "apply_gates", lambda gates, candidates, *rest: list(candidates))
+    scores = subject.judge([ended, cut]).scores
+    model = AutoModelForCausalLM.from_pretrained(folders[0])
+    start = tokenizer.apply_chat_template(
+        [{"role": "user", "content": PROMPTS["en"][0]}], add_generation_prompt=True, return_dict=False
+    )
+    for score, ids in zip(scores, ([*letters, end], letters), strict=True):
+        logprobs = model(torch.tensor([start + ids])).logits[0].double().log_softmax(-1)
+        expected = float(sum(logprobs[len(start) + n - 1, token] for n, token in enumerate(ids)))
+        assert score.parts["policy_logprob"] == pytest.approx(expected, abs=1e-4)
+        assert score.parts["length_tokens"] == len(letters)
+    (by_text,) = subject.judge([ended], by_ids=False).scores
+    expected = direct(folders[0], folders[0], PROMPTS["en"][0], "likes blue")
+    assert by_text.parts["policy_logprob"] == pytest.approx(expected, abs=1e-4)
+    assert abs(by_text.parts["policy_logprob"] - scores[0].parts["policy_logprob"]) > 0.1
 
 
 @pytest.mark.parametrize("normalise", ["sum", "token"])

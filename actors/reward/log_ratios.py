@@ -17,7 +17,7 @@ from configs.errors import UserError
 from configs.measures import ImplicitMeasure, LogprobMeasure
 from configs.schema import Config
 from learners.broadcast import receive
-from learners.encode import ChatEncoder
+from learners.encode import ChatEncoder, answer_tokens, same_vocabulary
 from learners.engine import load_model
 from learners.errors import BroadcastFailed
 from learners.logprobs import LogprobModel, segment_logprobs
@@ -45,6 +45,8 @@ class ScoringModels:
         self._config = config
         self._device = torch.device("cuda" if config.reward.gpus_per_actor > 0 else "cpu")
         self._encoder = ChatEncoder.of(config.model, policy)
+        # The likelihood may be that of another model, to whose tokenizer the sampled tokens mean nothing.
+        self._own_tokens = same_vocabulary(Path(policy), config.model.policy)
         self._policy = self._load(policy)
         self._reference: PreTrainedModel | None = None
         # Scorers share the models' weights, so that updates in place are seen.
@@ -73,7 +75,10 @@ class ScoringModels:
         Texts under one prompt share a single copy of it. ``parts`` also holds the length of each text, in
         characters and in tokens without the end of turn.
         """
-        completions = [tuple(self._encoder.completion_ids(request.text)) for request in requests]
+        completions = [
+            answer_tokens(self._encoder, request.text, request.token_ids if self._own_tokens else None)
+            for request in requests
+        ]
         logprobs, tokens = self._sums(self._scorer, [request.prompt for request in requests], completions)
         if isinstance(measure, ImplicitMeasure):
             assert self._reference_scorer is not None, "the config is validated"
@@ -90,7 +95,10 @@ class ScoringModels:
                 )
             ]
         lengths = [
-            {"length_chars": float(len(request.text)), "length_tokens": float(len(ids) - 1)}
+            {
+                "length_chars": float(len(request.text)),
+                "length_tokens": float(len(ids) - (request.ended or not self._own_tokens)),
+            }
             for request, ids in zip(requests, completions, strict=True)
         ]
         return [

@@ -33,6 +33,7 @@ from rollout.plan import load_untranslated
 from rollout.prompts import PromptSet
 from rollout.records import Candidate, Score
 from rollout.rewards import FLUENCY
+from rollout.token_ids import TokenIds
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +113,13 @@ class RewardWorker:
         """Weight version of the reward policy."""
         return self.health.version
 
-    def judge(self, candidates: Sequence[Candidate]) -> Judged:
+    def judge(self, candidates: Sequence[Candidate], by_ids: bool = True) -> Judged:
         """Gate candidates and score those that pass.
 
         Args:
             candidates: All candidates of the prompts that they answer (duplicates are found among them), with
                 their translations where the reward is measured on those.
+            by_ids: Whether log-probabilities are those of the tokens as sampled (``rollout.sources.sampled_ids``).
 
         Raises:
             IllegalTransition: The actor is STALE.
@@ -127,9 +129,10 @@ class RewardWorker:
         try:
             judged = apply_gates(self._config.gates, candidates, self._detector, self._any_language)
             self._stats["gate_seconds"] += time.perf_counter() - begun
-            scored = Scored([]) if self._scorer is None else self._scorer.score(judged)
+            asked = judged if by_ids else [replace(one, token_ids=TokenIds()) for one in judged]
+            scored = Scored([]) if self._scorer is None else self._scorer.score(asked)
             if self._config.pairs.fluency_floor:
-                scored = self._with_fluency(judged, scored)
+                scored = self._with_fluency(asked, scored)
             self._stats["scored_tokens"] += scored.tokens
         finally:
             self.health = self.health.finish()
@@ -251,9 +254,9 @@ class RewardActor:
         """Weight version of the reward policy."""
         return self._start.worker.version()
 
-    def judge(self, candidates: Sequence[Candidate]) -> tuple[float, float, Judged]:
+    def judge(self, candidates: Sequence[Candidate], by_ids: bool = True) -> tuple[float, float, Judged]:
         """See ``RewardWorker.judge``; with when it began and ended (Unix seconds)."""
-        return self._start.timed(lambda worker: worker.judge(candidates))
+        return self._start.timed(lambda worker: worker.judge(candidates, by_ids))
 
     def sync(self, manifest: WeightsManifest, weights: list[ray.ObjectRef]) -> SyncReport:
         """See ``RewardWorker.sync``."""

@@ -61,12 +61,14 @@ class RoundCollector:
         self._progress = progress
         self.usage: Usage | None = None  # of a judge, for what was scored since the start
         self._exported = exported
+        self._by_ids = True  # whether the round's answers are scored by their tokens as sampled
         self.chunks = answer_chunks(config, inputs.prompts, round)
         self._answered: set[str] = set()  # in the journal when this began
         self._translated: set[str] = set()
 
     def start(self) -> None:
         """Queue what the journal lacks; the pools' ``drain`` then does it."""
+        self._by_ids = self._store("begin_round", self._round)
         scored = self._store("done_chunks", self._round, "score")
         self._answered = self._store("done_chunks", self._round, "answer")
         self._translated = self._store("done_chunks", self._round, "translate")
@@ -152,7 +154,7 @@ class RoundCollector:
             return
         # Sorted, so that the composition of the forward passes does not depend on which translation came first.
         candidates = sorted(parts.candidates, key=lambda candidate: candidate.key)
-        self._rewards.submit(Call(f"score {parts.answers.id}", "judge", (candidates,), done))
+        self._rewards.submit(Call(f"score {parts.answers.id}", "judge", (candidates, self._by_ids), done))
 
 
 class _Parts:

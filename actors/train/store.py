@@ -61,6 +61,7 @@ class StoreActor:
         """Since the start: calls, seconds spent in them, and bytes received and returned (pickled)."""
         return dict(self._stats)
 
+    begin_round = _measured("begin_round")
     put_chunk = _measured("put_chunk")
     done_chunks = _measured("done_chunks")
     candidates = _measured("candidates")

@@ -108,7 +108,7 @@ class FakePool:
             found.append(finish_candidate(request.key, f"answer {number}", (number % 997, 2), "stop", version))
         return found
 
-    def _judge(self, candidates: list[Candidate]) -> Judged:
+    def _judge(self, candidates: list[Candidate], _by_ids: bool) -> Judged:
         judged = [replace(one, gate="language" if _number(one.key) % 7 == 0 else "ok") for one in candidates]
         scores = [Score(one.key, _number(one.text) % 1000 / 10) for one in judged if one.gate == "ok"]
         return Judged(judged, scores, Counter())
