@@ -15,6 +15,7 @@ from configs.plugins import Plugin, load_plugin
 from configs.schema import Config
 from rollout.prompts import PromptSet
 from rollout.records import Candidate, CandidateKey, Prompt, Score
+from rollout.token_ids import TokenIds
 
 
 class RewardFunction(Protocol):
@@ -141,7 +142,7 @@ def try_rewards(config: Config, prompts: PromptSet) -> None:
 def _trial(prompt: Prompt, sample: int) -> Candidate:
     """An answer as it might be sampled; its text is the gold one, or the prompt's."""
     key = CandidateKey(1, prompt.id, prompt.language, "policy", prompt.language, sample)
-    return Candidate(key, prompt.answer or prompt.text, (0, 0), "stop", 0)
+    return Candidate(key, prompt.answer or prompt.text, TokenIds((0, 0)), "stop", 0)
 
 
 def name(key: CandidateKey) -> str:
