@@ -147,6 +147,19 @@ class Config(Section):
         return self.schedule.max_staleness == 0 and not self.serve.enabled and self.cluster.address is None
 
     @model_validator(mode="after")
+    def _sampler_has_the_reference(self) -> Config:
+        if self.learner.reference_logprobs != "sampler":
+            return self
+        if self.offline.path is not None:
+            raise ValueError("learner.reference_logprobs: offline training samples nothing; set it to learner")
+        if self.schedule.max_staleness > 0 or self.schedule.sync_every > 1:
+            raise ValueError(
+                "learner.reference_logprobs: sampler needs answers of the weights that the round trains; set "
+                "schedule.max_staleness to 0 and schedule.sync_every to 1, or reference_logprobs to auto"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _agree(self) -> Config:
         online = self.offline.path is None
         if online and self.reward.needs_reference and self.model.reference is None:

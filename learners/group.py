@@ -33,7 +33,7 @@ from learners.lora import published_file
 from learners.mailbox import CommandKind, Mailbox, Outcome
 from learners.meeting import Meeting
 from learners.metrics import RoundMetrics
-from learners.micro import References
+from learners.sampler_reference import Referenced
 from learners.snapshot import Snapshot
 from learners.weights import WeightsManifest, checksum, to_numpy
 from rollout.records import Example
@@ -142,12 +142,12 @@ class LearnerGroup:
                 return
             self._check(deadline, timeout, what)
 
-    def reference(self, round_number: int, pairs: Sequence[Example], timeout: float) -> References:
+    def reference(self, round_number: int, pairs: Sequence[Example], timeout: float) -> Referenced:
         """Summed log-probabilities of every example's answers under the loss reference, by id.
 
         A pair's are (chosen, rejected); empty for an objective without a reference.
         """
-        found: References
+        found: Referenced
         found, _ = self._command("reference", round_number, list(pairs), f"{len(pairs)} pairs", timeout)
         return found
 

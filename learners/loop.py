@@ -134,7 +134,7 @@ class _Servant:
                 f"round {round}: its reference was asked for, but the learner is past it (at round "
                 f"{self._session.round}); remove the newer checkpoints to train that round again"
             )
-        return self._session.reference_logprobs(round, examples)
+        return self._session.referenced(round, examples)
 
     def _train(self, round: int, examples: Any) -> tuple[Snapshot | None, tuple[ray.ObjectRef, ...]]:
         session, run_dir = self._session, Path(self._config.run_dir)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +16,8 @@ from rollout.records import SampleGroup
 
 # Summed log-probabilities (nats) of an example's answers, by its id.
 References = dict[str, tuple[float, ...]]
+# Log-probabilities (nats, float32) of the single tokens of an example's answers, by its id.
+TokenLogprobs = dict[str, tuple[np.ndarray, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,14 @@ class MicroBatch:
         for span, part in ordered:
             found[span.segment].append(part.sum())
         return [torch.stack(sums) for sums in found]
+
+    def tokens(self, values: Tensor, ids: frozenset[str]) -> TokenLogprobs:
+        """The log-probabilities of each token of some of the examples."""
+        found: dict[str, list[np.ndarray]] = {}
+        for span in sorted(self.batch.spans, key=lambda span: (span.segment, span.completion)):
+            if self.examples and (name := self.examples[span.segment].id) in ids:
+                found.setdefault(name, []).append(values[span.start : span.stop].float().cpu().numpy())
+        return {name: tuple(parts) for name, parts in found.items()}
 
 
 def micro_batches(examples: Sequence[EncodedExample], budget: int) -> list[MicroBatch]:
@@ -86,14 +97,31 @@ def score(
     Given a step, the forward passes are exactly those that train it, so that the same weights give the same numbers to
     the last bit.
     """
+    return score_tokens(scorer, steps, budget, device)[0]
+
+
+@torch.no_grad()
+def score_tokens(
+    scorer: Callable[[PackedBatch], Tensor],
+    steps: Sequence[Sequence[EncodedExample]],
+    budget: int,
+    device: torch.device,
+    tokens_of: frozenset[str] = frozenset(),
+) -> tuple[References, TokenLogprobs]:
+    """As :func:`score`, and the single tokens' log-probabilities of the examples ``tokens_of``."""
     found: References = {}
+    tokens: TokenLogprobs = {}
     for step in steps:
         for micro in micro_batches(step, budget):
             values = scorer(micro.batch.to(device))
             if micro.examples:
                 for one, sums in zip(micro.examples, micro.sums(values), strict=True):
                     found[one.id] = found.get(one.id, ()) + tuple(sums.tolist())  # pieces of a group, in order
+                for name, parts in micro.tokens(values, tokens_of).items():
+                    tokens[name] = tokens.get(name, ()) + parts
     merged: References = {}
-    for part in distributed.gather_objects(found):
-        merged |= part
-    return merged
+    merged_tokens: TokenLogprobs = {}
+    for sums_part, tokens_part in distributed.gather_objects((found, tokens)):
+        merged |= sums_part
+        merged_tokens |= tokens_part
+    return merged, merged_tokens

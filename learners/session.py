@@ -24,10 +24,11 @@ from learners.engine import Engine, load_model, zero_stage
 from learners.errors import NumericError
 from learners.logprobs import LogprobModel
 from learners.metrics import ExampleStats, RoundMetrics, StepMetrics, by_language, summarise
-from learners.micro import References, is_spread, micro_batches, score
+from learners.micro import References, is_spread, micro_batches, score, score_tokens
 from learners.objectives.inputs import ObjectiveSettings
 from learners.objectives.registry import GROUP_OBJECTIVE, PAIR_OBJECTIVES, needs_reference
 from learners.packing import PackedBatch
+from learners.sampler_reference import Referenced, compare, probe, sampled_logprobs, sums
 from learners.schedule import EncodedExample, encode_examples, mismatched, steps_of_epoch, stored_reference
 from learners.weights import WeightsManifest, gather_adapter, gather_weights, make_manifest
 from rollout.records import Example
@@ -82,6 +83,29 @@ class LearnerSession:
         if not needs_reference(self.learner.objective):
             return {}
         return self._score_reference(self._steps(self._encode(examples), round_number, 0))
+
+    def referenced(self, round_number: int, examples: Sequence[Example]) -> Referenced:
+        """The references as ``learner.reference_logprobs`` wants them: the sampler's where it has them, or all as
+        :meth:`reference_logprobs`."""
+        origin, encoded = self.learner.reference_logprobs, self._encode(examples)
+        sampled = {one.id: found for one in encoded if (found := sampled_logprobs(one)) is not None}
+        if origin == "learner" or not sampled or self.learner.reference != "previous_round":
+            return Referenced(self.reference_logprobs(round_number, examples))
+        steps = self._steps(encoded, round_number, 0)
+        probed = probe(steps, sampled)
+        _, tokens = score_tokens(
+            self.engine,
+            [probed],
+            self.learner.tokens_per_micro_batch,
+            self.device,
+            frozenset(one.id for one in probed),
+        )
+        mismatch = compare(probed, sampled, tokens, self.learner.beta, origin)
+        if not mismatch.used:
+            return Referenced(self.reference_logprobs(round_number, examples), mismatch)
+        rest = [one for one in encoded if one.id not in sampled]
+        values = self._score_reference(self._steps(rest, round_number, 0))
+        return Referenced(values | {name: sums(kept) for name, kept in sampled.items()}, mismatch)
 
     def train_round(self, round_number: int, examples: Sequence[Example]) -> RoundMetrics:
         """Train on a round's pairs or groups; every rank passes all of them.

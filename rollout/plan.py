@@ -218,10 +218,11 @@ def finish_candidate(
     token_ids: Sequence[int],
     finish_reason: Literal["stop", "length"],
     weight_version: int,
+    logprobs: bytes | None = None,
 ) -> Candidate:
     """The candidate of one completion; ``text`` is decoded without special tokens and without the prime."""
     if is_answer(key):
-        return Candidate(key, text.strip(), TokenIds(token_ids), finish_reason, weight_version)
+        return Candidate(key, text.strip(), TokenIds(token_ids), finish_reason, weight_version, logprobs=logprobs)
     translated, outcome = parse_translation(text, finish_reason)
     return Candidate(
         key,

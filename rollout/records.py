@@ -130,6 +130,9 @@ class Pair:
     # What is trained on: the answers' tokens as they were sampled; None where they are encoded from the texts.
     chosen_ids: TokenIds | None = field(default=None, compare=False)
     rejected_ids: TokenIds | None = field(default=None, compare=False)
+    # The sampler's log-probabilities of these, where they are those of the policy that the round begins with.
+    chosen_logprobs: bytes | None = field(default=None, compare=False)
+    rejected_logprobs: bytes | None = field(default=None, compare=False)
 
 
 def labelled_pair(
@@ -179,6 +182,7 @@ class SampleGroup:
     keys: tuple[CandidateKey, ...] = ()
     reference: tuple[float, ...] | None = None
     completion_ids: tuple[TokenIds | None, ...] = field(default=(), compare=False)  # as a pair's; empty is all None
+    completion_logprobs: tuple[bytes | None, ...] = field(default=(), compare=False)  # likewise
 
 
 Example = Pair | SampleGroup  # what the learner takes

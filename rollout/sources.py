@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from configs.schema import Config
-from rollout.records import Candidate, CandidateKey
+from rollout.records import Candidate, CandidateKey, Example
 from rollout.token_ids import TokenIds
 
 POLICY, SELF_TRANSLATION = "policy", "translation"  # of a run that names no sources
@@ -101,6 +101,17 @@ def sampled_ids(candidate: Candidate) -> TokenIds | None:
     or with none where the token limit cut it. A translation has more tokens than those of the text found in it.
     """
     return candidate.token_ids if is_answer(candidate.key) and len(candidate.token_ids) else None
+
+
+def start_logprobs(candidate: Candidate, example: Example) -> bytes | None:
+    """The sampler's log-probabilities of an answer, if they are those of the policy that the example's round starts at.
+
+    That is: sampled from those weights, as an answer to the prompt that the example trains on.
+    """
+    key = candidate.key
+    asked = (key.round, key.prompt_id, key.language) == (example.round, example.prompt_id, example.language)
+    newest = candidate.weight_version == example.round - 1
+    return candidate.logprobs if asked and newest and is_answer(key) else None
 
 
 def parts(config: Config, language: str, selectors: Sequence[str]) -> tuple[Part, ...]:

@@ -30,6 +30,16 @@ def sample_version(schedule: ScheduleConfig, round: int) -> int:
     return newest - newest % schedule.sync_every
 
 
+def sampler_has_reference(config: Config, round: int) -> bool:
+    """Whether a round is sampled with the weights of its loss's reference, and their log-probabilities are wanted."""
+    learner = config.learner
+    return (
+        learner.reference_logprobs != "learner"
+        and learner.reference == "previous_round"
+        and sample_version(config.schedule, round) == round - 1
+    )
+
+
 def may_start_generation(schedule: ScheduleConfig, round: int, published: int) -> bool:
     """Whether round ``round`` can be sampled once version ``published`` has been published to the rollouts."""
     return sample_version(schedule, round) <= published

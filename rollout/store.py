@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from configs.errors import UserError
 from rollout.records import Candidate, CandidateKey, Example, Pair, SampleGroup, Score
-from rollout.sources import sampled_ids
+from rollout.sources import sampled_ids, start_logprobs
 from rollout.store_checksum import damaged, insert_sql
 from rollout.store_file import StoreConflict
 from rollout.store_open import claim, connect, explained, prepare, prepare_reading
@@ -227,16 +227,18 @@ class Store(RepairableFile):
 
     def _with_ids(self, one: Example) -> Example:
         if isinstance(one, SampleGroup):
-            return replace(one, completion_ids=tuple(map(self._ids, one.keys)))
-        return replace(one, chosen_ids=self._ids(one.chosen_key), rejected_ids=self._ids(one.rejected_key))
+            kept = [self._sampled(key, one) for key in one.keys]
+            return replace(one, completion_ids=tuple(k[0] for k in kept), completion_logprobs=tuple(k[1] for k in kept))
+        (chosen, its), (rejected, others) = (self._sampled(key, one) for key in (one.chosen_key, one.rejected_key))
+        return replace(one, chosen_ids=chosen, rejected_ids=rejected, chosen_logprobs=its, rejected_logprobs=others)
 
-    def _ids(self, key: CandidateKey | None) -> TokenIds | None:
+    def _sampled(self, key: CandidateKey | None, one: Example) -> tuple[TokenIds | None, bytes | None]:
         if key is None:  # an anchor's, or of a file
-            return None
+            return None, None
         found = self._records("candidates", candidate_of, _WHERE_KEY, _named(key))
         if not found:
             raise damaged(self.path, "candidates", f"row ({key})", "it cannot be found", key.round)
-        return sampled_ids(found[0])
+        return sampled_ids(found[0]), start_logprobs(found[0], one)
 
     def _examples(self, round: int) -> list[Example]:
         with self._snapshot():

@@ -65,7 +65,7 @@ def test_two_rounds_with_ranks_killed_are_the_same_two_rounds(cluster: None, tmp
         group.train(1, [], 1)
     group.start(240)
     print(f"start {time.monotonic() - began:.1f} s")
-    references = group.reference(1, make_pairs(14, 1), 60)
+    references = group.reference(1, make_pairs(14, 1), 60).values
     pairs = [
         replace(pair, reference_chosen=references[pair.id][0], reference_rejected=references[pair.id][1])
         for pair in make_pairs(14, 1)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 from pathlib import Path
 
+import numpy as np
 import pytest
 from judge_stub import Says, Shown, judge_server, longer
 from run_kit import journal, train
@@ -39,6 +41,7 @@ def test_round_under_a_judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             f"judge.base_url={stub.url}",
             "judge.comparisons_per_candidate=2",
             "judge.api_key_env=TEST_JUDGE_KEY",
+            "learner.reference_logprobs=auto",
         )
         done = train(tmp_path, "judged", *TINY, "reward.kind=judge", *settings)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -51,7 +54,18 @@ def test_round_under_a_judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with journal(tmp_path, "judged") as store:
         scores, candidates, pairs = store.scores(1), store.candidates(1), store.pairs(1)
     assert {s.parts["failed"] for s in scores} == {0.0}
+    sampled = {c.key: c for c in candidates}
+    assert all(len(c.logprobs or b"") == 4 * len(c.token_ids) for c in candidates)
+    for pair in (pair for pair in pairs if pair.source == "mined"):
+        found = np.frombuffer(sampled[pair.chosen_key].logprobs, "<f4").astype(float)
+        assert pair.reference_chosen == found.sum(), "the sampler's own, journaled"
+        assert (found <= 0).all()
     (row,) = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    mismatch = row["sampling_mismatch"]
+    assert (mismatch["used"], set(mismatch["languages"])) == (True, {"es", "sw"})
+    assert mismatch["most"] < 1e-4, "float32: the learner's, token by token"
+    assert mismatch["loss"] < 1e-4
+    assert row["learner"]["first_preference_loss"] == pytest.approx(math.log(2), abs=1e-4)
     counts = row["judge"]["languages"]
     assert set(counts) == {"es", "sw"}
     assert sum(by["comparisons"] for by in counts.values()) == sum(s.parts["comparisons"] for s in scores) / 2 > 0

@@ -101,7 +101,7 @@ def test_the_learner_takes_them_where_encoding_the_text_gives_others(tmp_path: P
         session = LearnerSession(LearnerConfig(), model, 7, folder)
         (by_ids,) = session.reference_logprobs(1, [given]).values()
         (by_text,) = session.reference_logprobs(1, [replace(given, chosen_ids=None)]).values()
-        policy = session.policy.double()
+        policy = session.policy.double().requires_grad_(False)
         prompt = encoder.prompt_ids(given.prompt)
         for name, ids in (("ids", half), ("text", text_ids)):
             logprobs = policy(torch.tensor([[*prompt, *ids]])).logits[0].log_softmax(-1)

@@ -21,6 +21,7 @@ class EngineRequest:
         min_p: Tokens less likely than this times the likeliest are left out; 0 is none.
         repetition_penalty: Above 1, tokens that are there already are less likely.
         stop: Texts that end the completion, and are cut off its text.
+        logprobs: Whether the tokens' log-probabilities are wanted.
     """
 
     prompt_ids: tuple[int, ...]
@@ -33,12 +34,18 @@ class EngineRequest:
     min_p: float = 0.0
     repetition_penalty: float = 1.0
     stop: tuple[str, ...] = ()
+    logprobs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """One completion: tokens as sampled (the stop token included) and their text without special tokens."""
+    """One completion: tokens as sampled (the stop token included) and their text without special tokens.
+
+    ``logprobs`` has each token's log-probability (nats) under the model itself, little-endian float32: at temperature 1
+    and before anything is cut off the distribution, whatever it was sampled with. None where it was not wanted.
+    """
 
     token_ids: tuple[int, ...]
     text: str
     finish_reason: Literal["stop", "length"]
+    logprobs: bytes | None = None

@@ -25,6 +25,7 @@ from learners.meeting import Meeting
 from learners.weights import WeightsManifest
 from rollout.plan import Chunk, finish_candidate
 from rollout.records import Candidate, Turns
+from rollout.staleness import sampler_has_reference
 
 
 class RolloutWorker:
@@ -88,7 +89,9 @@ class RolloutWorker:
         for number, outputs in self._engine.stream(self._requests(chunk, prompts) for chunk in chunks):
             chunk, version = chunks[number], self._engine.version
             candidates = [
-                finish_candidate(request.key, output.text, output.token_ids, output.finish_reason, version)
+                finish_candidate(
+                    request.key, output.text, output.token_ids, output.finish_reason, version, output.logprobs
+                )
                 for request, output in zip(chunk.requests, outputs, strict=True)
             ]
             self._stats["generate_seconds"] += time.perf_counter() - begun
@@ -100,6 +103,7 @@ class RolloutWorker:
 
     def _requests(self, chunk: Chunk, prompts: dict[tuple[Turns, str], tuple[int, ...]]) -> list[EngineRequest]:
         requests = []
+        logprobs = chunk.stage == "answer" and sampler_has_reference(self._config, chunk.round)
         for request in chunk.requests:
             text = (request.prompt, request.prime)
             if text not in prompts:
@@ -117,6 +121,7 @@ class RolloutWorker:
                     request.min_p,
                     request.repetition_penalty,
                     request.stop,
+                    logprobs,
                 )
             )
         return requests

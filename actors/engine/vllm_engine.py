@@ -78,6 +78,15 @@ def _until(text: str, stop: Sequence[str]) -> str:
     return text[: min((place for end in stop if (place := text.find(end)) >= 0), default=len(text))]
 
 
+def _logprobs(completion: CompletionOutput) -> bytes | None:
+    """Those of the sampled tokens, as ``Generated.logprobs``."""
+    found: Any = completion.logprobs
+    if found is None:
+        return None
+    values = [found.logprobs[start] for start in found.start_indices]  # a position's first is the sampled token's
+    return np.asarray(values, dtype="<f4").tobytes()
+
+
 class VllmEngine:
     """A synchronous vLLM engine in this very process.
 
@@ -223,7 +232,10 @@ class VllmEngine:
         texts = self._tokenizer.batch_decode(tokens, skip_special_tokens=True) if tokens else []
         return [
             Generated(
-                tuple(ids), _until(text, request.stop), "stop" if completion.finish_reason == "stop" else "length"
+                tuple(ids),
+                _until(text, request.stop),
+                "stop" if completion.finish_reason == "stop" else "length",
+                _logprobs(completion),
             )
             for ids, text, completion, request in zip(tokens, texts, completions, requests, strict=True)
         ]
@@ -251,6 +263,9 @@ class VllmEngine:
             extra_args={SEED: request.seed},
             detokenize=bool(request.stop),  # vLLM looks for the texts in what it decodes
             output_kind=RequestOutputKind.FINAL_ONLY,
+            # vLLM's "raw_logprobs", its default: of the logits before temperature, top-k and top-p.
+            logprobs=0 if request.logprobs else None,
+            flat_logprobs=request.logprobs,
         )
 
     def prompt_logprobs(self, ids: Sequence[int]) -> list[float]:

@@ -120,6 +120,11 @@ class RunMetrics:
                 if name in row:
                     self._out.set(f"isogloss_{name}", row[name], language=language)
 
+    def mismatched(self, languages: Mapping[str, Mapping[str, float]]) -> None:
+        """Log-probabilities of a round's answers, the sampler's against the learner's, were compared."""
+        for language, row in languages.items():
+            self._out.set("isogloss_sampling_mismatch", row["mean"], language=language)
+
     def synced(self, reports: Sequence[Any], version: int) -> None:
         """New weights are in every actor, verified."""
         for report in reports:

@@ -63,6 +63,11 @@ METRICS: dict[str, Metric] = {
     "isogloss_loss": Metric("gauge", "Loss of a round's first and last step.", ("step",)),
     "isogloss_reward_margin": Metric("gauge", "Learner's reward margin, chosen over rejected.", ("language",)),
     "isogloss_reward_accuracy": Metric("gauge", "Share of pairs that the learner ranks rightly.", ("language",)),
+    "isogloss_sampling_mismatch": Metric(
+        "gauge",
+        "Difference between the sampler's and the learner's log-probability of a token under the same weights, nats.",
+        ("language",),
+    ),
     "isogloss_grad_norm": Metric("gauge", "Largest gradient norm of a round, before clipping."),
     "isogloss_learner_tokens_per_second": Metric("gauge", "Tokens that the learner trains on a second."),
     "isogloss_sync_seconds": Metric("histogram", "Time for new weights into one actor, proof included.", ("version",)),

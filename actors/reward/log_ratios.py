@@ -25,8 +25,10 @@ from learners.lora import adapter_shapes, merge_into, publishes_adapter
 from learners.meeting import Meeting
 from learners.packing import Segment
 from learners.weights import WeightsManifest
-from rollout.records import Score, Turns
+from rollout.records import Candidate, Score, Turns
 from rollout.rewards import ScoreRequest, implicit_score, likelihood_score
+from rollout.sources import sampled_ids
+from rollout.token_ids import TokenIds
 
 
 class ScoringModels:
@@ -75,10 +77,7 @@ class ScoringModels:
         Texts under one prompt share a single copy of it. ``parts`` also holds the length of each text, in
         characters and in tokens without the end of turn.
         """
-        completions = [
-            answer_tokens(self._encoder, request.text, request.token_ids if self._own_tokens else None)
-            for request in requests
-        ]
+        completions = [self._tokens(request.text, request.token_ids) for request in requests]
         logprobs, tokens = self._sums(self._scorer, [request.prompt for request in requests], completions)
         if isinstance(measure, ImplicitMeasure):
             assert self._reference_scorer is not None, "the config is validated"
@@ -105,11 +104,14 @@ class ScoringModels:
             replace(score, parts={**score.parts, **length}) for score, length in zip(scores, lengths, strict=True)
         ], tokens
 
-    def fluency(self, prompts: Sequence[Turns], texts: Sequence[str]) -> tuple[list[float], int]:
-        """Mean log-probability a token (nats; end of turn included) of texts under prompts, and the tokens it took."""
-        completions = [tuple(self._encoder.completion_ids(text)) for text in texts]
+    def fluency(self, prompts: Sequence[Turns], answers: Sequence[Candidate]) -> tuple[list[float], int]:
+        """Mean log-probability a token (nats; end of turn included) of answers under prompts, and the tokens it took."""
+        completions = [self._tokens(answer.text, sampled_ids(answer)) for answer in answers]
         sums, tokens = self._sums(self._scorer, prompts, completions)
         return [value / len(ids) for value, ids in zip(sums, completions, strict=True)], tokens
+
+    def _tokens(self, text: str, ids: TokenIds | None) -> tuple[int, ...]:
+        return answer_tokens(self._encoder, text, ids if self._own_tokens else None)
 
     def _sums(
         self, scorer: LogprobModel, prompts: Sequence[Turns], completions: Sequence[tuple[int, ...]]

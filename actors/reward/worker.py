@@ -144,10 +144,10 @@ class RewardWorker:
     def _with_fluency(self, candidates: Sequence[Candidate], scored: Scored) -> Scored:
         """The scores with each answer's own likelihood under the prompt that it answers among their parts."""
         assert self._models is not None, "the config is validated"
-        texts = {candidate.key: candidate.text for candidate in candidates}
+        answers = {candidate.key: candidate for candidate in candidates}
         keys = [score.key for score in scored.scores]
         asked = [self._prompts.get(key.prompt_id, key.language).turns for key in keys]
-        values, tokens = self._models.fluency(asked, [texts[key] for key in keys])
+        values, tokens = self._models.fluency(asked, [answers[key] for key in keys])
         scores = [
             replace(score, parts={**score.parts, FLUENCY: value})
             for score, value in zip(scored.scores, values, strict=True)

@@ -34,6 +34,7 @@ from judges.progress import describe
 from judges.records import Usage
 from judges.tournament import comparison_counts
 from learners.group import RoundResult
+from learners.sampler_reference import Mismatch
 from learners.weights import WeightsManifest
 from rollout.groups import mine_groups
 from rollout.next import next_actions
@@ -258,8 +259,8 @@ class Driver:
         if action.kind == "reference":
             clock.add("reference", begin, time.time(), worker=True)
             clock.call(LEARNER, "reference", begin, time.time())
-            self._team.store("put_reference_logprobs", action.round, result)
-            self._done(action)
+            self._team.store("put_reference_logprobs", action.round, result.values)
+            self._done(action, self._mismatch(action.round, result.mismatch))
             return
         end = time.time()
         clock.add("train", begin, end, worker=False)
@@ -271,6 +272,19 @@ class Driver:
         self._exported.learned(figures, action.round)
         self._team.store("set_round_state", action.round, action.then, {"learner": figures})
         self._keep(result)
+
+    def _mismatch(self, round: int, found: Mismatch | None) -> dict[str, Any] | None:
+        """What a round's journal keeps of sampling against training; None where nothing was compared."""
+        if found is None:
+            return None
+        loss = "" if found.loss is None else f", first loss {found.loss:.1e} from ln 2"
+        whose = "the sampler's" if found.used else "the learner's, as that is too much"
+        self._screen.say(
+            f"round {round}: sampler against learner {found.mean:.1e} nats a token ({found.most:.1e} at most{loss}); "
+            f"the references are {whose}"
+        )
+        self._exported.mismatched(found.languages)
+        return {"sampling_mismatch": found.to_json()}
 
     def _trained(self, round: int) -> RoundResult:
         """The result of a round that is trained; after a restart it comes from the checkpoint."""
@@ -328,6 +342,7 @@ class Driver:
             "counts": data["counts"],
             **({"judge": data["judge"]} if "judge" in data else {}),
             "learner": data["learner"],
+            **({"sampling_mismatch": data["sampling_mismatch"]} if "sampling_mismatch" in data else {}),
             "sync": [report.to_json() for report in reports],
             "seconds": self._clock(round).summary(),
             "timeline": self._clock(round).timeline(),

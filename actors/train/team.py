@@ -29,6 +29,7 @@ from actors.train.store import create_store_actor
 from configs.schema import Config
 from learners.errors import BroadcastFailed
 from learners.group import LearnerGroup, RoundResult
+from learners.sampler_reference import Referenced
 from learners.weights import WeightsManifest
 from rollout.identity import comparable_config, config_digest
 from rollout.model_folder import verify_checkpoint
@@ -130,7 +131,7 @@ class Team:
         )
         return check_states({number: state for number, (state, _) in found.items()}, self.config.schedule.rounds)
 
-    def reference(self, round: int) -> Future[dict[str, tuple[float, ...]]]:
+    def reference(self, round: int) -> Future[Referenced]:
         """Start computing the reference log-probabilities of a round's pairs or sample groups."""
         return self._learn(self._learner.reference, round)
 

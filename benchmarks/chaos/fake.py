@@ -33,6 +33,7 @@ from configs.schema import Config
 from learners.group import RoundResult
 from learners.manifest import WeightsManifest
 from learners.metrics import RoundMetrics, StepMetrics
+from learners.sampler_reference import Referenced
 from rollout.anchors import load_anchors
 from rollout.identity import comparable_config, config_digest
 from rollout.plan import Chunk, finish_candidate
@@ -141,11 +142,12 @@ class FakeTeam:
     def _checkpoint(self, round: int) -> Path:
         return self._run / f"round-{round:04d}"
 
-    def reference(self, round: int) -> Future[dict[str, tuple[float, ...]]]:
+    def reference(self, round: int) -> Future[Referenced]:
         """Two figures for each pair."""
         before = self.weights(round - 1)
         pairs = self.store("pairs", round)
-        return _done({one.id: tuple(_number(one.id, side, before) % 100 / 10 for side in (0, 1)) for one in pairs})
+        values = {one.id: tuple(_number(one.id, side, before) % 100 / 10 for side in (0, 1)) for one in pairs}
+        return _done(Referenced(values))
 
     def train(self, round: int) -> Future[RoundResult]:
         """The next weights, from those before and the pairs; a checkpoint that is there is taken."""
