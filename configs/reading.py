@@ -28,6 +28,15 @@ def shown(value: object, most: int = SHOWN) -> str:
     return text if len(text) <= most else f"{text[:most]}…"
 
 
+def gib_apart(free: float, needed: float) -> tuple[str, str]:
+    """Two sizes in GiB as a message shows them: with as many digits as tell them apart, two at least."""
+    for digits in range(2, 10):
+        texts = f"{free:.{digits}f}", f"{needed:.{digits}f}"
+        if texts[0] != texts[1]:
+            break
+    return texts
+
+
 def kind(value: object) -> str:
     """What a value of JSON is, in words."""
     return _KINDS.get(type(value).__name__, f"of the type {type(value).__name__}")

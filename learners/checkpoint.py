@@ -24,6 +24,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from configs.errors import UserError
+from configs.reading import gib_apart
 from learners.manifest import WeightsManifest, manifest_from_json
 
 logger = logging.getLogger(__name__)
@@ -180,11 +181,12 @@ def require_disk(folder: Path, needed_bytes: int, spare_gb: float) -> None:
         spare_gb: What must be left free afterwards, GiB (``run.min_free_disk_gb``).
     """
     existing = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
-    free = shutil.disk_usage(existing).free
-    if free < needed_bytes + spare_gb * 2**30:
+    free, needed = shutil.disk_usage(existing).free / 2**30, needed_bytes / 2**30
+    if free < needed + spare_gb:
+        there, wanted = gib_apart(free, needed)
         raise UserError(
-            f"{folder}: {free / 2**30:.2f} GiB of disk are free, but writing needs "
-            f"{needed_bytes / 2**30:.2f} GiB and run.min_free_disk_gb keeps {spare_gb:g} GiB; "
+            f"{folder}: {there} GiB of disk are free, but writing needs "
+            f"{wanted} GiB and run.min_free_disk_gb keeps {spare_gb:g} GiB; "
             "free some space or lower that field. The last complete checkpoint is untouched"
         )
 

@@ -18,6 +18,7 @@ from configs.serving import ServeConfig
 from evaluation.suites.sources import longest_context
 from learners.checkpoint import all_checkpoints, checkpoint_folder, read_manifest
 from learners.manifest import WeightsManifest
+from rollout.model_folder import verify_checkpoint
 from rollout.policy import run_policy
 from serving.fit import check_length
 from serving.folder import STATUS, STATUS_FRESH_S, ServingFolder, ServingState
@@ -149,7 +150,7 @@ def promote_version(run: Path, version: int, reason: str, canary: bool = False) 
     """Serve a version of a run, whatever the gate says of it; recorded as asked for by a person.
 
     Raises:
-        UserError: Its checkpoint is not there any more.
+        UserError: Its checkpoint is not there any more, or damaged; or the run's folder cannot be written.
     """
     config = load_run(run)
     folder = ServingFolder(run)
@@ -159,6 +160,7 @@ def promote_version(run: Path, version: int, reason: str, canary: bool = False) 
         manifest = folder.manifest(version)
         model = kept
     elif (model / "config.json").is_file():
+        verify_checkpoint(model, weights_only=True)
         manifest = _described(model, version)
     else:
         rounds = ", ".join(path.name.removeprefix("round-") for path in all_checkpoints(run)) or "none"
@@ -192,15 +194,25 @@ def run_rollback(run: Path, timeout: float) -> None:
     print(_outcome(run, state, timeout))
 
 
+def _fresh_status(run: Path) -> dict[str, Any] | None:
+    """What a running endpoint last wrote; None where none runs, or where the file is not what an endpoint writes."""
+    try:
+        status = json.loads((run / STATUS).read_text(encoding="utf-8"))
+        written, _, wanted = float(status["time"]), status["url"], status["wanted"]["generation"]
+        ServingState.from_json(status["wanted"])
+        for row in status["replicas"].values():
+            row["target"], row.get("version")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+    return status if isinstance(wanted, int) and time.time() - written <= STATUS_FRESH_S else None
+
+
 def _outcome(run: Path, state: ServingState, timeout: float) -> str:
     shown = f"v{state.current.version}" + (f", canary v{state.canary.version}" if state.canary else "")
     deadline = time.monotonic() + timeout
     while True:
-        try:
-            status = json.loads((run / STATUS).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            status = {"time": 0.0}
-        if time.time() - status["time"] > STATUS_FRESH_S:
+        status = _fresh_status(run)
+        if status is None:
             return f"{run}: {shown}; no endpoint is running, the next one begins with it"
         newer = status["wanted"]["generation"] > state.generation
         rows = status["replicas"].values()

@@ -14,6 +14,7 @@ from learners.checkpoint import STATE_FILE, read_manifest
 from learners.logprobs import LogprobModel
 from learners.model_files import weights_as_saved
 from learners.weights import PROBE_TOKENS, WeightsManifest, checksum, describe_weights
+from rollout.model_folder import weight_files
 
 _TIED_HEAD = "lm_head.weight"
 
@@ -22,13 +23,10 @@ def folder_weights(folder: Path) -> dict[str, torch.Tensor]:
     """All weights of a model folder, mapped into memory; a tied output layer is left out where it is stored.
 
     Raises:
-        UserError: There are none.
+        UserError: There are none, or the index is damaged.
     """
-    files = sorted(Path(folder).glob("*.safetensors"))
-    if not files:
-        raise UserError(f"{folder}: has no *.safetensors files; name a Hugging Face model folder or a run folder")
     weights: dict[str, torch.Tensor] = {}
-    for file in files:
+    for file in weight_files(folder):
         weights |= load_file(file)
     return weights
 

@@ -87,6 +87,7 @@ class ServingEngine:
 
         args = make_arg_parser(FlexibleArgumentParser()).parse_args(["--model", str(folder)])
         args.served_model_name = [settings.name]
+        args.load_format = "hf"  # not `consolidated.safetensors` where that lies beside the files of the index
         args.dtype, args.max_model_len, args.seed = settings.dtype, settings.max_length, settings.seed
         args.enforce_eager = config.eager
         args.kv_cache_memory_bytes = int(config.kv_cache_gb * 2**30)

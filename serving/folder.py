@@ -151,8 +151,8 @@ class ServingFolder:
                 previous = tuple(row for row in state.previous if row != served)
                 kept = (*previous, state.current)[-KEPT:]
                 state = ServingState(state.generation + 1, served, None, kept)
-            self._write(state)
-            self._record("canary" if canary and state.canary == served else "promoted", served, verdict, asked_by)
+            event = "canary" if canary and state.canary == served else "promoted"
+            self._decide(state, event, served, verdict, asked_by)
         return state
 
     def rollback(self, asked_by: str) -> ServingState:
@@ -207,9 +207,20 @@ class ServingFolder:
             back = ServingState(state.generation + 1, last, None, tuple(older))
         else:
             raise UserError(f"{self.path}: no earlier version than v{state.current.version} was served")
-        self._write(back)
-        self._record("rolled back", back.current, Verdict(True, reason), asked_by)
+        self._decide(back, "rolled back", back.current, Verdict(True, reason), asked_by)
         return back
+
+    def _decide(self, state: ServingState, event: str, served: Served, verdict: Verdict, asked_by: str) -> None:
+        """Record a decision and make it the state, or neither where the disk takes but one."""
+        record = self.path / PROMOTIONS
+        before = record.stat().st_size if record.is_file() else 0
+        try:
+            self._record(event, served, verdict, asked_by)
+            self._write(state)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.truncate(record, before)
+            raise
 
     def _write(self, state: ServingState) -> None:
         write_json(self.path / STATE, state.to_json())
@@ -226,10 +237,16 @@ class ServingFolder:
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".serving.lock").open("w", encoding="utf-8") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # held for milliseconds, or for a copy where files cannot be linked
-            yield
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with (self.path / ".serving.lock").open("w", encoding="utf-8") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)  # held for milliseconds, or for a copy where files cannot be linked
+                yield
+        except OSError as error:
+            raise UserError(
+                f"{self.path}: cannot be written ({error.strerror or error}); make the folder writable, or free some "
+                "space. What is served is as it was"
+            ) from None
 
 
 def _files(model: Path) -> list[Path]:
@@ -244,8 +261,13 @@ def _files(model: Path) -> list[Path]:
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Write a JSON file in one step."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    try:
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def _link(source: Path, target: Path) -> None:

@@ -14,7 +14,7 @@ from cli import app
 from configs.errors import UserError
 from configs.language_codes import code_cure, is_code, refusal, standard_code
 from configs.load import load_config
-from configs.reading import files_in, is_file, is_folder, kind, parse_json, read_bytes, read_json, shown
+from configs.reading import files_in, gib_apart, is_file, is_folder, kind, parse_json, read_bytes, read_json, shown
 from evaluation.annotations import annotation_table
 from evaluation.suites.cache import EvalCache
 from evaluation.suites.records import Answer
@@ -221,3 +221,10 @@ def test_an_earlier_evaluation_that_names_a_prompt_twice(tmp_path: Path) -> None
         read_others([tmp_path], "custom", "x")
     with pytest.raises(UserError, match="no such file"):
         read_json(tmp_path / "none.json", "a result", "evaluate again")
+
+
+def test_sizes_are_told_apart() -> None:
+    assert gib_apart(0.0154, 0.0246) == ("0.015", "0.025")
+    assert gib_apart(0.0234, 0.0241) == ("0.023", "0.024")
+    assert gib_apart(1.5, 20) == ("1.50", "20.00")
+    assert gib_apart(1.0, 1.0) == ("1.000000000", "1.000000000")

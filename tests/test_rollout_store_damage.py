@@ -135,6 +135,21 @@ def test_a_damaged_row_is_named_with_its_cure_and_never_written_over(tmp_path: P
         export(tmp_path)
 
 
+def test_an_export_that_finds_no_room_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite"
+    fill(path)
+    export(tmp_path)
+    before = {file.name: file.read_bytes() for file in (tmp_path / "export").iterdir()}
+    assert len(before) == 4
+    (tmp_path / "export" / ".candidates.parquet.tmp").symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"export: cannot be written .*--out"):
+        export(tmp_path)
+    assert {file.name: file.read_bytes() for file in (tmp_path / "export").iterdir()} == before
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file/out: cannot be written \(Not a directory\)"):
+        export(tmp_path, tmp_path / "file" / "out")
+
+
 def test_going_back_a_round_drops_what_is_damaged_and_it_can_be_made_again(tmp_path: Path) -> None:
     run = tmp_path / "run"
     path = run / "store.sqlite"

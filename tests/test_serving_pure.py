@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -258,6 +259,43 @@ def served(tmp_path: Path) -> ServingFolder:
     for version in range(3):
         folder.promote(model, manifest(version), PASSED, "test")
     return folder
+
+
+def test_a_disk_that_takes_nothing_changes_nothing(served: ServingFolder, tmp_path: Path) -> None:
+    before = (served.path / "serving.json").read_text()
+    record = served.path / "promotions.jsonl"
+    kept = record.read_text()
+    record.unlink()
+    record.symlink_to("/dev/full")
+    for work in (
+        lambda: served.rollback("test"),
+        lambda: served.promote(tmp_path / "model", manifest(1), PASSED, "test"),
+        lambda: served.refuse(Served(5, "5"), PASSED, "test"),
+    ):
+        with pytest.raises(UserError, match=r"run: cannot be written \(No space left on device\).*served is as it was"):
+            work()
+    record.unlink()
+    record.write_text(kept)
+    # The state cannot be written: then the decision is not on record either.
+    (served.path / "serving.json").unlink()
+    (served.path / "serving.json").mkdir()
+    with pytest.raises(UserError, match="cannot be written"):
+        served.rollback("test")
+    (served.path / "serving.json").rmdir()
+    (served.path / "serving.json").write_text(before)
+    assert served.rollback("test").current.version == 1
+    (served.path / "serving.json").write_text(before)
+    state = served.path / f".serving.json.{os.getpid()}.tmp"
+    state.symlink_to("/dev/full")
+    recorded = record.read_text()
+    with pytest.raises(UserError, match="No space left"):
+        served.rollback("test")
+    assert record.read_text() == recorded
+    assert (served.path / "serving.json").read_text() == before
+    assert not state.is_symlink()
+    with pytest.raises(UserError, match=r"file/run: cannot be written \(Not a directory\)"):
+        (tmp_path / "file").write_text("")
+        ServingFolder(tmp_path / "file" / "run").refuse(Served(5, "5"), PASSED, "test")
 
 
 def test_versions_outlive_their_checkpoints_and_roll_back(served: ServingFolder, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import shutil
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from configs.serving import ServeConfig
 from evaluation.suites.sources import resolve
 from learners.checkpoint import CheckpointState, read_manifest, write_manifest, write_state
 from learners.manifest import WeightsManifest
+from rollout.model_folder import file_digests
 from serving.command import plan, run_promote
 from serving.describe import describe, described
 from serving.engine import EngineSettings
@@ -182,7 +184,31 @@ def test_several_processes_may_promote_at_once(tmp_path: Path) -> None:
         assert (ServingFolder(tmp_path / "run").version_folder(row.version) / "model.safetensors").is_file()
 
 
-def test_a_checkpoint_s_own_manifest_is_read_instead_of_its_weights(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_checkpoint_is_not_promoted(run: Path) -> None:
+    checkpoint = run / "checkpoints" / "round-0002"
+    full = describe(POLICY, 2)
+    write_state(checkpoint, CheckpointState(2, 1, 1, full.checksum, 1, 0, files=file_digests(checkpoint)))
+    write_manifest(checkpoint, full)
+    weights = checkpoint / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.unlink()  # a link
+    weights.write_bytes(bytes(data))
+    with pytest.raises(UserError, match=r"model\.safetensors: does not hold what was saved"):
+        run_promote(run, 2, False, 1.0)
+    assert ServingFolder(run).read() is None
+
+
+def test_other_forms_of_a_models_weights_are_not_a_part_of_it(tmp_path: Path) -> None:
+    shutil.copytree(POLICY, tmp_path / "model")
+    whole = describe(tmp_path / "model", 1)
+    (tmp_path / "model" / "consolidated.safetensors").write_bytes(b"of another program")
+    assert describe(tmp_path / "model", 1) == whole
+
+
+def test_a_checkpoint_s_own_manifest_is_read_instead_of_its_weights(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     checkpoint = run / "checkpoints" / "round-0002"
     full = describe(POLICY, 2)
     write_state(checkpoint, CheckpointState(2, 1, 1, full.checksum, 1, 0))
@@ -191,7 +217,11 @@ def test_a_checkpoint_s_own_manifest_is_read_instead_of_its_weights(run: Path, m
     write_manifest(checkpoint, full)
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", None)
     assert described(checkpoint, 2) == full
-    run_promote(run, 2, False, 1.0)
+    # A status that no endpoint writes is as good as none.
+    for text in ("{}", "[]", '{"time": "now"}', json.dumps({"time": time.time(), "url": "", "wanted": {}}), "{"):
+        (run / "serving.status.json").write_text(text)
+        run_promote(run, 2, False, 1.0)
+        assert "v2; no endpoint is running" in capsys.readouterr().out
     assert ServingFolder(run).manifest(2) == full
     assert read_manifest(checkpoint, 3) is None
     write_state(checkpoint, CheckpointState(2, 1, 1, "0" * 16, 1, 0))

@@ -15,7 +15,7 @@ from actors.plan.positions import check_positions
 from actors.reward.custom import try_rewards
 from actors.reward.reward_model import check_reward_model
 from configs.errors import UserError
-from configs.reading import is_file, read_json, shown
+from configs.reading import gib_apart, is_file, read_json, shown
 from configs.schema import Config
 from judges import check_endpoint
 from learners.encode import ChatEncoder
@@ -180,9 +180,10 @@ def check_disk(config: Config) -> None:
         folder = folder.parent
     free = shutil.disk_usage(folder).free / 2**30
     if free < config.run.min_free_disk_gb:
+        there, wanted = gib_apart(free, config.run.min_free_disk_gb)
         raise UserError(
-            f"run.dir: {config.run.dir} has {free:.2f} GiB free, less than run.min_free_disk_gb "
-            f"{config.run.min_free_disk_gb}; free some space or choose another folder"
+            f"run.dir: {config.run.dir} has {there} GiB free, less than run.min_free_disk_gb "
+            f"{wanted}; free some space or choose another folder"
         )
 
 
