@@ -105,7 +105,7 @@ class ScoringModels:
         ], tokens
 
     def fluency(self, prompts: Sequence[Turns], answers: Sequence[Candidate]) -> tuple[list[float], int]:
-        """Mean log-probability a token (nats; end of turn included) of answers under prompts, and the tokens it took."""
+        """Mean log-probability of a token (nats; end of turn included) of answers under prompts; the tokens it took."""
         completions = [self._tokens(answer.text, sampled_ids(answer)) for answer in answers]
         sums, tokens = self._sums(self._scorer, prompts, completions)
         return [value / len(ids) for value, ids in zip(sums, completions, strict=True)], tokens
