@@ -29,6 +29,7 @@ SPREAD = ("rollout.cpus_per_actor=3", "reward.cpus_per_actor=1", "learner.cpus_p
 QUICK = (
     "cluster.weight_transfer=broadcast",
     "schedule.rounds=1",
+    "learner.reference_logprobs=auto",  # all metrics are there
     "prompts.heldout_limit=4",
     "rollout.prompts_per_round=72",
     "rollout.chunk_prompts=12",
