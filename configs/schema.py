@@ -152,6 +152,11 @@ class Config(Section):
             return self
         if self.offline.path is not None:
             raise ValueError("learner.reference_logprobs: offline training samples nothing; set it to learner")
+        if self.rollout.stop:
+            raise ValueError(
+                "learner.reference_logprobs: answers that rollout.stop ends are trained on by their texts, of whose "
+                "tokens the sampler knows nothing; set it to learner"
+            )
         if self.schedule.max_staleness > 0 or self.schedule.sync_every > 1:
             raise ValueError(
                 "learner.reference_logprobs: sampler needs answers of the weights that the round trains; set "

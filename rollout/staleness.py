@@ -35,6 +35,7 @@ def sampler_has_reference(config: Config, round: int) -> bool:
     learner = config.learner
     return (
         learner.reference_logprobs != "learner"
+        and not config.rollout.stop
         and learner.reference == "previous_round"
         and sample_version(config.schedule, round) == round - 1
     )

@@ -160,6 +160,7 @@ def test_which_answers_have_the_reference(tmp_path: Path) -> None:
     auto = {"learner__reference_logprobs": "auto"}
     assert sampler_has_reference(make_config(**auto), 2)
     assert not sampler_has_reference(make_config(), 2)
+    assert not sampler_has_reference(make_config(**auto, rollout__stop=["###"]), 2)
     assert not sampler_has_reference(make_config(**auto, learner__reference="initial"), 1)
     assert not sampler_has_reference(
         make_config(**auto, schedule__sync_every=2, schedule__max_staleness=1, learner__keep_checkpoints=4), 2
@@ -183,6 +184,7 @@ def test_which_answers_have_the_reference(tmp_path: Path) -> None:
     [
         ({"learner__reference": "initial"}, "set reference to previous_round"),
         ({"schedule__max_staleness": 1}, "schedule.max_staleness to 0"),
+        ({"rollout__stop": ["###"]}, "answers that rollout.stop ends"),
         ({"learner__objective": "simpo"}, "not used by objective simpo"),
     ],
 )

@@ -24,6 +24,7 @@ from rollout.preferences import Preference, read_rows
 from rollout.prompts import PromptSet
 from rollout.records import Candidate, CandidateKey, Message, Prompt
 from rollout.seeds import stable_seed
+from rollout.token_ids import TokenIds
 
 _AT_ONCE = 16  # pairs of one call
 _NO_SUBSET = "none"
@@ -173,7 +174,7 @@ def _judgements(scorer: Scorer, rows: Sequence[Preference], seed: int, left_out:
         )
         keys.append((pair[0], pair[1]))
         texts = zip(pair, (row.chosen, row.rejected), strict=True)
-        candidates += [Candidate(key, text, (), "stop", 0) for key, text in texts]
+        candidates += [Candidate(key, text, TokenIds(), "stop", 0) for key, text in texts]
     scores = {score.key: score.reward for score in scorer.score(sorted(candidates, key=lambda one: one.key)).scores}
     for row, (chosen, rejected) in zip(rows, keys, strict=True):
         if chosen in scores and rejected in scores:

@@ -68,7 +68,8 @@ class RoundCollector:
 
     def start(self) -> None:
         """Queue what the journal lacks; the pools' ``drain`` then does it."""
-        self._by_ids = self._store("begin_round", self._round)
+        # An answer that a text ended has that text among its tokens, and no end: what it is worth is in its text.
+        self._by_ids = not self._config.rollout.stop and self._store("begin_round", self._round)
         scored = self._store("done_chunks", self._round, "score")
         self._answered = self._store("done_chunks", self._round, "answer")
         self._translated = self._store("done_chunks", self._round, "translate")
