@@ -48,7 +48,7 @@ def _line(item: Any, model: type[BaseModel], within: str) -> str:
     if kind == "value_error":  # of a whole section's validator, which begins with the field
         reason = str(item["ctx"]["error"])
         return f"{location}.{reason}" if location else reason
-    if kind in ("out_of_bounds", "language_code", "path"):  # of configs.base, which says what was given, cut
+    if kind in ("out_of_bounds", "language_code", "path", "named"):  # of configs.base, which says what was given, cut
         return f"{location}: {item['msg']}"
     if item["input"] is None:
         return f"{location}: is null (or empty); give it a value, or remove the line for its default"

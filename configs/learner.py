@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError
 
 from configs.base import MAX_PARTS, Section
 from configs.deepspeed import deepspeed_options
+from configs.errors import UserError
+from configs.plugins import PLUGIN_PATTERN, check_named
 
 
 class LoraConfig(Section):
@@ -42,18 +46,79 @@ Objective = Literal[
     "dpop",
     "apo_zero",
     "apo_down",
+    "sigmoid_norm",
     "rloo",
+    "group",
 ]
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
+GROUP_OBJECTIVES: tuple[Objective, ...] = ("rloo", "group")  # all others take pairs
 
-_PAIRS = tuple(name for name in OBJECTIVES if name != "rloo")
+
+def _known_objective(name: str) -> str:
+    try:
+        check_named(name, "objective", "isogloss.objectives", OBJECTIVES)
+    except UserError as error:
+        raise PydanticCustomError("named", "{problem}", {"problem": str(error).removeprefix("objective: ")}) from None
+    if name not in OBJECTIVES and not re.match(PLUGIN_PATTERN, name):
+        raise PydanticCustomError("named", "{problem}", {"problem": f"'{name[:80]}' is no package.module:function"})
+    return name
+
+
+ObjectiveName = Annotated[
+    str,
+    AfterValidator(_known_objective),
+    WithJsonSchema({"anyOf": [{"enum": list(OBJECTIVES)}, {"type": "string", "pattern": PLUGIN_PATTERN}]}),
+]
+
+
+class GroupConfig(Section):
+    """The switches of `objective: group`; `configs/methods/` has GRPO, Dr. GRPO, DAPO's loss and GSPO by name."""
+
+    advantage: Literal["loo", "group_mean", "group_z", "batch_z"] = Field(
+        "group_z",
+        description="Reward less the mean of the others (`loo`), or of the group (`group_mean`), that by the group's "
+        "standard deviation (`group_z`) or by that of all answers of a step (`batch_z`).",
+    )
+    ratio: Literal["sequence", "sequence_mean", "token"] = Field(
+        "token",
+        description="Importance ratio to the round's start: of whole answers, its geometric mean over their tokens "
+        "(GSPO, arXiv 2507.18071), or of each token.",
+    )
+    aggregate: Literal["sequence", "token", "constant"] = Field(
+        "sequence",
+        description="Mean over an answer's tokens, then over answers (`sequence`); over all tokens of a step "
+        "(`token`); or sum over tokens by `length`, mean over answers (`constant`).",
+    )
+    length: int | None = Field(
+        None, ge=1, description="Tokens that `aggregate: constant` divides by, e.g. `rollout.max_new_tokens`."
+    )
+    clip_low: float = Field(0.2, gt=0, lt=1, description="The ratio is clipped at 1 - `clip_low`.")
+    clip_high: float = Field(0.2, gt=0, lt=100, description="The ratio is clipped at 1 + `clip_high`.")
+    kl: Literal["reward", "k3", "off"] = Field(
+        "off",
+        description="Divergence from `learner.reference`: log-ratio of whole answers off the reward, Schulman's k3 of "
+        "each token in the loss, or none (and no reference is computed).",
+    )
+    kl_weight: float = Field(0.04, ge=0, description="Weight of that.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> GroupConfig:
+        if (self.aggregate == "constant") != (self.length is not None):
+            raise ValueError("length: is for aggregate constant, which needs it; set both or neither")
+        if self.advantage == "batch_z" and self.kl == "reward":
+            raise ValueError("kl: reward changes with every token trained on, and batch_z needs fixed ones; set k3")
+        return self
+
+
+_PAIRS = tuple(name for name in OBJECTIVES if name not in GROUP_OBJECTIVES)
 # Fields that only some objectives use.
 _USED_BY: dict[str, tuple[Objective, ...]] = {
+    "group": ("group",),
     "beta": _PAIRS,
     "nll_weight": _PAIRS,
     "reference": tuple(name for name in OBJECTIVES if name not in ("simpo", "cpo")),
     "reference_logprobs": tuple(name for name in OBJECTIVES if name not in ("simpo", "cpo")),
-    "label_smoothing": ("sigmoid", "robust", "simpo", "cpo"),
+    "label_smoothing": ("sigmoid", "sigmoid_norm", "robust", "simpo", "cpo"),
     "simpo_gamma": ("simpo",),
     "dpop_lambda": ("dpop",),
     "kto_desirable_weight": ("kto",),
@@ -76,11 +141,17 @@ class LearnerConfig(Section):
         description="CPU threads of a rank: the order of its sums depends on them. The default is 1, with "
         "`cluster.colocate` a rank's share of the cores that the run's first start finds.",
     )
-    objective: Objective = Field(
+    objective: ObjectiveName = Field(
         "sigmoid",
         description="Loss. On pairs: DPO (`sigmoid`, arXiv 2305.18290), `robust` (2403.00409), `ipo` (2310.12036) "
         "and `ipo_mean` (length-normalised), `hinge` (2309.06657), `simpo` (2405.14734), `cpo` (2401.08417), `kto` "
-        "(2402.01306), `dpop` (2402.13228), `apo_zero` and `apo_down` (2408.06266). On groups: `rloo` (2402.14740).",
+        "(2402.01306), `dpop` (2402.13228), `apo_zero` and `apo_down` (2408.06266). `sigmoid_norm` "
+        "is DPO of means over tokens. On groups: `rloo` (2402.14740), or the switches of `group`. A function of your "
+        "own over pairs: `package.module:function`, or an entry point of `isogloss.objectives` (docs/extending.md).",
+    )
+    objective_options: dict[str, object] = Field(
+        default_factory=dict,
+        description="Keyword arguments of an objective of your own.",
     )
     beta: float = Field(0.1, gt=0, description="Inverse temperature of the preference loss (`simpo`: 2 to 10).")
     label_smoothing: float = Field(
@@ -95,6 +166,7 @@ class LearnerConfig(Section):
     kto_undesirable_weight: float = Field(1.0, gt=0, description="Weight of rejected answers (`kto`).")
     rloo_kl_weight: float = Field(0.05, ge=0, description="Weight of the log-ratio to the reference in the reward.")
     rloo_clip: float = Field(0.2, gt=0, lt=1, description="Clip range of the ratio to the round's start (`rloo`).")
+    group: GroupConfig = GroupConfig()
     reference: Literal["previous_round", "initial"] = Field(
         "previous_round",
         description="Reference of the loss: the policy the round began with, or the start (not `simpo`, `cpo`).",
@@ -133,11 +205,18 @@ class LearnerConfig(Section):
     keep_checkpoints: int = Field(2, ge=1, description="Newest round checkpoints kept.")
     max_failures: int = Field(2, ge=0, description="Restarts of the learner group before the run gives up.")
 
+    @property
+    def on_groups(self) -> bool:
+        """Whether it trains on groups of scored answers instead of pairs."""
+        return self.objective in GROUP_OBJECTIVES
+
     @model_validator(mode="after")
     def _consistent(self) -> LearnerConfig:
         for name, users in _USED_BY.items():
             default = type(self).model_fields[name].default
-            if self.objective not in users and getattr(self, name) not in (default, 0.0):
+            if self.objective not in OBJECTIVES or self.objective in users:
+                continue
+            if getattr(self, name) not in (default, 0.0):
                 raise ValueError(
                     f"{name}: not used by objective {self.objective}; remove it (it is for {', '.join(users)})"
                 )
@@ -146,6 +225,8 @@ class LearnerConfig(Section):
                 "reference_logprobs: the sampler has the policy that a round begins with; set reference to "
                 "previous_round, or reference_logprobs to learner"
             )
+        if self.objective in OBJECTIVES and self.objective_options:
+            raise ValueError(f"objective_options: are for an objective of your own, not {self.objective}; remove them")
         if self.pairs_per_step < self.workers:
             raise ValueError(
                 f"pairs_per_step: {self.pairs_per_step} is fewer than the {self.workers} workers; raise it"

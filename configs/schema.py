@@ -15,7 +15,7 @@ from configs.dtype import AUTO
 from configs.errors import shortened
 from configs.inputs import AnchorConfig, LanguagesConfig, ModelConfig, OfflineConfig, PromptsConfig, RunConfig
 from configs.judge import JudgeConfig
-from configs.learner import LearnerConfig, LoraConfig
+from configs.learner import OBJECTIVES, LearnerConfig, LoraConfig
 from configs.plugins import Group
 from configs.reward import ImplicitReward, LengthControlConfig, PairsConfig, RewardConfig
 from configs.running import COLLECTIVE_TIMEOUT_S, ClusterConfig, EvaluationConfig, ScheduleConfig
@@ -82,9 +82,10 @@ class Config(Section):
                 raise ValueError(f"{field}: offline training samples no answers; set it to null, or offline.path")
         if self.anchor.pairs_per_round:
             raise ValueError("anchor.pairs_per_round: offline training takes its pairs from offline.path; set it to 0")
-        if self.learner.objective == "rloo":
+        if self.learner.on_groups:
             raise ValueError(
-                "learner.objective: rloo needs sampled groups, and offline.path holds pairs; choose sigmoid, say"
+                f"learner.objective: {self.learner.objective} needs sampled groups, and offline.path holds pairs; "
+                "choose sigmoid, say"
             )
         moves = self.learner.reference == "previous_round" and self.offline.pairs_per_round is not None
         if moves and not self.offline.moving_reference:
@@ -228,12 +229,12 @@ class Config(Section):
                 f"pairs.fluency_floor: reward.kind {self.reward.kind} has no model to measure it with; set it to 0, or "
                 "use a reward made of log-probabilities (implicit, likelihood)"
             )
-        if self.pairs_miner == "by_source" or self.learner.objective == "rloo":
+        if self.pairs_miner == "by_source" or self.learner.on_groups:
             raise ValueError("pairs.fluency_floor: is for the miners best_worst and target; set it to 0")
 
     def _check_rloo(self) -> None:
         """RLOO takes every scored answer of a prompt, where the other objectives take pairs."""
-        if self.learner.objective != "rloo":
+        if not self.learner.on_groups:
             return
         for field, is_set, why in (
             ("candidates.source", self.candidates.source != "policy", "needs answers with rewards of their own"),
@@ -245,7 +246,7 @@ class Config(Section):
             ("reward.upper_bound", self.reward.upper_bound is not None, "uses every reward; remove it"),
         ):
             if is_set:
-                raise ValueError(f"{field}: learner.objective rloo {why}")
+                raise ValueError(f"{field}: learner.objective {self.learner.objective} {why}")
 
     def _check_miner(self) -> None:
         """The sources that the miner names are there, and it has the rewards that it needs."""
@@ -332,7 +333,10 @@ class Config(Section):
     def plugin_names(self) -> dict[str, tuple[str, Group]]:
         """The user's own functions that the run calls: field -> (name, entry points among which it is sought)."""
         rewards = {f"{section}.function": one.function for section, one in self.reward.custom.items()}
-        return {field: (name, "isogloss.rewards") for field, name in rewards.items()}
+        found: dict[str, tuple[str, Group]] = {field: (name, "isogloss.rewards") for field, name in rewards.items()}
+        if self.learner.objective not in OBJECTIVES:
+            found["learner.objective"] = (self.learner.objective, "isogloss.objectives")
+        return found
 
     @property
     def evaluated(self) -> list[str]:

@@ -23,6 +23,7 @@ class LoopConfig:
     broadcasts: bool
     learner: dict[str, Any]
     model: dict[str, Any]
+    plugins: dict[str, str]
 
 
 def train_loop(settings: dict[str, Any]) -> None:

@@ -264,6 +264,7 @@ class LearnerGroup:
             broadcasts=self._config.cluster.weight_transfer == "broadcast",
             learner=self._config.learner.model_dump(mode="json"),
             model=self._absolute_model(),
+            plugins=self._config.run.plugins,
         )
 
     def _absolute_model(self) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from learners.entry import LoopConfig
 from learners.errors import BroadcastFailed
 from learners.mailbox import Command, Outcome
 from learners.meeting import Meeting
+from learners.objectives.registry import FIELD, pair_objective
 from learners.session import LearnerSession
 from learners.snapshot import Snapshot, republish, restore, save_round
 from learners.weights import to_numpy
@@ -82,8 +83,11 @@ def _begin(config: LoopConfig) -> LearnerSession:
     found, problem = distributed.gather_objects(mine)[0]
     if problem is not None:
         raise problem
+    learner = LearnerConfig.model_validate(config.learner)
+    if FIELD in config.plugins:
+        pair_objective(learner.objective, config.plugins[FIELD])  # that it is the same on every node
     session = LearnerSession(
-        LearnerConfig.model_validate(config.learner),
+        learner,
         ModelConfig.model_validate(config.model),
         config.seed,
         found or Path(config.start),

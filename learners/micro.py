@@ -34,13 +34,17 @@ class MicroBatch:
 
     def sums(self, values: Tensor) -> list[Tensor]:
         """Summed log-probabilities of each example's answers that are here, ``[k]``, in the order of ``examples``."""
+        return [torch.stack([answer.sum() for answer in answers]) for answers in self.by_token(values)]
+
+    def by_token(self, values: Tensor) -> list[list[Tensor]]:
+        """Log-probabilities of the tokens of each example's answers that are here, ``[|y|]`` each, likewise."""
         found: list[list[Tensor]] = [[] for _ in self.examples]
         # Split once: slices would each fill a gradient as long as all of them with zeros.
         parts = values.split([span.stop - span.start for span in self.batch.spans])
         ordered = sorted(zip(self.batch.spans, parts, strict=True), key=lambda one: (one[0].segment, one[0].completion))
         for span, part in ordered:
-            found[span.segment].append(part.sum())
-        return [torch.stack(sums) for sums in found]
+            found[span.segment].append(part)
+        return found
 
     def tokens(self, values: Tensor, ids: frozenset[str]) -> TokenLogprobs:
         """The log-probabilities of each token of some of the examples."""
@@ -85,7 +89,6 @@ def is_spread(one: EncodedExample, budget: int) -> bool:
     return isinstance(one.example, SampleGroup) and one.segment.tokens > budget and len(one.segment.completions) > 1
 
 
-@torch.no_grad()
 def score(
     scorer: Callable[[PackedBatch], Tensor],
     steps: Sequence[Sequence[EncodedExample]],

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from configs.errors import UserError
+from configs.learner import GROUP_OBJECTIVES
 from learners.encode import ChatEncoder, answer_tokens
-from learners.objectives.registry import GROUP_OBJECTIVE
 from learners.packing import Segment
 from rollout.records import Example, Pair, SampleGroup
 from rollout.token_ids import TokenIds
@@ -64,16 +64,16 @@ def encode_examples(
 
 def _check_kind(example: Example, objective: str) -> None:
     if isinstance(example, Pair):
-        if objective == GROUP_OBJECTIVE:
+        if objective in GROUP_OBJECTIVES:
             raise UserError(
                 f"{_name(example)}: learner.objective {objective} trains on groups of scored answers; leave pairs "
                 "(anchors too) out, or choose another objective"
             )
         return
-    if objective != GROUP_OBJECTIVE:
+    if objective not in GROUP_OBJECTIVES:
         raise UserError(
-            f"{_name(example)}: learner.objective {objective} trains on pairs; set it to {GROUP_OBJECTIVE} to train on "
-            "groups"
+            f"{_name(example)}: learner.objective {objective} trains on pairs; set it to {GROUP_OBJECTIVES[0]} to "
+            "train on groups"
         )
     answers, rewards, reference = len(example.completions), len(example.rewards), example.reference
     if answers < 2 or rewards != answers or (reference is not None and len(reference) != answers):

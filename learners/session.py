@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -24,14 +25,15 @@ from learners.engine import Engine, load_model, zero_stage
 from learners.errors import NumericError
 from learners.logprobs import LogprobModel
 from learners.metrics import ExampleStats, RoundMetrics, StepMetrics, by_language, summarise
-from learners.micro import References, is_spread, micro_batches, score, score_tokens
+from learners.micro import References, TokenLogprobs, is_spread, micro_batches, score, score_tokens
 from learners.objectives.inputs import ObjectiveSettings
-from learners.objectives.registry import GROUP_OBJECTIVE, PAIR_OBJECTIVES, needs_reference
+from learners.objectives.registry import needs_reference, pair_objective
+from learners.objectives.switches import StepTotals
 from learners.packing import PackedBatch
 from learners.sampler_reference import Referenced, compare, probe, sampled_logprobs, sums
 from learners.schedule import EncodedExample, encode_examples, mismatched, steps_of_epoch, stored_reference
 from learners.weights import WeightsManifest, gather_adapter, gather_weights, make_manifest
-from rollout.records import Example
+from rollout.records import Example, SampleGroup
 
 logger = logging.getLogger(__name__)
 
@@ -67,8 +69,7 @@ class LearnerSession:
         self.engine = Engine(LogprobModel(self.policy, learner.logprob_chunk), learner, model.dtype)
         self._frozen: LogprobModel | None = None
         self._settings = ObjectiveSettings.of(learner)
-        pairs = PAIR_OBJECTIVES.get(learner.objective)  # None: RLOO
-        self._uses_divergence = pairs is not None and pairs.needs_divergence
+        self._uses_divergence = not learner.on_groups and pair_objective(learner.objective).needs_divergence
         self.step = 0  # optimiser steps since the start of the run
         self.round = 0  # last round that was trained
 
@@ -80,7 +81,7 @@ class LearnerSession:
         round, the forward passes are exactly those of the round's first epoch, so that its first step starts at
         the reference to the last bit. Empty for an objective without a reference (``simpo``, ``cpo``).
         """
-        if not needs_reference(self.learner.objective):
+        if not needs_reference(self.learner):
             return {}
         return self._score_reference(self._steps(self._encode(examples), round_number, 0))
 
@@ -121,13 +122,16 @@ class LearnerSession:
         encoded = self._encode(examples)
         references = self._references(round_number, encoded)
         old = self._old(round_number, encoded, references)
+        old_tokens, reference_tokens = self._by_token(round_number, encoded)
         epochs = [self._steps(encoded, round_number, epoch) for epoch in range(self.learner.epochs)]
         # Before the first step: the reference may be the weights that it changes.
         apart = [[self._mismatched_reference(step) for step in steps] for steps in epochs]
         metrics = []
         for epoch, steps in enumerate(epochs):
             for step, other in zip(steps, apart[epoch], strict=True):
-                known = terms.Known(references, old, self._divergence(step, other))
+                known = terms.Known(
+                    references, old, self._divergence(step, other), old_tokens, reference_tokens, _totals(step)
+                )
                 metrics.append(self._train_step(round_number, epoch, step, known))
         self.round = round_number
         return RoundMetrics(round_number, len(encoded), time.perf_counter() - started, metrics)
@@ -177,7 +181,7 @@ class LearnerSession:
 
     def _references(self, round_number: int, encoded: Sequence[EncodedExample]) -> References:
         """Those that the examples bring along, and the others computed."""
-        if not needs_reference(self.learner.objective):
+        if not needs_reference(self.learner):
             return {}
         stored = {one.id: stored_reference(one.example) for one in encoded}
         missing = [one for one in encoded if stored[one.id] is None]
@@ -186,9 +190,26 @@ class LearnerSession:
 
     def _old(self, round_number: int, encoded: Sequence[EncodedExample], references: References) -> References:
         """RLOO's ``pi_old``: the policy that the round begins with."""
-        if self.learner.objective != GROUP_OBJECTIVE or self.learner.reference == "previous_round":
+        if self.learner.objective != "rloo" or self.learner.reference == "previous_round":
             return references
         return self._score(self.engine, self._steps(encoded, round_number, 0))
+
+    def _by_token(self, round_number: int, encoded: Sequence[EncodedExample]) -> tuple[TokenLogprobs, TokenLogprobs]:
+        """Tokens under the policy that the round begins with and under the loss reference, for ``objective: group``."""
+        if self.learner.objective != "group":
+            return {}, {}
+        steps = self._steps(encoded, round_number, 0)
+        old = self._tokens(self.engine, steps)
+        if self.learner.group.kl == "off" or self.learner.reference == "previous_round":
+            return old, {} if self.learner.group.kl == "off" else old
+        with lora.set_aside(self.policy) if self.adapters else nullcontext():
+            return old, self._tokens(self.engine if self.adapters else self._frozen_start(), steps)
+
+    def _tokens(
+        self, scorer: Callable[[PackedBatch], Tensor], steps: Sequence[Sequence[EncodedExample]]
+    ) -> TokenLogprobs:
+        ids = frozenset(one.id for step in steps for one in step)
+        return score_tokens(scorer, steps, self.learner.tokens_per_micro_batch, self.device, ids)[1]
 
     def _mismatched_reference(self, step: Sequence[EncodedExample]) -> References:
         """The reference's part of KTO's ``z0`` in a step; empty for other objectives and for a step of one pair."""
@@ -219,12 +240,16 @@ class LearnerSession:
         micros = micro_batches(examples, budget)
         units = sum(one.units for one in examples)
         spread = [one for one in examples if is_spread(one, budget)]
-        current = self._score(self.engine, [spread]) if spread else {}
+        current: References | TokenLogprobs = {}
+        if spread and self.learner.objective == "group":
+            current = self._tokens(self.engine, [spread])
+        elif spread:
+            current = self._score(self.engine, [spread])
         mine: list[ExampleStats] = []
         for micro in micros:
             values = self.engine(micro.batch.to(self.device))
             if micro.answers is not None:
-                total, stats = terms.spread_loss(micro, values, known, current, self._settings)
+                total, stats = terms.spread_loss(micro, values, known, current, self.learner.objective, self._settings)
                 mine += stats
                 self.engine.backward(total * (self.world_size / units))
             elif micro.examples:
@@ -272,9 +297,18 @@ class LearnerSession:
 
     def _numeric_error(self, what: str, round_number: int, ids: Sequence[str]) -> NumericError:
         named = ", ".join(ids[:16]) + (f" and {len(ids) - 16} more" if len(ids) > 16 else "")
-        kind = "groups" if self.learner.objective == GROUP_OBJECTIVE else "pairs"
+        kind = "groups" if self.learner.on_groups else "pairs"
         return NumericError(
             f"round {round_number}, optimiser step {self.step + 1}: the {what} is not finite; "
             f"{kind}: {named}. The step was not applied and the last checkpoint stays; lower "
             f"learner.learning_rate, or remove the {kind}"
         )
+
+
+def _totals(step: Sequence[EncodedExample]) -> StepTotals | None:
+    """Of a step's groups; None for pairs. The same on every rank, since each has the whole step."""
+    groups = [one.example for one in step if isinstance(one.example, SampleGroup)]
+    if not groups:
+        return None
+    rewards = [reward for group in groups for reward in group.rewards]
+    return StepTotals(len(rewards), sum(one.segment.targets for one in step), statistics.stdev(rewards))

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from configs.learner import GROUP_OBJECTIVES
 from learners.metrics import ExampleStats
-from learners.micro import MicroBatch, References
-from learners.objectives import groups
+from learners.micro import MicroBatch, References, TokenLogprobs
+from learners.objectives import groups, switches
 from learners.objectives.inputs import GroupLogprobs, ObjectiveSettings, PairLogprobs
 from learners.objectives.pairs import mean_nll
-from learners.objectives.registry import GROUP_OBJECTIVE, PAIR_OBJECTIVES
+from learners.objectives.registry import pair_objective
 from learners.schedule import EncodedExample
 from rollout.records import Pair, SampleGroup
 
@@ -25,27 +27,44 @@ class Known:
         reference: Under the loss reference; empty for an objective without one.
         old: Under the policy that the round began with (RLOO).
         divergence: KTO's ``z0`` of the step, nats.
+        old_tokens: ``old`` by token (the switches of ``group``).
+        reference_tokens: ``reference`` by token; empty without a divergence.
+        totals: Of the step (the switches of ``group``).
     """
 
     reference: References = field(default_factory=dict)
     old: References = field(default_factory=dict)
     divergence: float = 0.0
+    old_tokens: TokenLogprobs = field(default_factory=dict)
+    reference_tokens: TokenLogprobs = field(default_factory=dict)
+    totals: switches.StepTotals | None = None
 
 
 def losses(
     micro: MicroBatch, values: Tensor, known: Known, objective: str, settings: ObjectiveSettings, nll_weight: float
 ) -> tuple[Tensor, list[ExampleStats]]:
     """Sum of the losses of a micro-batch's examples, each times its ``units``, and the examples' figures."""
-    if objective == GROUP_OBJECTIVE:
-        parts = [
-            _group(one, sums, known, settings) for one, sums in zip(micro.examples, micro.sums(values), strict=True)
-        ]
+    if objective in GROUP_OBJECTIVES:
+        if objective == "rloo":
+            parts = [
+                _group(one, sums, known, settings) for one, sums in zip(micro.examples, micro.sums(values), strict=True)
+            ]
+        else:
+            parts = [
+                _switched(one, tokens, known, settings)
+                for one, tokens in zip(micro.examples, micro.by_token(values), strict=True)
+            ]
         return torch.stack([loss for loss, _ in parts]).sum(), [stats for _, stats in parts]
     return _pairs(micro, values, known, objective, settings, nll_weight)
 
 
 def spread_loss(
-    micro: MicroBatch, values: Tensor, known: Known, current: References, settings: ObjectiveSettings
+    micro: MicroBatch,
+    values: Tensor,
+    known: Known,
+    current: References | TokenLogprobs,
+    objective: str,
+    settings: ObjectiveSettings,
 ) -> tuple[Tensor, list[ExampleStats]]:
     """What has the gradients of a group's loss by those of its answers that are in a micro-batch; see ``is_spread``.
 
@@ -57,17 +76,24 @@ def spread_loss(
     """
     assert micro.answers is not None
     (one,), (begin, end) = micro.examples, micro.answers
-    sums = torch.tensor(current[one.id], device=values.device, requires_grad=True)
-    loss, stats = _group(one, sums, known, settings)
-    (slopes,) = torch.autograd.grad(loss, sums)
-    (own,) = micro.sums(values)
-    return (slopes[begin:end] * own).sum(), [stats] if begin == 0 else []
+    if objective == "rloo":
+        sums = torch.tensor(current[one.id], device=values.device, requires_grad=True)
+        loss, stats = _group(one, sums, known, settings)
+        (slopes,) = torch.autograd.grad(loss, sums)
+        (own,) = micro.sums(values)
+        return (slopes[begin:end] * own).sum(), [stats] if begin == 0 else []
+    tokens = [torch.tensor(answer, device=values.device, requires_grad=True) for answer in current[one.id]]
+    loss, stats = _switched(one, tokens, known, settings)
+    by_token = torch.autograd.grad(loss, tokens)[begin:end]
+    (parts,) = micro.by_token(values)
+    total = torch.stack([(slope * part).sum() for slope, part in zip(by_token, parts, strict=True)]).sum()
+    return total, [stats] if begin == 0 else []
 
 
 def _pairs(
     micro: MicroBatch, values: Tensor, known: Known, name: str, settings: ObjectiveSettings, nll_weight: float
 ) -> tuple[Tensor, list[ExampleStats]]:
-    objective = PAIR_OBJECTIVES[name]
+    objective = pair_objective(name)
     chosen, rejected = torch.stack(micro.sums(values)).T
     lengths = torch.tensor([[len(ids) for ids in one.segment.completions] for one in micro.examples])
     chosen_tokens, rejected_tokens = lengths.to(values.device).T
@@ -122,6 +148,40 @@ def _group(one: EncodedExample, sums: Tensor, known: Known, settings: ObjectiveS
         }
     tokens = one.segment.targets / len(one.segment.completions)
     return loss.sum(), _stats(one, {**{name: value.item() for name, value in figures.items()}, "tokens": tokens})
+
+
+def _switched(
+    one: EncodedExample, current: list[Tensor], known: Known, settings: ObjectiveSettings
+) -> tuple[Tensor, ExampleStats]:
+    """A group's part of the loss under the switches of ``learner.group``."""
+    assert isinstance(one.example, SampleGroup)
+    assert known.totals is not None, "the step has them"
+    assert settings.group is not None, "so has the config"
+    device = current[0].device
+
+    def tensors(values: tuple[np.ndarray, ...]) -> list[Tensor]:
+        return [torch.tensor(answer, device=device) for answer in values]
+
+    reference = tensors(known.reference_tokens[one.id]) if known.reference_tokens else None
+    rewards = torch.tensor(one.example.rewards, device=device)
+    group = switches.TokenGroup(current, tensors(known.old_tokens[one.id]), reference, rewards)
+    found = switches.group_loss(group, settings.group, known.totals)
+    with torch.no_grad():
+        sums = torch.stack([answer.sum() for answer in current])
+        figures = {
+            "loss": found.losses.mean(),
+            "reward_mean": rewards.mean(),
+            "reward_std": rewards.std(correction=0),
+            "advantage_abs": found.advantages.abs().mean(),
+            "ratio": found.ratios.mean(),
+            "clip_fraction": found.clipped.mean(),
+            "logprob": sums.mean(),
+        }
+        if reference is not None:
+            figures["kl_reference"] = (sums - torch.stack([answer.sum() for answer in reference])).mean()
+    tokens = one.segment.targets / len(one.segment.completions)
+    named = {**{name: value.item() for name, value in figures.items()}, "tokens": tokens}
+    return found.losses.sum(), _stats(one, named)
 
 
 def _stats(one: EncodedExample, figures: dict[str, float]) -> ExampleStats:

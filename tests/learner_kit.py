@@ -132,7 +132,7 @@ def make_groups(count: int, answers: int = 3, round_number: int = 1) -> list[Sam
 
 def make_examples(objective: str, round_number: int = 1) -> list[Pair] | list[SampleGroup]:
     """What an objective trains on in a round: 14 pairs or groups."""
-    if objective == "rloo":
+    if objective in ("rloo", "group"):
         return make_groups(14, round_number=round_number)
     return make_pairs(14, round_number)
 

@@ -29,6 +29,11 @@ COSINE = {"schedule": "cosine", "total_steps": 8}
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "kto": {"objective": "kto", "reference": "initial"},
     "rloo": {"objective": "rloo", "nll_weight": 0.0, "reference": "initial"},
+    "group": {  # each switch that looks at the whole step
+        "objective": "group",
+        "reference": "initial",
+        "group": {"advantage": "batch_z", "ratio": "token", "aggregate": "token", "kl": "k3", "kl_weight": 0.1},
+    },
 }
 STAGES = {  # in bfloat16 stage 0 is stage 1
     "float32": (0, 1, 2, 3),
@@ -36,6 +41,7 @@ STAGES = {  # in bfloat16 stage 0 is stage 1
     "lora": (1, 3),
     "kto": (1, 3),
     "rloo": (1, 3),
+    "group": (1,),
 }
 
 # Differences are measured against what training moved: || ours - theirs || / || theirs - start ||, over all weights.

@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def examples(objective: str, round_number: int = 1) -> list[Example]:
-    if objective == "rloo":
+    if objective in ("rloo", "group"):
         return [*make_groups(4, 3, round_number), *make_groups(9, 2, round_number)[4:]]
     return [*make_pairs(14, round_number)]
 
@@ -60,7 +60,7 @@ def distance(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
     return max(float((ours[name] - theirs[name]).abs().max()) for name in ours)
 
 
-@pytest.mark.parametrize("objective", ["kto", "rloo", "simpo"])
+@pytest.mark.parametrize("objective", ["kto", "rloo", "simpo", "group"])
 def test_neither_accumulation_nor_order_matters(folder: Path, objective: str) -> None:
     together, _ = train(learner(objective), folder, [examples(objective)])
     alone, metrics = train(learner(objective, tokens_per_micro_batch=1), folder, [examples(objective)[::-1]])
@@ -72,7 +72,7 @@ def test_neither_accumulation_nor_order_matters(folder: Path, objective: str) ->
 
 
 @pytest.mark.parametrize("reference", ["previous_round", "initial"])
-@pytest.mark.parametrize("objective", ["kto", "rloo"])
+@pytest.mark.parametrize("objective", ["kto", "rloo", "group"])
 def test_resumed_equals_straight_to_the_bit(folder: Path, tmp_path: Path, objective: str, reference: str) -> None:
     """The second round is trained once in a session that trained the first, once in a fresh one from its checkpoint."""
     config = learner(objective, reference=reference)

@@ -87,7 +87,7 @@ def ours(folders: Folders, examples: list[Example], **fields: Any) -> list[Step]
     settings = {"reference": "initial", "nll_weight": 0.0, "beta": BETA, "tokens_per_micro_batch": 96} | fields
     if settings["objective"] in ("simpo", "cpo"):
         del settings["reference"]
-    if settings["objective"] == "rloo":
+    if settings["objective"] in ("rloo", "group"):
         del settings["beta"]
     # Clipping off; stage 0, where a parameter's gradient lies in the parameter.
     learner = LearnerConfig(pairs_per_step=len(examples), zero_stage=0, max_grad_norm=1e9, **settings)
@@ -186,12 +186,13 @@ def row_by_row(trainer: Any) -> list[dict[str, Any]]:
             {"loss_type": ["sigmoid", "robust"], "loss_weights": [1.6, -0.6], "label_smoothing": 0.2},
         ),
         ({"objective": "robust", "label_smoothing": 0.2}, {"loss_type": ["robust"], "label_smoothing": 0.2}),
+        ({"objective": "sigmoid_norm"}, {"loss_type": ["sigmoid_norm"]}),
         ({"objective": "ipo_mean"}, {"loss_type": ["ipo"]}),
         ({"objective": "hinge"}, {"loss_type": ["hinge"]}),
         ({"objective": "apo_zero"}, {"loss_type": ["apo_zero"]}),
         ({"objective": "apo_down"}, {"loss_type": ["apo_down"]}),
     ],
-    ids=["sigmoid", "cdpo", "robust", "ipo_mean", "hinge", "apo_zero", "apo_down"],
+    ids=["sigmoid", "cdpo", "robust", "sigmoid_norm", "ipo_mean", "hinge", "apo_zero", "apo_down"],
 )
 def test_dpo_family(trl: Any, folders: Folders, fields: dict[str, Any], trl_fields: dict[str, Any]) -> None:
     trainer = dpo_trainer(trl, folders, PAIRS, **trl_fields)
@@ -353,3 +354,108 @@ def test_rloo_clipped_after_a_step(folders: Folders, rloo_trainer: Any) -> None:
     assert second.metrics is not None
     assert 0 < second.metrics.values["clip_fraction"] < 1
     assert second.metrics.values["clip_fraction"] == trainer._metrics["train"]["clip_ratio/region_mean"][-1]
+
+
+# Our switches, and what makes TRL's trainer of them.
+SWITCHES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "grpo": (
+        {"advantage": "group_z", "ratio": "token", "aggregate": "sequence", "kl": "k3", "kl_weight": 0.3},
+        {"loss_type": "grpo", "scale_rewards": "group", "beta": 0.3, "use_bias_correction_kl": False},
+    ),
+    "dr_grpo": (
+        {"advantage": "group_mean", "ratio": "token", "aggregate": "constant", "length": 32},
+        {"loss_type": "dr_grpo", "scale_rewards": "none", "beta": 0.0},
+    ),
+    "dapo": (
+        {"advantage": "group_z", "ratio": "token", "aggregate": "token", "clip_high": 0.28},
+        {"loss_type": "bnpo", "scale_rewards": "group", "beta": 0.0, "epsilon_high": 0.28},
+    ),
+    "gspo": (
+        {
+            "advantage": "group_z",
+            "ratio": "sequence_mean",
+            "aggregate": "sequence",
+            "clip_low": 3e-3,
+            "clip_high": 4e-3,
+        },
+        {
+            "loss_type": "grpo",
+            "scale_rewards": "group",
+            "beta": 0.0,
+            "importance_sampling_level": "sequence",
+            "epsilon": 3e-3,
+            "epsilon_high": 4e-3,
+        },
+    ),
+    "batch": (
+        {"advantage": "batch_z", "ratio": "token", "aggregate": "token", "kl": "k3", "kl_weight": 0.1},
+        {"loss_type": "bnpo", "scale_rewards": "batch", "beta": 0.1, "use_bias_correction_kl": False},
+    ),
+}
+
+
+@pytest.fixture
+def grpo_trainer(trl: Any, folders: Folders) -> Callable[..., tuple[Any, list[dict[str, Any]]]]:
+    """As ``rloo_trainer``, of ``GRPOTrainer``."""
+    from datasets import Dataset
+
+    tokenizer = AutoTokenizer.from_pretrained(folders.policy)
+    answers = [text for group in GROUPS for text in group.completions]
+    rewards = [reward for group in GROUPS for reward in group.rewards]
+    end = tokenizer.convert_tokens_to_ids("<|end|>")
+
+    def make(**fields: Any) -> tuple[Any, list[dict[str, Any]]]:
+        rows = [{"prompt": user(group.prompt)} for group in GROUPS]
+        trainer = trl.GRPOTrainer(
+            model=load(folders.policy),
+            reward_funcs=lambda completions, **_: rewards,
+            args=trl.GRPOConfig(
+                num_generations=3,
+                max_completion_length=32,
+                **{"epsilon": 0.2, **fields},
+                **common(folders, len(answers)),
+            ),
+            train_dataset=Dataset.from_list(rows),
+            processing_class=tokenizer,
+        )
+        if trainer.ref_model is not None:
+            trainer.ref_model.load_state_dict(load(folders.reference).state_dict())
+        trainer._generate_single_turn = lambda *_: ([[*tokenizer(text)["input_ids"], end] for text in answers], None)
+        trainer.current_gradient_accumulation_steps = 1
+        return trainer, [row for row in rows for _ in range(3)]
+
+    return make
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+def test_switches_at_the_rounds_start_and_after_a_step(folders: Folders, grpo_trainer: Any, name: str) -> None:
+    switches, fields = SWITCHES[name]
+    trainer, rows = grpo_trainer(**fields)
+    batch = trainer._generate_and_score_completions(rows)
+    first, second = ours(folders, GROUPS, objective="group", group=switches, epochs=2, learning_rate=3e-3)
+    assert_same(first, theirs(trainer, [batch]))
+    # At the start the policies are one: TRL takes the present one's log-probabilities for the old ones.
+    batch["old_per_token_logps"] = trainer._get_per_token_logps_and_entropies(
+        trainer.model,
+        torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1),
+        torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1),
+        batch["completion_ids"].size(1),
+    )[0].detach()
+    with torch.no_grad():
+        for key, parameter in trainer.model.named_parameters():
+            parameter.copy_(second.weights[key])
+    assert_same(second, theirs(trainer, [batch]))
+    assert second.metrics is not None
+    assert 0 < second.metrics.values["clip_fraction"] < 1
+    assert first.metrics is not None
+    assert first.metrics.values["ratio"] == pytest.approx(1, abs=1e-6)
+
+
+def test_rloo_is_one_setting_of_the_switches(folders: Folders) -> None:
+    fields = {"epochs": 2, "learning_rate": 1e-4}
+    switches = {"advantage": "loo", "ratio": "sequence", "aggregate": "sequence", "clip_low": 0.1, "clip_high": 0.1}
+    whole_answers = {**switches, "kl": "reward", "kl_weight": 0.3}
+    named = ours(folders, GROUPS, objective="rloo", rloo_clip=0.1, rloo_kl_weight=0.3, **fields)
+    switched = ours(folders, GROUPS, objective="group", group=whole_answers, **fields)
+    for mine, other in zip(switched, named, strict=True):
+        assert_same(mine, other)

@@ -28,6 +28,10 @@ METHODS = sorted(path.stem for path in Path("configs/methods").glob("*.yaml"))
 OWN: dict[str, dict[str, Any]] = {
     "icr": {"model": {"reference": "models/sft"}},
     "rloo": {"model": {"reference": "models/sft"}},
+    "grpo": {"model": {"reference": "models/sft"}},
+    "dr_grpo": {"model": {"reference": "models/sft"}},
+    "dapo": {"model": {"reference": "models/sft"}},
+    "gspo": {"model": {"reference": "models/sft"}},
     "lidr": {},
     "likelihood": {},
     "judge": {"judge": {"base_url": "http://localhost:8000/v1", "model": "any"}},
@@ -83,7 +87,7 @@ def test_a_method_brings_nothing_of_the_embedded_world(method: str, tmp_path: Pa
     assert config.languages.shares == {}
     assert (config.anchor.path, config.anchor.pairs_per_round) == (None, 0)
     if config.offline.path is None:
-        assert config.reward.follows_policy == (method in ("icr", "rloo"))
+        assert config.reward.follows_policy == (method not in ("likelihood", "lidr", "judge"))
         assert config.rollout.max_new_tokens >= 2000
         assert config.rollout.prompts_per_round >= 1000
         assert config.rollout.actors == 1

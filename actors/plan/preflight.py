@@ -19,6 +19,7 @@ from configs.reading import gib_apart, is_file, read_json, shown
 from configs.schema import Config
 from judges import check_endpoint
 from learners.encode import ChatEncoder
+from learners.objectives.registry import try_objective
 from rollout.anchors import Anchor, load_anchors
 from rollout.languages import DEFAULT_NAMES, language_name
 from rollout.model_folder import check_model_folder
@@ -96,6 +97,7 @@ def check_inputs(config: Config, ask_judge: bool = True) -> Inputs:
     if config.candidates.source == "self_translation" or config.reward.translates:
         _check_translation_room(config, encoder, longest_name)
     try_rewards(config, prompts)
+    try_objective(config.learner)
     if ask_judge and config.reward.judged:  # last: it is the one check that may cost something
         check_endpoint(config.judge)
     room = config.model.max_length - config.candidates.translation_max_new_tokens

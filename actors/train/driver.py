@@ -244,7 +244,7 @@ class Driver:
 
     def _mine(self, round: int, candidates: list[Candidate], scores: list[Score]) -> MinedPairs:
         inputs = self._inputs
-        if self._config.learner.objective == "rloo":
+        if self._config.learner.on_groups:
             return mine_groups(self._config, inputs.prompts, round, candidates, scores)
         replays = replayed_rounds(self._config, round) if self._config.pairs.replay.share else ()
         earlier = [pair for before in replays for pair in self._team.store("pairs", before)]

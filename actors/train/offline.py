@@ -17,6 +17,7 @@ from actors.train.team import Team
 from configs.errors import UserError
 from configs.schema import Config
 from learners.encode import ChatEncoder
+from learners.objectives.registry import try_objective
 from rollout.preferences import Preference, Reading, digest, offline_pairs, read_preferences, refuse, rounds_of
 from rollout.state import Action
 
@@ -52,6 +53,7 @@ def check_offline(config: Config) -> OfflineInputs:
     preferences = reading.rows
     encoder = ChatEncoder.of(config.model, config.model.policy)
     check_model(config.model.policy, "model.policy")
+    try_objective(config.learner)
     check_positions(config.model.policy, config.model.max_length, trains_only=True)
     spelled = 0
     fitting, problems = [], []

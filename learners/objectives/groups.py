@@ -8,7 +8,7 @@ from torch import Tensor
 from learners.objectives.inputs import GroupLogprobs, ObjectiveSettings
 
 # Nats. exp of it is 5e8, far beyond any clipping, and a loss and gradients of that size are still finite in float32.
-_LARGEST_EXPONENT = 20.0
+LARGEST_EXPONENT = 20.0
 
 
 def leave_one_out(rewards: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ def importance(group: GroupLogprobs) -> Tensor:
     answer has no gradient: where the clipping does not cut it off already (a much likelier answer that is worse than
     the others), its gradient would be all there is of the step.
     """
-    return torch.exp((group.current - group.old).clamp(-_LARGEST_EXPONENT, _LARGEST_EXPONENT))
+    return torch.exp((group.current - group.old).clamp(-LARGEST_EXPONENT, LARGEST_EXPONENT))
 
 
 def rloo(group: GroupLogprobs, settings: ObjectiveSettings) -> Tensor:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 if TYPE_CHECKING:  # so that the losses can be computed where the config's own library is missing (benchmarks/gpu_check)
-    from configs.learner import LearnerConfig
+    from configs.learner import GroupConfig, LearnerConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,8 @@ class ObjectiveSettings:
     kto_undesirable_weight: float = 1.0
     rloo_kl_weight: float = 0.05
     rloo_clip: float = 0.2
+    group: GroupConfig | None = None
+    objective_options: Mapping[str, object] = field(default_factory=dict)
 
     @classmethod
     def of(cls, learner: LearnerConfig) -> ObjectiveSettings:

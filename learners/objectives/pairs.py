@@ -64,6 +64,16 @@ def hinge(pairs: PairLogprobs, settings: ObjectiveSettings) -> Tensor:
     return torch.relu(1 - settings.beta * pairs.ratio_difference)
 
 
+def sigmoid_norm(pairs: PairLogprobs, settings: ObjectiveSettings) -> Tensor:
+    """DPO of means over tokens, ``-log sigmoid(b (r_w / |y_w| - r_l / |y_l|))``, so that length by itself is no margin.
+
+    Equation 7 of arXiv 2305.18290 with length-normalised log-ratios (Tulu 3, arXiv 2411.15124, section 5.1.2), which
+    TRL calls by this name; label smoothing as in ``sigmoid``. ``b`` is larger by about an answer's tokens (Tulu: 5).
+    """
+    difference = pairs.chosen_ratio / pairs.chosen_tokens - pairs.rejected_ratio / pairs.rejected_tokens
+    return _smoothed(settings.beta * difference, settings.label_smoothing)
+
+
 def simpo(pairs: PairLogprobs, settings: ObjectiveSettings) -> Tensor:
     """SimPO, ``-log sigmoid(b / |y_w| log pi(y_w|x) - b / |y_l| log pi(y_l|x) - gamma)``, without a reference.
 

@@ -1,16 +1,25 @@
-"""Objectives over pairs by name, and what each needs. A new one is a function, a line here and one in the config."""
+"""Objectives over pairs by name, and what each needs. A new one is a function, a line here and one in the config.
+
+A name that is not here is a function of the user's own (docs/extending.md).
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
+import torch
 from torch import Tensor
 
+from configs.errors import UserError
+from configs.learner import GROUP_OBJECTIVES, OBJECTIVES, LearnerConfig
+from configs.plugins import failure, load_plugin
 from learners.objectives import pairs
 from learners.objectives.inputs import ObjectiveSettings, PairLogprobs
 
-GROUP_OBJECTIVE = "rloo"  # the one that takes groups; all others take pairs
+FIELD = "learner.objective"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +51,95 @@ PAIR_OBJECTIVES: dict[str, PairObjective] = {
     "dpop": PairObjective(pairs.dpop),
     "apo_zero": PairObjective(pairs.apo_zero),
     "apo_down": PairObjective(pairs.apo_down),
+    "sigmoid_norm": PairObjective(pairs.sigmoid_norm),
 }
 
 
-def needs_reference(objective: str) -> bool:
-    """Whether an objective uses log-probabilities of the loss reference."""
-    return objective == GROUP_OBJECTIVE or PAIR_OBJECTIVES[objective].needs_reference
+class ObjectiveFunction(Protocol):
+    """What ``learner.objective`` names where it is a function of the user's own.
+
+    Called on every rank with the pairs of a micro-batch. Attributes of the function: ``needs_reference`` (True by
+    default) says whether it uses the log-probabilities of the loss reference.
+    """
+
+    def __call__(self, pairs: PairLogprobs, settings: ObjectiveSettings, **options: object) -> Tensor:
+        """The loss of each pair.
+
+        Args:
+            pairs: Summed log-probabilities of ``P`` pairs; those of the policy carry gradients.
+            settings: ``learner.beta``, ``learner.label_smoothing`` and so on.
+            options: ``learner.objective_options``.
+
+        Returns:
+            ``[P]`` float32, finite, which the NLL term is added to (``learner.nll_weight``).
+        """
+        ...
+
+
+@functools.cache
+def pair_objective(name: str, digest: str | None = None) -> PairObjective:
+    """An objective over pairs.
+
+    Args:
+        name: Of one in ``PAIR_OBJECTIVES``, or of a function of the user's own.
+        digest: What the source of such a function must have, where that is known.
+
+    Raises:
+        UserError: It cannot be imported here.
+    """
+    if name in PAIR_OBJECTIVES:
+        return PAIR_OBJECTIVES[name]
+    plugin = load_plugin(name, FIELD, "isogloss.objectives", digest)
+
+    def loss(given: PairLogprobs, settings: ObjectiveSettings) -> Tensor:
+        try:
+            found = plugin.call(given, settings, **settings.objective_options)
+        except Exception as error:
+            raise UserError(f"{plugin}: failed with {failure(error)}") from error
+        expected = tuple(given.chosen.shape)
+        if not isinstance(found, Tensor) or tuple(found.shape) != expected or not found.is_floating_point():
+            shown = type(found).__name__
+            if isinstance(found, Tensor):
+                shown = f"a tensor {tuple(found.shape)} of {found.dtype}"
+            raise UserError(f"{plugin}: returned {shown} for {len(given.chosen)} pairs; return one float a pair, [P]")
+        return found
+
+    uses = bool(getattr(plugin.call, "needs_reference", True))
+    return PairObjective(loss, pairs.reference_rewards if uses else pairs.likelihood_rewards, needs_reference=uses)
+
+
+def needs_reference(learner: LearnerConfig) -> bool:
+    """Whether an objective uses summed log-probabilities of the loss reference, as the journal keeps them.
+
+    The switches of ``group`` that use the reference need it by tokens, which the learner computes when it trains.
+    """
+    if learner.objective in GROUP_OBJECTIVES:
+        return learner.objective == "rloo"
+    return pair_objective(learner.objective).needs_reference
+
+
+def try_objective(learner: LearnerConfig) -> None:
+    """Call an objective of the user's own with two pairs, before anything starts.
+
+    Raises:
+        UserError: It cannot be imported or called, or gives no finite loss with a gradient.
+    """
+    if learner.objective in OBJECTIVES:
+        return
+    objective = pair_objective(learner.objective)
+    good, bad = (torch.tensor(values, requires_grad=True) for values in ([-10.0, -8.0], [-12.0, -7.0]))
+    reference: tuple[Tensor | None, Tensor | None] = (None, None)
+    if objective.needs_reference:
+        reference = torch.tensor([-11.0, -9.0]), torch.tensor([-9.0, -9.0])
+    pair = PairLogprobs(good, bad, reference[0], reference[1], torch.tensor([5, 4]), torch.tensor([3, 4]))
+    losses = objective.loss(pair, ObjectiveSettings.of(learner))
+    if not bool(torch.isfinite(losses).all()):
+        raise UserError(f"{FIELD}: {learner.objective}: gives {losses.tolist()} for two pairs; a loss must be finite")
+    if not losses.requires_grad:
+        raise UserError(
+            f"{FIELD}: {learner.objective}: its loss has no gradient; compute it from pairs.chosen and pairs.rejected "
+            "without detach, item or numpy"
+        )
+    losses.sum().backward()
+    if not all(one.grad is None or bool(torch.isfinite(one.grad).all()) for one in (good, bad)):
+        raise UserError(f"{FIELD}: {learner.objective}: its gradient for two pairs is not finite")
