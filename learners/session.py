@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -310,5 +309,5 @@ def _totals(step: Sequence[EncodedExample]) -> StepTotals | None:
     groups = [one.example for one in step if isinstance(one.example, SampleGroup)]
     if not groups:
         return None
-    rewards = [reward for group in groups for reward in group.rewards]
-    return StepTotals(len(rewards), sum(one.segment.targets for one in step), statistics.stdev(rewards))
+    rewards = torch.tensor([reward for group in groups for reward in group.rewards], dtype=torch.float64)
+    return StepTotals(len(rewards), sum(one.segment.targets for one in step), float(rewards.std()))
