@@ -165,6 +165,25 @@ def export(
         raise UserError(f"{len(damage)} damaged rows were left out of the files above, the first one: {damage[0]}")
 
 
+@app.command("build-data")
+def build_data(
+    config: Annotated[Path, typer.Argument(help="YAML file, or the name of a preset.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="section.field=value …")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the data set; one that was begun is continued.")] = Path("data"),
+) -> None:
+    """Build preference pairs without training: sample, score, mine; parquet that TRL reads, and a data card."""
+    from configs.load import load_config
+
+    loaded = load_config(config, overrides or [])
+    from actors.runtime.env import apply_driver_env
+
+    apply_driver_env()
+    from actors.train.build_data import run_build_data
+
+    if not run_build_data(loaded, out):
+        raise typer.Exit(INTERRUPTED_EXIT)
+
+
 @app.command()
 def report(
     run: Annotated[Path, typer.Argument(help="A run folder, finished or not.")],

@@ -138,6 +138,41 @@ class PromptsConfig(Section):
     heldout_limit: int | None = Field(None, ge=1, description="Use only the first so many held-out prompts.")
 
 
+class QuotaConfig(Section):
+    """How many pairs each language gets a round. Prompts are assigned to languages before anything is sampled."""
+
+    pairs_per_round: int | dict[LanguageCode, Annotated[int, Field(ge=1, le=10_000_000)]] = Field(
+        ..., description="Pairs of a round, in all or by language; groups where the objective takes those."
+    )
+    balance: Literal["equal", "shares"] = Field(
+        "equal",
+        description="How a number for all is divided: evenly over languages with a share, or by `languages.shares`.",
+    )
+    assignment: Literal["parallel", "disjoint"] = Field(
+        "parallel",
+        description="`parallel`: all languages answer the same prompts. `disjoint`: a prompt is used in one language "
+        "of a round.",
+    )
+    refill: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description="How often languages that are short of their pairs after gates and mining get further prompts.",
+    )
+    oversample: float = Field(
+        1.0, ge=1, le=100, description="Prompts assigned at first for each that the pairs would need without losses."
+    )
+
+    @model_validator(mode="after")
+    def _positive(self) -> QuotaConfig:
+        number = self.pairs_per_round
+        if isinstance(number, int) and not 1 <= number <= 100_000_000:
+            raise ValueError(f"pairs_per_round: {number} is no number of pairs; from 1 on")
+        if isinstance(number, dict) and self.balance == "shares":
+            raise ValueError("balance: shares divides a number for all, and pairs_per_round names each; remove it")
+        return self
+
+
 class LanguagesConfig(Section):
     """Which languages take part, and with which share."""
 
@@ -161,7 +196,13 @@ class LanguagesConfig(Section):
         description="Shares by name, after the mixtures of Dang et al. (arXiv 2407.02552), which hold the number of "
         "pairs fixed: `EN-1` trains on the dominant language alone, `ML-5` on a fifth of the pairs of the dominant "
         "one and of "
-        "the first four others in `codes`, `ML-all` on 1/n of the pairs of all n. Instead of `shares`.",
+        "the first four others in `codes`, `ML-all` on 1/n of the pairs of all n: each language answers its part of "
+        "the round's prompts, so as much is sampled as is used. Instead of `shares`.",
+    )
+    quota: QuotaConfig | None = Field(
+        None,
+        description="Pairs a round by language. `rollout.prompts_per_round` is then not used, and prompts need not "
+        "exist in every language.",
     )
 
     @model_validator(mode="after")
@@ -180,6 +221,12 @@ class LanguagesConfig(Section):
             raise ValueError(f"mix: {self.mix} sets the shares that `shares` sets too; remove one of them")
         if self.mix == "ML-5" and len(self.codes) < MIX_LANGUAGES:
             raise ValueError(f"mix: ML-5 needs 5 languages, codes has {len(self.codes)}; add some, or use ML-all")
+        if self.quota is not None and isinstance(self.quota.pairs_per_round, dict):
+            for code in self.quota.pairs_per_round:
+                if code not in self.codes:
+                    raise ValueError(f"quota.pairs_per_round.{code}: not in codes; add it there or remove it here")
+                if self.share(code) == 0:
+                    raise ValueError(f"quota.pairs_per_round.{code}: its share is 0; remove one of them")
         if all(self.share(code) == 0 for code in self.codes):
             raise ValueError("shares: every language has share 0; leave at least one above 0")
         return self

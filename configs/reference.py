@@ -45,6 +45,7 @@ def render_page() -> str:
             parts.append(_render_kinds(name, kinds))
         elif section is not None:
             parts.append(_render_section(name, section))
+        parts += _render_entries(name, field.annotation)
     return "\n".join(parts)
 
 
@@ -75,11 +76,18 @@ def _render_section(name: str, section: type[BaseModel], without: Collection[str
         if below is not None:
             nested.append(_render_section(f"{name}.{key}", below))
             continue
-        if kinds := kinds_of_entries(field.annotation):
-            nested.append(_render_kinds(f"{name}.{key}.NAME", kinds))
+        nested += _render_entries(f"{name}.{key}", field.annotation)
         cells = [f"`{key}`", _type(field), _default(field), field.description or ""]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n" + "".join("\n" + part for part in nested)
+
+
+def _render_entries(name: str, annotation: Any) -> list[str]:
+    """What the entries of a list or a mapping are, where they are sections."""
+    if kinds := kinds_of_entries(annotation):
+        return [_render_section(f"{name}[]", model, (), f", `{KIND}: {kind}`") for kind, model in kinds.items()]
+    entry = section_of(get_args(annotation)[-1]) if get_origin(annotation) is dict else None
+    return [] if entry is None else [_render_section(f"{name}.NAME", entry)]
 
 
 def _type(field: FieldInfo) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from configs.base import MAX_PARTS, LanguageCode, Section
+from configs.sources import SourceConfig
 
 
 class RolloutConfig(Section):
@@ -98,6 +99,17 @@ class CandidatesConfig(Section):
     translation_max_new_tokens: int = Field(256, ge=1, description="Longest self-translation, in tokens.")
     both_directions: bool = Field(
         True, description="Also translate into the dominant language, so that it gets pairs of its own."
+    )
+    sources: list[SourceConfig] = Field(
+        default_factory=list,
+        max_length=100,
+        description="Named sources of candidates, each of a `kind` (docs/training.md): `policy`, `endpoint`, "
+        "`translation`, `file`. Instead of `source`. One pool: the miner (`pairs`) goes by their names.",
+    )
+    cache: Path | None = Field(
+        None,
+        description="SQLite file that keeps what endpoints and commands answered, so that nothing is asked twice; "
+        "default `answers.sqlite` in the run folder.",
     )
     untranslated_ids: Path | None = Field(
         None,

@@ -7,11 +7,12 @@ own beside this one; what concerns several of them is checked here.
 
 from __future__ import annotations
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from configs.base import LanguageCode, Section
 from configs.deepspeed import check_dtype
 from configs.dtype import AUTO
+from configs.endpoint import GeneratorConfig
 from configs.errors import shortened
 from configs.inputs import AnchorConfig, LanguagesConfig, ModelConfig, OfflineConfig, PromptsConfig, RunConfig
 from configs.judge import JudgeConfig
@@ -21,6 +22,7 @@ from configs.reward import ImplicitReward, LengthControlConfig, PairsConfig, Rew
 from configs.running import COLLECTIVE_TIMEOUT_S, ClusterConfig, EvaluationConfig, ScheduleConfig
 from configs.sampling import CandidatesConfig, GatesConfig, RolloutConfig
 from configs.serving import ServeConfig
+from configs.source_checks import check_sources
 
 __all__ = [
     "AnchorConfig",
@@ -57,6 +59,9 @@ class Config(Section):
     prompts: PromptsConfig = PromptsConfig()
     offline: OfflineConfig = OfflineConfig()
     rollout: RolloutConfig = RolloutConfig()
+    endpoints: dict[str, GeneratorConfig] = Field(
+        default_factory=dict, description="Servers that sources ask, by a name of your own."
+    )
     candidates: CandidatesConfig = CandidatesConfig()
     reward: RewardConfig = ImplicitReward()
     judge: JudgeConfig = JudgeConfig()
@@ -77,9 +82,10 @@ class Config(Section):
             if self.prompts.train is None:
                 raise ValueError("prompts.train: missing; name the prompts to sample for (or train on offline.path)")
             return self
-        for field, value in (("prompts.train", self.prompts.train), ("prompts.heldout", self.prompts.heldout)):
-            if value is not None:
-                raise ValueError(f"{field}: offline training samples no answers; set it to null, or offline.path")
+        if self.prompts.train is not None:
+            raise ValueError("prompts.train: offline training samples no answers; set it to null, or offline.path")
+        if self.prompts.heldout is not None and not self.languages.codes:
+            raise ValueError("languages.codes: missing; name the languages of prompts.heldout")
         if self.anchor.pairs_per_round:
             raise ValueError("anchor.pairs_per_round: offline training takes its pairs from offline.path; set it to 0")
         if self.learner.on_groups:
@@ -172,7 +178,9 @@ class Config(Section):
             raise ValueError(
                 f"model.reference: reward.kind {self.reward.kind} needs the model that the policy came from"
             )
-        if (self.reward.kind == "cross_language") != (self.candidates.source == "self_translation"):
+        check_sources(self)
+        named = bool(self.candidates.sources)
+        if not named and (self.reward.kind == "cross_language") != (self.candidates.source == "self_translation"):
             raise ValueError(
                 "candidates.source: reward.kind cross_language and candidates.source self_translation go "
                 "together; set both or neither"
@@ -181,7 +189,7 @@ class Config(Section):
             check_dtype(self.learner.deepspeed, self.model.dtype)
         if self.reward.verified and self.prompts.answer_field is None:
             raise ValueError("prompts.answer_field: reward.kind verifier needs gold answers; name their field")
-        if self.candidates.source == "policy" and self.rollout.samples_per_prompt < 2:
+        if not named and self.candidates.source == "policy" and self.rollout.samples_per_prompt < 2:
             raise ValueError("rollout.samples_per_prompt: a pair needs at least 2 candidates")
         if len(self.languages.codes) < 2 and self.reward.kind == "cross_language":
             raise ValueError("languages.codes: cross_language needs a second language")
@@ -196,7 +204,7 @@ class Config(Section):
                     f"rollout.max_new_tokens_by_language.{code}: {tokens} leaves no room for a prompt in "
                     f"model.max_length {self.model.max_length}; lower it"
                 )
-        if online and self.rollout.max_new_tokens >= self.model.max_length:
+        if (online or self.prompts.heldout is not None) and self.rollout.max_new_tokens >= self.model.max_length:
             raise ValueError(
                 f"rollout.max_new_tokens: {self.rollout.max_new_tokens} leaves no room for a prompt in "
                 f"model.max_length {self.model.max_length}; lower it"
@@ -256,6 +264,11 @@ class Config(Section):
                                   ("require_reward_agreement", pairs.require_reward_agreement)):  # fmt: skip
                 if is_set:
                     raise ValueError(f"pairs.{field}: reward.kind cross_language computes no rewards; remove it")
+        if self.languages.quota is not None and pairs.pool == "all":
+            raise ValueError(
+                "pairs.pool: all lets the answers decide in which language a prompt's pair is, which a quota has "
+                "decided before; set it to language, or remove languages.quota"
+            )
         if self.pairs_miner != "by_source":
             return
         for field, entries in zip(("chosen", "rejected"), self.pairs_sides, strict=True):
@@ -305,7 +318,15 @@ class Config(Section):
     @property
     def source_names(self) -> list[str]:
         """Names of the sources of candidates."""
+        if self.candidates.sources:
+            return [source.name for source in self.candidates.sources]
         return ["policy", "translation"] if self.candidates.source == "self_translation" else ["policy"]
+
+    @property
+    def samples_policy(self) -> bool:
+        """Whether any candidate is the policy's, an answer or a translation."""
+        named = self.candidates.sources
+        return not named or any(one.kind == "policy" or getattr(one, "by", None) == "policy" for one in named)
 
     @property
     def scores(self) -> bool:

@@ -144,7 +144,7 @@ def score_heldout(
     Raises:
         ValueError: An answer is missing or the answers are of several weight versions: the figures would be wrong.
     """
-    versions = {candidate.weight_version for candidate in candidates}
+    versions = {candidate.weight_version for candidate in candidates if candidate.weight_version is not None}
     if len(versions) != 1:
         raise ValueError(f"held-out answers of weight versions {sorted(versions)}, expected exactly one")
     by_prompt: dict[tuple[str, str], dict[int, Candidate]] = {}

@@ -23,8 +23,9 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from configs.endpoint import EndpointConfig
 from configs.errors import UserError
-from configs.schema import JudgeConfig
+from configs.judge import JudgeConfig
 from judges.proxy import Way, find_way, open_transport
 from judges.reply import MOST_BYTES, BadReply, Reply, read_reply, shown
 
@@ -64,26 +65,30 @@ class _TryLater(Exception):
 
 
 class Endpoint:
-    """A judge's server. Requests go out between entering and leaving :meth:`opened`, in one event loop.
+    """A server that is asked. Requests go out between entering and leaving :meth:`opened`, in one event loop.
 
     Args:
         judge: Address, model, key and patience.
         reached: Whether the server is known to be there. If not, a refused connection is a ``UserError`` at once.
+        field: Config section that it comes from, for messages.
 
     Raises:
         UserError: No address or model, the variable with the key is not set, or one that names a proxy is wrong.
     """
 
-    def __init__(self, judge: JudgeConfig, reached: bool = False) -> None:
+    def __init__(self, judge: EndpointConfig, reached: bool = False, field: str = "judge") -> None:
+        self._of = field
         for name, value in (("base_url", judge.base_url), ("model", judge.model)):
             if value is None:
-                raise UserError(f"judge.{name}: not set; name the judge that is to be asked")
+                raise UserError(f"{field}.{name}: not set; name the server that is to be asked")
         self._judge = judge
         self._url = f"{(judge.base_url or '').rstrip('/')}/chat/completions"
-        self._key = _key(judge)
+        self._key = _key(judge, field)
         self._way: Way = find_way(self._url)
         self._reached = reached
-        self._logprobs = judge.template == "label" and judge.logprobs != "never"
+        own = judge if isinstance(judge, JudgeConfig) else None
+        self._wants_logprobs = "never" if own is None or own.template != "label" else own.logprobs
+        self._logprobs = self._wants_logprobs != "never"
         self._client: httpx.AsyncClient | None = None
         self.requests = 0
 
@@ -121,7 +126,8 @@ class Endpoint:
             async with asyncio.timeout(self._judge.deadline_s):
                 return await attempts(self._attempt, messages)
         except TimeoutError:
-            raise Unanswered(f"{self._url}: no answer within judge.deadline_s {self._judge.deadline_s:g} s") from None
+            limit = f"{self._of}.deadline_s {self._judge.deadline_s:g} s"
+            raise Unanswered(f"{self._url}: no answer within {limit}") from None
         except _TryLater as error:
             raise Unanswered(str(error)) from None
 
@@ -143,20 +149,22 @@ class Endpoint:
         except _TryLater as error:
             if error.unread:
                 raise UserError(
-                    f"judge.base_url: {error}; correct the address if this is no OpenAI-compatible server, else its "
-                    "settings"
+                    f"{self._of}.base_url: {error}; correct the address if this is no OpenAI-compatible server, else "
+                    "its settings"
                 ) from None
             if not error.busy:
                 raise UserError(self._unreachable(str(error))) from None
             return None
         except Unanswered as error:
-            raise UserError(f"judge: the server refuses a plain question ({error}); adapt the section to it") from None
+            refused = f"the server refuses a plain question ({error})"
+            raise UserError(f"{self._of}: {refused}; adapt the section to it") from None
 
     async def _attempt(self, messages: Sequence[Mapping[str, str]]) -> Reply:
         response = await self._post(messages)
         if response.status == 400 and self._logprobs and b"logprob" in response.data.lower():
-            if self._judge.logprobs == "always":
-                raise UserError(f"judge.logprobs: always, but {self._complaint(response)}; set it to auto or never")
+            if self._wants_logprobs == "always":
+                why = self._complaint(response)
+                raise UserError(f"{self._of}.logprobs: always, but {why}; set it to auto or never")
             self._logprobs = False
             response = await self._post(messages)
         self._check(response)
@@ -166,8 +174,8 @@ class Endpoint:
             raise _TryLater(
                 f"{self._where()}: not the answer of a chat: {self._hidden(str(error))}", unread=True
             ) from None
-        if self._judge.logprobs == "always" and not reply.logprobs:
-            raise UserError(f"judge.logprobs: always, but {self._url} gives none; set it to auto or never")
+        if self._wants_logprobs == "always" and not reply.logprobs:
+            raise UserError(f"{self._of}.logprobs: always, but {self._url} gives none; set it to auto or never")
         return reply
 
     async def _post(self, messages: Sequence[Mapping[str, str]]) -> _Response:
@@ -178,14 +186,15 @@ class Endpoint:
             async with asyncio.timeout(self._judge.timeout_s):
                 response = await self._sent(self._client, messages)
         except (TimeoutError, httpx.ReadTimeout, httpx.WriteTimeout, httpx.PoolTimeout):
-            raise _TryLater(f"{self._url}: no answer within judge.timeout_s {self._judge.timeout_s:g} s") from None
+            limit = f"{self._of}.timeout_s {self._judge.timeout_s:g} s"
+            raise _TryLater(f"{self._url}: no answer within {limit}") from None
         except httpx.DecodingError as error:
             reason = f"not the answer of a chat: damaged {shown(str(error)) or 'encoding'}"
             raise _TryLater(f"{self._where()}: {reason}", unread=True) from None
         except httpx.ProxyError as error:
             reason = shown(str(error))
             if reason.startswith(("403", "407")):
-                raise UserError(f"judge.base_url: {self._refused(reason)}") from None
+                raise UserError(f"{self._of}.base_url: {self._refused(reason)}") from None
             raise _TryLater(f"{self._where()}: {reason}") from None
         except httpx.TransportError as error:
             reason = self._hidden(shown(str(error))) or type(error).__name__
@@ -226,15 +235,15 @@ class Endpoint:
             return
         complaint = self._complaint(response)
         if status == 407 or (status == 403 and self._way.plain and not _is_api(response)):
-            raise UserError(f"judge.base_url: {self._refused(complaint)}")
+            raise UserError(f"{self._of}.base_url: {self._refused(complaint)}")
         if status in (401, 403):
             name = self._judge.api_key_env
             cure = f"put a valid key into ${name}" if name else "set it to the name of the variable that holds the key"
-            raise UserError(f"judge.api_key_env: {complaint}; {cure}")
+            raise UserError(f"{self._of}.api_key_env: {complaint}; {cure}")
         if status == 404:
             raise UserError(
-                f"judge.model: {complaint}; the server knows no model '{self._judge.model}', or judge.base_url "
-                "is not its address up to /v1; correct either"
+                f"{self._of}.model: {complaint}; the server knows no model '{self._judge.model}', or "
+                f"{self._of}.base_url is not its address up to /v1; correct either"
             )
         if status in _LATER or status >= 500:
             raise _TryLater(complaint, _retry_after(response.headers.get("retry-after")), busy=True)
@@ -260,23 +269,23 @@ class Endpoint:
     def _unreachable(self, reason: str) -> str:
         url, way = self._judge.base_url, self._way.shown
         through, cure = (f" through {way}", " or the proxy's, or set no_proxy") if way else ("", "")
-        reached = f"judge.base_url: {url} cannot be reached{through} ({reason})"
+        reached = f"{self._of}.base_url: {url} cannot be reached{through} ({reason})"
         return f"{reached}; start the server or correct the address{cure}"
 
 
-def _key(judge: JudgeConfig) -> str | None:
+def _key(judge: EndpointConfig, field: str) -> str | None:
     if judge.api_key_env is None:
         return None
     key = os.environ.get(judge.api_key_env, "").strip()
     if not key:
         raise UserError(
-            f"judge.api_key_env: the variable {judge.api_key_env} is not set where the judge is asked from; export it "
-            "(on a cluster: on its nodes, before Ray starts)"
+            f"{field}.api_key_env: the variable {judge.api_key_env} is not set where the server is asked from; export "
+            "it (on a cluster: on its nodes, before Ray starts)"
         )
     if not (key.isascii() and key.isprintable()):
         raise UserError(
-            f"judge.api_key_env: the variable {judge.api_key_env} holds characters that no header can carry; put the "
-            "key alone into it"
+            f"{field}.api_key_env: the variable {judge.api_key_env} holds characters that no header can carry; put "
+            "the key alone into it"
         )
     return key
 

@@ -25,14 +25,14 @@ def round_prompt_ids(ids: Sequence[str], round: int, per_round: int, seed: int) 
         raise ValueError(f"round {round} and per_round {per_round} must be at least 1")
     size = len(ids)
     if per_round >= size:
-        return tuple(_permutation(ids, round - 1, seed))
+        return tuple(permutation(ids, round - 1, seed))
     start = (round - 1) * per_round
     taken: list[str] = []
     order: list[str] = []
     for epoch in range((start + per_round - 1) // size + 1):
         before = epoch * size % per_round  # how much of the round in progress lies in the previous epoch
         tail = set(order[size - before :])
-        fresh = _permutation(ids, epoch, seed)
+        fresh = permutation(ids, epoch, seed)
         if tail:
             head = [i for i in fresh if i not in tail][: per_round - before]
             chosen = set(head)
@@ -43,7 +43,8 @@ def round_prompt_ids(ids: Sequence[str], round: int, per_round: int, seed: int) 
     return tuple(taken)
 
 
-def _permutation(ids: Sequence[str], epoch: int, seed: int) -> list[str]:
+def permutation(ids: Sequence[str], epoch: int, seed: int) -> list[str]:
+    """The order of the ids in an epoch, from 0."""
     order = list(ids)
     random.Random(stable_seed("epoch", seed, epoch)).shuffle(order)
     return order

@@ -54,7 +54,9 @@ def _judge(
     language = candidate.key.language
     detected = detector.detect(candidate.text, language)
     gate: Gate = "ok"
-    if candidate.translation == "failed":
+    if candidate.gate in ("unanswered", "too_long"):  # which the text does not show
+        gate = candidate.gate
+    elif candidate.translation == "failed":
         gate = "translation_failed"
     elif gates.empty and not visible(answer_part(candidate.text)):
         gate = "empty"

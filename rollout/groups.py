@@ -6,16 +6,15 @@ from collections import Counter
 from collections.abc import Sequence
 
 from configs.schema import Config
-from rollout.cursor import round_prompt_ids
+from rollout.assignment import Assignment, assigned
 from rollout.length_control import Fit
 from rollout.miners.group import text_compared
 from rollout.miners.pools import Counters, by_prompt, distinct_answers, fit_length, length_of
-from rollout.pairs import MinedPairs, in_share
-from rollout.plan import answer_languages
+from rollout.pairs import MinedPairs, in_share, left_by
 from rollout.prompts import PromptSet
 from rollout.records import Candidate, CandidateKey, SampleGroup, Score
 from rollout.rewards import round_rewards
-from rollout.sources import scored, scored_sources
+from rollout.sources import scored, scored_sources, targets
 
 
 def mine_groups(
@@ -24,6 +23,7 @@ def mine_groups(
     round: int,
     candidates: Sequence[Candidate],
     scores: Sequence[Score],
+    assignment: Assignment | None = None,
 ) -> MinedPairs:
     """All sample groups of a round (Ahmadian et al. 2024, arXiv 2402.14740).
 
@@ -37,8 +37,9 @@ def mine_groups(
         round: From 1.
         candidates: All of the round, judged by the gates, in any order.
         scores: Rewards of the gate-ok ones, in any order.
+        assignment: The round's prompts; None for those of a round without a quota.
     """
-    ids = round_prompt_ids(prompts.ids, round, config.rollout.prompts_per_round, config.run.seed)
+    assignment = assignment or assigned(config, prompts, round)
     counters = Counters()
     alphas: dict[str, Fit] = {}
     kept: list[SampleGroup] = []
@@ -47,10 +48,8 @@ def mine_groups(
     copies = {score.key: len(drawn.get(_place(by_key[score.key]), ())) for score in scores}
     values = {score.key: score.reward for score in round_rewards(config, scores, copies)}
     passed = by_prompt([one for one in candidates if one.key in values], ("ok",), scored_sources(config))
-    for language in answer_languages(config):
-        if config.languages.share(language) == 0:
-            continue
-        usable = distinct_answers(ids, language, passed.get(language, {}), counters)
+    for language in targets(config):
+        usable = distinct_answers(assignment.ids(language), language, passed.get(language, {}), counters)
         alpha = fit_length(config, round, usable, values)
         if alpha is not None:
             alphas[language] = alpha
@@ -63,7 +62,7 @@ def mine_groups(
             else:
                 found.append(group)
         chosen = in_share(config, round, language, found)
-        counters.add(language, "share", len(found) - len(chosen))
+        counters.add(language, left_by(config), len(found) - len(chosen))
         counters.add(language, "groups", len(chosen))
         kept += chosen
     groups = tuple(sorted(kept, key=lambda group: group.id))
@@ -110,7 +109,7 @@ def _group(
         prompt=prompts.get(first.prompt_id, first.language).turns,
         completions=tuple(candidate.text for candidate, _ in members),
         rewards=tuple(reward for _, reward in members),
-        weight_version=min(candidate.weight_version for candidate, _ in members),
+        weight_version=min(c.weight_version for c, _ in members if c.weight_version is not None),
         keys=tuple(candidate.key for candidate, _ in members),
     )
 

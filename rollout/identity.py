@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 
 from configs.explain import fields
 from configs.kinds import KIND, kinds_of
@@ -31,6 +32,13 @@ FREE_FIELDS = (
     "judge.price_per_million_input",
     "judge.price_per_million_output",
     "judge.cache",
+    "candidates.cache",
+    "endpoints.*.base_url",
+    "endpoints.*.api_key_env",
+    "endpoints.*.timeout_s",
+    "endpoints.*.deadline_s",
+    "endpoints.*.max_concurrency",
+    "endpoints.*.max_retries",
     "learner.cpus_per_worker",
     "learner.gpus_per_worker",
     "learner.keep_checkpoints",
@@ -65,11 +73,7 @@ AFTER_OUT_OF_MEMORY = (
 def comparable_config(config: Config) -> dict[str, object]:
     """The config as flat ``section.field`` -> JSON value, without ``FREE_FIELDS``."""
     flat = _flatten(config.model_dump(mode="json"), "")
-    return {
-        name: value
-        for name, value in flat.items()
-        if not any(name == free or name.startswith(free + ".") for free in FREE_FIELDS)
-    }
+    return {name: value for name, value in flat.items() if not _free(name)}
 
 
 def config_digest(config: Config) -> str:
@@ -119,6 +123,10 @@ def _own(flat: Mapping[str, object]) -> dict[str, object]:
     return own
 
 
+def _free(name: str) -> bool:
+    return any(name.startswith(f"{free}.") or fnmatchcase(name, free) for free in FREE_FIELDS)
+
+
 def _bound(config: Mapping[str, object], round: int) -> object:
     first = config.get(_BOUND_FROM)
     return config.get(_BOUND) if not isinstance(first, int) or round >= first else None
@@ -134,8 +142,7 @@ def _defaults(without: Mapping[str, object]) -> dict[str, object]:
     for name, field in fields(Config):
         parts = name.split(".")
         above = (".".join(parts[:end]) for end in range(1, len(parts)))
-        free = any(name == other or name.startswith(f"{other}.") for other in FREE_FIELDS)
-        if free or field.is_required() or name in known or any(section in without for section in above):
+        if _free(name) or field.is_required() or name in known or any(section in without for section in above):
             continue
         found[name] = json.loads(json.dumps(field.get_default(call_default_factory=True), default=str))
     return found

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from configs.schema import Config
 from rollout.anchors import Anchor, anchor_pairs
-from rollout.cursor import round_prompt_ids
+from rollout.assignment import Assignment, assigned, wanted_pairs
 from rollout.length_control import Fit
 from rollout.miners import Choice, Miner, PromptGroup, make_miner
 from rollout.miners.pools import Counters, by_prompt, pooled, scored_groups, unscored_groups, usable_sources
-from rollout.plan import answer_languages
 from rollout.prompts import PromptSet
 from rollout.records import Candidate, CandidateKey, Example, Pair, SampleGroup, Score
 from rollout.rewards import FLUENCY, round_rewards
 from rollout.seeds import stable_seed
+from rollout.sources import targets
 
 E = TypeVar("E", bound=Example)
 
@@ -47,6 +48,13 @@ class MinedPairs:
     agreement: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @property
+    def new_by_language(self) -> dict[str, int]:
+        """Examples that this round's candidates gave, without replayed ones and anchors."""
+        found: Counter[str] = Counter(group.language for group in self.groups)
+        found.update(pair.language for pair in self.pairs if pair.source == "mined")
+        return dict(found)
+
+    @property
     def examples(self) -> tuple[Example, ...]:
         """What is trained on: one of the two kinds."""
         return self.groups or self.pairs
@@ -61,6 +69,7 @@ def mine_pairs(
     anchors: tuple[Anchor, ...] = (),
     untranslated: frozenset[str] = frozenset(),
     earlier: Sequence[Pair] = (),
+    assignment: Assignment | None = None,
 ) -> MinedPairs:
     """All pairs of a round.
 
@@ -73,18 +82,20 @@ def mine_pairs(
         anchors: All anchors of the run.
         untranslated: Ids of prompts about translation.
         earlier: Pairs of the rounds that ``pairs.replay`` draws from.
+        assignment: The round's prompts; None for those of a round without a quota.
     """
-    ids = round_prompt_ids(prompts.ids, round, config.rollout.prompts_per_round, config.run.seed)
+    assignment = assignment or assigned(config, prompts, round)
     rewards = round_rewards(config, scores)
     mining = _Mining(config, prompts, {score.key: score.reward for score in rewards})
     fluency = {score.key: score.parts[FLUENCY] for score in scores} if config.pairs.fluency_floor else None
-    languages = [code for code in answer_languages(config) if config.languages.share(code) > 0]
+    languages = targets(config)
     gates, names = usable_sources(config)
     if config.scores:
         candidates = [candidate for candidate in candidates if candidate.key in mining.values]
     grouped = by_prompt(candidates, gates, names)
     groups: list[PromptGroup] = []
     for language in languages:
+        ids = assignment.ids(language)
         if config.scores:
             own = grouped.get(language, {})
             found, alpha = scored_groups(config, round, language, ids, own, mining.values, mining.counters, fluency)
@@ -136,12 +147,12 @@ class _Mining:
             self.agreement[counted] = {"compared": compared, "disagreeing": disagreeing}
 
     def kept(self, round: int, languages: Sequence[str]) -> list[Pair]:
-        """The pairs within each language's share."""
+        """The pairs within each language's share or quota."""
         mined: list[Pair] = []
         for language in languages:
             found = [pair for pair in self._pairs if pair.language == language]
             kept = in_share(self._config, round, language, found)
-            self.counters.add(language, "share", len(found) - len(kept))
+            self.counters.add(language, left_by(self._config), len(found) - len(kept))
             self.counters.add(language, "pairs", len(kept))
             mined += kept
         return mined
@@ -154,6 +165,7 @@ class _Mining:
         # There are no scores to permute where the sources decide the sides: the control permutes the sides.
         if self._config.reward.shuffle and not scored and stable_seed("shuffle", self._config.run.seed, name) % 2:
             chosen, rejected = rejected, chosen
+        versions = [one.weight_version for one in (chosen, rejected) if one.weight_version is not None]
         return Pair(
             id=name,
             round=chosen.key.round,
@@ -165,16 +177,29 @@ class _Mining:
             rejected=rejected.text,
             chosen_score=group.rewards[choice.chosen] if scored else 1.0,
             rejected_score=group.rewards[choice.rejected] if scored else 0.0,
-            weight_version=min(chosen.weight_version, rejected.weight_version),
+            weight_version=min(versions, default=0),  # what no policy of the run wrote is never stale
             chosen_key=chosen.key,
             rejected_key=rejected.key,
         )
 
 
 def in_share(config: Config, round: int, language: str, examples: Sequence[E]) -> list[E]:
-    """A seeded subset of ``share * len(examples)``, rounded half up; a larger share is a superset."""
-    count = int(config.languages.share(language) * len(examples) + 0.5)
+    """A seeded subset: as many as the language's quota, else ``share * len(examples)``, rounded half up.
+
+    A larger share or quota is a superset. Under ``languages.mix`` all are kept: fewer prompts were sampled for.
+    """
+    if config.languages.quota is not None:
+        count = wanted_pairs(config).get(language, 0)
+    elif config.languages.mix is not None:
+        count = len(examples)
+    else:
+        count = int(config.languages.share(language) * len(examples) + 0.5)
     return sorted(examples, key=lambda one: stable_seed("share", config.run.seed, round, language, one.id))[:count]
+
+
+def left_by(config: Config) -> str:
+    """What examples beyond those of :func:`in_share` are counted as."""
+    return "share" if config.languages.quota is None else "quota"
 
 
 def replayed_rounds(config: Config, round: int) -> range:

@@ -15,14 +15,14 @@ from typing import Literal
 
 from configs.errors import UserError
 from configs.schema import Config
-from rollout.cursor import round_prompt_ids
+from rollout.assignment import Assignment, Block, assigned
 from rollout.jsonl import id_of, read_rows
 from rollout.language import answer_part, visible
 from rollout.languages import language_name
 from rollout.prompts import PromptSet
-from rollout.records import Candidate, CandidateKey, TranslationOutcome, Turns
+from rollout.records import Candidate, CandidateKey, Gate, TranslationOutcome, Turns
 from rollout.seeds import stable_seed
-from rollout.sources import is_answer, sources
+from rollout.sources import POLICY, SELF_TRANSLATION, Source, competes, is_answer, sources, targets
 from rollout.templates import (
     TRANSLATION_CLOSE,
     TRANSLATION_OPEN,
@@ -57,7 +57,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Requests that go to one actor in one call; ``origin`` differs from ``language`` in translations."""
+    """Requests that are answered in one call; ``origin`` differs from ``language`` in translations."""
 
     id: str
     round: int
@@ -65,6 +65,7 @@ class Chunk:
     language: str
     origin: str
     requests: tuple[Request, ...]
+    source: str = POLICY
 
 
 @dataclass(frozen=True)
@@ -81,42 +82,78 @@ def answer_languages(config: Config) -> tuple[str, ...]:
     A language with share 0 is left out unless its answers are translated for another language's pairs.
     """
     languages = config.languages
-    needed = {code for code in languages.codes if languages.share(code) > 0}
+    needed = set(targets(config))
     for source in sources(config):
         needed |= {origin for origin, target in source.directions if languages.share(target) > 0}
     return tuple(code for code in (languages.dominant, *languages.others) if code in needed)
 
 
-def answer_chunks(config: Config, prompts: PromptSet, round: int) -> list[Chunk]:
-    """The sampled answers of a round: blocks of ``rollout.chunk_prompts`` prompts, one language each.
+def answered_ids(config: Config, block: Block, source: Source, language: str) -> tuple[str, ...]:
+    """Prompts of a block that a source answers in ``language``: for its pairs, and to be translated for others'."""
+    wanted: set[str] = set(block.ids.get(language, ())) if competes(config, source, language) else set()
+    for translation in sources(config):
+        if translation.of == source.name and source.origins(language):
+            for target in (target for origin, target in translation.directions if origin == language):
+                wanted |= set(block.ids.get(language if translation.for_reward else target, ()))
+    return tuple(prompt_id for prompt_id in block.order if prompt_id in wanted)
+
+
+def answer_chunks(config: Config, prompts: PromptSet, round: int, assignment: Assignment | None = None) -> list[Chunk]:
+    """The answers of a round: blocks of ``rollout.chunk_prompts`` prompts, one language and source each.
 
     Blocks come before languages, so that translations can start while later blocks are sampled.
+
+    Args:
+        config: The run.
+        prompts: Training prompts.
+        round: From 1.
+        assignment: Its prompts; None for those of a round without a quota.
     """
-    rollout = config.rollout
-    ids = round_prompt_ids(prompts.ids, round, rollout.prompts_per_round, config.run.seed)
+    blocks = (assignment or assigned(config, prompts, round)).blocks
+    return [chunk for block in blocks for chunk in block_chunks(config, prompts, round, block)]
+
+
+def block_chunks(config: Config, prompts: PromptSet, round: int, block: Block) -> list[Chunk]:
+    """The answers of one block, those of the policy first."""
     chunks: list[Chunk] = []
-    for block, start in enumerate(range(0, len(ids), rollout.chunk_prompts)):
-        for code in answer_languages(config):
+    for code in answer_languages(config):
+        for source in sorted(sources(config), key=lambda one: one.giver != "policy"):
+            if source.of is not None or not (ids := answered_ids(config, block, source, code)):
+                continue
             requests = tuple(
-                Request(
-                    key=CandidateKey(round, prompt_id, code, "policy", code, sample),
-                    prompt=prompts.get(prompt_id, code).turns,
-                    prime="",
-                    temperature=rollout.temperature,
-                    top_p=rollout.top_p,
-                    top_k=rollout.top_k,
-                    max_new_tokens=rollout.longest(code),
-                    seed=stable_seed(config.run.seed, round, prompt_id, code, code, "answer", sample),
-                    min_p=rollout.min_p,
-                    repetition_penalty=rollout.repetition_penalty,
-                    stop=tuple(rollout.stop),
-                )
-                for prompt_id in ids[start : start + rollout.chunk_prompts]
-                for sample in range(rollout.samples_per_prompt)
-            )
-            name = f"r{round:04d}/answer/{code}/{block:04d}"
-            chunks.append(Chunk(name, round, "answer", code, code, requests))
+                _answer(config, source, CandidateKey(round, prompt_id, code, source.name, code, sample),
+                        prompts.get(prompt_id, code).turns)
+                for prompt_id in ids
+                for sample in range(source.samples)
+            )  # fmt: skip
+            part = "" if source.name == POLICY else f"{source.name}/"
+            name = f"r{round:04d}/answer/{part}{code}/{block.index:04d}"
+            chunks.append(Chunk(name, round, "answer", code, code, requests, source.name))
     return chunks
+
+
+def _answer(config: Config, source: Source, key: CandidateKey, turns: Turns) -> Request:
+    rollout = config.rollout
+    if source.giver != "policy":
+        return _asked(key, turns)
+    return Request(
+        key=key,
+        prompt=turns,
+        prime="",
+        temperature=rollout.temperature,
+        top_p=rollout.top_p,
+        top_k=rollout.top_k,
+        max_new_tokens=rollout.longest(key.language),
+        seed=stable_seed(config.run.seed, key.round, key.prompt_id, key.language, key.language, "answer", key.sample),
+        min_p=rollout.min_p,
+        repetition_penalty=rollout.repetition_penalty,
+        stop=tuple(rollout.stop),
+    )
+
+
+def _asked(key: CandidateKey, turns: Turns) -> Request:
+    """A request to what is not the policy, which samples as its own settings say."""
+    return Request(key, turns, "", 0.0, 1.0, -1, 0, 0)
 
 
 def translation_chunks(
@@ -125,8 +162,9 @@ def translation_chunks(
     candidates: Sequence[Candidate],
     untranslated: frozenset[str] = frozenset(),
     fits: Callable[[str], bool] | None = None,
+    block: Block | None = None,
 ) -> TranslationPlan:
-    """The translations of one finished answer chunk, greedy (LIDR, arXiv 2410.08964).
+    """The translations of one finished answer chunk; the policy's own are greedy (LIDR, arXiv 2410.08964).
 
     Args:
         config: The run.
@@ -134,6 +172,7 @@ def translation_chunks(
         candidates: All its candidates, in any order.
         untranslated: Ids of prompts about translation (:func:`load_untranslated`): never translated.
         fits: Whether a user turn and its answer fit ``model.max_length``; None if that is known.
+        block: Its block: answers are translated for the languages that it assigns them to; None for all.
 
     Raises:
         ValueError: ``candidates`` is not exactly what ``answers`` asks for.
@@ -143,24 +182,36 @@ def translation_chunks(
         raise ValueError(f"chunk {answers.id}: the candidates are not those that it asks for")
     chunks: list[Chunk] = []
     skipped: Counter[tuple[str, str, str]] = Counter()
-    for origin, target in (direction for source in sources(config) for direction in source.directions):
+    made_here = [one for one in sources(config) if one.of == answers.source]
+    for source, (origin, target) in ((one, direction) for one in made_here for direction in one.directions):
         if origin != answers.language:
             continue
+        wanted = None if block is None else block.ids.get(origin if source.for_reward else target, ())
         requests: list[Request] = []
         for request in answers.requests:
+            if wanted is not None and request.key.prompt_id not in wanted:
+                continue
             candidate = by_key[request.key]
-            prompt = translation_instruction(candidate.text, language_name(target, config.languages.names))
+            prompt = candidate.text
+            if source.giver == "policy":
+                prompt = translation_instruction(candidate.text, language_name(target, config.languages.names))
             why = _not_translated(candidate, untranslated)
-            if why is None and fits is not None and not fits(prompt):
+            if why is None and source.giver == "policy" and fits is not None and not fits(prompt):
                 why = "too_long"
             if why is not None:
                 skipped[origin, target, why] += 1
                 continue
-            requests.append(_translation(config, candidate.key, target, prompt))
+            requests.append(_translation(config, source, candidate.key, target, prompt))
         if requests:
-            name = answers.id.replace(f"/answer/{origin}/", f"/translate/{origin}-{target}/")
-            chunks.append(Chunk(name, answers.round, "translate", target, origin, tuple(requests)))
+            chunks.append(_translation_chunk(answers, source, target, tuple(requests)))
     return TranslationPlan(tuple(chunks), skipped)
+
+
+def _translation_chunk(answers: Chunk, source: Source, target: str, requests: tuple[Request, ...]) -> Chunk:
+    part = "" if source.name == SELF_TRANSLATION else f"{source.name}/"
+    block = answers.id.rsplit("/", 1)[-1]
+    name = f"r{answers.round:04d}/translate/{part}{answers.language}-{target}/{block}"
+    return Chunk(name, answers.round, "translate", target, answers.language, requests, source.name)
 
 
 def _not_translated(candidate: Candidate, untranslated: frozenset[str]) -> str | None:
@@ -173,9 +224,12 @@ def _not_translated(candidate: Candidate, untranslated: frozenset[str]) -> str |
     return "truncated" if candidate.finish_reason == "length" else None
 
 
-def _translation(config: Config, source: CandidateKey, target: str, prompt: str) -> Request:
+def _translation(config: Config, by: Source, source: CandidateKey, target: str, prompt: str) -> Request:
+    key = CandidateKey(source.round, source.prompt_id, target, by.name, source.language, source.sample)
+    if by.giver != "policy":
+        return _asked(key, prompt)
     return Request(
-        key=CandidateKey(source.round, source.prompt_id, target, "translation", source.language, source.sample),
+        key=key,
         prompt=prompt,
         prime=TRANSLATION_PRIME,
         temperature=0.0,
@@ -233,6 +287,31 @@ def finish_candidate(
         gate="ok" if translated else "translation_failed",
         translation=outcome,
     )
+
+
+def foreign_candidate(
+    key: CandidateKey, text: str | None, cut: bool, model: str | None, measured: tuple[Sequence[int], bool]
+) -> Candidate:
+    """The candidate of an answer that is not the policy's.
+
+    Args:
+        key: Of the candidate.
+        text: The answer; None where the source gave none.
+        cut: Whether a limit cut it.
+        model: Which model gave it.
+        measured: Its token ids, end of turn included, and whether they fit ``model.max_length`` behind the prompt.
+    """
+    ids, fits = measured
+    finish: Literal["stop", "length"] = "length" if cut else "stop"
+    outcome: TranslationOutcome | None = None if is_answer(key) else "failed" if text is None or cut else "ok"
+    gate: Gate = "ok"
+    if outcome == "failed":
+        gate = "translation_failed"
+    elif text is None:
+        gate = "unanswered"
+    elif not fits:
+        gate = "too_long"
+    return Candidate(key, text or "", TokenIds.of(ids), finish, None, gate, translation=outcome, model=model)
 
 
 def translation_counts(candidates: Sequence[Candidate]) -> dict[str, dict[TranslationOutcome, int]]:

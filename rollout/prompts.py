@@ -17,10 +17,10 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class PromptSet:
-    """The prompts of one split, complete in every language.
+    """The prompts of one split, complete in every language unless the run has a quota.
 
     Attributes:
-        ids: In file order of the dominant language.
+        ids: In file order of the dominant language, then those that it lacks.
         languages: All codes, the dominant one first.
         rows: (id, language) -> prompt.
         places: (id, language) -> file:line.
@@ -56,7 +56,7 @@ class PromptSet:
     @property
     def has_answers(self) -> bool:
         """Whether the prompts carry gold answers (all do or none does)."""
-        return self.rows[self.ids[0], self.languages[0]].answer is not None
+        return next(iter(self.rows.values())).answer is not None
 
     @classmethod
     def from_config(cls, config: Config, split: str = "train") -> PromptSet:
@@ -74,7 +74,8 @@ class PromptSet:
         languages = config.languages
         if split == "heldout" and config.evaluation.languages:
             languages = LanguagesConfig(dominant=languages.dominant, codes=config.evaluated)
-        loaded = cls.load(pattern, languages, prompts, limit, split)
+        partial = languages.quota is not None and split == "train" and prompts.incomplete != "leave_out"
+        loaded = cls.load(pattern, languages, prompts, limit, split, partial)
         if split == "train" and config.reward.verified and not loaded.has_answers:
             raise UserError(
                 f"{pattern}: no row has field '{prompts.answer_field}', which reward.kind verifier needs; "
@@ -90,6 +91,7 @@ class PromptSet:
         fields: PromptsConfig | None = None,
         limit: int | None = None,
         split: str = "train",
+        partial: bool = False,
     ) -> PromptSet:
         """Read and join the prompts of all languages.
 
@@ -100,6 +102,7 @@ class PromptSet:
                 ``"1"``). An ``answer_field`` that no row of any file has means no answers.
             limit: Keep the first so many ids, after joining.
             split: For messages only.
+            partial: Whether ids may be missing in some languages; those of the dominant one then come first.
 
         Raises:
             UserError: Any bad row, file or mismatch, with file:line and the cure; nothing is skipped but what
@@ -112,7 +115,9 @@ class PromptSet:
         first = codes[0]
         left_out = found.left_out
         ids = list(found.by_language[first])
-        if fields.incomplete == "leave_out":
+        if partial:
+            ids = list(dict.fromkeys(key for code in codes for key in found.by_language[code]))
+        elif fields.incomplete == "leave_out":
             for code in codes:
                 for key, where in found.places_of(code).items():
                     if lacking := [other for other in codes if key not in found.by_language[other]]:
@@ -124,8 +129,9 @@ class PromptSet:
             for code in codes[1:]:
                 _same_ids(found.places_of(first), found.places_of(code), first, code, found.names)
         kept = ids[:limit]
-        rows = {(key, code): found.by_language[code][key][0] for code in codes for key in ids}
-        places = {(key, code): found.by_language[code][key][1] for code in codes for key in ids}
+        there = [(key, code) for code in codes for key in ids if key in found.by_language[code]]
+        rows = {(key, code): found.by_language[code][key][0] for key, code in there}
+        places = {(key, code): found.by_language[code][key][1] for key, code in there}
         _all_or_no_answers(rows, places, fields.answer_field)
         whole = cls(tuple(ids), codes, rows, places, found.forms, left_out)
         return whole.only(kept)
@@ -180,12 +186,10 @@ def check_lengths(
         UserError: Names the first offender's file:line, its length and how many there are.
     """
     offenders: list[tuple[str, int, int]] = []
-    for code in prompts.languages:
-        answer = max_new_tokens(code)
-        for key in prompts.ids:
-            length = count_tokens(prompts.get(key, code).turns)
-            if length + answer > max_length:
-                offenders.append((prompts.location(key, code), length, answer))
+    for (key, code), prompt in prompts.rows.items():
+        length, answer = count_tokens(prompt.turns), max_new_tokens(code)
+        if length + answer > max_length:
+            offenders.append((prompts.location(key, code), length, answer))
     if offenders:
         where, length, answer = offenders[0]
         needed = max(length + answer for _, length, answer in offenders)

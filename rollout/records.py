@@ -11,7 +11,17 @@ from typing import Literal, NamedTuple
 from rollout.token_ids import TokenIds
 
 Source = str  # name of a source of candidates (``rollout.sources``)
-Gate = Literal["ok", "language", "truncated", "empty", "garbled", "duplicate", "translation_failed"]
+Gate = Literal[
+    "ok",
+    "language",
+    "truncated",
+    "empty",
+    "garbled",
+    "duplicate",
+    "translation_failed",
+    "unanswered",  # a source that is not the policy gave no answer
+    "too_long",  # an answer that is not the policy's leaves no room for its prompt in model.max_length
+]
 TranslationOutcome = Literal["ok", "salvaged", "failed"]
 
 
@@ -87,12 +97,13 @@ class Candidate:
     text: str  # without end-of-turn token, outer white space stripped
     token_ids: TokenIds  # as sampled, end-of-turn included when it was produced; of text from elsewhere: as encoded
     finish_reason: Literal["stop", "length"]
-    weight_version: int  # round whose weights produced it; 0 is the start
+    weight_version: int | None  # round whose weights produced it, 0 is the start; None: no policy of this run did
     gate: Gate = "ok"
     detected_language: str | None = None  # None: detector unsure or text too short
     translation: TranslationOutcome | None = None  # how the closing tag was found; None for what is no translation
     # The sampler's log-probabilities (nats) of ``token_ids``, little-endian float32 each; None where it was not asked.
     logprobs: bytes | None = None
+    model: str | None = None  # which model gave it, where that is not the policy
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,7 +102,7 @@ class JournalFile:
 
     def _select(self, table: str, where: str) -> str:
         checksum = "checksum" if self._checked else "NULL"
-        columns = [c if self._checked or c != "logprobs" else "NULL" for c in TABLES[table]]
+        columns = [c if self._checked or c not in ("logprobs", "model") else "NULL" for c in TABLES[table]]
         return f"SELECT {', '.join(columns)}, {checksum} FROM {table} WHERE {where} ORDER BY {', '.join(KEYS[table])}"
 
     def _rows(

@@ -11,6 +11,7 @@ from rollout.records import Candidate, CandidateKey, Message, Pair, SampleGroup,
 from rollout.token_ids import TokenIds
 
 SCHEMA_VERSION = 2
+NO_VERSION = -1  # in the column weight_version: no policy of the run wrote it
 
 KEY_COLUMNS = ("round", "prompt_id", "language", "source", "origin", "sample")
 CANDIDATE_COLUMNS = (
@@ -24,6 +25,7 @@ CANDIDATE_COLUMNS = (
     "detected_language",
     "translation",
     "logprobs",
+    "model",
 )
 SCORE_COLUMNS = (*KEY_COLUMNS, "chunk_id", "reward", "parts")
 PAIR_COLUMNS = (
@@ -107,6 +109,7 @@ CREATE INDEX groups_round ON groups (round);
 # What version 2 adds; a new journal is made by both, so that old and new ones have the same tables.
 ADDED_IN_2 = (
     "ALTER TABLE candidates ADD COLUMN logprobs BLOB",
+    "ALTER TABLE candidates ADD COLUMN model TEXT",
     *(f"ALTER TABLE {table} ADD COLUMN checksum INTEGER" for table in TABLES),
 )
 
@@ -119,19 +122,20 @@ def candidate_row(candidate: Candidate, chunk_id: str) -> tuple[Any, ...]:
         candidate.text,
         TokenIds.of(candidate.token_ids).data,
         candidate.finish_reason,
-        candidate.weight_version,
+        NO_VERSION if candidate.weight_version is None else candidate.weight_version,
         candidate.gate,
         candidate.detected_language,
         candidate.translation,
         candidate.logprobs,
+        candidate.model,
     )
 
 
 def candidate_of(row: Sequence[Any]) -> Candidate:
     """The candidate of a row of ``CANDIDATE_COLUMNS``."""
-    text, blob, finish, version, gate, detected, translation, logprobs = row[7:]
+    text, blob, finish, version, *rest = row[7:]
     ids = TokenIds.from_bytes(blob)
-    return Candidate(CandidateKey(*row[:6]), text, ids, finish, version, gate, detected, translation, logprobs)
+    return Candidate(CandidateKey(*row[:6]), text, ids, finish, None if version == NO_VERSION else version, *rest)
 
 
 def score_row(score: Score, chunk_id: str) -> tuple[Any, ...]:

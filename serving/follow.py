@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from actors.train.driver import Offered
+from actors.train.offered import Offered
 from actors.train.run_folder import RunFolder
 from configs.schema import Config
 from evaluation.heldout import HeldoutResult

@@ -225,7 +225,6 @@ def test_a_chat_comes_back_from_the_journal(tmp_path: Path) -> None:
     ("override", "message"),
     [
         ("prompts.train=x/{lang}.jsonl", "prompts.train: offline training samples no answers; set it to null"),
-        ("prompts.heldout=x/{lang}.jsonl", "prompts.heldout: offline training samples no answers"),
         ("anchor={path: a.jsonl, pairs_per_round: 3}", "anchor.pairs_per_round: offline training takes its pairs"),
         ("learner.reference=previous_round", "learner.reference: previous_round would move the reference"),
         ("offline={path: a.jsonl, moving_reference: true}", "offline.moving_reference: there is one round only"),

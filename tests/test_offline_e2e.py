@@ -23,7 +23,19 @@ from rollout.state import reached
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
-SMALL = ("offline.limit=120", "offline.pairs_per_round=60", "learner.pairs_per_step=10", "learner.epochs=3")
+SMALL = (
+    "offline.limit=120",
+    "offline.pairs_per_round=60",
+    "learner.pairs_per_step=10",
+    "learner.epochs=3",
+    "languages.codes=[en, es]",
+    "prompts.heldout=worlds/default/prompts/heldout/{lang}.jsonl",
+    "prompts.heldout_limit=4",
+    "evaluation.every=1",
+    "evaluation.bootstrap_samples=200",
+    "rollout.max_new_tokens=32",
+    "rollout.kv_cache_gb=0.0625",
+)
 
 
 def in_round_2(folder: Path) -> bool:
@@ -78,6 +90,11 @@ def test_killed_and_resumed_ends_with_the_weights_of_an_undisturbed_run(tmp_path
     assert rows[1]["learner"]["first_preference_loss"] < 0.69  # the reference stays where it was
     summary = json.loads((run / "summary.json").read_text())
     assert (summary["pairs"], summary["rounds"], summary["pairs_by_language"]) == (120, 2, {"en": 120})
+    # Evaluated like an online run: at the start, after a slice, and at the end.
+    with journal(tmp_path, "run") as store:
+        assert list(store.evaluations()) == [0, 1, 2]
+    assert set(rows[0]) >= {"heldout", "heldout_start"}
+    assert summary["languages"]["es"]["end"]["accuracy_greedy"] == rows[1]["heldout"]["es"]["accuracy_greedy"]
     assert (run / "policy" / "model.safetensors").is_file()
     assert (run / "report.html").is_file()
     assert list((run / "tensorboard").glob("events*"))

@@ -164,7 +164,10 @@ def test_comparisons_do_not_depend_on_the_order_of_candidates(tmp_path: Path) ->
         (["judge.template=reasoned"], "judge.max_tokens: 16 leaves no room to reason"),
         (["judge.template=reasoned", "judge.max_tokens=512", "judge.logprobs=always"], "judge.logprobs: always needs"),
         (["judge.price_per_million_input=1"], "judge.price_per_million_output: give both prices or neither"),
-        (["judge.extra_body={temperature: 1}"], "judge.extra_body.temperature: set judge.temperature instead"),
+        (
+            ["judge.extra_body={temperature: 1}"],
+            "extra_body.temperature: set temperature beside extra_body instead",
+        ),
         (["judge.extra_body={stream: true}"], "judge.extra_body.stream: remove it"),
         (["judge.deadline_s=10"], "judge.deadline_s: 10 is shorter than timeout_s 60"),
         (

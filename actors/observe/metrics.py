@@ -55,6 +55,16 @@ class StageClock:
         """An actor did ``what`` from ``begin`` to ``end`` (Unix seconds)."""
         self._calls.setdefault(actor, {}).setdefault(what, []).append((begin, end))
 
+    @contextmanager
+    def lane(self, actors: Sequence[str], what: str) -> Iterator[None]:
+        """Record the block as a call of these actors."""
+        begin = time.time()
+        try:
+            yield
+        finally:
+            for actor in actors:
+                self.call(actor, what, begin, time.time())
+
     def timeline(self) -> dict[str, dict[str, list[float]]]:
         """Actor -> what -> [begin, end, begin, end, ...], seconds since the clock started.
 

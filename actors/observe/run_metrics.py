@@ -52,8 +52,8 @@ class RunMetrics:
         """A chunk came back from a rollout actor."""
         tokens: Counter[tuple[str, int]] = Counter()
         for candidate in candidates:
-            tokens[candidate.key.language, candidate.weight_version] += len(candidate.token_ids)
-        answers = Counter((c.key.language, c.weight_version) for c in candidates)
+            tokens[candidate.key.language, _version(candidate)] += len(candidate.token_ids)
+        answers = Counter((c.key.language, _version(c)) for c in candidates)
         for (language, version), count in answers.items():
             self._out.count("isogloss_tokens", tokens[language, version], language=language, version=version)
             self._out.count("isogloss_candidates", count, language=language, version=version)
@@ -66,7 +66,7 @@ class RunMetrics:
 
     def judged(self, judged: Judged) -> None:
         """A chunk came back from a reward actor."""
-        outcomes = Counter((c.key.language, c.gate, c.weight_version) for c in judged.candidates)
+        outcomes = Counter((c.key.language, c.gate, _version(c)) for c in judged.candidates)
         for (language, gate, version), count in outcomes.items():
             self._out.count("isogloss_gate_outcomes", count, language=language, gate=gate, version=version)
 
@@ -147,3 +147,8 @@ class RunMetrics:
             self._out.forget(name, version=before)
         self._newest[name] = version
         self._out.set(name, value, version=version, **labels)
+
+
+def _version(candidate: Candidate) -> int:
+    """Label of who answered: a weight version, -1 for what is not the policy."""
+    return -1 if candidate.weight_version is None else candidate.weight_version

@@ -71,7 +71,7 @@ def needs(config: Config, model: ModelSize, reward_model: ModelSize | None = Non
     """What each kind of process with a GPU keeps on it; those without are left out, as is an unknown reward model."""
     weights = model.parameters * BYTES[config.model.dtype] / GIB
     found = []
-    if config.rollout.gpus_per_actor > 0 and config.offline.path is None:
+    if config.rollout.gpus_per_actor > 0 and (config.offline.path is None or config.prompts.heldout is not None):
         split = {"weights": weights / config.rollout.tensor_parallel, "cache": config.rollout.kv_cache_gb}
         found.append(Need("rollout", split, ("rollout.kv_cache_gb", "rollout.tensor_parallel")))
     if config.reward.gpus_per_actor > 0 and config.reward.from_logprobs and config.offline.path is None:

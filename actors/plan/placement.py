@@ -49,21 +49,26 @@ class PlacementPlan:
     serve: Role
 
     @classmethod
-    def from_config(cls, config: Config) -> PlacementPlan:
+    def from_config(cls, config: Config, learns: bool = True) -> PlacementPlan:
         """Read the plan off a config.
+
+        Args:
+            config: The run's.
+            learns: Whether there is a learner; without one there are rollout actors only where the policy is a source.
 
         Raises:
             UserError: GPUs are reserved that an engine or a rank cannot use, or that ranks would share.
         """
         rollout, reward, learner, serve = config.rollout, config.reward, config.learner, config.serve
         online = config.offline.path is None
+        samples = (online and (learns or config.samples_policy)) or config.prompts.heldout is not None
         _check_gpus(config)
         return cls(
-            Role("rollout", rollout.actors if online else 0, rollout.cpus_per_actor, rollout.gpus_per_actor,
+            Role("rollout", rollout.actors if samples else 0, rollout.cpus_per_actor, rollout.gpus_per_actor,
                  ("rollout.actors", "rollout.cpus_per_actor", "rollout.gpus_per_actor")),
             Role("reward", reward.actors if online else 0, reward.cpus_per_actor, reward.gpus_per_actor,
                  ("reward.actors", "reward.cpus_per_actor", "reward.gpus_per_actor")),
-            Role("learner", learner.workers, learner.cpus_per_worker, learner.gpus_per_worker,
+            Role("learner", learner.workers if learns else 0, learner.cpus_per_worker, learner.gpus_per_worker,
                  ("learner.workers", "learner.cpus_per_worker", "learner.gpus_per_worker")),
             Role("store", 1, 0.0, 0.0),
             # As many as it may ever have: a replica that is added under load must not take training's place.

@@ -18,14 +18,18 @@ from configs.errors import UserError
 from configs.reading import gib_apart, is_file, read_json, shown
 from configs.schema import Config
 from judges import check_endpoint
+from judges.generator import check_server
 from learners.encode import ChatEncoder
 from learners.objectives.registry import try_objective
 from rollout.anchors import Anchor, load_anchors
+from rollout.answer_files import FileAnswers, load_answers
 from rollout.languages import DEFAULT_NAMES, language_name
 from rollout.model_folder import check_model_folder
 from rollout.plan import load_untranslated
 from rollout.prompts import PromptSet, check_lengths
+from rollout.quota import check_quota
 from rollout.records import Turns, chat_of
+from rollout.sources import sources
 from rollout.templates import TRANSLATION_PRIME, crosslingual_instruction, translation_instruction
 
 
@@ -40,6 +44,8 @@ class Inputs:
     names: dict[str, str]  # language code -> English name
     fits: Callable[[str], bool]  # whether a translation's user turn leaves room for the translation
     left_out: int  # train ids that prompts.skip_longer_than left out
+    answers: dict[str, FileAnswers]  # of the file sources
+    measure: Callable[[Turns, str], tuple[tuple[int, ...], bool]]  # prompt, answer -> its tokens, and whether they fit
     spelled: int  # prompts that spell a special token of the tokenizer: they are taken as plain text
     fertility: dict[str, Fertility] = field(default_factory=dict)  # of the train prompts, by language
 
@@ -94,11 +100,17 @@ def check_inputs(config: Config, ask_judge: bool = True) -> Inputs:
     for split in (prompts, heldout):
         if split is not None:
             check_lengths(split, count, config.model.max_length, config.rollout.longest)
-    if config.candidates.source == "self_translation" or config.reward.translates:
+    if any(source.of is not None and source.giver == "policy" for source in sources(config)):
         _check_translation_room(config, encoder, longest_name)
     try_rewards(config, prompts)
     try_objective(config.learner)
-    if ask_judge and config.reward.judged:  # last: it is the one check that may cost something
+    if config.languages.quota is not None:
+        check_quota(config, prompts)
+    answers = load_answers(config, prompts)
+    if ask_judge:  # last: these checks may cost something
+        for name, endpoint in config.endpoints.items():
+            check_server(name, endpoint)
+    if ask_judge and config.reward.judged:
         check_endpoint(config.judge)
     room = config.model.max_length - config.candidates.translation_max_new_tokens
 
@@ -106,9 +118,29 @@ def check_inputs(config: Config, ask_judge: bool = True) -> Inputs:
         return len(encoder.prompt_ids(instruction, prime=TRANSLATION_PRIME)) <= room
 
     tokens = fertility(prompts, lambda text: len(encoder.completion_ids(text)) - 1)
+    room_of: dict[Turns, int] = {}
+
+    def measured(prompt: Turns, answer: str) -> tuple[tuple[int, ...], bool]:
+        if prompt not in room_of:
+            room_of[prompt] = config.model.max_length - len(encoder.prompt_ids(prompt))
+        ids = tuple(encoder.completion_ids(answer))
+        return ids, len(ids) <= room_of[prompt]
+
     # These are only shown: a code does where no name is known.
     shown = names | {code: DEFAULT_NAMES.get(code, code) for code in config.evaluation.languages}
-    return Inputs(prompts, heldout, anchors, load_untranslated(config), shown, fits, left_out, spelled, tokens)
+    return Inputs(
+        prompts,
+        heldout,
+        anchors,
+        load_untranslated(config),
+        shown,
+        fits,
+        left_out,
+        answers,
+        measured,
+        spelled,
+        tokens,
+    )
 
 
 def _without_long(prompts: PromptSet, config: Config, count: Callable[[Turns], int]) -> PromptSet:
@@ -118,7 +150,11 @@ def _without_long(prompts: PromptSet, config: Config, count: Callable[[Turns], i
     kept = [
         prompt_id
         for prompt_id in prompts.ids
-        if all(count(prompts.get(prompt_id, code).turns) <= limit for code in prompts.languages)
+        if all(
+            count(prompts.get(prompt_id, code).turns) <= limit
+            for code in prompts.languages
+            if (prompt_id, code) in prompts.rows
+        )
     ]
     if not kept:
         raise UserError(
@@ -140,14 +176,12 @@ def check_plain(prompts: PromptSet, encoder: ChatEncoder) -> int:
         UserError: Names the first such prompt's file:line, how many there are, and the cure.
     """
     spelled, applied = 0, []
-    for code in prompts.languages:
-        for key in prompts.ids:
-            turns = prompts.get(key, code).turns
-            spelled += bool(encoder.spelled(turns))
-            for turn in chat_of(turns):
-                if (marker := encoder.template.applied(turn["content"], encoder.special_tokens)) is not None:
-                    applied.append((prompts.location(key, code), marker))
-                    break
+    for (key, code), prompt in prompts.rows.items():
+        spelled += bool(encoder.spelled(prompt.turns))
+        for turn in chat_of(prompt.turns):
+            if (marker := encoder.template.applied(turn["content"], encoder.special_tokens)) is not None:
+                applied.append((prompts.location(key, code), marker))
+                break
     if applied:
         where, marker = applied[0]
         raise UserError(

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import ray
 
@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 # How long a replacement starts before it is looked whether it has a place at all.
 _PLACE_S = 10.0
+
+_BESIDE_S = 0.02  # how long what is beside the pools is waited for, before they are looked at again
 
 Watch = Callable[[str, str, float, float], None]  # actor, method, begin and end (Unix seconds, in the actor)
 
@@ -238,20 +240,36 @@ class StopRequested(Exception):
     """Ctrl-C or SIGTERM: end at a resumable point."""
 
 
-def drain(pools: list[Pool], should_stop: Callable[[], bool], poll_s: float = 0.2) -> None:
-    """Work off all queues, running callbacks (which may submit more) until every pool is idle.
+class Beside(Protocol):
+    """What is worked off beside the pools, in this process."""
+
+    @property
+    def idle(self) -> bool:
+        """Nothing left."""
+
+    def collect(self, wait_s: float) -> None:
+        """Run the callbacks of what is finished; wait for it where there is nothing."""
+
+
+def drain(
+    pools: list[Pool], should_stop: Callable[[], bool], poll_s: float = 0.2, beside: Beside | None = None
+) -> None:
+    """Work off all queues, running callbacks (which may submit more) until every pool, and what is beside, is idle.
 
     Raises:
         StopRequested: ``should_stop`` became true; what was finished until then has had its callback.
         ActorDied: an actor failed more often than it may.
     """
-    while not all(pool.idle for pool in pools):
+    while not (all(pool.idle for pool in pools) and (beside is None or beside.idle)):
         if should_stop():
             for pool in pools:
                 pool.clear()
             raise StopRequested
         owners = {reference: pool for pool in pools for reference in (*pool.in_flight, *pool.starting)}
-        ready, _ = ray.wait(list(owners), num_returns=1, timeout=poll_s)
+        waits = beside is None or beside.idle
+        if beside is not None and not waits:
+            beside.collect(_BESIDE_S)
+        ready = ray.wait(list(owners), num_returns=1, timeout=poll_s if waits else 0)[0] if owners else []
         for reference in ready:
             owners[reference].collect(reference)
         for pool in pools:

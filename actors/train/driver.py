@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from actors.observe.metrics import START, MetricsLog, StageClock
@@ -24,21 +23,25 @@ from actors.observe.screen import Screen
 from actors.plan.preflight import Inputs
 from actors.runtime.pool import StopRequested, drain
 from actors.train.collect import RoundCollector
-from actors.train.heldout import evaluate
+from actors.train.desk import SourceDesk, source_desk
+from actors.train.heldout import evaluate, shown_figures
+from actors.train.offered import Offered
+from actors.train.quota import QuotaKeeper
 from actors.train.team import Team
 from configs.errors import UserError
 from configs.schema import Config
 from evaluation.heldout import HeldoutResult
-from evaluation.summary import language_figures
 from judges.progress import describe
 from judges.records import Usage
 from judges.tournament import comparison_counts
 from learners.group import RoundResult
 from learners.sampler_reference import Mismatch
 from learners.weights import WeightsManifest
+from rollout.assignment import Block
 from rollout.groups import mine_groups
 from rollout.next import next_actions
 from rollout.pairs import MinedPairs, mine_pairs, replayed_rounds
+from rollout.prompts import PromptSet
 from rollout.records import Candidate, Score
 from rollout.staleness import publishes, sample_version, staleness
 from rollout.state import Action, reached
@@ -50,19 +53,6 @@ def _track(action: Action) -> str:
     if action.kind in ("generate", "score", "pair"):
         return "sample"
     return "publish" if action.kind == "publish" else "learn"
-
-
-@dataclass(frozen=True, slots=True)
-class Offered:
-    """What an endpoint made of a version.
-
-    Attributes:
-        outcome: promoted, canary or refused.
-        line: For the screen.
-    """
-
-    outcome: str
-    line: str
 
 
 class Driver:
@@ -132,6 +122,14 @@ class Driver:
         assert self._given is not None
         return self._given
 
+    @property
+    def _heldout(self) -> PromptSet | None:
+        return self._inputs.heldout
+
+    @property
+    def _quota(self) -> QuotaKeeper:
+        return QuotaKeeper(self._config, self._inputs.prompts, self._team.store, self._mine, self._screen)
+
     def _actions(self) -> list[Action]:
         return next_actions(self._config.schedule, self._team.states())
 
@@ -187,27 +185,44 @@ class Driver:
         clock = self._clock(action.round)
         wanted = sample_version(self._config.schedule, action.round)
         assert self._team.version == wanted, f"actors hold v{self._team.version}, round wants v{wanted}"
-        pools = [self._team.rollouts, self._team.rewards]
         self._exported.stage("sampling", action.round)
-        with self._screen.stage(f"round {action.round}: sampling and scoring") as progress:
+        usage: Usage | None = None
+        with source_desk(self._config) as desk:
+            assignment = self._quota.assignment(action.round)
+            passed = 0
+            while passed < len(assignment.passes):  # a resumed round goes through its passes again, as they were
+                found = self._collect(action.round, assignment.passes[passed], desk)
+                usage = found if usage is None or found is None else usage + found
+                passed += 1
+                if passed == len(assignment.passes):
+                    assignment = self._quota.refilled(action.round, assignment) or assignment
+        clock.stages["store"] = clock.stages.get("store", 0.0) + self._team.store_seconds - store_before
+        figures = self._judge_figures(action.round, usage) or {}
+        self._done(action, figures | self._quota.end(assignment))
+
+    def _collect(self, round: int, blocks: Sequence[Block], desk: SourceDesk | None) -> Usage | None:
+        """Sample and score some blocks of a round; what its judge was asked for them."""
+        pools, clock = [self._team.rollouts, self._team.rewards], self._clock(round)
+        with self._screen.stage(f"round {round}: sampling and scoring") as progress:
             collector = RoundCollector(
                 self._config,
                 self._inputs,
-                action.round,
+                round,
+                blocks,
                 rollouts=pools[0],
                 rewards=pools[1],
+                desk=desk,
                 store=self._team.store,
                 clock=clock,
                 progress=progress,
                 exported=self._exported,
             )
-            progress.total(len(collector.chunks))
+            progress.total(collector.units)
             for pool in pools:
                 pool.watch = clock.call
             collector.start()
-            drain(pools, self._tick)
-        clock.stages["store"] = clock.stages.get("store", 0.0) + self._team.store_seconds - store_before
-        self._done(action, self._judge_figures(action.round, collector.usage))
+            drain(pools, self._tick, beside=desk)
+        return collector.usage
 
     def _judge_figures(self, round: int, usage: Usage | None) -> dict[str, Any] | None:
         """What a round's judging came to; ``usage`` is of this process alone."""
@@ -226,11 +241,11 @@ class Driver:
 
     def _pair(self, action: Action) -> None:
         clock = self._clock(action.round)
-        with clock.stage("pair"), _lane(clock, ["driver"], "pair"):
+        with clock.stage("pair"), clock.lane(["driver"], "pair"):
             candidates = self._team.store("candidates", action.round)
             scores = self._team.store("scores", action.round)
             mined = self._mine(action.round, candidates, scores)
-            counts = round_counts(candidates, scores, mined)
+            counts = round_counts(candidates, scores, mined) | self._quota.counts(action.round, mined)
             if counts["pairs"] + counts["groups"] == 0:
                 raise UserError(
                     f"round {action.round}: {counts['candidates']} candidates gave nothing to train on (refused: "
@@ -243,13 +258,21 @@ class Driver:
             self._team.store("set_round_state", action.round, action.then, {"counts": counts})
 
     def _mine(self, round: int, candidates: list[Candidate], scores: list[Score]) -> MinedPairs:
-        inputs = self._inputs
+        inputs, assignment = self._inputs, self._quota.assignment(round)
         if self._config.learner.on_groups:
-            return mine_groups(self._config, inputs.prompts, round, candidates, scores)
+            return mine_groups(self._config, inputs.prompts, round, candidates, scores, assignment)
         replays = replayed_rounds(self._config, round) if self._config.pairs.replay.share else ()
         earlier = [pair for before in replays for pair in self._team.store("pairs", before)]
         return mine_pairs(
-            self._config, inputs.prompts, round, candidates, scores, inputs.anchors, inputs.untranslated, earlier
+            self._config,
+            inputs.prompts,
+            round,
+            candidates,
+            scores,
+            inputs.anchors,
+            inputs.untranslated,
+            earlier,
+            assignment,
         )
 
     # --- learner track --------------------------------------------------------------------------------------------
@@ -307,16 +330,15 @@ class Driver:
             self._screen.note(f"round {round}: weights v{round} to every actor")
             pools = (self._team.rollouts, self._team.rewards)
             actors = [f"{pool.name} {index}" for pool in pools for index in range(pool.size)]
-            with clock.stage("sync", worker=True), _lane(clock, actors, "sync"):
+            with clock.stage("sync", worker=True), clock.lane(actors, "sync"):
                 result = self._trained(round)
                 reports = self._team.publish(result.manifest)
             self._exported.synced(reports, round)
         # Before the round counts as done: a driver that is killed in between does both again, and loses neither.
         self._write_row(round, reports)
-        every = self._config.evaluation.every
         publishes_now = publishes(self._config.schedule, round)
-        if every and round % every == 0 and publishes_now and round < self._config.schedule.rounds:
-            self._evaluate(round)
+        if publishes_now:
+            self._evaluate_between(round)
         self._done(action)
         if publishes_now:
             self._offer(round)
@@ -350,21 +372,27 @@ class Driver:
             "failed_broadcasts": self._team.failed_broadcasts,
         }
         if round == 1 and (start := self._team.store("evaluations").get(0)):
-            row[START] = _shown(HeldoutResult.from_json(start))
+            row[START] = shown_figures(HeldoutResult.from_json(start))
         self._metrics.write(row)
         self._screen.round_line(row)
 
     # --- evaluation -----------------------------------------------------------------------------------------------
 
+    def _evaluate_between(self, round: int) -> None:
+        """What ``evaluation.every`` asks for after a round that is not the last one."""
+        every = self._config.evaluation.every
+        if every and round % every == 0 and round < self._config.schedule.rounds:
+            self._evaluate(round)
+
     def _evaluate(self, version: int) -> None:
         """Held-out accuracy of the weights that the rollout actors hold, once a version."""
-        heldout = self._inputs.heldout
+        heldout = self._heldout
         if heldout is None:
             return
         if known := self._team.store("evaluations").get(version):
             before = HeldoutResult.from_json(known)
             self._exported.evaluated(version, before)
-            self._metrics.add(version, {"heldout": _shown(before)})
+            self._metrics.add(version, {"heldout": shown_figures(before)})
             return
         if self._team.version != version:  # e.g. the last round did not publish (sync_every > 1)
             result = self._trained(version)
@@ -378,21 +406,5 @@ class Driver:
             )
         self._exported.evaluated(version, found)
         self._team.store("put_evaluation", version, found.to_json())
-        self._metrics.add(version, {"heldout": _shown(found)})
+        self._metrics.add(version, {"heldout": shown_figures(found)})
         self._screen.evaluation_line(version, found, self._config.languages.others)
-
-
-@contextmanager
-def _lane(clock: StageClock, actors: Sequence[str], what: str) -> Iterator[None]:
-    """Record the block as a call of these actors."""
-    begin = time.time()
-    try:
-        yield
-    finally:
-        for actor in actors:
-            clock.call(actor, what, begin, time.time())
-
-
-def _shown(result: HeldoutResult) -> dict[str, Any]:
-    """What ``metrics.jsonl`` holds of an evaluation: the figures by language, not those by prompt."""
-    return {code: language_figures(row) for code, row in result.languages.items()}

@@ -8,6 +8,7 @@ from typing import Any
 from actors.runtime.pool import Call, Pool, drain
 from configs.schema import Config
 from evaluation.heldout import HeldoutResult, heldout_chunks, score_heldout
+from evaluation.summary import language_figures
 from rollout.feeds import deal
 from rollout.language import LanguageDetector
 from rollout.prompts import PromptSet
@@ -48,3 +49,8 @@ def evaluate(
     result = score_heldout(prompts, answers, detector, config.evaluation.temperatures)
     assert result.weight_version == version, f"answers are of v{result.weight_version}, not v{version}"
     return result
+
+
+def shown_figures(result: HeldoutResult) -> dict[str, Any]:
+    """What ``metrics.jsonl`` holds of an evaluation: the figures by language, not those by prompt."""
+    return {code: language_figures(row) for code, row in result.languages.items()}

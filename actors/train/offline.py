@@ -7,18 +7,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from actors.observe.metrics import MetricsLog
+from actors.observe.metrics import START, MetricsLog
 from actors.observe.run_metrics import RunMetrics
 from actors.observe.screen import Screen
 from actors.plan.positions import check_positions
-from actors.plan.preflight import check_disk, check_machine, check_model
+from actors.plan.preflight import check_disk, check_machine, check_model, check_plain
 from actors.train.driver import Driver
+from actors.train.heldout import shown_figures
 from actors.train.team import Team
 from configs.errors import UserError
 from configs.schema import Config
+from evaluation.heldout import HeldoutResult
 from learners.encode import ChatEncoder
 from learners.objectives.registry import try_objective
 from rollout.preferences import Preference, Reading, digest, offline_pairs, read_preferences, refuse, rounds_of
+from rollout.prompts import PromptSet, check_lengths
 from rollout.state import Action
 
 
@@ -32,6 +35,7 @@ class OfflineInputs:
         reading: All that the file holds, with its form and what was left out of it.
         left_out: Pairs that ``offline.skip_longer`` left out.
         spelled: Texts that spell a special token of the tokenizer: they are taken as plain text.
+        heldout: Prompts that are evaluated at the start and at the end; None without any.
     """
 
     config: Config
@@ -39,6 +43,7 @@ class OfflineInputs:
     left_out: int
     spelled: int
     reading: Reading
+    heldout: PromptSet | None
 
 
 def check_offline(config: Config) -> OfflineInputs:
@@ -78,9 +83,13 @@ def check_offline(config: Config) -> OfflineInputs:
         raise UserError(
             f"offline.skip_longer: none of {len(preferences)} pairs fits model.max_length {limit}; raise it"
         )
+    heldout = PromptSet.from_config(config, "heldout") if config.prompts.heldout else None
+    if heldout is not None:
+        spelled += check_plain(heldout, encoder)
+        check_lengths(heldout, lambda text: len(encoder.prompt_ids(text)), limit, config.rollout.longest)
     rounds = rounds_of(fitting, config.offline.pairs_per_round)
     sliced = config.model_copy(update={"schedule": config.schedule.model_copy(update={"rounds": rounds})})
-    return OfflineInputs(sliced, fitting, len(preferences) - len(fitting), spelled, reading)
+    return OfflineInputs(sliced, fitting, len(preferences) - len(fitting), spelled, reading, heldout)
 
 
 def _plain(one: Preference, encoder: ChatEncoder) -> int:
@@ -155,8 +164,9 @@ class OfflineDriver(Driver):
             self._team.store("set_round_state", action.round, action.then, data)
         self._screen.say(f"round {action.round}: {len(pairs)} pairs, reference and training")
 
-    def _evaluate(self, version: int) -> None:
-        """Nothing: held-out prompts are answered by rollout actors."""
+    @property
+    def _heldout(self) -> PromptSet | None:
+        return self._offline.heldout
 
     def _publish(self, action: Action) -> None:
         _, data = self._team.store("round_state", action.round)
@@ -167,7 +177,10 @@ class OfflineDriver(Driver):
             "learner": data["learner"],
             "seconds": self._clock(action.round).summary(),
         }
+        if action.round == 1 and (start := self._team.store("evaluations").get(0)):
+            row[START] = shown_figures(HeldoutResult.from_json(start))
         self._metrics.write(row)
+        self._evaluate_between(action.round)
         self._done(action)  # last: a driver that is killed in between writes the row again
         self._screen.offline_line(row, self._config.schedule.rounds)
 

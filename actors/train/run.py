@@ -36,6 +36,7 @@ from evaluation.summary import build_summary
 from learners.errors import LearnerFailed, LearnerTimeout
 from rollout.formats.left_out import LeftOut
 from rollout.language import undetectable
+from rollout.languages import DEFAULT_NAMES, language_name
 from rollout.prompts import PromptSet
 
 
@@ -91,7 +92,7 @@ def run_training(
             Driver(config, inputs, team, screen, metrics, flag, team.exported, offer).run()
         _summarise(config, folder, team, screen, inputs.names, time.time() - started)
 
-    return _with_team(config, inputs.prompts, resume, screen, what, work, from_round, allowed)
+    return with_team(config, inputs.prompts, resume, screen, what, work, from_round, allowed)
 
 
 def _run_offline(config: Config, resume: bool, from_round: int | None, allowed: frozenset[str], quiet: bool) -> bool:
@@ -106,9 +107,19 @@ def _run_offline(config: Config, resume: bool, from_round: int | None, allowed: 
 
     def work(team: Team, folder: RunFolder, metrics: MetricsLog, flag: StopFlag) -> None:
         OfflineDriver(inputs, team, screen, metrics, flag, team.exported).run()
-        _conclude(folder, screen, offline_summary(inputs, team.store("round_states"), time.time() - started))
+        seconds = time.time() - started
+        summary = offline_summary(inputs, team.store("round_states"), seconds)
+        evaluations = team.store("evaluations")
+        if inputs.heldout is not None:
+            rounds = config.schedule.rounds
+            start, end = (HeldoutResult.from_json(evaluations[version]) for version in (0, rounds))
+            summary |= build_summary(config, start, end, rounds, seconds)
+            names = {code: language_name(code, config.languages.names) for code in config.languages.codes}
+            unseen = {code: DEFAULT_NAMES.get(code, code) for code in config.evaluation.languages}
+            screen.table(summary, names | unseen)
+        _conclude(folder, screen, summary)
 
-    return _with_team(config, None, resume, screen, what, work, from_round, allowed)
+    return with_team(config, None, resume, screen, what, work, from_round, allowed)
 
 
 def _spelled(count: int) -> str:
@@ -119,7 +130,7 @@ def _left_out(left_out: LeftOut) -> str:
     return "".join(f"\n  left out: {line}" for line in left_out.lines())
 
 
-def _with_team(
+def with_team(
     config: Config,
     prompts: PromptSet | None,
     resume: bool,
@@ -128,7 +139,23 @@ def _with_team(
     work: Callable[[Team, RunFolder, MetricsLog, StopFlag], None],
     from_round: int | None,
     allowed: frozenset[str],
+    learns: bool = True,
+    again: str | None = None,
 ) -> bool:
+    """Open the run's folder, start its team, and let ``work`` use it; returns whether it came to its end.
+
+    Args:
+        config: The run.
+        prompts: Train prompts; None offline.
+        resume: Whether to continue in its folder.
+        screen: Told what happens.
+        what: What the run is about, in a line.
+        work: The rounds.
+        from_round: Go back to the weights after this round first.
+        allowed: Fields that may differ from the run's config.
+        learns: Whether there is a learner.
+        again: Command that continues after a stop; by default that of a training run.
+    """
     trackers = [load_plugin(name, "run.trackers", "isogloss.trackers") for name in config.run.trackers]
     for tracker in trackers:
         tracker.accepts(({}, config.run.dir), {}, "run.trackers")
@@ -148,11 +175,12 @@ def _with_team(
     flag = StopFlag()
     screen.say(f"{folder.path}: {what}")
     try:
-        with start_team(config, prompts, folder, flag, screen.say) as team:
+        with start_team(config, prompts, folder, flag, screen.say, learns) as team:
             work(team, folder, metrics, flag)
     except StopRequested:
         given = shlex.join(arg for arg in sys.argv[2:] if not arg.startswith("--"))
-        again = "submit it again" if inside_job(os.environ) else f"isogloss train {given} --resume"
+        command = again or f"isogloss train {given} --resume"
+        again = "submit it again" if inside_job(os.environ) else command
         screen.say(f"stopped by {flag.asked_by}; nothing is lost. Go on: {again}")
         return False
     except (ActorDied, DeadlineExceeded, LearnerFailed, LearnerTimeout, SyncError) as error:

@@ -54,6 +54,7 @@ class Team:
         folder: The run's folder.
         exported: What Ray exports of the run.
         say: Told in one line when a process dies, is replaced, or waits for a place.
+        learns: Whether there is a learner; without one only those actors are started that the candidates need.
     """
 
     def __init__(
@@ -63,7 +64,9 @@ class Team:
         folder: RunFolder,
         exported: RunMetrics,
         say: Callable[[str], None] = logger.warning,
+        learns: bool = True,
     ) -> None:
+        self._learns = learns
         self.config = config
         self.folder = folder
         self.exported = exported
@@ -78,7 +81,7 @@ class Team:
         )
         call(self._store.ready.remote(), config.cluster.start_timeout_s, "the journal to open")
         self.version: int = rollout_version(config.schedule, self.states())
-        cluster, plan = config.cluster, PlacementPlan.from_config(config)
+        cluster, plan = config.cluster, PlacementPlan.from_config(config, learns)
         self.rollouts: Pool = Pool(
             "rollout actor",
             self._create_rollout,
@@ -112,10 +115,11 @@ class Team:
         Not beside them: all import for seconds, and would share the cores that the first token waits for.
         """
         timeout = self.config.cluster.start_timeout_s
-        self._groups = reserve(PlacementPlan.from_config(self.config), timeout)
+        self._groups = reserve(PlacementPlan.from_config(self.config, self._learns), timeout)
         ready = [*self.rollouts.start(), *self.rewards.start()]
         call(ready, timeout, "rollout and reward actors to start")
-        self._learner_started = self._learner_thread.submit(self._learner.start, timeout)
+        if self._learns:
+            self._learner_started = self._learner_thread.submit(self._learner.start, timeout)
 
     def store(self, method: str, *arguments: Any) -> Any:
         """Call a method of the journal and wait for it."""
@@ -246,6 +250,7 @@ def start_team(
     folder: RunFolder,
     flag: StopFlag,
     say: Callable[[str], None] = logger.warning,
+    learns: bool = True,
 ) -> Iterator[Team]:
     """Start Ray and the team; leave no process behind, whatever happens.
 
@@ -255,6 +260,7 @@ def start_team(
         folder: The run's folder.
         flag: Set by ctrl-C or SIGTERM from the moment that Ray is up.
         say: Told in one line when a process dies, is replaced, or waits for a place.
+        learns: Whether there is a learner.
 
     Raises:
         UserError: The cluster has fewer CPUs or GPUs than the plan needs, in all or on any node, or its nodes do not
@@ -263,7 +269,7 @@ def start_team(
     with start_cluster(config.cluster, folder.path) as cluster, stop_on_signals(flag):
         cluster.watch.advise(f"{folder.path} keeps all that was done; continue with --resume")
         cluster.watch.excuse(lambda: flag.asked_by)
-        plan = PlacementPlan.from_config(config)
+        plan = PlacementPlan.from_config(config, learns)
         check_capacity(plan, cluster.resources)
         check_each_fits(plan, cluster.nodes)
         reference = config.model.reference if config.reads_reference else None
@@ -271,7 +277,7 @@ def start_team(
         check_shared(folder.path, models, config.cluster.start_timeout_s)
         with contextlib.closing(RunMetrics(config.run.name, config.schedule.rounds)) as exported:
             try:
-                team = Team(config, prompts, folder, exported, say)
+                team = Team(config, prompts, folder, exported, say, learns)
                 with contextlib.closing(team):
                     team.start()
                     try:

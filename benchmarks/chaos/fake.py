@@ -238,7 +238,9 @@ def main() -> int:
             preset = ("configs/icr.yaml", "configs/lidr.yaml")[staleness]  # the latter translates
             config = load_config(Path(preset), [f"run.dir={name}", *OVERRIDES, *schedule])
             prompts = PromptSet.from_config(config, "train")
-            inputs = Inputs(prompts, None, load_anchors(config), frozenset(), {}, lambda _text: True, 0, 0)
+            inputs = Inputs(
+                prompts, None, load_anchors(config), frozenset(), {}, lambda _: True, 0, {}, lambda *_: ((), True), 0
+            )
             rounds = config.schedule.rounds
             straight = root / f"straight-{staleness}"
             operations = live(config, inputs, straight, None)
