@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,13 +23,16 @@ class Fertility:
 
 
 def fertility(prompts: PromptSet, count: Callable[[str], int]) -> dict[str, Fertility]:
-    """By language, the dominant one first, over the first prompts.
+    """By language, the dominant one first, over the first prompts that are there in all; nothing where none is.
 
     Args:
-        prompts: Parallel.
+        prompts: Parallel, as far as they are.
         count: Tokens of a text by itself, at least 1.
     """
-    ids = prompts.ids[:_COUNTED]
+    everywhere = (i for i in prompts.ids if all((i, code) in prompts.rows for code in prompts.languages))
+    ids = list(itertools.islice(everywhere, _COUNTED))
+    if not ids:
+        return {}
     tokens: dict[str, int] = {}
     characters: dict[str, int] = {}
     for code in prompts.languages:
@@ -40,7 +44,7 @@ def fertility(prompts: PromptSet, count: Callable[[str], int]) -> dict[str, Fert
 
 def fertility_line(found: Mapping[str, Fertility]) -> str:
     """E.g. ``tokens a character: en 0.24, th 1.03 (4.1 times the tokens of en)``."""
-    dominant = next(iter(found))
+    dominant = next(iter(found), "")
     cells = [
         f"{code} {one.per_character:.2f}"
         + ("" if code == dominant else f" ({one.times_dominant:.1f} times {dominant})")
@@ -51,6 +55,8 @@ def fertility_line(found: Mapping[str, Fertility]) -> str:
 
 def fertility_cure(found: Mapping[str, Fertility], rollout: RolloutConfig) -> str | None:
     """What to set where answers of some language have much less room than the dominant one's; None where none has."""
+    if not found:
+        return None
     dominant = next(iter(found))
     wanted = {code: math.ceil(rollout.longest(dominant) * one.times_dominant) for code, one in found.items()}
     short = {
