@@ -24,6 +24,7 @@ from tests.tiny import build_tiny_model
 # What each preset resolves to where that is not the schema's default: a change of a layer shows in what it changes.
 RESOLVED: dict[str, dict[str, Any]] = json.loads(Path("tests/data/presets.json").read_text(encoding="utf-8"))
 METHODS = sorted(path.stem for path in Path("configs/methods").glob("*.yaml"))
+SERVER = {"base_url": "http://localhost:8000/v1", "model": "any"}
 # Beside its model and prompts, what a method cannot know.
 OWN: dict[str, dict[str, Any]] = {
     "icr": {"model": {"reference": "models/sft"}},
@@ -36,6 +37,9 @@ OWN: dict[str, dict[str, Any]] = {
     "likelihood": {},
     "judge": {"judge": {"base_url": "http://localhost:8000/v1", "model": "any"}},
     "dpo": {"offline": {"path": "pairs.jsonl"}},
+    "dang_dpo": {"endpoints": {"strong": SERVER, "weak": SERVER}, "reward": {"model": "models/rm"}},
+    "arbitrage": {"endpoints": dict.fromkeys(("first", "second", "third"), SERVER), "reward": {"model": "models/rm"}},
+    "croco": {"reward": {"model": "models/rm"}},
 }
 
 

@@ -1,5 +1,5 @@
-"""One round's candidates, from prompts to scores, streaming: a finished chunk of answers is judged at once, while others
-are still sampled or asked for. What the journal holds stays; a feed of which it lacks a part is sampled again
+"""One round's candidates, from prompts to scores, streaming: a finished chunk of answers is judged at once, while
+others are still sampled or asked for. What the journal holds stays; a feed of which it lacks a part is sampled again
 (``rollout.feeds``).
 """
 
@@ -321,8 +321,6 @@ class RoundCollector:
             self._exported.judged(judged)
             self._progress.advance(1)
 
-        if parts.scored:
-            return
         # Sorted, so that the composition of the forward passes does not depend on which translation came first.
         found = [candidate for node in unit.nodes for candidate in node.candidates or ()]
         candidates = sorted(found, key=lambda candidate: candidate.key)
