@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from configs.base import MAX_PARTS, Section
-from configs.errors import shortened
+from configs.errors import UserError, shortened
 from configs.measures import (
     CustomMeasure,
     ImplicitMeasure,
@@ -19,8 +19,10 @@ from configs.measures import (
     RewardModelMeasure,
     VerifierMeasure,
 )
+from configs.plugins import PLUGIN_PATTERN, check_named
 from configs.terms import Terms
 
+MINERS = ("best_worst", "by_source", "target")
 MAX_ALPHAS = 100_000  # the grid is held in memory, and every prompt's answers are ranked under each
 
 
@@ -248,14 +250,18 @@ _SIDE = (
 class PairsConfig(Section):
     """How scored candidates become preference pairs."""
 
-    miner: Literal["best_worst", "by_source", "target"] = Field(
+    miner: str = Field(
         "best_worst",
+        pattern=PLUGIN_PATTERN,
         description="`best_worst`: highest against lowest reward of a prompt (ICR). `by_source`: answers of the "
         "sources `chosen` against those of the sources `rejected`; with rewards the best of the former against the "
         "worst of the latter, without (`reward.kind: cross_language`, where it is the default) each against that of "
         "the same sample (LIDR). `target`: highest reward against the one nearest to the mean less `deviations` "
-        "standard deviations (arXiv 2605.26293).",
+        "standard deviations (arXiv 2605.26293). Or a function of your own, as `package.module:function` or the name "
+        "of an entry point of `isogloss.miners` (docs/extending.md).",
     )
+    options: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of a miner of your own.")
+    timeout_s: float = Field(60, gt=0, description="Deadline of one call of a miner of your own: a prompt.")
     chosen: list[str] = Field(default_factory=list, description=f"Of `miner: by_source`. {_SIDE}")
     rejected: list[str] = Field(default_factory=list, description="Of `miner: by_source`, in the same form.")
     require_reward_agreement: bool = Field(
@@ -287,8 +293,19 @@ class PairsConfig(Section):
     )
     replay: ReplayConfig = ReplayConfig()
 
+    @property
+    def is_custom(self) -> bool:
+        """Whether the miner is a function of the user's own."""
+        return self.miner not in MINERS
+
     @model_validator(mode="after")
     def _sides(self) -> PairsConfig:
+        try:
+            check_named(self.miner, "miner", "isogloss.miners", MINERS)
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        if self.options and not self.is_custom:
+            raise ValueError("options: are for a miner of your own; remove them")
         if self.miner != "by_source":
             for name in ("chosen", "rejected"):
                 if getattr(self, name):

@@ -260,7 +260,7 @@ class Config(Section):
         """The sources that the miner names are there, and it has the rewards that it needs."""
         pairs = self.pairs
         if not self.scores:
-            for field, is_set in (("miner", pairs.miner == "target"), ("pool", pairs.pool == "all"),
+            for field, is_set in (("miner", pairs.miner == "target" or pairs.is_custom), ("pool", pairs.pool == "all"),
                                   ("require_reward_agreement", pairs.require_reward_agreement)):  # fmt: skip
                 if is_set:
                     raise ValueError(f"pairs.{field}: reward.kind cross_language computes no rewards; remove it")
@@ -357,6 +357,8 @@ class Config(Section):
         found: dict[str, tuple[str, Group]] = {field: (name, "isogloss.rewards") for field, name in rewards.items()}
         if self.learner.objective not in OBJECTIVES:
             found["learner.objective"] = (self.learner.objective, "isogloss.objectives")
+        if self.pairs.is_custom and self.scores:
+            found["pairs.miner"] = (self.pairs.miner, "isogloss.miners")
         return found
 
     @property

@@ -83,7 +83,8 @@ def _check_translation(config: Config, where: str, source: TranslationSource) ->
 def _check_agree(config: Config, sources: list[SourceConfig]) -> None:
     if config.learner.on_groups and [source.kind for source in sources] != ["policy"]:
         raise ValueError(
-            f"candidates.sources: learner.objective {config.learner.objective} learns from the policy's own answers alone"
+            f"candidates.sources: learner.objective {config.learner.objective} learns from the policy's own answers "
+            "alone; name kind policy and no other"
         )
     if config.reward.translates:
         raise ValueError("reward.prompt: translated makes translations of its own; it does not go with sources")

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from rollout_support import candidate, lidr_config, make_config, make_prompts
 
-from rollout.miners import Choice, PromptGroup, Slot
+from configs.errors import UserError
+from rollout.miners import Choice, PromptGroup, Slot, try_miner
 from rollout.miners.by_source import by_source_matched, by_source_ranked
 from rollout.miners.ranked import best_worst, target
 from rollout.pairs import mine_pairs
@@ -237,3 +238,29 @@ def test_what_a_miner_lacks_is_refused(changes: dict[str, Any], expected: str, t
 def test_without_rewards_no_miner_can_rank(field: str, value: str) -> None:
     with pytest.raises(ValidationError, match=rf"pairs\.{field}: reward\.kind cross_language computes no rewards"):
         lidr_config(**{f"pairs__{field}": value})
+
+
+MINE = """
+def second_best(group, *, worst=True):
+    order = sorted(range(len(group.rewards)), key=lambda i: -group.rewards[i])
+    return [(order[1], order[-1])] if len(order) > 2 else []
+
+def wrong(group):
+    return [(0, 9)]
+"""
+
+
+def test_a_miner_of_the_users_own(tmp_path: Path, prompts: PromptSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_miner.py").write_text(MINE, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config = make_config(**PLAIN, pairs={"miner": "my_miner:second_best", "options": {"worst": False}})
+    assert config.plugin_names == {"pairs.miner": ("my_miner:second_best", "isogloss.miners")}
+    try_miner(config)
+    mined = mine_pairs(config, prompts, 1, *rows(prompts))
+    assert {(pair.chosen, pair.rejected) for pair in mined.pairs if pair.language == "es"} == {("es 1", "es 0")}
+    with pytest.raises(UserError, match=r"my_miner:wrong: returned the pair \(0, 9\) for prompt 'trial'"):
+        try_miner(make_config(pairs__miner="my_miner:wrong"))
+    with pytest.raises(UserError, match="cannot be called"):
+        try_miner(make_config(pairs={"miner": "my_miner:second_best", "options": {"bad": 1}}))
+    with pytest.raises(ValidationError, match="miner: 'best_wurst' is unknown; take one of best_worst"):
+        make_config(pairs__miner="best_wurst")

@@ -24,6 +24,7 @@ from learners.objectives.registry import try_objective
 from rollout.anchors import Anchor, load_anchors
 from rollout.answer_files import FileAnswers, load_answers
 from rollout.languages import DEFAULT_NAMES, language_name
+from rollout.miners import try_miner
 from rollout.model_folder import check_model_folder
 from rollout.plan import load_untranslated
 from rollout.prompts import PromptSet, check_lengths
@@ -104,6 +105,7 @@ def check_inputs(config: Config, ask_judge: bool = True) -> Inputs:
         _check_translation_room(config, encoder, longest_name)
     try_rewards(config, prompts)
     try_objective(config.learner)
+    try_miner(config)
     if config.languages.quota is not None:
         check_quota(config, prompts)
     answers = load_answers(config, prompts)

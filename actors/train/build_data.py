@@ -54,7 +54,7 @@ def run_build_data(config: Config, out: Path) -> bool:
         raise UserError("offline.path: holds pairs already; build-data makes some, remove it")
     if config.learner.on_groups:
         raise UserError(
-            f"learner.objective: {config.learner.objective} takes groups, and build-data writes pairs; choose sigmoid, say"
+            f"learner.objective: {config.learner.objective} takes groups, and build-data writes pairs; choose another"
         )
     config = pinned(dated(data_config(config, out)))
     started = time.time()

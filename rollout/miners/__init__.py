@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from configs.schema import Config
 from rollout.miners.by_source import by_source_matched, by_source_ranked
+from rollout.miners.custom import custom, try_miner
 from rollout.miners.group import Choice, Found, Miner, PromptGroup, Slot
 from rollout.miners.ranked import best_worst, target
 from rollout.sources import parts, targets
 
-__all__ = ["Choice", "Found", "Miner", "PromptGroup", "Slot", "make_miner", "pairs_a_prompt"]
+__all__ = ["Choice", "Found", "Miner", "PromptGroup", "Slot", "make_miner", "pairs_a_prompt", "try_miner"]
 
 
 def pairs_a_prompt(config: Config, language: str) -> int:
@@ -27,6 +28,8 @@ def make_miner(config: Config, language: str) -> Miner:
     name = config.pairs_miner
     if name == "best_worst":
         return best_worst(pairs.per_prompt, pairs.min_margin)
+    if pairs.is_custom and config.scores:
+        return custom(config)
     if name == "target":
         return target(pairs.per_prompt, pairs.min_margin, pairs.deviations)
     codes = (language,) if language else targets(config)
