@@ -59,9 +59,8 @@ def try_miner(config: Config) -> None:
         UserError: It fails, is late, or returns no pairs of places.
     """
     if config.pairs.is_custom:
-        keys = [
-            CandidateKey(1, "trial", config.languages.dominant, "policy", config.languages.dominant, s) for s in (0, 1)
-        ]
+        code = config.languages.dominant
+        keys = [CandidateKey(1, "trial", code, "policy", code, sample) for sample in (0, 1)]
         answers = tuple(Candidate(key, f"Answer {key.sample}.", (), "stop", 0) for key in keys)
         slots = tuple(Slot("policy", key.origin, key.sample) for key in keys)
         custom(config)(PromptGroup("trial", code, answers, (1.0, 0.0), None, slots))
