@@ -15,7 +15,7 @@ def dataset_rows(
     pairs: Sequence[Pair], candidates: Mapping[CandidateKey, Candidate], seed: int, version: str, policy: str
 ) -> list[dict[str, Any]]:
     """One row a pair: ``prompt``, ``chosen`` and ``rejected`` as chats (TRL's preference form with explicit prompt),
-    ``score_chosen`` and ``score_rejected``, ``language``, and of each side source, origin, model and weight version.
+    ``chosen_score`` and ``rejected_score``, ``language``, and of each side source, origin, model and weight version.
 
     Args:
         pairs: Of the round.
@@ -33,8 +33,8 @@ def dataset_rows(
             "prompt": chat_of(pair.prompt),
             "chosen": [{"role": "assistant", "content": pair.chosen}],
             "rejected": [{"role": "assistant", "content": pair.rejected}],
-            "score_chosen": pair.chosen_score,
-            "score_rejected": pair.rejected_score,
+            "chosen_score": pair.chosen_score,
+            "rejected_score": pair.rejected_score,
             "kind": pair.source,
         }
         for side, key in (("chosen", pair.chosen_key), ("rejected", pair.rejected_key)):
@@ -58,7 +58,7 @@ def write_dataset(rows: Sequence[Mapping[str, Any]], folder: Path) -> Path:
     turns = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
     types: dict[str, Any] = {
         **dict.fromkeys(("prompt", "chosen", "rejected"), turns),
-        **dict.fromkeys(("score_chosen", "score_rejected"), pa.float64()),
+        **dict.fromkeys(("chosen_score", "rejected_score"), pa.float64()),
         **dict.fromkeys(("chosen_weight_version", "rejected_weight_version", "seed"), pa.int64()),
     }
     schema = pa.schema([(name, types.get(name, pa.string())) for name in rows[0]])

@@ -10,15 +10,18 @@ from pydantic import ValidationError
 from rollout_support import candidate, make_config, make_prompts, write_lines
 
 from configs.errors import UserError
+from configs.load import load_config
 from configs.schema import Config
 from rollout.answer_files import load_answers
 from rollout.assignment import Block, assigned
+from rollout.dataset import dataset_rows, write_dataset
 from rollout.gates import apply_gates
 from rollout.language import LanguageDetector
 from rollout.pairs import mine_pairs
 from rollout.plan import answer_chunks, foreign_candidate, translation_chunks
+from rollout.preferences import load_preferences
 from rollout.prompts import PromptSet
-from rollout.records import Candidate, CandidateKey, Score
+from rollout.records import Candidate, CandidateKey, Pair, Score
 from rollout.sources import scored, sources
 from rollout.store_schema import candidate_of, candidate_row
 
@@ -195,3 +198,11 @@ def test_bad_rows_are_named(tmp_path: Path, prompts: PromptSet, row: Any, expect
 def test_sources_that_do_not_hang_together_are_refused(change: dict[str, Any], expected: str) -> None:
     with pytest.raises(ValidationError, match=expected):
         dang(**change)
+
+
+def test_a_data_set_is_read_as_it_was_written(tmp_path: Path) -> None:
+    """The names of its columns must not be those of another tool's form, in which they mean something else."""
+    pairs = [Pair(f"r0001/en/p{i}", 1, f"p{i}", "en", "mined", "Why?", "good", "bad", 1.0, 0.0, 0) for i in range(3)]
+    path = write_dataset(dataset_rows(pairs, {}, 0, "1", "policy"), tmp_path)
+    read = load_preferences(load_config(Path("configs/offline.yaml"), [f"offline.path={path}"]))
+    assert [(one.prompt, one.chosen, one.rejected, one.language) for one in read] == [("Why?", "good", "bad", "en")] * 3
