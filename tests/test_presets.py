@@ -91,7 +91,9 @@ def test_a_method_brings_nothing_of_the_embedded_world(method: str, tmp_path: Pa
     assert config.languages.shares == {}
     assert (config.anchor.path, config.anchor.pairs_per_round) == (None, 0)
     if config.offline.path is None:
-        assert config.reward.follows_policy == (method not in ("likelihood", "lidr", "judge"))
+        assert config.reward.follows_policy == (
+            method not in ("likelihood", "lidr", "judge", "dang_dpo", "arbitrage", "croco")
+        )
         assert config.rollout.max_new_tokens >= 2000
         assert config.rollout.prompts_per_round >= 1000
         assert config.rollout.actors == 1

@@ -190,7 +190,7 @@ class Driver:
         with source_desk(self._config) as desk:
             assignment = self._quota.assignment(action.round)
             passed = 0
-            while passed < len(assignment.passes):  # a resumed round goes through its passes again, as they were
+            while passed < len(assignment.passes):  # a resumed round takes its passes again, one by one
                 found = self._collect(action.round, assignment.passes[passed], desk)
                 usage = found if usage is None or found is None else usage + found
                 passed += 1
@@ -263,17 +263,8 @@ class Driver:
             return mine_groups(self._config, inputs.prompts, round, candidates, scores, assignment)
         replays = replayed_rounds(self._config, round) if self._config.pairs.replay.share else ()
         earlier = [pair for before in replays for pair in self._team.store("pairs", before)]
-        return mine_pairs(
-            self._config,
-            inputs.prompts,
-            round,
-            candidates,
-            scores,
-            inputs.anchors,
-            inputs.untranslated,
-            earlier,
-            assignment,
-        )
+        given = (inputs.anchors, inputs.untranslated, earlier, assignment)
+        return mine_pairs(self._config, inputs.prompts, round, candidates, scores, *given)
 
     # --- learner track --------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from configs.plugins import Plugin, load_plugin
 from configs.schema import Config
 from rollout.miners.group import Choice, Found, Miner, PromptGroup, Slot
 from rollout.records import Candidate, CandidateKey
+from rollout.token_ids import TokenIds
 
 FIELD = "pairs.miner"
 
@@ -61,7 +62,7 @@ def try_miner(config: Config) -> None:
     if config.pairs.is_custom:
         code = config.languages.dominant
         keys = [CandidateKey(1, "trial", code, "policy", code, sample) for sample in (0, 1)]
-        answers = tuple(Candidate(key, f"Answer {key.sample}.", (), "stop", 0) for key in keys)
+        answers = tuple(Candidate(key, f"Answer {key.sample}.", TokenIds(), "stop", 0) for key in keys)
         slots = tuple(Slot("policy", key.origin, key.sample) for key in keys)
         custom(config)(PromptGroup("trial", code, answers, (1.0, 0.0), None, slots))
 
