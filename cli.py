@@ -70,23 +70,10 @@ def train(
 
     resolved = at_snapshots(adapt_to_job(load_config(config, overrides or []), os.environ, Path.cwd()))
     if dry_run:
-        from actors.observe.screen import print_plan, print_turns
-        from actors.plan.colocate import turns, usable_cores
-        from actors.plan.placement import PlacementPlan
-
         print(dump_yaml(resolved), end="")
-        plan = PlacementPlan.from_config(resolved)
-        print_plan(plan)
-        print_turns(turns(resolved, usable_cores(resolved.cluster.num_cpus)))
-        from actors.train.dry_run import check_described, check_readable
+        from actors.train.dry_run import show
 
-        described = None
-        if cluster is not None:
-            from configs.nodes import load_cluster
-
-            described = load_cluster(cluster)
-            check_described(resolved, plan, described)
-        check_readable(resolved, elsewhere=described is not None)
+        show(resolved, cluster)
         return
     if cluster is not None:
         raise UserError("--cluster: only describes a cluster for --dry-run; cluster.address names one to run on")

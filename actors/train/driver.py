@@ -3,8 +3,7 @@
     sampling track:  generate + score (streaming) > pair            for the first round that is not paired
     learner track:   reference log-probabilities > train > publish  for the first round that is not done
 
-The two overlap where ``schedule.max_staleness`` allows it. Whatever is decided here depends on the journal and the
-config alone, never on timing, so that a restart goes on where it was and ends with the same weights.
+The two overlap where ``schedule.max_staleness`` allows it. What is decided depends on journal and config, never on timing.
 """
 
 from __future__ import annotations

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from actors.observe.screen import console, print_memory, print_nodes
+from actors.observe.screen import console, print_memory, print_nodes, print_plan, print_turns
+from actors.plan.colocate import turns, usable_cores
 from actors.plan.fertility import fertility_cure, fertility_line
 from actors.plan.gpu_memory import check_memory
 from actors.plan.placement import PlacementPlan
 from configs.dtype import AUTO, stored_dtype
-from configs.nodes import DescribedCluster
+from configs.nodes import DescribedCluster, load_cluster
 from configs.reading import is_file, is_folder
 from configs.schema import Config
 from rollout.anchors import load_anchors
@@ -19,6 +20,25 @@ from rollout.plan import load_untranslated
 from rollout.preferences import Reading, read_preferences
 from rollout.prompts import PromptSet
 from rollout.records import text_of_turns
+
+
+def show(config: Config, cluster: Path | None) -> None:
+    """The placement, which stage has which cores, and the inputs.
+
+    Args:
+        config: The run's.
+        cluster: File that describes the nodes of a cluster, which the plan is checked against; None for this machine.
+
+    Raises:
+        UserError: Anything that a run would be refused for.
+    """
+    plan = PlacementPlan.from_config(config)
+    print_plan(plan)
+    print_turns(turns(config, usable_cores(config.cluster.num_cpus)))
+    if cluster is not None:
+        described = load_cluster(cluster)
+        check_described(config, plan, described)
+    check_readable(config, elsewhere=cluster is not None)
 
 
 def check_readable(config: Config, elsewhere: bool) -> None:
