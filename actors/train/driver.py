@@ -3,7 +3,7 @@
     sampling track:  generate + score (streaming) > pair            for the first round that is not paired
     learner track:   reference log-probabilities > train > publish  for the first round that is not done
 
-The two overlap where ``schedule.max_staleness`` allows it. What is decided depends on journal and config, never on timing.
+The two overlap where ``schedule.max_staleness`` allows it. Decisions depend on journal and config, not on timing.
 """
 
 from __future__ import annotations
