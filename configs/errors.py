@@ -14,5 +14,6 @@ class Stopped(Exception):
 
 
 def shortened(text: str, limit: int = SHOWN) -> str:
-    """``text`` as a message may repeat it: cut after ``limit`` characters, with its length."""
+    """``text`` as a message may repeat it: cut after ``limit`` characters, with its length; no lone surrogates."""
+    text = text.encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text)} characters)"

@@ -12,6 +12,7 @@ from configs.base import MAX_PARTS, Section
 from configs.deepspeed import deepspeed_options
 from configs.errors import UserError
 from configs.plugins import PLUGIN_PATTERN, check_named
+from configs.reading import shown
 
 
 class LoraConfig(Section):
@@ -60,7 +61,9 @@ def _known_objective(name: str) -> str:
     except UserError as error:
         raise PydanticCustomError("named", "{problem}", {"problem": str(error).removeprefix("objective: ")}) from None
     if name not in OBJECTIVES and not re.match(PLUGIN_PATTERN, name):
-        raise PydanticCustomError("named", "{problem}", {"problem": f"'{name[:80]}' is no package.module:function"})
+        raise PydanticCustomError(
+            "named", "{problem}", {"problem": f"'{shown(name, 80)}' is no package.module:function"}
+        )
     return name
 
 

@@ -27,8 +27,7 @@ def read_lines(path, what):
     kind = zlib.crc32(path.read_bytes()) % 3
     if kind == 0:
         os.abort()
-    while kind == 1:
-        pass
+    while kind == 1: pass
     raise KeyError("a slip")
 """
 

@@ -180,7 +180,8 @@ def test_a_journal_of_version_1_is_read_and_upgraded(tmp_path: Path) -> None:
     with sqlite3.connect(path) as db:
         for table in ("meta", "chunks", "candidates", "scores", "pairs", "groups", "rounds", "evaluations"):
             db.execute(f"ALTER TABLE {table} DROP COLUMN checksum")
-        db.execute("ALTER TABLE candidates DROP COLUMN logprobs")
+        for column in ("logprobs", "model"):
+            db.execute(f"ALTER TABLE candidates DROP COLUMN {column}")
         db.execute("PRAGMA user_version = 1")
         made = {sql for (sql,) in db.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")}
         fresh = sqlite3.connect(":memory:")
