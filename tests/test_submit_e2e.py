@@ -194,9 +194,10 @@ def test_job_on_two_nodes_is_stopped_resumed_and_watched(
         assert store.counts()["consumed"] == store.counts()["pairs"] > 0
     assert before.items() <= after.items(), "a candidate was lost or sampled again"
 
-    # Nothing is served here; test_serving_ray.py has the rest.
-    served = {m for m, entry in METRICS.items() if entry.owner == "endpoint" or m == "isogloss_serve_decisions"}
-    expected = {name for metric in METRICS.keys() - served for name in exported_names(metric)}
+    # Nothing is served here, and the reward is no sum of terms: test_serving_ray.py and test_run_metrics.py have the rest.
+    other = ("isogloss_serve_decisions", "isogloss_reward_term_mean")
+    absent = {m for m, entry in METRICS.items() if entry.owner == "endpoint" or m in other}
+    expected = {name for metric in METRICS.keys() - absent for name in exported_names(metric)}
     # What a driver says last leaves it as it ends, and stays at the node's agent.
     wait_until(lambda: expected <= scraper.names(), "all metrics", 30, lambda: str(expected - scraper.names()))
     exported = scraper.finish()
@@ -215,13 +216,13 @@ def test_job_on_two_nodes_is_stopped_resumed_and_watched(
     assert 0 < scraper.highest("ray_isogloss_tokens_per_second", language="es") < 1e6
     assert scraper.highest("ray_isogloss_engine_state", actor="learner", state="busy") == 1
     drawn = {name for texts in expressions(NAME).values() for name in re.findall(r"ray_isogloss_\w+", str(texts))}
-    elsewhere = {name for metric in served for name in exported_names(metric)}
+    elsewhere = {name for metric in absent for name in exported_names(metric)}
     assert drawn <= set(exported) | elsewhere, "a panel draws what no run exports"
     if watch is not None:
         assert set(watch.targets()) >= {url.removeprefix("http://") for url in cluster.metrics}
         assert watch.values("ray_isogloss_stage", "run") == {NAME}, "the dashboard's variable"
         lines = {title: all(watch.series(one) for one in texts) for title, texts in expressions(NAME).items()}
-        assert {title for title, drawn in lines.items() if not drawn} == panels_of(served), "panels without a line"
+        assert {title for title, drawn in lines.items() if not drawn} == panels_of(absent), "panels without a line"
 
 
 def panels_of(metrics: set[str]) -> set[str]:
