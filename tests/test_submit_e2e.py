@@ -194,7 +194,7 @@ def test_job_on_two_nodes_is_stopped_resumed_and_watched(
         assert store.counts()["consumed"] == store.counts()["pairs"] > 0
     assert before.items() <= after.items(), "a candidate was lost or sampled again"
 
-    # Nothing is served here, and the reward is no sum of terms: test_serving_ray.py and test_run_metrics.py have the rest.
+    # Nothing is served, and the reward has no terms: test_serving_ray.py and test_run_metrics.py have the rest.
     other = ("isogloss_serve_decisions", "isogloss_reward_term_mean")
     absent = {m for m, entry in METRICS.items() if entry.owner == "endpoint" or m in other}
     expected = {name for metric in METRICS.keys() - absent for name in exported_names(metric)}
