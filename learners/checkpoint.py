@@ -78,7 +78,7 @@ def complete_or_absent(folder: Path) -> Iterator[Path]:
         if out_of_space(error):
             raise UserError(
                 f"{folder}: the disk is full (or a quota is used up), so it was not written; free some "
-                "space and start again. The last complete checkpoint is untouched"
+                "space and continue with --resume. The last complete checkpoint is untouched"
             ) from error
         raise
 
@@ -187,7 +187,7 @@ def require_disk(folder: Path, needed_bytes: int, spare_gb: float) -> None:
         raise UserError(
             f"{folder}: {there} GiB of disk are free, but writing needs "
             f"{wanted} GiB and run.min_free_disk_gb keeps {spare_gb:g} GiB; "
-            "free some space or lower that field. The last complete checkpoint is untouched"
+            "free some space or lower that field, then continue with --resume. The last complete checkpoint is untouched"
         )
 
 

@@ -48,6 +48,7 @@ OVERRIDES = (
     "anchor.pairs_per_round=8",
     "learner.pairs_per_step=4",
     "learner.keep_checkpoints=9",
+    "run.min_free_disk_gb=0",  # the small disks of the damages
     "learner.max_failures=50",
     "cluster.max_actor_restarts=50",
     "cluster.start_timeout_s=1200",  # a busy machine is no finding
