@@ -187,7 +187,8 @@ def require_disk(folder: Path, needed_bytes: int, spare_gb: float) -> None:
         raise UserError(
             f"{folder}: {there} GiB of disk are free, but writing needs "
             f"{wanted} GiB and run.min_free_disk_gb keeps {spare_gb:g} GiB; "
-            "free some space or lower that field, then continue with --resume. The last complete checkpoint is untouched"
+            "free some space or lower that field, then continue with --resume. "
+            "The last complete checkpoint is untouched"
         )
 
 
