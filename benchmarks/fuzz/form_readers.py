@@ -58,7 +58,7 @@ def _contained(rows: list[Row], rng: random.Random, place: Place) -> Path:
     else:
         data = json_file(rows, rng) if kind == ".json" else rows_file(rows, rng)
     if kind.endswith(".gz"):
-        data = gzip.compress(data)
+        data = gzip.compress(data, mtime=0)
         data = data if rng.random() < 0.5 else spoiled(data, data[::-1], rng)
     return place.write(f"a{kind}", data)
 

@@ -76,7 +76,7 @@ def _reply(rng: random.Random) -> bytes:
         headers["Content-Type"] = f"application/json; charset={charset}"
     elif pick < 0.2:
         headers["Content-Encoding"] = rng.choice(("gzip", "deflate", "br", "zstd", "x", "gzip, gzip"))
-        packed = gzip.compress(body if rng.random() < 0.8 else b"\0" * 10_000_000)
+        packed = gzip.compress(body if rng.random() < 0.8 else b"\0" * 10_000_000, mtime=0)
         body = packed if rng.random() < 0.5 else spoiled(packed, packed[::-1], rng)
     length = len(body) if rng.random() < 0.95 else rng.choice((0, len(body) // 2, "x", -1, 10**30))
     headers["Content-Length"] = str(length)
