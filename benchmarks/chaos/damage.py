@@ -75,7 +75,7 @@ class Bench:
         return found
 
     def _start(self, run: Path, what: str) -> Start:
-        return Start(self._setting, run, self._folder / f"{run.name}-{what}.log")
+        return Start(self._setting, run, self._folder / f"{run.parent.name}-{run.name}-{what}.log")
 
     def _half_done(self) -> Path:
         """A run that was killed with at least one checkpoint, made once."""
@@ -92,6 +92,7 @@ class Bench:
 
     def _file(self, found: Damaged, run: Path) -> None:
         half = self._half_done()
+        run = run / half.name  # a run's folder has its name
         shutil.copytree(half, run, symlinks=True)
         path = self._choose(run, found.damage)
         found.where = str(path.relative_to(run))
@@ -163,6 +164,7 @@ class Bench:
         self._finish(found, run)
 
     def _read_only(self, found: Damaged, run: Path, remount: Callable[[str], None]) -> None:
+        run = run.with_name(self._half_done().name)
         shutil.copytree(self._half_done(), run, symlinks=True)
         remount("ro")
         start = self._start(run, "read-only")
