@@ -122,8 +122,9 @@ class Bench:
         self._finish(found, run)
 
     def _choose(self, run: Path, damage: Damage) -> Path:
-        if damage.startswith("journal"):
-            return run / "store.sqlite"
+        if damage.startswith("journal"):  # after a kill most of it is in the write-ahead log
+            files = [path for path in (run / "store.sqlite", run / "store.sqlite-wal") if path.is_file()]
+            return max(files, key=lambda path: path.stat().st_size)
         newest = max((run / "checkpoints").glob("round-*"))
         files = sorted((newest / "trainer").rglob("*"))
         files += [newest / name for name in _CHECKPOINT if (newest / name).is_file()]
