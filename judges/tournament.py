@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from configs.schema import Config
 from judges.records import Item, Verdict
+from rollout.gates import passed
 from rollout.language import answer_part
 from rollout.prompts import PromptSet
 from rollout.records import Candidate, CandidateKey, Score, text_of_turns
@@ -50,12 +51,9 @@ def tournament(
         "gated" or "alone".
     """
     groups: dict[tuple[str, str], list[Candidate]] = defaultdict(list)
-    skipped: Counter[tuple[str, str]] = Counter()
-    for candidate in sorted(scored(config, candidates), key=lambda c: c.key):
-        if candidate.gate == "ok":
-            groups[candidate.key.language, candidate.key.prompt_id].append(candidate)
-        else:
-            skipped[candidate.key.language, "gated"] += 1
+    kept, skipped = passed(scored(config, candidates))
+    for candidate in sorted(kept, key=lambda c: c.key):
+        groups[candidate.key.language, candidate.key.prompt_id].append(candidate)
     items: list[Item] = []
     pairs: list[Meeting] = []
     for (language, prompt_id), group in groups.items():

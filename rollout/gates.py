@@ -72,6 +72,12 @@ def _judge(
     return replace(candidate, gate=gate, detected_language=detected)
 
 
+def passed(candidates: Sequence[Candidate]) -> tuple[list[Candidate], Counter[tuple[str, str]]]:
+    """Those that passed the gates, in their order; and (language, "gated") -> how many did not."""
+    kept = [candidate for candidate in candidates if candidate.gate == "ok"]
+    return kept, Counter((one.key.language, "gated") for one in candidates if one.gate != "ok")
+
+
 def gate_counts(candidates: Sequence[Candidate]) -> dict[str, dict[str, dict[str, int]]]:
     """Counters for the metrics: source ("policy", "translation") -> language -> gate -> candidates."""
     counts: Counter[tuple[str, str, str]] = Counter((c.key.source, c.key.language, c.gate) for c in candidates)

@@ -12,6 +12,7 @@ from typing import Literal
 
 from configs.measures import LikelihoodMeasure, LogprobMeasure
 from configs.schema import Config
+from rollout.gates import passed
 from rollout.language import answer_part
 from rollout.languages import language_name
 from rollout.prompts import PromptSet
@@ -82,12 +83,9 @@ def score_requests(
     dominant = config.languages.dominant
     translations = {c.key: c for c in candidates if not is_answer(c.key) and c.gate in ("ok", "duplicate")}
     requests: list[ScoreRequest] = []
-    skipped: Counter[tuple[str, str]] = Counter()
-    for candidate in scored(config, candidates):
+    kept, skipped = passed(scored(config, candidates))
+    for candidate in kept:
         key = candidate.key
-        if candidate.gate != "ok":
-            skipped[key.language, "gated"] += 1
-            continue
         text, ids = candidate.text, sampled_ids(candidate)
         if measure.prompt == "translated" and key.language != dominant:
             # Two answers may share one translation: a duplicate there is still a translation.
@@ -103,6 +101,26 @@ def score_requests(
         ended = ids is None or candidate.finish_reason == "stop"
         requests.append(ScoreRequest(key, prompt, text, baseline, ids, ended))
     return requests, skipped
+
+
+def scores_of(
+    candidates: Sequence[Candidate], values: Sequence[float | None], missing: str
+) -> tuple[list[Score], Counter[tuple[str, str]]]:
+    """Values that a model or function gave as scores, with the answer's length beside each.
+
+    Args:
+        candidates: What was valued.
+        values: One for each; None for an answer without a score.
+        missing: Why there is none.
+
+    Returns:
+        Scores in the order of ``candidates``, and (language, ``missing``) -> candidates without one.
+    """
+    pairs = list(zip(candidates, values, strict=True))
+    scores = [
+        Score(one.key, value, {"length_chars": float(len(one.text))}) for one, value in pairs if value is not None
+    ]
+    return scores, Counter((one.key.language, missing) for one, value in pairs if value is None)
 
 
 def implicit_reward(policy_logprob: float, reference_logprob: float) -> float:

@@ -13,8 +13,10 @@ from configs.errors import UserError, shortened
 from configs.measures import CustomMeasure
 from configs.plugins import Plugin, load_plugin
 from configs.schema import Config
+from rollout.gates import passed
 from rollout.prompts import PromptSet
 from rollout.records import Candidate, CandidateKey, Prompt, Score
+from rollout.rewards import scores_of
 from rollout.token_ids import TokenIds
 
 
@@ -107,23 +109,12 @@ def custom_scores(
     Returns:
         Scores in the order of ``candidates``; (language, why) -> candidates without one, why is "gated" or "none".
     """
-    skipped: Counter[tuple[str, str]] = Counter()
-    taken: list[Candidate] = []
-    for candidate in candidates:
-        if candidate.gate == "ok":
-            taken.append(candidate)
-        else:
-            skipped[candidate.key.language, "gated"] += 1
+    taken, skipped = passed(candidates)
     if not taken:
         return [], skipped
     asked = [prompts.get(one.key.prompt_id, one.key.language) for one in taken]
-    scores: list[Score] = []
-    for candidate, value in zip(taken, reward(asked, taken, seconds), strict=True):
-        if value is None:
-            skipped[candidate.key.language, "none"] += 1
-        else:
-            scores.append(Score(candidate.key, value, {"length_chars": float(len(candidate.text))}))
-    return scores, skipped
+    scores, missing = scores_of(taken, reward(asked, taken, seconds), "none")
+    return scores, skipped + missing
 
 
 def try_rewards(config: Config, prompts: PromptSet) -> None:

@@ -15,9 +15,11 @@ from transformers.utils.logging import disable_progress_bar
 from configs.errors import UserError
 from configs.reading import is_file, kind, read_json, shown
 from learners.chat_template import ChatTemplate
+from rollout.gates import passed
 from rollout.language import answer_part
 from rollout.prompts import PromptSet
 from rollout.records import Candidate, Score, Turns, chat_of
+from rollout.rewards import scores_of
 
 _HEAD = "ForSequenceClassification"
 
@@ -178,19 +180,8 @@ def reward_model_scores(
         Scores in the order of ``candidates``; (language, why) -> candidates without one, why is "gated" or "too_long";
         and the tokens scored.
     """
-    skipped: Counter[tuple[str, str]] = Counter()
-    taken: list[Candidate] = []
-    for candidate in candidates:
-        if candidate.gate == "ok":
-            taken.append(candidate)
-        else:
-            skipped[candidate.key.language, "gated"] += 1
+    taken, skipped = passed(candidates)
     asked = [prompts.get(c.key.prompt_id, c.key.language).turns for c in taken]
     values, tokens = model.score([(text, answer_part(c.text)) for text, c in zip(asked, taken, strict=True)])
-    scores: list[Score] = []
-    for candidate, value in zip(taken, values, strict=True):
-        if value is None:
-            skipped[candidate.key.language, "too_long"] += 1
-        else:
-            scores.append(Score(candidate.key, value, {"length_chars": float(len(candidate.text))}))
-    return scores, skipped, tokens
+    scores, missing = scores_of(taken, values, "too_long")
+    return scores, skipped + missing, tokens

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from actors.reward.shared import Scored, Scorer, Shared
 from configs.measures import JudgeMeasure, Measure
 from configs.reward import TermsReward
+from rollout.gates import passed
 from rollout.records import Candidate, CandidateKey, Score
 from rollout.sources import scored
 from rollout.terms import PART, weighted_sum
@@ -24,11 +25,8 @@ class TextScorer:
         """See ``Scorer``."""
         config = self._shared.config
         scores: list[Score] = []
-        skipped: Counter[tuple[str, str]] = Counter()
-        for candidate in scored(config, candidates):
-            if candidate.gate != "ok":
-                skipped[candidate.key.language, "gated"] += 1
-                continue
+        kept, skipped = passed(scored(config, candidates))
+        for candidate in kept:
             found = text_measure(self._measure, candidate, self._shared.detector, config.rollout.max_new_tokens)
             assert found is not None, "the measure is of the text"
             scores.append(Score(candidate.key, *found))

@@ -102,6 +102,14 @@ class LanguageDetector:
             clean = _without_latin(clean)
         return self._against_neighbours(clean, expected, script)
 
+    def _script(self, text: str) -> tuple[str, dict[str, int], str] | None:
+        """The prose of a text, its letters by script and the script of most; None where there are too few letters."""
+        clean = "\n".join(prose(text))
+        counts = script_counts(clean)
+        script = max(counts, key=lambda name: (counts[name], name), default="")
+        letters = sum(counts.values())
+        return (clean, counts, script) if letters and letters >= letters_needed(script, self._min_chars) else None
+
     def confidence(self, text: str, expected: str) -> float | None:
         """How sure it is, 0 to 1, that ``text`` is in ``expected``; None where nothing can be told.
 
@@ -109,13 +117,11 @@ class LanguageDetector:
         run's other languages where the script has several. Where :meth:`judge` gives a verdict by yes or no, this is
         graded.
         """
-        clean = "\n".join(prose(text))
-        counts = script_counts(clean)
-        letters = sum(counts.values())
-        script = max(counts, key=lambda name: (counts[name], name), default="")
-        if not letters or letters < letters_needed(script, self._min_chars):
+        found = self._script(text)
+        if found is None:
             return None
-        share = sum(counts[name] for name in scripts_of(expected)) / letters
+        clean, counts, script = found
+        share = sum(counts[name] for name in scripts_of(expected)) / sum(counts.values())
         if share < 0.5:
             return 0.0
         if script not in scripts_of(expected):
@@ -195,12 +201,10 @@ class LanguageDetector:
 
     def _guess(self, text: str) -> str | None:
         """The likeliest code of the run; another language's where that is likelier."""
-        clean = "\n".join(prose(text))
-        counts = script_counts(clean)
-        letters = sum(counts.values())
-        script = max(counts, key=lambda name: (counts[name], name), default="")
-        if not letters or letters < letters_needed(script, self._min_chars):
+        found = self._script(text)
+        if found is None:
             return None
+        script = found[2]
         codes = [code for code in self._codes if script in scripts_of(code)]
         if not codes:
             return UNKNOWN
