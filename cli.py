@@ -218,7 +218,7 @@ def audit_reward(
         list[str] | None, typer.Option(help="Labelled pairs, as offline.path; may be repeated, joined by id.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Result folder; default runs/audit/NAME.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many pairs of each language.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N pairs of each language.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the table alone.")] = False,
 ) -> None:
     """Say how often a reward prefers the better answer, by language and subset, with its length bias."""

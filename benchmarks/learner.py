@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers import need
+from benchmarks.word_tokenizer import word, write_word_tokenizer
 from rollout.records import Pair
 
 VOCABULARIES = (32_000, 256_000)
@@ -58,17 +59,9 @@ class Case:
 def make_model(folder: Path, vocabulary: int) -> Path:
     """A seeded random Llama (hidden 256, 4 layers, tied embeddings) with a tokenizer of a word a token."""
     import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import LlamaConfig, LlamaForCausalLM
 
-    words = {word: number for number, word in enumerate(["<pad>", "<end>", *map(_word, range(2, vocabulary))])}
-    core = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
-    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>", eos_token="<end>")
-    tokenizer.chat_template = (
-        "{% for m in messages %}{{ m['content'] }}{% if m['role'] == 'assistant' %} <end>{% endif %}{% endfor %}"
-    )
-    tokenizer.save_pretrained(folder)
+    write_word_tokenizer(folder, vocabulary)
     torch.manual_seed(SEED)
     config = LlamaConfig(
         vocab_size=vocabulary,
@@ -88,10 +81,6 @@ def make_model(folder: Path, vocabulary: int) -> Path:
     return folder
 
 
-def _word(number: int) -> str:
-    return f"w{number}"
-
-
 def make_pairs(case: Case) -> list[Pair]:
     """Seeded pairs of random words; lengths are log-normal, as those of instructions and answers are."""
     share = SHARES[case.ratio]
@@ -99,7 +88,7 @@ def make_pairs(case: Case) -> list[Pair]:
 
     def text(mean: float) -> str:
         length = max(4, min(3 * MEAN_TOKENS, round(mean)))
-        return " ".join(_word(draw.randrange(2, case.vocabulary)) for _ in range(length))
+        return " ".join(word(draw.randrange(2, case.vocabulary)) for _ in range(length))
 
     pairs = []
     for number in range(case.pairs * case.steps):

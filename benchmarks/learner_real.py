@@ -11,7 +11,6 @@ the process's own, so other work on the machine counts little; with more they ar
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import statistics
@@ -20,10 +19,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.smollm2 import smollm2
+from benchmarks.workload import report
 from rollout.records import Pair
 
 PAIRS = 4
-OUT = Path("runs/bench/learner.json")
 WORDS = ("the", "of", "and", "to", "in", "is", "that", "for", "it", "as", "was", "with", "be", "by", "on", "not", "he")
 
 
@@ -89,12 +88,13 @@ def main() -> None:
     arguments = parser.parse_args()
     model = smollm2()
     found = {count: measure(model, count, arguments.turns) for count in arguments.threads or (1, 2)}
-    print("| threads | plain pass, positions/s | a whole step here | ratio | load |\n|---|---|---|---|---|")
-    for count, row in found.items():
-        print(f"| {count} | {row['plain']:.0f} | {row['ours']:.0f} | {row['ratio']:.2f} | {row['load']:.0f} |")
-    OUT.parent.mkdir(parents=True, exist_ok=True)
+    table = ["| threads | plain pass, positions/s | a whole step here | ratio | load |", "|---|---|---|---|---|"]
+    table += [
+        f"| {count} | {row['plain']:.0f} | {row['ours']:.0f} | {row['ratio']:.2f} | {row['load']:.0f} |"
+        for count, row in found.items()
+    ]
     ratios = {f"135m_bf16_{count}_threads": row["ratio"] for count, row in found.items()}
-    OUT.write_text(json.dumps({"ratios": ratios, "rows": found}, indent=1) + "\n", encoding="utf-8")
+    report("learner", {"ratios": ratios, "rows": found}, table)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ to 64 rollout actors that each have as much to do; eight share a process, which 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import random
 import sys
@@ -44,6 +43,7 @@ from actors.train.collect import RoundCollector  # noqa: E402
 from actors.train.driver import Driver  # noqa: E402
 from actors.train.store import create_store_actor  # noqa: E402
 from actors.train.team import Team  # noqa: E402
+from benchmarks.workload import report  # noqa: E402
 from configs.load import load_config  # noqa: E402
 from configs.running import ClusterConfig  # noqa: E402
 from configs.schema import Config  # noqa: E402
@@ -173,7 +173,7 @@ class SleepTeam:
 
 
 def config_of(folder: Path, chunks: int, rounds: int = 1, staleness: int = 0) -> Config:
-    """The embedded world with so many answer chunks a round (a multiple of its five languages), of 32 requests."""
+    """The embedded world with N answer chunks a round (a multiple of its five languages), of 32 requests."""
     return load_config(
         Path("configs/demo.yaml"),
         [
@@ -246,7 +246,7 @@ def _exported(config: Config) -> Iterator[RunMetrics]:
 
 
 def scale(sizes: Sequence[int] = (1, 8, 64)) -> tuple[list[str], dict[str, float]]:
-    """Five chunks of 2 s for each of so many rollout actors."""
+    """Five chunks of 2 s for each of N rollout actors."""
     sleeps = Sleeps(generate=2.0, score=0.02)
     lines = [
         "| rollout actors | chunks | candidates/s | bound, s | measured, s | efficiency | driver's CPU, cores |",
@@ -296,11 +296,7 @@ def main() -> None:
     parts = {"pipeline": pipeline, "scale": scale}
     for name in told.part or [*parts]:
         lines, ratios = parts[name]()
-        table = "\n".join(lines)
-        print(f"\n{table}\n", flush=True)
-        told.out.mkdir(parents=True, exist_ok=True)
-        (told.out / f"{name}.json").write_text(json.dumps({"ratios": ratios}, indent=1) + "\n", encoding="utf-8")
-        (told.out / f"{name}.md").write_text(table + "\n", encoding="utf-8")
+        report(name, {"ratios": ratios}, lines, told.out)
 
 
 if __name__ == "__main__":

@@ -121,11 +121,11 @@ def config_of(size: Size, folder: Path, dtype: str, overrides: Sequence[str] = (
     return load_config(kept, overrides)
 
 
-def report(name: str, result: Mapping[str, Any], table: Sequence[str]) -> None:
-    """Write ``runs/bench/NAME.json`` and ``NAME.md`` and print the latter, with the machine's load."""
-    OUT.mkdir(parents=True, exist_ok=True)
+def report(name: str, result: Mapping[str, Any], table: Sequence[str], out: Path = OUT) -> None:
+    """Write ``NAME.json`` and ``NAME.md`` into ``out`` and print the latter, with the machine's load."""
+    out.mkdir(parents=True, exist_ok=True)
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     lines = [*table, "", f"{os.cpu_count()} cores; load average over 1, 5 and 15 minutes at the end: {load}."]
-    (OUT / f"{name}.json").write_text(json.dumps({**result, "load": os.getloadavg()}, indent=1) + "\n")
-    (OUT / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (out / f"{name}.json").write_text(json.dumps({**result, "load": os.getloadavg()}, indent=1) + "\n")
+    (out / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))

@@ -18,7 +18,7 @@ from configs.errors import UserError
 
 # Unlikely strings, to find in a rendered chat what became of each text. Letters only: templates trim white space.
 _USER, _ASSISTANT, _NEXT = "isoglossusertext", "isoglossassistantanswer", "isoglossnextusertext"
-_TAKEN = frozenset({"messages", "add_generation_prompt"})  # set by whoever renders
+_TAKEN = frozenset({"messages", "add_generation_prompt"})  # set by the caller that renders
 _SHORT_MARKER = 4  # characters; without a special token, less could be the end of anybody's text
 
 
@@ -167,7 +167,7 @@ class ChatTemplate:
 
 
 def with_values(template: str | dict[str, str], values: Mapping[str, object]) -> str:
-    """A template that begins by setting variables: whoever renders it then need not be told of them.
+    """A template that begins by setting variables: the caller that renders it need not be told of them.
 
     Raises:
         UserError: A name is none that a template can have, or a value has no form in a template.

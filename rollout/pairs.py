@@ -208,7 +208,7 @@ def replayed_rounds(config: Config, round: int) -> range:
 
 
 def replayed_pairs(config: Config, round: int, earlier: Sequence[Pair], new: int) -> list[Pair]:
-    """Mined pairs of earlier rounds, so many that they are ``pairs.replay.share`` of all with ``new`` new ones.
+    """Mined pairs of earlier rounds, ``pairs.replay.share`` of all together with ``new`` new ones.
 
     A seeded draw without replacement; fewer where there are fewer. Their scores and the weight version that they were
     sampled with stay; log-probabilities under the loss reference are computed anew, as that may have moved.

@@ -20,6 +20,7 @@ from benchmarks.gpu_check.memory import config_of
 from benchmarks.gpu_check.result import Found
 from benchmarks.gpu_check.speed import STEPS, Load
 from benchmarks.gpu_check.work import BETA, MAX_NORM, parameters_of, random_model, random_pairs
+from benchmarks.word_tokenizer import word, write_word_tokenizer
 from rollout.records import Pair
 
 _END = 1  # id of the end of turn
@@ -28,27 +29,11 @@ _RATE = 1e-6
 
 def write_folder(load: Load, folder: Path) -> Path:
     """A random model in bfloat16 with a tokenizer of a word a token."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    words = {
-        word: number for number, word in enumerate(["<pad>", "<end>", *map(_word, range(2, load.shape.vocabulary))])
-    }
-    core = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
-    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>", eos_token="<end>")
-    tokenizer.chat_template = (
-        "{% for m in messages %}{{ m['content'] }}{% if m['role'] == 'assistant' %} <end>{% endif %}{% endfor %}"
-    )
-    tokenizer.save_pretrained(folder)
+    write_word_tokenizer(folder, load.shape.vocabulary)
     config = load.shape.config()
     config.eos_token_id, config.pad_token_id, config.bos_token_id = _END, 0, None
     random_model(config, torch.bfloat16, torch.device("cpu")).save_pretrained(folder)
     return folder
-
-
-def _word(number: int) -> str:
-    return f"w{number}"
 
 
 def text_pairs(load: Load) -> list[Pair]:
@@ -56,7 +41,7 @@ def text_pairs(load: Load) -> list[Pair]:
     found = []
     for one in random_pairs(load.pairs * (1 + STEPS), load.shape.vocabulary - 2, load.prompt, load.answer):
         prompt, chosen, rejected = (
-            " ".join(_word(token + 2) for token in ids) for ids in (one.segment.prompt_ids, *one.segment.completions)
+            " ".join(word(token + 2) for token in ids) for ids in (one.segment.prompt_ids, *one.segment.completions)
         )
         assert isinstance(one.example, Pair)
         found.append(replace(one.example, prompt=prompt, chosen=chosen, rejected=rejected))

@@ -21,7 +21,7 @@ def take(place: Path, languages: Sequence[str], lengths: tuple[int, int], limit:
         place: Folder with ``<language>.jsonl`` (or ``.json``, one list) for each language, parallel by id.
         languages: All that are asked.
         lengths: Least and most characters, in every language.
-        limit: At most so many, drawn by id, the same whatever the order of the file.
+        limit: At most this number, drawn by id, the same whatever the order of the file.
         out: Folder to write.
 
     Returns:
