@@ -8,10 +8,11 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from configs.base import MAX_PARTS, LanguageCode, Section
+from configs.engine import EngineSection
 from configs.sources import SourceConfig
 
 
-class RolloutConfig(Section):
+class RolloutConfig(EngineSection):
     """How candidates are sampled."""
 
     actors: int = Field(1, ge=1, le=MAX_PARTS, description="Number of vLLM rollout actors.")
@@ -63,25 +64,11 @@ class RolloutConfig(Section):
     )
     kv_cache_gb: float = Field(0.25, gt=0, description="Key-value cache of an engine, GiB.")
     max_num_seqs: int = Field(256, ge=1, description="Sequences that an engine decodes at once.")
-    enforce_eager: bool | None = Field(
-        None,
-        description="vLLM without CUDA graphs and compilation. By default false on GPUs and true on CPUs.",
-    )
-    async_scheduling: bool | None = Field(
-        None,
-        description="vLLM plans a step while the one before computes. By default true on GPUs, and false on CPUs, "
-        "where it only adds a thread.",
-    )
 
     @property
-    def eager(self) -> bool:
-        """``enforce_eager``, or what is right for the device."""
-        return self.gpus_per_actor == 0 if self.enforce_eager is None else self.enforce_eager
-
-    @property
-    def plans_ahead(self) -> bool:
-        """``async_scheduling``, or what is right for the device."""
-        return self.gpus_per_actor > 0 if self.async_scheduling is None else self.async_scheduling
+    def on_gpu(self) -> bool:
+        """Whether the engines have GPUs."""
+        return self.gpus_per_actor > 0
 
     def longest(self, code: str) -> int:
         """Tokens of the longest answer in a language."""

@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from configs.base import MAX_PARTS, Section
+from configs.engine import EngineSection
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[A-Za-z0-9.-]+(:[0-9]{1,5})?|[a-z]+://\[[0-9A-Fa-f:]+\](:[0-9]{1,5})?")
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
@@ -39,7 +40,7 @@ class GateConfig(Section):
         return self.kind != "none" or self.min_right_language is not None
 
 
-class ServeConfig(Section):
+class ServeConfig(EngineSection):
     """An OpenAI-compatible endpoint of the current policy (Ray Serve and vLLM)."""
 
     enabled: bool = Field(False, description="Serve during training; `isogloss serve` serves without it.")
@@ -59,15 +60,6 @@ class ServeConfig(Section):
     gpus_per_replica: float = Field(0.0, ge=0, description="GPUs that Ray reserves for a replica.")
     kv_cache_gb: float = Field(0.25, gt=0, description="Key-value cache of a replica, GiB.")
     max_num_seqs: int = Field(64, ge=1, description="Sequences that a replica decodes at once.")
-    enforce_eager: bool | None = Field(
-        None,
-        description="vLLM without CUDA graphs and compilation. By default false on GPUs and true on CPUs.",
-    )
-    async_scheduling: bool | None = Field(
-        None,
-        description="vLLM plans a step while the one before computes. By default true on GPUs, and false on CPUs, "
-        "where it only adds a thread.",
-    )
     stream_interval: int = Field(
         1, ge=1, description="Least tokens of a streamed chunk (the first token comes alone); more cost less CPU."
     )
@@ -147,14 +139,9 @@ class ServeConfig(Section):
         return self
 
     @property
-    def eager(self) -> bool:
-        """``enforce_eager``, or what is right for the device."""
-        return self.gpus_per_replica == 0 if self.enforce_eager is None else self.enforce_eager
-
-    @property
-    def plans_ahead(self) -> bool:
-        """``async_scheduling``, or what is right for the device."""
-        return self.gpus_per_replica > 0 if self.async_scheduling is None else self.async_scheduling
+    def on_gpu(self) -> bool:
+        """Whether the engines have GPUs."""
+        return self.gpus_per_replica > 0
 
     def canary_replicas(self, replicas: int) -> int:
         """How many of ``replicas`` serve a canary: the share rounded up, but never all of them."""
