@@ -15,8 +15,9 @@ from ray.util.placement_group import PlacementGroup
 from actors.engine.requests import EngineRequest
 from actors.engine.verify import SyncReport
 from actors.engine.vllm_engine import VllmEngine
+from actors.engine.worker_actor import WorkerActor
 from actors.runtime.env import rollout_env
-from actors.runtime.spawn import ActorOptions, Start, absolute_dump, actor_name, spawn
+from actors.runtime.spawn import ActorOptions, absolute_dump, actor_name, spawn
 from configs.errors import UserError
 from configs.schema import Config
 from learners.encode import ChatEncoder
@@ -190,28 +191,12 @@ class RolloutWorker:
 
 
 @ray.remote
-class RolloutActor:
-    """``RolloutWorker`` behind Ray.
-
-    A failed start is kept and raised by every call: an exception in a Ray constructor would reach the driver as
-    a dead process, without the message for the user.
-    """
+class RolloutActor(WorkerActor[RolloutWorker]):
+    """``RolloutWorker`` behind Ray."""
 
     def __init__(self, config: dict[str, Any], folder: Path, version: int, name: str = "rollout") -> None:
-        self._name = name
         restarted = ray.get_runtime_context().was_current_actor_reconstructed
-        self._start = Start(lambda: RolloutWorker(config, folder, version, name, restarted))
-
-    def __repr__(self) -> str:  # what Ray's dashboard and logs call the actor
-        return self._name
-
-    def ready(self) -> int:
-        """Answers once the engine is up: the weight version."""
-        return self._start.worker.version()
-
-    def version(self) -> int:
-        """Weight version that the engine computes with."""
-        return self._start.worker.version()
+        super().__init__(name, lambda: RolloutWorker(config, folder, version, name, restarted))
 
     def generate(self, chunks: Sequence[Chunk]) -> Iterator[tuple[float, float, tuple[str, list[Candidate]]]]:
         """See ``RolloutWorker.generate``: since when a chunk was the next, when it was done (Unix seconds), its id and
@@ -222,22 +207,6 @@ class RolloutActor:
             end = time.time()
             yield begin, end, (chunks[number].id, candidates)
             begin = end
-
-    def sync(self, manifest: WeightsManifest, weights: list[ray.ObjectRef]) -> SyncReport:
-        """See ``RolloutWorker.sync``."""
-        return self._start.worker.sync(manifest, weights)
-
-    def receive(self, manifest: WeightsManifest, meeting: Meeting) -> SyncReport:
-        """See ``RolloutWorker.receive``."""
-        return self._start.worker.receive(manifest, meeting)
-
-    def turn(self, mine: bool) -> None:
-        """See ``RolloutWorker.turn``."""
-        self._start.worker.turn(mine)
-
-    def stats(self) -> dict[str, float]:
-        """See ``RolloutWorker.stats``."""
-        return self._start.worker.stats()
 
 
 def create_rollout_actor(

@@ -15,12 +15,13 @@ import ray
 from ray.util.placement_group import PlacementGroup
 
 from actors.engine.verify import SyncReport
+from actors.engine.worker_actor import WorkerActor
 from actors.reward.log_ratios import ScoringModels, scoring_models
 from actors.reward.scorers import ModelScorer, reward_scorer
 from actors.reward.shared import Scored, Shared
 from actors.runtime.env import base_env
 from actors.runtime.health import Health, SyncError
-from actors.runtime.spawn import ActorOptions, Start, absolute_dump, actor_name, spawn
+from actors.runtime.spawn import ActorOptions, absolute_dump, actor_name, spawn
 from configs.measures import RewardModelMeasure
 from configs.reward import ModelReward, TermsReward
 from configs.schema import Config
@@ -228,8 +229,8 @@ class RewardWorker:
 
 
 @ray.remote
-class RewardActor:
-    """``RewardWorker`` behind Ray; a failed start is raised by every call (see ``RolloutActor``)."""
+class RewardActor(WorkerActor[RewardWorker]):
+    """``RewardWorker`` behind Ray."""
 
     def __init__(
         self,
@@ -240,39 +241,11 @@ class RewardActor:
         version: int,
         name: str = "reward",
     ) -> None:
-        self._name = name
-        self._start = Start(lambda: RewardWorker(config, prompts, policy, reference, version, name))
-
-    def __repr__(self) -> str:  # what Ray's dashboard and logs call the actor
-        return self._name
-
-    def ready(self) -> int:
-        """Answers once the models are loaded: the weight version of the policy side."""
-        return self._start.worker.version()
-
-    def version(self) -> int:
-        """Weight version of the reward policy."""
-        return self._start.worker.version()
+        super().__init__(name, lambda: RewardWorker(config, prompts, policy, reference, version, name))
 
     def judge(self, candidates: Sequence[Candidate], by_ids: bool = True) -> tuple[float, float, Judged]:
         """See ``RewardWorker.judge``; with when it began and ended (Unix seconds)."""
         return self._start.timed(lambda worker: worker.judge(candidates, by_ids))
-
-    def sync(self, manifest: WeightsManifest, weights: list[ray.ObjectRef]) -> SyncReport:
-        """See ``RewardWorker.sync``."""
-        return self._start.worker.sync(manifest, weights)
-
-    def receive(self, manifest: WeightsManifest, meeting: Meeting) -> SyncReport:
-        """See ``RewardWorker.receive``."""
-        return self._start.worker.receive(manifest, meeting)
-
-    def turn(self, mine: bool) -> None:
-        """See ``RewardWorker.turn``."""
-        self._start.worker.turn(mine)
-
-    def stats(self) -> dict[str, float]:
-        """See ``RewardWorker.stats``."""
-        return self._start.worker.stats()
 
 
 def create_reward_actor(
