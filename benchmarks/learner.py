@@ -151,8 +151,8 @@ def _trl(case: Case, model: Path) -> dict[str, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
     from trl import DPOConfig, DPOTrainer
 
+    from learners.batching import encode_examples, steps_of_epoch
     from learners.encode import ChatEncoder
-    from learners.schedule import encode_examples, steps_of_epoch
 
     encoded = encode_examples(ChatEncoder(model), make_pairs(case), 2048, "dpo")
     rows = [

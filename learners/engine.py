@@ -22,7 +22,7 @@ from configs.errors import UserError
 from configs.schema import LearnerConfig
 from learners.distributed import load_deepspeed
 from learners.logprobs import LogprobModel
-from learners.rates import rate_factor
+from learners.lr_schedules import rate_factor
 
 logger = logging.getLogger(__name__)
 

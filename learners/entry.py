@@ -2,28 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
-
-@dataclass(frozen=True, slots=True)
-class LoopConfig:
-    """What a rank needs to know; plain data, sent by Ray.
-
-    With ``broadcasts`` rank 0 keeps published weights, to send them, and does not put them into the object store.
-    """
-
-    mailbox: str
-    namespace: str
-    run_dir: str
-    start: str
-    start_round: int
-    seed: int
-    min_free_disk_gb: float
-    broadcasts: bool
-    learner: dict[str, Any]
-    model: dict[str, Any]
-    plugins: dict[str, str]
+from learners.loop_config import LoopConfig
 
 
 def train_loop(settings: dict[str, Any]) -> None:

@@ -27,8 +27,9 @@ from safetensors.torch import load_file
 
 from configs.running import COLLECTIVE_TIMEOUT_S
 from configs.schema import Config
-from learners.entry import LoopConfig, train_loop
+from learners.entry import train_loop
 from learners.errors import LearnerFailed, LearnerTimeout, reason_of
+from learners.loop_config import LoopConfig
 from learners.lora import published_file
 from learners.mailbox import CommandKind, Mailbox, Outcome
 from learners.meeting import Meeting

@@ -18,8 +18,8 @@ from configs.schema import LearnerConfig, ModelConfig
 from learners import distributed
 from learners.broadcast import send
 from learners.checkpoint import checkpoint_folder, latest_checkpoint
-from learners.entry import LoopConfig
 from learners.errors import BroadcastFailed
+from learners.loop_config import LoopConfig
 from learners.mailbox import Command, Outcome
 from learners.meeting import Meeting
 from learners.objectives.registry import FIELD, pair_objective

@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from learners.micro import References, TokenLogprobs
-from learners.schedule import EncodedExample
+from learners.batching import EncodedExample
+from learners.microbatches import References, TokenLogprobs
 from rollout.records import Pair
 
 Origin = Literal["learner", "sampler", "auto"]

@@ -18,19 +18,19 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from configs.schema import LearnerConfig, ModelConfig
-from learners import distributed, lora, terms
+from learners import distributed, lora, loss
+from learners.batching import EncodedExample, encode_examples, mismatched, steps_of_epoch, stored_reference
 from learners.encode import ChatEncoder
 from learners.engine import Engine, load_model, zero_stage
 from learners.errors import NumericError
 from learners.logprobs import LogprobModel
 from learners.metrics import ExampleStats, RoundMetrics, StepMetrics, by_language, summarise
-from learners.micro import References, TokenLogprobs, is_spread, micro_batches, score, score_tokens
+from learners.microbatches import References, TokenLogprobs, is_spread, micro_batches, score, score_tokens
 from learners.objectives.inputs import ObjectiveSettings
 from learners.objectives.registry import needs_reference, pair_objective
 from learners.objectives.switches import StepTotals
 from learners.packing import PackedBatch
 from learners.sampler_reference import Referenced, compare, probe, sampled_logprobs, sums
-from learners.schedule import EncodedExample, encode_examples, mismatched, steps_of_epoch, stored_reference
 from learners.weights import WeightsManifest, gather_adapter, gather_weights, make_manifest
 from rollout.records import Example, SampleGroup
 
@@ -128,7 +128,7 @@ class LearnerSession:
         metrics = []
         for epoch, steps in enumerate(epochs):
             for step, other in zip(steps, apart[epoch], strict=True):
-                known = terms.Known(
+                known = loss.Known(
                     references, old, self._divergence(step, other), old_tokens, reference_tokens, _totals(step)
                 )
                 metrics.append(self._train_step(round_number, epoch, step, known))
@@ -232,7 +232,7 @@ class LearnerSession:
         return mean if math.isnan(mean) else max(0.0, mean)
 
     def _train_step(
-        self, round_number: int, epoch: int, examples: Sequence[EncodedExample], known: terms.Known
+        self, round_number: int, epoch: int, examples: Sequence[EncodedExample], known: loss.Known
     ) -> StepMetrics:
         started = time.perf_counter()
         budget = self.learner.tokens_per_micro_batch
@@ -248,11 +248,11 @@ class LearnerSession:
         for micro in micros:
             values = self.engine(micro.batch.to(self.device))
             if micro.answers is not None:
-                total, stats = terms.spread_loss(micro, values, known, current, self.learner.objective, self._settings)
+                total, stats = loss.spread_loss(micro, values, known, current, self.learner.objective, self._settings)
                 mine += stats
                 self.engine.backward(total * (self.world_size / units))
             elif micro.examples:
-                total, stats = terms.losses(
+                total, stats = loss.losses(
                     micro, values, known, self.learner.objective, self._settings, self.learner.nll_weight
                 )
                 mine += stats

@@ -53,9 +53,9 @@ def test_all_that_a_benchmark_imports_is_there(path: Path) -> None:
 
 def test_an_import_of_a_removed_name_in_a_function_is_found(tmp_path: Path) -> None:
     path = tmp_path / "one.py"
-    path.write_text("def run():\n    from learners.schedule import encode_pairs, encode_examples\n    import nowhere\n")
+    path.write_text("def run():\n    from learners.batching import encode_pairs, encode_examples\n    import nowhere\n")
     found = [line.partition(":")[0] for line in missing(path)]
-    assert found == ["learners.schedule.encode_pairs", "nowhere.None"]
+    assert found == ["learners.batching.encode_pairs", "nowhere.None"]
 
 
 def test_a_peer_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,9 +16,9 @@ from torch import Tensor
 from configs.errors import UserError
 from configs.schema import LearnerConfig, ModelConfig
 from learners.distributed import single_process
+from learners.lr_schedules import rate_factor
 from learners.metrics import StepMetrics
 from learners.offline import train_offline
-from learners.rates import rate_factor
 from learners.session import LearnerSession
 from learners.weights import gather_weights
 

@@ -14,12 +14,12 @@ from torch import Tensor
 from actors.observe.metrics_rows import learner_figures
 from configs.errors import UserError
 from configs.schema import LearnerConfig, ModelConfig
+from learners.batching import encode_examples, mismatched
 from learners.checkpoint import latest_checkpoint
 from learners.distributed import single_process
 from learners.encode import ChatEncoder
 from learners.errors import NumericError
 from learners.metrics import RoundMetrics
-from learners.schedule import encode_examples, mismatched
 from learners.session import LearnerSession
 from learners.snapshot import restore, save_round
 from learners.weights import checksum

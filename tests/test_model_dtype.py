@@ -15,11 +15,11 @@ from scipy.stats import spearmanr
 from configs.dtype import AUTO, stored_dtype
 from configs.errors import UserError
 from configs.schema import LearnerConfig, ModelConfig
+from learners.batching import encode_examples
 from learners.distributed import single_process
 from learners.encode import ChatEncoder
 from learners.engine import check_arithmetic, load_model
 from learners.logprobs import sum_logprobs
-from learners.schedule import encode_examples
 from learners.session import LearnerSession
 
 

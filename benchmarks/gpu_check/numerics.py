@@ -13,10 +13,10 @@ from transformers import Gemma3TextConfig, LlamaConfig, MistralConfig, PreTraine
 from benchmarks.gpu_check.machine import Device
 from benchmarks.gpu_check.result import Found
 from benchmarks.gpu_check.work import Ours, Plain, Shape, one_rank, random_model, random_pairs, shifted
-from learners.micro import References
+from learners.batching import EncodedExample
+from learners.microbatches import References
 from learners.objectives.inputs import ObjectiveSettings, PairLogprobs
 from learners.objectives.registry import PAIR_OBJECTIVES
-from learners.schedule import EncodedExample
 
 _SMALL = {
     "vocab_size": 1024,

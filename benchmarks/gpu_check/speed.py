@@ -25,8 +25,8 @@ from benchmarks.gpu_check.work import (
     random_pairs,
     shifted,
 )
-from learners.micro import References
-from learners.schedule import EncodedExample
+from learners.batching import EncodedExample
+from learners.microbatches import References
 
 STEPS = 3  # timed, after one that warms up
 

@@ -148,8 +148,8 @@ def _trl_step(load: Load, folder: Path, kind: torch.dtype, micro: int, out: Path
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
     from trl import DPOConfig, DPOTrainer
 
+    from learners.batching import encode_examples, steps_of_epoch
     from learners.encode import ChatEncoder
-    from learners.schedule import encode_examples, steps_of_epoch
 
     encoded = encode_examples(ChatEncoder(folder), text_pairs(load), 4096, "sigmoid")
     rows: list[dict[str, Sequence[int]]] = [

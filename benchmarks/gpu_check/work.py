@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, logsigmoid
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig, PreTrainedModel
 
+from learners.batching import EncodedExample
 from learners.logprobs import LogprobModel
-from learners.micro import References, micro_batches
+from learners.loss import Known, losses
+from learners.microbatches import References, micro_batches
 from learners.objectives.inputs import ObjectiveSettings
 from learners.packing import Segment
-from learners.schedule import EncodedExample
-from learners.terms import Known, losses
 from rollout.records import Pair
 
 BETA = 0.1

@@ -98,7 +98,7 @@ def kto(pairs: PairLogprobs, settings: ObjectiveSettings) -> Tensor:
 
     Ethayarajh et al. 2024 (arXiv 2402.01306), equation 7, with the chosen answer as desirable and the rejected one as
     undesirable, ``d`` and ``u`` their weights. ``z0 = max(0, mean log pi(y'|x) - log pi_ref(y'|x))`` over answers of
-    other prompts of the step, no gradient through it (``learners/schedule.py`` says which).
+    other prompts of the step, no gradient through it (``learners/batching.py`` says which).
     """
     baseline = pairs.divergence
     desirable = 1 - torch.sigmoid(settings.beta * (pairs.chosen_ratio - baseline))

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from configs.learner import GROUP_OBJECTIVES
+from learners.batching import EncodedExample
 from learners.metrics import ExampleStats
-from learners.micro import MicroBatch, References, TokenLogprobs
+from learners.microbatches import MicroBatch, References, TokenLogprobs
 from learners.objectives import groups, switches
 from learners.objectives.inputs import GroupLogprobs, ObjectiveSettings, PairLogprobs
 from learners.objectives.pairs import mean_nll
 from learners.objectives.registry import pair_objective
-from learners.schedule import EncodedExample
 from rollout.records import Pair, SampleGroup
 
 

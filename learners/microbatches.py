@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from learners import distributed
+from learners.batching import EncodedExample, split_over_ranks
 from learners.packing import PackedBatch, pack
-from learners.schedule import EncodedExample, split_over_ranks
 from rollout.records import SampleGroup
 
 # Summed log-probabilities (nats) of an example's answers, by its id.
