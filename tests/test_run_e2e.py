@@ -26,13 +26,15 @@ from rollout.state import reached as at_least
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 NAME = "interrupted"
+# An engine holds one chunk and others wait: answers come one after the other, so that a stop finds some missing.
+CHUNKS = ("rollout.chunk_prompts=4", "rollout.max_num_seqs=16")
 
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nothing disturbs; the other runs are compared with it."""
     folder = tmp_path_factory.mktemp("runs")
-    done = train(folder, "straight")
+    done = train(folder, "straight", *CHUNKS)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
@@ -178,9 +180,9 @@ def interrupt(
     output = folder / f"{stage}.log"
     found = progress(folder)
     with output.open("w") as log:
-        command = [*arguments(folder, NAME), *more]
+        command = [*arguments(folder, NAME, *CHUNKS), *more]
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 400
     # Not before all of it is up: the journal may be in that stage from the start.
     while True:
         now, up = progress(folder), "actors are up" in output.read_text()
@@ -255,7 +257,7 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[In
         *(interrupt(folder, stage, signal.SIGKILL, "--resume") for stage in ("reference", "train")),
         interrupt(folder, "publish", signal.SIGKILL, "--resume", meanwhile=KillsALearner()),
     ]
-    done = train(folder, NAME, "--resume", "cluster.weight_transfer=broadcast")
+    done = train(folder, NAME, *CHUNKS, "--resume", "cluster.weight_transfer=broadcast")
     assert done.returncode == 0, done.stdout + done.stderr
     return folder, ends
 
