@@ -1,0 +1,108 @@
+"""A data set from servers and a command, and a round that trains on the policy's answers beside a server's."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from configs.load import load_config
+from rollout.preferences import load_preferences
+from tests.actors.test_desk import ECHO, generator
+from tests.kits.run import ISOGLOSS, journal, train
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+
+
+def test_a_data_set_is_built_stopped_and_continued(tmp_path: Path) -> None:
+    """A server gives direct answers; English ones are translated by a command. At the first start the server fails."""
+    down = [False]
+
+    def says(body: dict[str, object]) -> str | int:
+        return 400 if down[0] and len(stub.asked) > 6 else f"Answer {len(stub.asked)}"
+
+    with generator() as stub:
+        stub.says = says
+        server = {"base_url": stub.url, "model": "strong-1", "max_retries": 0}
+        values = {
+            "extends": "icr.yaml",
+            "endpoints": {"strong": server, "weak": {**server, "model": "weak-1"}},
+            "candidates": {
+                "sources": [
+                    {"kind": "endpoint", "name": "direct", "endpoint": "strong"},
+                    {"kind": "endpoint", "name": "english", "endpoint": "weak", "languages": ["en"], "scored": False},
+                    {"kind": "translation", "name": "translated", "of": "english", "by": "command",
+                     "command": [sys.executable, "-c", ECHO + "r['to'] + ' ' + r['text']}))"]},
+                ]
+            },
+            "languages": {"codes": ["en", "es", "sw"], "shares": {"en": 0},
+                          "quota": {"pairs_per_round": {"es": 6, "sw": 4}, "assignment": "disjoint", "refill": 1}},
+            "reward": {"kind": "verifier", "cpus_per_actor": 0.5},
+            "pairs": {"miner": "by_source", "chosen": ["direct"], "rejected": ["translated"]},
+            "gates": {"language": False},
+            "anchor": {"pairs_per_round": 0},
+            "rollout": {"chunk_prompts": 4},
+        }  # fmt: skip
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+        command = [str(ISOGLOSS), "build-data", str(tmp_path / "config.yaml"), "--out", str(tmp_path / "data")]
+        down[0] = True
+        broken = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        assert broken.returncode == 2, broken.stdout + broken.stderr
+        assert "got no answer, more than min_answered 0.9 allows" in broken.stderr
+        assert "answers 400" in broken.stderr
+        kept = len([body for body in stub.asked if "Say hello." not in json.dumps(body)][:4])
+        down[0] = False
+        before = len(stub.asked)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert len(stub.asked) - before == 2 + 20 - kept, "two trials, then what ten prompts lacked of two answers each"
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(tmp_path / "data" / "train.parquet").to_pylist()
+    assert sorted(row["language"] for row in rows) == ["es"] * 6 + ["sw"] * 4
+    assert len({row["prompt_id"] for row in rows}) == 10
+    for row in rows:
+        assert (row["chosen_source"], row["chosen_model"]) == ("direct", "strong-1")
+        assert (row["rejected_source"], row["rejected_origin"]) == ("translated", "en")
+        assert row["rejected"][0]["content"].startswith(f"{row['language']} Answer")
+        assert row["chosen_weight_version"] is None
+    card = (tmp_path / "data" / "README.md").read_text(encoding="utf-8")
+    assert "| direct | endpoint | strong-1 | 1 |  | True |" in card
+    assert "| es | 6 | 6 | 6 |" in card
+    offline = load_config(Path("configs/offline.yaml"), [f"offline.path={tmp_path / 'data' / 'train.parquet'}"])
+    assert len(load_preferences(offline)) == 10, "what it writes can be trained on"
+
+
+def test_a_round_with_a_server_beside_the_policy(tmp_path: Path) -> None:
+    with generator() as stub:
+        settings = (
+            f"endpoints={{strong: {{base_url: '{stub.url}', model: strong-1}}}}",
+            "candidates.sources=[{kind: policy, samples: 3}, {kind: endpoint, name: direct, endpoint: strong}]",
+            "languages.quota={pairs_per_round: 8, refill: 2}",
+            "gates.language=false",
+            "schedule.rounds=1",
+            "prompts.heldout=null",
+            "rollout.chunk_prompts=4",
+            "anchor.pairs_per_round=2",
+            "learner.pairs_per_step=4",
+            "learner.epochs=1",
+        )
+        done = train(tmp_path, "mixed", *settings)
+        assert done.returncode == 0, done.stdout + done.stderr
+    with journal(tmp_path, "mixed") as store:
+        candidates, pairs = store.candidates(1), store.pairs(1)
+        scores = {score.key for score in store.scores(1)}
+    foreign = [one for one in candidates if one.key.source == "direct"]
+    assert foreign
+    assert {(one.weight_version, one.model) for one in foreign} == {(None, "strong-1")}
+    assert all(one.token_ids for one in foreign)
+    assert {one.key for one in foreign if one.gate == "ok"} <= scores, "they are scored like the policy's own"
+    (row,) = [json.loads(line) for line in (tmp_path / "mixed" / "metrics.jsonl").read_text().splitlines()]
+    for code in ("es", "sw"):
+        quota = row["counts"]["quota"][code]
+        assert quota["got"] == sum(pair.language == code and pair.source == "mined" for pair in pairs)
+        assert quota["got"] == 4 or quota["passes"] == 3

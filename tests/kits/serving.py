@@ -1,0 +1,95 @@
+"""An endpoint for tests: the embedded world's model in two versions, and the unmodified OpenAI client."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import openai
+
+from actors.runtime.cluster import start_cluster
+from configs.running import ClusterConfig
+from configs.serving import ServeConfig
+from learners.manifest import WeightsManifest
+from learners.model_files import write_model_folder
+from serving.app import Endpoint, serving
+from serving.describe import describe
+from serving.engine import EngineSettings
+from serving.folder import ServingFolder
+from serving.gate import Verdict
+from tests.kits.actors import perturbed
+
+POLICY = Path("worlds/default/policy").resolve()
+KEY = "a-key-for-the-tests-only"
+KEYS_VARIABLE = "ISOGLOSS_TEST_KEYS"
+PASSED = Verdict(True, "test")
+QUESTION = [{"role": "user", "content": "Which city does Bob live in?"}]
+
+
+@dataclass
+class Served:
+    """A running endpoint; version 0 is the policy, version 1 another model."""
+
+    endpoint: Endpoint
+    folder: ServingFolder
+    client: openai.OpenAI
+    models: dict[int, tuple[Path, WeightsManifest]]
+
+    def chat(self, **fields: Any) -> Any:
+        return self.client.chat.completions.create(**{"model": "world", "messages": QUESTION, **fields})
+
+    def promote(self, version: int, canary: bool = False) -> dict[str, Any]:
+        self.folder.promote(*self.models[version], PASSED, "test", canary)
+        return self.endpoint.wait_for(version, 60)
+
+
+@contextlib.contextmanager
+def in_background(work: Callable[[], object], clients: int) -> Iterator[list[BaseException]]:
+    """Threads that repeat ``work`` without a pause until the block ends; yields what it raised."""
+    over = threading.Event()
+    failures: list[BaseException] = []
+
+    def client() -> None:
+        while not over.is_set():
+            try:
+                work()
+            except BaseException as error:
+                failures.append(error)
+
+    threads = [threading.Thread(target=client) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield failures
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join(70)
+
+
+def write_other_model(folder: Path) -> None:
+    """Another model than the policy, of its form."""
+    weights = {name: value.detach().clone() for name, value in perturbed(POLICY, 1, std=0.02).named_parameters()}
+    write_model_folder(folder, weights, POLICY, "float32")
+
+
+@contextlib.contextmanager
+def serve_two_versions(root: Path, config: ServeConfig) -> Iterator[Served]:
+    """On a Ray cluster of its own; version 0 is current, 1 is another model."""
+    os.environ.update({KEYS_VARIABLE: KEY, "RAY_metrics_report_interval_ms": "1000"})
+    folder = ServingFolder(root / "run")
+    write_other_model(root / "other")
+    models = {number: (path, describe(path, number)) for number, path in enumerate((POLICY, root / "other"))}
+    folder.promote(*models[0], PASSED, "test")
+    settings = EngineSettings("world", "float32", 256, 0)
+    with (
+        start_cluster(ClusterConfig(num_cpus=2), root),
+        serving(folder, config, settings, start_timeout=240, load_timeout=60) as endpoint,
+        openai.OpenAI(base_url=endpoint.url, api_key=KEY, max_retries=0, timeout=60) as client,
+    ):
+        yield Served(endpoint, folder, client, models)
