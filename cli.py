@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -378,6 +379,8 @@ def config_reference(
 
 def main() -> None:
     """Entry point: a user's mistake ends in one message and exit code 2, never in a traceback."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a prompt in Thai on a terminal that is not in UTF-8
     try:
         app()
     except UserError as error:

@@ -15,17 +15,21 @@ from learners.checkpoint import POLICY_LINK, all_checkpoints, checkpoint_folder,
 from rollout.identity import comparable_config, config_digest
 from rollout.model_folder import Damaged, verify_checkpoint
 from rollout.staleness import rollout_version
-from rollout.state import RoundState, check_states
+from rollout.state import RoundState, check_states, reached
 from rollout.store import Store
 
 
 def check_checkpoints(config: Config, run: Path) -> None:
-    """Verify the checksums of the checkpoints that a continued run begins with.
+    """Verify the checksums of the checkpoints that a continued run begins with, and that the journal led to the newest.
 
     Raises:
-        UserError: One is damaged; names the file, and the round to continue from.
+        UserError: One is damaged, or the journal lost the rows that it was trained on; names the file, and the round to
+            continue from.
     """
     newest = latest_checkpoint(run)
+    states = _states(config, run)
+    if newest and states and not reached(states.get(_round(newest), "planned"), "referenced"):
+        raise UserError(_lost_rows(run, newest, states))
     needed = {folder for folder in (checkpoint_folder(run, n) for n in _sampled_from(config, run)) if folder.is_dir()}
     for folder in sorted(needed | ({newest} if newest else set())):
         try:
@@ -36,17 +40,36 @@ def check_checkpoints(config: Config, run: Path) -> None:
 
 def _sampled_from(config: Config, run: Path) -> set[int]:
     """Versions that rollout and reward actors are started with."""
-    store = run / "store.sqlite"
-    if config.offline.path is not None or not store.is_file():
+    states = _states(config, run)
+    if not states:
         return set()
-    with Store.read(store) as journal:
-        found: Mapping[int, tuple[str, object]] = journal.round_states()
-    states: Mapping[int, RoundState] = check_states(
-        {round: state for round, (state, _) in found.items()}, config.schedule.rounds
-    )
-    version = rollout_version(config.schedule, states)
+    asked = {round: state for round, state in states.items() if round <= config.schedule.rounds}
+    version = rollout_version(config.schedule, asked)
     previous = config.reward.moving_reference
     return {version, version - config.schedule.sync_every if previous else version}
+
+
+def _states(config: Config, run: Path) -> Mapping[int, RoundState]:
+    """Of every round, as the journal has it; empty for offline runs and where there is no journal."""
+    store = run / "store.sqlite"
+    if config.offline.path is not None or not store.is_file():
+        return {}
+    with Store.read(store) as journal:
+        found: Mapping[int, tuple[str, object]] = journal.round_states()
+    return check_states({round: state for round, (state, _) in found.items()}, max([config.schedule.rounds, *found]))
+
+
+def _lost_rows(run: Path, newest: Path, states: Mapping[int, RoundState]) -> str:
+    """SQLite drops what follows a damaged page of its write-ahead log without a word: the journal is older then."""
+    trained = {round for round, state in states.items() if reached(state, "trained")}
+    known = (_round(folder) for folder in all_checkpoints(run) if _round(folder) in trained)
+    whole = max(known, default=0)
+    return (
+        f"{run / 'store.sqlite'}: its last rows are lost (a damaged store.sqlite-wal, or an older copy of it): it does "
+        f"not know what {newest} was trained on\n"
+        f"  put back the journal that belongs to the checkpoints, or add --resume --from-round {whole}: rounds from "
+        f"{whole + 1} on are sampled as far as the journal lacks them and trained again"
+    )
 
 
 def _offer(run: Path, damaged: int) -> str:

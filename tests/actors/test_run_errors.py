@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -161,9 +162,13 @@ def test_command_ends_with_a_message_and_no_traceback(tmp_path: Path) -> None:
     assert not (tmp_path / "x").exists()
 
 
-def test_dry_run_prints_config_and_plan_and_starts_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
+def test_dry_run_prints_config_and_plan_and_starts_nothing(tmp_path: Path, encoding: str) -> None:
     command = [*arguments(tmp_path, "x"), "--dry-run"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    terminal = {**os.environ, "PYTHONIOENCODING": encoding}  # which may lack letters of the prompts
+    done = subprocess.run(
+        command, env=terminal, capture_output=True, text=True, timeout=60, check=False, encoding=encoding
+    )
     assert done.returncode == 0, done.stderr
     assert "prompts_per_round: 24" in done.stdout
     assert "learner" in done.stdout

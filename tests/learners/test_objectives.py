@@ -167,23 +167,26 @@ def test_switches_that_contradict_each_other(fields: dict[str, object], expected
 
 
 def test_an_objective_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "own_objective.py").write_text(OWN, encoding="utf-8")
+    (tmp_path / "margin_objective.py").write_text(OWN, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    mine = pair_objective("own_objective:margin")
+    mine = pair_objective("margin_objective:margin")
     settings = replace(SETTINGS, objective_options={"margin": 5.0})
     assert mine.loss(PAIR, settings).tolist() == pytest.approx([1.0])
-    try_objective(LearnerConfig(objective="own_objective:margin", objective_options={"margin": 2.0}))
-    assert not needs_reference(LearnerConfig(objective="own_objective:plain"))
+    try_objective(LearnerConfig(objective="margin_objective:margin", objective_options={"margin": 2.0}))
+    assert not needs_reference(LearnerConfig(objective="margin_objective:plain"))
     for name, expected in (
-        ("mean", r"own_objective:mean: returned a tensor \(\) of torch.float32 for 2 pairs; return one float a pair"),
-        ("number", r"own_objective:number: returned float for 2 pairs"),
-        ("nan", r"own_objective:nan: gives \[nan, nan\] for two pairs"),
-        ("detached", r"own_objective:detached: its loss has no gradient"),
-        ("raises", r"own_objective:raises: failed with ZeroDivisionError: .*own_objective\.py:\d+"),
+        (
+            "mean",
+            r"margin_objective:mean: returned a tensor \(\) of torch.float32 for 2 pairs; return one float a pair",
+        ),
+        ("number", r"margin_objective:number: returned float for 2 pairs"),
+        ("nan", r"margin_objective:nan: gives \[nan, nan\] for two pairs"),
+        ("detached", r"margin_objective:detached: its loss has no gradient"),
+        ("raises", r"margin_objective:raises: failed with ZeroDivisionError: .*margin_objective\.py:\d+"),
         ("absent", r"has no 'absent'"),
     ):
         with pytest.raises(UserError, match=rf"learner\.objective: .*{expected}"):
-            try_objective(LearnerConfig(objective=f"own_objective:{name}"))
+            try_objective(LearnerConfig(objective=f"margin_objective:{name}"))
 
 
 OWN = """

@@ -105,6 +105,36 @@ def test_any_flipped_byte_or_cut_of_the_weights_is_named(tmp_path: Path, digests
             check_model_folder(folder)
 
 
+def test_a_journal_that_lost_its_last_rows_is_named_and_the_run_continues_where_it_ends(tmp_path: Path) -> None:
+    """SQLite says nothing: what follows the first wrong page of the write-ahead log is not there."""
+    config = make_config()
+    run = tmp_path / "run"
+    log = run / "store.sqlite-wal"
+    with Store.open(run / "store.sqlite", config_digest(config), comparable_config(config)) as store:
+        store.set_round_state(1, "done", {})
+        before = log.stat().st_size
+        for state in ("generated", "scored", "paired", "referenced"):
+            store.set_round_state(2, state, {})
+        killed = log.read_bytes()  # as a kill leaves it: closing would move it into the main file
+        whole = (run / "store.sqlite").read_bytes()
+    for number in (1, 2):
+        make_checkpoint(run, number)
+    after = before + (len(killed) - before) // 2
+    spoiled = [killed[:after], killed[:after] + bytes([killed[after] ^ 1]) + killed[after + 1 :], killed[:before]]
+    for wrong in spoiled:
+        (run / "store.sqlite").write_bytes(whole)
+        log.write_bytes(wrong)
+        lost = r"run/store.sqlite: its last rows are lost .*-wal(.|\n)*round-0002(.|\n)*--resume --from-round 1:"
+        with pytest.raises(UserError, match=lost):
+            check_checkpoints(config, run)
+    (run / "store.sqlite").write_bytes(whole)
+    log.write_bytes(killed)
+    check_checkpoints(config, run)  # killed between the checkpoint and its row in the journal
+    log.write_bytes(killed[:before])
+    rewind(config, run, 1)
+    check_checkpoints(config, run)
+
+
 def test_the_optimisers_state_matters_to_the_learner_alone(tmp_path: Path) -> None:
     folder = make_checkpoint(tmp_path, 1)
     (folder / "trainer" / "rank0.pt").write_bytes(b"x")
