@@ -119,6 +119,11 @@ def within(seconds: float, what: str, work: Callable[[], T]) -> T:
 
 
 def _cure(error: BaseException) -> str:
+    if "find an authentication token" in str(error):
+        return (
+            "there is no token here; put the head's (~/.ray/auth_token there) into ~/.ray/auth_token or "
+            "RAY_AUTH_TOKEN, or make one for a cluster of this machine with `ray get-auth-token --generate`"
+        )
     if "Authentication" in type(error).__name__:
         return (
             "the cluster refuses this token; put the head's (~/.ray/auth_token there) into ~/.ray/auth_token or "

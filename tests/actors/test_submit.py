@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from configs.load import load_config
 from configs.schema import Config
 
 JOB = {IN_JOB: "{}"}
+NOBODY = "http://127.0.0.1:9"
 
 
 def config(*overrides: str) -> Config:
@@ -193,10 +195,18 @@ def test_refusals_say_what_to_do(error: Exception, message: str) -> None:
         within(5, "submit", fail)
 
 
-def test_no_cluster_at_all_is_one_message(tmp_path: Path) -> None:
-    done = CliRunner().invoke(app, ["submit", "configs/demo.yaml", "--address", "http://127.0.0.1:9"])
-    assert isinstance(done.exception, UserError)
-    assert "http://127.0.0.1:9: nothing answers there" in str(done.exception)
+@pytest.mark.parametrize(
+    ("token", "message"),
+    [({"RAY_AUTH_TOKEN": "0" * 64}, "nothing answers there; start"), ({}, "there is no token here; put the head's")],
+)
+def test_no_cluster_at_all_is_one_message(tmp_path: Path, token: dict[str, str], message: str) -> None:
+    command = [Path(sys.executable).with_name("isogloss"), "submit", "configs/demo.yaml", "--address", NOBODY]
+    hidden = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+    here = {name: value for name, value in os.environ.items() if name not in hidden} | {"HOME": str(tmp_path), **token}
+    done = subprocess.run(command, env=here, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"isogloss: {NOBODY}: {message}")
+    assert done.stderr.count("\n") == 1
 
 
 def test_wrong_config_is_found_before_anything_is_sent() -> None:
