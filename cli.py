@@ -142,15 +142,34 @@ def export(
     from rollout.store import Store
     from rollout.store_export import export_parquet
 
-    path = run / "store.sqlite"
-    if not path.is_file():
+    if not (path := run / "store.sqlite").is_file():
         raise UserError(f"{run}: no store.sqlite in it; name a run folder such as runs/demo")
     damage: list[UserError] = []
     with Store.read(path) as store:
-        for written in export_parquet(store, out or run / "export", damage).values():
-            print(written)
+        print(*export_parquet(store, out or run / "export", damage).values(), sep="\n")
     if damage:
         raise UserError(f"{len(damage)} damaged rows were left out of the files above, the first one: {damage[0]}")
+
+
+@app.command()
+def push(
+    run: Annotated[Path, typer.Argument(help="A run folder: its newest checkpoint is uploaded.")],
+    repo: Annotated[str, typer.Argument(help="owner/name of a model repository on the Hub.")],
+    create: Annotated[bool, typer.Option("--create", help="Make the repository, private, if it is missing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the model card and the files; send nothing.")
+    ] = False,
+) -> None:
+    """Upload a run's newest checkpoint to the Hub, with a model card made from its config and summary."""
+    from evaluation.model_card import run_card
+    from rollout.hub_push import push_checkpoint, pushed_checkpoint
+
+    folder, version = pushed_checkpoint(run)
+    card = run_card(run, version, repo)
+    if dry_run:
+        print(card)
+    address = push_checkpoint(folder, repo, card, create, dry_run, print)
+    print(f"would be pushed to {repo}; nothing was sent" if address is None else f"pushed: {address}")
 
 
 @app.command("build-data")
@@ -254,13 +273,19 @@ def evaluate(
     model: Annotated[
         str | None, typer.Argument(help="A model folder, a run folder (its policy), or a file of answers.")
     ] = None,
-    overrides: Annotated[list[str] | None, typer.Argument(help="judge.field=value …")] = None,
-    suite: Annotated[str, typer.Option(help="world, mgsm, x-alpacaeval, head-to-head or custom.")] = "world",
+    overrides: Annotated[list[str] | None, typer.Argument(help="judge.field=value prompts.field=value …")] = None,
+    suite: Annotated[
+        str,
+        typer.Option(help="world, mgsm, x-alpacaeval, m-arenahard, aya, language-confusion, head-to-head or custom."),
+    ] = "world",
     data: Annotated[str | None, typer.Option(help="Prompts: a folder, a path with {lang}, or one file.")] = None,
     against: Annotated[str | None, typer.Option(help="The other model, run or file of answers.")] = None,
     answers: Annotated[Path | None, typer.Option(help="Answers of the model; nothing is generated.")] = None,
     languages: Annotated[str, typer.Option(help="Codes, separated by commas; default all that the suite has.")] = "",
     judge: Annotated[Path | None, typer.Option(help="YAML file with the judge's settings (section `judge`).")] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="YAML file with frame, system turn and names of fields (section `prompts`).")
+    ] = None,
     others: Annotated[
         list[Path] | None, typer.Option(help="Result folder of another model on the same suite, for item difficulty.")
     ] = None,
@@ -280,32 +305,12 @@ def evaluate(
     from actors.evals.evaluate import EvalRequest, run_eval
 
     changes = list(overrides or ())
-    if model is not None and model.startswith("judge."):
-        changes.insert(0, model)
-        model = None
-    codes = tuple(code.strip() for code in languages.split(",") if code.strip())
-    run_eval(
-        EvalRequest(
-            suite,
-            model,
-            data,
-            against,
-            answers,
-            codes,
-            judge,
-            tuple(changes),
-            tuple(others or ()),
-            out,
-            cache,
-            limit,
-            shots,
-            max_new_tokens,
-            temperature,
-            seed,
-            format,
-            {"actors": actors, "gpus": gpus, "kv_cache_gb": kv_cache_gb},
-        )
-    )
+    if model is not None and model.startswith(("judge.", "prompts.")):
+        changes, model = [model, *changes], None
+    codes = tuple(code for code in (part.strip() for part in languages.split(",")) if code)
+    asked = (suite, model, data, against, answers, codes, judge, prompts, tuple(changes), tuple(others or ()))
+    how = (out, cache, limit, shots, max_new_tokens, temperature, seed, format)
+    run_eval(EvalRequest(*asked, *how, {"actors": actors, "gpus": gpus, "kv_cache_gb": kv_cache_gb}))
 
 
 @app.command()

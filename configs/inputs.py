@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from configs.base import LanguageCode, PathText, Section
 from configs.chat import TemplateText
 from configs.dtype import AUTO, stored_dtype
+from configs.frames import Frame, System
 from configs.plugins import PLUGIN_PATTERN
 
 MIX_LANGUAGES = 5  # of the mixture ML-5
@@ -32,8 +33,9 @@ class RunConfig(Section):
     trackers: list[Annotated[str, Field(pattern=PLUGIN_PATTERN)]] = Field(
         default_factory=list,
         max_length=20,
-        description="Functions of your own that get each metrics row, as `package.module:function` or entry points of "
-        "`isogloss.trackers`; called with the row (a dict) and the run's folder.",
+        description="What gets each metrics row: `wandb` (Weights & Biases, with the extra `isogloss[wandb]`), and "
+        "functions of your own as `package.module:function` or entry points of `isogloss.trackers`, called with the "
+        "row (a dict) and the run's folder.",
     )
     plugins: dict[str, str] = Field(
         default_factory=dict,
@@ -108,6 +110,16 @@ class PromptsConfig(Section):
     )
     system_field: str = Field(
         "system", description="Field with a system message, which rows may have; it becomes the chat's first turn."
+    )
+    frame: Frame | None = Field(
+        None,
+        description="Words around each prompt, train and held-out: a text with `{prompt}`, and `{language}` where the "
+        "English name of its language goes; or such a text by language, where those that are not named have none. The "
+        "policy is asked, rewarded and trained with it.",
+    )
+    system: System | None = Field(
+        None,
+        description="A system turn for prompts that have none; a text (`{language}` as above), or one by language.",
     )
     language_field: str = Field(
         "language",

@@ -6,7 +6,8 @@ import inspect
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -100,7 +101,19 @@ def _type(field: FieldInfo) -> str:
     text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
     for noise in ("typing.", "pathlib._local.", "pathlib.", "Annotated"):
         text = text.replace(noise, "")
-    return text if len(text) < 40 else "mapping" if text.startswith("dict") else "list"
+    if len(text) < 40:
+        return text
+    if get_origin(annotation) in (Union, UnionType):
+        return " or ".join(dict.fromkeys(_named(part) for part in parts))
+    return "mapping" if text.startswith("dict") else "list"
+
+
+def _named(part: Any) -> str:
+    """One part of a union: the kind of value that a person writes."""
+    if get_origin(part) is Literal:
+        return " or ".join(f"`{value}`" for value in get_args(part))
+    bare = part.__origin__ if get_origin(part) is Annotated else part
+    return {dict: "mapping", list: "list"}.get(get_origin(bare), getattr(bare, "__name__", "list"))
 
 
 def _default(field: FieldInfo) -> str:

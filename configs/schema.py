@@ -14,6 +14,7 @@ from configs.deepspeed import check_dtype
 from configs.dtype import AUTO
 from configs.endpoint import GeneratorConfig
 from configs.errors import shortened
+from configs.frames import check_frames
 from configs.inputs import AnchorConfig, LanguagesConfig, ModelConfig, OfflineConfig, PromptsConfig, RunConfig
 from configs.judge import JudgeConfig
 from configs.learner import OBJECTIVES, LearnerConfig, LoraConfig
@@ -178,6 +179,8 @@ class Config(Section):
             raise ValueError(
                 f"model.reference: reward.kind {self.reward.kind} needs the model that the policy came from"
             )
+        crosslingual = online and any(one.prompt == "crosslingual" for one in self.reward.logprobs.values())
+        check_frames(self.prompts.frame, self.prompts.system, self.evaluated, crosslingual)
         check_sources(self)
         named = bool(self.candidates.sources)
         if not named and (self.reward.kind == "cross_language") != (self.candidates.source == "self_translation"):

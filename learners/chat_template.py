@@ -18,6 +18,7 @@ from configs.errors import UserError
 
 # Unlikely strings, to find in a rendered chat what became of each text. Letters only: templates trim white space.
 _USER, _ASSISTANT, _NEXT = "isoglossusertext", "isoglossassistantanswer", "isoglossnextusertext"
+_TURN = "isoglossturn"
 _TAKEN = frozenset({"messages", "add_generation_prompt"})  # set by the caller that renders
 _SHORT_MARKER = 4  # characters; without a special token, less could be the end of anybody's text
 
@@ -53,6 +54,7 @@ class ChatTemplate:
     ) -> None:
         self._folder = folder
         self._tokenizer = tokenizer
+        self._whole: set[tuple[str, ...]] = set()  # roles of chats that come out whole
         self._now = datetime.datetime.combine(date or datetime.date.today(), datetime.time())
         if template is not None:
             tokenizer.chat_template = template
@@ -81,16 +83,34 @@ class ChatTemplate:
         """The chat as one text.
 
         Raises:
-            UserError: The template refuses these turns, or fails on them.
+            UserError: The template refuses these turns, fails on them, or leaves the text of one out.
         """
+        roles = tuple(str(one["role"]) for one in messages)
+        cure = "; change the turns, or the template"
+        if "system" in roles:
+            cure = "; put what the system turn says into the user's (prompts.frame), or take another template"
         try:
+            if len(roles) > 1 and roles not in self._whole:
+                self._check_whole(roles, cure)
             return self._render(messages, generation_prompt)
+        except UserError:
+            raise
         except Exception as error:  # a template is a program, and may raise anything
             said = str(error) if isinstance(error, TemplateError) else _said(error)
-            raise UserError(
-                f"{self._folder}: its chat template refuses the prompt's turns ({said}); change the turns, or the "
-                "template"
-            ) from error
+            raise UserError(f"{self._folder}: its chat template refuses the prompt's turns ({said}){cure}") from error
+
+    def _check_whole(self, roles: tuple[str, ...], cure: str) -> None:
+        """Refuse a template that leaves out a turn without an error; each sequence of roles is tried once."""
+        texts = [f"{_TURN}{'x' * number}e" for number in range(len(roles))]
+        turns = [{"role": role, "content": text} for role, text in zip(roles, texts, strict=True)]
+        found = self._render(turns, roles[-1] == "user")
+        for role, text in zip(roles, texts, strict=True):
+            if text not in found:
+                raise UserError(
+                    f"{self._folder}: its chat template leaves out the {role}'s turn of a chat of "
+                    f"{', '.join(roles)}{cure}"
+                )
+        self._whole.add(roles)
 
     def applied(self, prompt: str, specials: Sequence[str]) -> str | None:
         """What shows that a user's text went through this template already; None for plain text.

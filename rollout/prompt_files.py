@@ -69,7 +69,7 @@ def read_prompts(pattern: str, codes: Sequence[str], fields: PromptsConfig, spli
             if code is None and not is_table(path):
                 table_files(path, setting)  # says that it is no table
             rows = read_table(path, what)
-            form = _form(rows, fields, path)
+            form = form_of(rows, fields, path)
             forms["plain" if form is None else form.name] = None
             for raw in rows:
                 _take(found, raw, form, fields, code)
@@ -85,18 +85,28 @@ def read_prompts(pattern: str, codes: Sequence[str], fields: PromptsConfig, spli
     return found
 
 
-def _form(rows: Sequence[RawRow], fields: PromptsConfig, path: Path) -> Form | None:
+def form_of(rows: Sequence[RawRow], fields: PromptsConfig, path: Path) -> Form | None:
+    """The form of a file's rows, as ``fields.format`` and the columns say; None is the plain one.
+
+    Raises:
+        UserError: The file is not of the form that is named.
+    """
     wanted = fields.format
     if wanted == "auto" and any(getattr(fields, name) != getattr(_DEFAULT, name) for name in _NAMED):
         wanted = "plain"  # who names fields knows the form
     return choose(PROMPTS, wanted, columns_of(rows), str(path), "prompts.format")
 
 
+def plain_fields(fields: PromptsConfig) -> PromptsConfig:
+    """The fields with the names that rows have which a form has read."""
+    return fields.model_copy(update={name: getattr(_DEFAULT, name) for name in _NAMED})
+
+
 def _take(found: FoundPrompts, raw: RawRow, form: Form | None, fields: PromptsConfig, code: str | None) -> None:
     row, where = raw.read(), raw.where
     if form is not None:
         row = form.read(row, where, raw.number)
-        fields = fields.model_copy(update={name: getattr(_DEFAULT, name) for name in _NAMED})
+        fields = plain_fields(fields)
     if code is None or (form is not None and fields.language_field in row):
         said = _language(row, fields.language_field, where)
         known = same_language(said, found.by_language if code is None else [code])
@@ -112,7 +122,7 @@ def _take(found: FoundPrompts, raw: RawRow, form: Form | None, fields: PromptsCo
         file, _, line = before.rpartition(":")
         place = f"in line {line}" if where.rpartition(":")[0] == file else f"at {before}"
         raise UserError(f"{where}: id '{key}' was already used {place}; give each row its own id")
-    prompts[key] = (_prompt(row, key, code, fields, where), where)
+    prompts[key] = (prompt_of(row, key, code, fields, where), where)
 
 
 def _language(row: Row, name: str, where: str) -> str:
@@ -123,7 +133,19 @@ def _language(row: Row, name: str, where: str) -> str:
     return code
 
 
-def _prompt(row: Row, key: str, code: str, fields: PromptsConfig, where: str) -> Prompt:
+def prompt_of(row: Row, key: str, code: str, fields: PromptsConfig, where: str) -> Prompt:
+    """The prompt of a row in the plain form.
+
+    Args:
+        row: Its columns.
+        key: Its id.
+        code: Its language.
+        fields: Names of its fields.
+        where: file:line, for messages.
+
+    Raises:
+        UserError: A field is missing or bad, or the row has one that would be left out of the prompt.
+    """
     for name in _UNREAD:
         if row.get(name) and name not in (fields.text_field, fields.system_field, fields.language_field):
             cure = f"set prompts.system_field: {name}" if "system" in name else f"put it into '{fields.text_field}'"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from configs.errors import UserError
 from configs.schema import Config, LanguagesConfig, PromptsConfig
 from rollout.formats.left_out import LeftOut
+from rollout.frames import framed
 from rollout.prompt_files import read_prompts
 from rollout.records import Prompt, Turns
 from rollout.world_folder import check_world
@@ -73,7 +74,7 @@ class PromptSet:
             raise UserError("prompts.heldout: no held-out prompts are named; add a path with {lang}")
         languages = config.languages
         if split == "heldout" and config.evaluation.languages:
-            languages = LanguagesConfig(dominant=languages.dominant, codes=config.evaluated)
+            languages = LanguagesConfig(dominant=languages.dominant, codes=config.evaluated, names=languages.names)
         partial = languages.quota is not None and split == "train" and prompts.incomplete != "leave_out"
         loaded = cls.load(pattern, languages, prompts, limit, split, partial)
         if split == "train" and config.reward.verified and not loaded.has_answers:
@@ -130,7 +131,7 @@ class PromptSet:
                 _same_ids(found.places_of(first), found.places_of(code), first, code, found.names)
         kept = ids[:limit]
         there = [(key, code) for code in codes for key in ids if key in found.by_language[code]]
-        rows = {(key, code): found.by_language[code][key][0] for key, code in there}
+        rows = {(key, code): framed(found.by_language[code][key][0], fields, languages.names) for key, code in there}
         places = {(key, code): found.by_language[code][key][1] for key, code in there}
         _all_or_no_answers(rows, places, fields.answer_field)
         whole = cls(tuple(ids), codes, rows, places, found.forms, left_out)

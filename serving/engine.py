@@ -36,12 +36,14 @@ class EngineSettings:
         dtype: "float32" or "bfloat16".
         max_length: Longest prompt plus completion, in tokens.
         seed: For requests that bring none.
+        chat_template: In place of that of the model's folder.
     """
 
     name: str
     dtype: str
     max_length: int
     seed: int
+    chat_template: str | None = None
 
 
 class ServingEngine:
@@ -89,6 +91,7 @@ class ServingEngine:
         args.served_model_name = [settings.name]
         args.load_format = "hf"  # not `consolidated.safetensors` where that lies beside the files of the index
         args.dtype, args.max_model_len, args.seed = settings.dtype, settings.max_length, settings.seed
+        args.chat_template = settings.chat_template  # vLLM takes a path or, as here, the text
         args.enforce_eager = config.eager
         args.kv_cache_memory_bytes = int(config.kv_cache_gb * 2**30)
         args.max_logprobs = MAX_LOGPROBS

@@ -10,6 +10,7 @@ from actors.train.offered import Offered
 from actors.train.run_folder import RunFolder
 from configs.schema import Config
 from evaluation.heldout import HeldoutResult
+from learners.encode import ChatEncoder
 from learners.weights import WeightsManifest
 from serving.app import Endpoint, serving
 from serving.describe import described
@@ -22,9 +23,15 @@ Offer = Callable[[int, WeightsManifest | None, dict[int, Any]], Offered | None]
 
 
 def engine_settings(config: Config) -> EngineSettings:
-    """What the engines of a run's endpoint are made of."""
-    name = config.serve.model_name or config.run.name
-    return EngineSettings(name, config.model.dtype, config.serve.max_length or config.model.max_length, config.run.seed)
+    """What the engines of a run's endpoint are made of.
+
+    Its checkpoints have the chat template that the config names; the policy that it starts from, version 0, has not.
+    """
+    model = config.model
+    own = model.chat_template is not None or bool(model.chat_template_kwargs)
+    template = ChatEncoder.of(model, model.policy).template.text if own else None
+    name, length = config.serve.model_name or config.run.name, config.serve.max_length or model.max_length
+    return EngineSettings(name, model.dtype, length, config.run.seed, template)
 
 
 class Follower:

@@ -15,6 +15,7 @@ from rich.table import Table
 from actors.observe.screen import Screen, console
 from configs.errors import UserError
 from configs.load import load_section
+from configs.schema import PromptsConfig
 from evaluation.fidelity import confusion
 from evaluation.suites.answers import read_answers, write_answers
 from evaluation.suites.cache import EvalCache
@@ -28,9 +29,10 @@ from evaluation.suites.figures import (
     length_figures,
     mark,
     missing,
+    pass_figures,
     win_figures,
 )
-from evaluation.suites.read import load_suite
+from evaluation.suites.read import FREE, load_suite
 from evaluation.suites.records import JUDGED, Answers, Decoding, Suite
 from evaluation.suites.result import confusion_table, figures_json, markdown, tables
 from evaluation.suites.sources import Source, resolve
@@ -45,8 +47,10 @@ if TYPE_CHECKING:
     from configs.judge import JudgeConfig
 
 FORMATS = ("table", "md", "json")
-_NEW_TOKENS = {"world": 32, "mgsm": 512}
+_NEW_TOKENS = {"world": 32, "mgsm": 512, "language-confusion": 100}  # the last as published
 _OTHER_NEW_TOKENS = 1024
+# Of the config section `prompts`, beside frame and system turn: for suites of the user's own.
+_FIELDS = ("format", "id_field", "text_field", "system_field", "language_field", "answer_field")
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ class EvalRequest:
     answers: Path | None = None
     languages: tuple[str, ...] = ()
     judge: Path | None = None
+    prompts: Path | None = None
     overrides: tuple[str, ...] = ()
     others: tuple[Path, ...] = ()
     out: Path | None = None
@@ -112,7 +117,8 @@ def run_eval(request: EvalRequest) -> Path:
     if request.format not in FORMATS:
         raise UserError(f"--format {request.format}: unknown; use {', '.join(FORMATS)}")
     sources = _sources(request)
-    suite = load_suite(request.suite, request.data, request.languages, request.limit, request.shots)
+    prompts = _prompts(request)
+    suite = load_suite(request.suite, request.data, request.languages, request.limit, request.shots, prompts)
     judge = _judge(request)
     if len(sources) > 1 and judge is None and not suite.has_gold:
         raise UserError(
@@ -136,6 +142,8 @@ def run_eval(request: EvalRequest) -> Path:
         verdicts, errors = _judged(suite, systems, judge, request, screen)
         figures += win_figures(verdicts, others)
         write_verdicts(out / VERDICTS, verdicts, errors)
+    if suite.name == "language-confusion":
+        figures += pass_figures(suite, systems[0].answers, found)
     figures += fidelity_figures(suite, found) + length_figures(suite, systems[0].answers)
     asked = confusion((key[0], fidelity.detected) for key, fidelity in found.items())
     result = {
@@ -143,6 +151,8 @@ def run_eval(request: EvalRequest) -> Path:
         "data": suite.data,
         "languages": list(suite.languages),
         "shots": suite.shots,
+        "frame": prompts.frame,
+        "system": prompts.system,
         "prompts": {code: len(suite.of(code)) for code in suite.languages},
         "model": model,
         "against": against,
@@ -160,7 +170,7 @@ def run_eval(request: EvalRequest) -> Path:
 def _sources(request: EvalRequest) -> list[Source]:
     if request.model is None and request.answers is None:
         raise UserError("name a model folder, a run folder or a file of answers (or --answers FILE)")
-    judged = request.judge is not None or bool(request.overrides)
+    judged = request.judge is not None or bool(_of(request, "judge"))
     if request.suite == "head-to-head" and request.against is None:
         raise UserError("--suite head-to-head: needs --against with the other model, run or file of answers")
     if judged and request.suite not in JUDGED:
@@ -179,15 +189,36 @@ def _sources(request: EvalRequest) -> list[Source]:
     return [first, *([] if request.against is None else [resolve(request.against, "--against")])]
 
 
+def _of(request: EvalRequest, section: str) -> tuple[str, ...]:
+    """The overrides of one of the two config sections that an evaluation has."""
+    strange = [text for text in request.overrides if not text.startswith(("judge.", "prompts."))]
+    if strange:
+        raise UserError(
+            f"'{strange[0]}': only judge.field=value and prompts.field=value may follow the model, "
+            "e.g. judge.model=NAME"
+        )
+    return tuple(text for text in request.overrides if text.startswith(f"{section}."))
+
+
+def _prompts(request: EvalRequest) -> PromptsConfig:
+    """Frame and system turn, and the names of fields of a suite of the user's own."""
+    overrides = _of(request, "prompts")
+    allowed = ("frame", "system", *(_FIELDS if request.suite in FREE else ()))
+    for text in overrides:
+        name = text.partition("=")[0].removeprefix("prompts.")
+        if name.partition(".")[0] not in allowed:
+            known = ", ".join(f"prompts.{one}" for one in allowed)
+            raise UserError(f"prompts.{name}: --suite {request.suite} takes {known} alone")
+    return load_section(request.prompts, "prompts", PromptsConfig, overrides)
+
+
 def _judge(request: EvalRequest) -> JudgeConfig | None:
-    if request.judge is None and not request.overrides:
+    overrides = _of(request, "judge")
+    if request.judge is None and not overrides:
         return None
     from configs.judge import JudgeConfig
 
-    strange = [text for text in request.overrides if not text.startswith("judge.")]
-    if strange:
-        raise UserError(f"'{strange[0]}': only judge.field=value may follow the model, e.g. judge.model=NAME")
-    judge = load_section(request.judge, "judge", JudgeConfig, request.overrides)
+    judge = load_section(request.judge, "judge", JudgeConfig, overrides)
     for name, value in (("base_url", judge.base_url), ("model", judge.model)):
         if value is None:
             raise UserError(f"judge.{name}: is missing; name the judge that is to be asked")
@@ -200,7 +231,15 @@ def _system(source: Source, suite: Suite, request: EvalRequest, cache: EvalCache
     assert source.folder is not None
     tokens = request.max_new_tokens or _NEW_TOKENS.get(suite.name, _OTHER_NEW_TOKENS)
     decoding = Decoding(
-        request.temperature, 1.0, tokens, source.dtype, source.add_bos, request.seed, source.template_date
+        request.temperature,
+        1.0,
+        tokens,
+        source.dtype,
+        source.add_bos,
+        request.seed,
+        source.template_date,
+        source.chat_template,
+        source.template_values,
     )
     checksum = model_checksum(source.folder, cache)
     keys = {item.key: decoding.key(checksum, item) for item in suite.items}

@@ -155,8 +155,8 @@ def _date(decoding: Decoding) -> datetime.date:
 
 def _longest(suite: Suite, folder: Path, decoding: Decoding) -> int:
     """Tokens of the longest prompt with its answer."""
-    encoder = ChatEncoder(folder, decoding.add_bos, _date(decoding))
-    lengths = [(len(encoder.prompt_ids(item.prompt)), item) for item in suite.items]
+    encoder = ChatEncoder(folder, decoding.add_bos, _date(decoding), decoding.chat_template, decoding.template_values)
+    lengths = [(_tokens(encoder, item), item) for item in suite.items]
     limit = longest_context(folder)
     long = [(tokens, item) for tokens, item in lengths if limit and tokens + decoding.max_new_tokens > limit]
     if long:
@@ -171,11 +171,20 @@ def _longest(suite: Suite, folder: Path, decoding: Decoding) -> int:
     return max(tokens for tokens, _ in lengths) + decoding.max_new_tokens
 
 
+def _tokens(encoder: ChatEncoder, item: SuiteItem) -> int:
+    try:
+        return len(encoder.prompt_ids(item.prompt))
+    except UserError as error:
+        raise UserError(f"{item.where}: {error}") from error
+
+
 def _config(suite: Suite, folder: Path, decoding: Decoding, machine: Machine, max_length: int) -> Config:
     settings: dict[str, Any] = {
         "dtype": decoding.dtype,
         "add_bos": decoding.add_bos,
         "template_date": _date(decoding),
+        "chat_template": decoding.chat_template,
+        "chat_template_kwargs": decoding.template_values,
     }
     return Config(
         run=RunConfig(name=f"eval-{suite.name}", seed=decoding.seed),

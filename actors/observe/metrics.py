@@ -175,7 +175,7 @@ class MetricsLog:
 
     def scalars(self, values: Mapping[str, Any], step: int) -> None:
         """Numbers for TensorBoard alone."""
-        for name, value in _scalars(values):
+        for name, value in scalars_of(values):
             self._board.add_scalar(name, value, step)
 
     def close(self) -> None:
@@ -190,9 +190,9 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def _scalars(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+def scalars_of(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
     for key, value in values.items():
         if isinstance(value, Mapping):
-            yield from _scalars(value, f"{prefix}{key}/")
+            yield from scalars_of(value, f"{prefix}{key}/")
         elif isinstance(value, int | float) and not isinstance(value, bool) and key != "round":
             yield f"{prefix}{key}", float(value)

@@ -39,6 +39,8 @@ from rollout.language import undetectable
 from rollout.languages import DEFAULT_NAMES, language_name
 from rollout.prompts import PromptSet
 
+TRACKERS = {"wandb": "actors.observe.wandb_runs:track"}  # by the name that run.trackers has for them
+
 
 def run_training(
     config: Config,
@@ -156,7 +158,8 @@ def with_team(
         learns: Whether there is a learner.
         again: Command that continues after a stop; by default that of a training run.
     """
-    trackers = [load_plugin(name, "run.trackers", "isogloss.trackers") for name in config.run.trackers]
+    names = [TRACKERS.get(name, name) for name in config.run.trackers]
+    trackers = [load_plugin(name, "run.trackers", "isogloss.trackers") for name in names]
     for tracker in trackers:
         tracker.accepts(({}, config.run.dir), {}, "run.trackers")
     folder = open_run_folder(config, resume, allowed)

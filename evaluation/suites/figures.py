@@ -18,6 +18,7 @@ from evaluation.length_controlled import (
     too_few,
 )
 from evaluation.mgsm import extract_answer, is_right
+from evaluation.pass_rates import line_passes, word_passes
 from evaluation.stats import paired_bootstrap, wilson
 from evaluation.suites.answers import describe
 from evaluation.suites.records import Answers, Suite
@@ -95,7 +96,7 @@ def accuracy_figures(suite: Suite, answers: Answers, marks: Marks) -> list[Figur
         unread = {"no_answer": sum(marks.unread[key] for key in keys)} if marks.extracted else {}
         return {"right": sum(marks.right[key] for key in keys), **unread, **found}
 
-    return _shares("accuracy", suite, dict(marks.right), counts)
+    return shares("accuracy", suite, dict(marks.right), counts)
 
 
 def difference_figures(suite: Suite, marks: Marks, against: Marks) -> list[Figure]:
@@ -132,20 +133,35 @@ def fidelity_figures(suite: Suite, found: Mapping[Key, AnswerFidelity]) -> list[
         unsure = sum(decided[key] is None for key in keys)
         return {"unsure": unsure, "without_letters": sum(not found[key].scripts for key in keys)}
 
-    out = _shares("right_language", suite, decided, undecided)
-    out += _line_shares(suite, found)
-    out += _shares(
+    out = shares("right_language", suite, decided, undecided)
+    out += _lineshares(suite, found)
+    out += shares(
         "code_switching",
         suite,
         switching,
         lambda keys: {"fewer_than_two_lines": sum(switching[key] is None for key in keys)},
     )
     scripts = {key: value for code in suite.languages for key, value in _confused(suite, code, found).items()}
-    return out + _shares(
+    return out + shares(
         "script_confusion",
         suite,
         scripts,
         lambda keys: {"without_letters": sum(scripts[key] is None for key in keys)},
+    )
+
+
+def pass_figures(suite: Suite, answers: Answers, found: Mapping[Key, AnswerFidelity]) -> list[Figure]:
+    """Line pass rate, and word pass rate of the answers that pass by lines (Language Confusion Benchmark)."""
+    by_line = {key: line_passes(answers[key].text, fidelity) for key, fidelity in found.items()}
+    by_word = {key: word_passes(answers[key].text, key[0]) if passed else None for key, passed in by_line.items()}
+    out = shares(
+        "line_pass_rate", suite, by_line, lambda keys: {"no_line_decided": sum(by_line[key] is None for key in keys)}
+    )
+    return out + shares(
+        "word_pass_rate",
+        suite,
+        by_word,
+        lambda keys: {"latin_script": sum(by_word[key] is None and by_line[key] is True for key in keys)},
     )
 
 
@@ -249,7 +265,7 @@ def _judged(rate: WinRate) -> dict[str, int]:
     }
 
 
-def _shares(
+def shares(
     name: str,
     suite: Suite,
     values: Mapping[Key, bool | None],
@@ -281,7 +297,7 @@ def _shares(
     return out
 
 
-def _line_shares(suite: Suite, found: Mapping[Key, AnswerFidelity]) -> list[Figure]:
+def _lineshares(suite: Suite, found: Mapping[Key, AnswerFidelity]) -> list[Figure]:
     """Share of the decided lines in the right language; lines of one answer are drawn together."""
     known = {key: [line for line in f.lines if line is not None] for key, f in found.items()}
     right = {key: float(sum(line == key[0] for line in lines)) for key, lines in known.items()}

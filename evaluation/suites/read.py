@@ -2,167 +2,204 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from configs.errors import UserError
-from configs.language_codes import LANGUAGE_PATTERN, is_code, refusal
+from configs.language_codes import is_code, refusal, same_language
 from configs.presets import world_path
-from configs.reading import files_in, is_folder, read_json, shown
+from configs.reading import shown
+from configs.schema import PromptsConfig
 from evaluation.numbers import parse_number
 from evaluation.suites.mgsm_prompts import EXAMPLE_ANSWERS, WORDS, maths_prompt
+from evaluation.suites.published import PUBLISHED, Place, places
 from evaluation.suites.records import SUITES, Suite, SuiteItem
+from rollout.formats.files import RawRow, Row, columns_of, read_table
+from rollout.formats.form import Form
+from rollout.frames import framed
 from rollout.hub import is_hub_name, snapshot
-from rollout.jsonl import id_of, read_rows, text_of
+from rollout.jsonl import id_of, text_of
+from rollout.languages import language_code
+from rollout.prompt_files import form_of, plain_fields, prompt_of
+from rollout.records import Prompt, text_of_turns
 from rollout.world_folder import check_world
 
 WORLD = "worlds/default/prompts/heldout"
-_ENDINGS = (".jsonl", ".json")
-
-
-@dataclass(frozen=True, slots=True)
-class _Fields:
-    """Names of a suite's fields; ``id`` None numbers the rows from 1, ``answer`` None reads no gold answers."""
-
-    id: str | None
-    text: tuple[str, ...]  # the first that a row has
-    answer: str | None
-    gold_needed: bool = False
-
-
+FREE = ("head-to-head", "custom")  # whose rows may be of any form, with fields of any name
 _FIELDS = {
-    "world": _Fields("id", ("prompt",), "answer", True),
-    "mgsm": _Fields(None, ("query",), "response", True),
-    "x-alpacaeval": _Fields("id", ("instruction",), None),
-    "head-to-head": _Fields("id", ("prompt", "instruction"), "answer"),
-    "custom": _Fields("id", ("prompt", "instruction"), "answer"),
+    "mgsm": PromptsConfig(format="plain", text_field="query", answer_field="response"),
+    "x-alpacaeval": PromptsConfig(format="plain", text_field="instruction", answer_field=None),
+    "world": PromptsConfig(format="plain"),
 }
+_NUMBERED = ("mgsm",)  # whose rows have no ids: they are numbered from 1
+_GOLD_NEEDED = ("world", "mgsm")
+
+
+@dataclass
+class _Reading:
+    """What is read of a suite: fields of its rows, its languages, and what was read."""
+
+    name: str
+    fields: PromptsConfig
+    languages: Sequence[str]
+    rows: dict[str, list[tuple[Prompt, str]]]  # code -> (prompt, file:line)
+    places: dict[tuple[str, str], str]  # (code, id) -> file:line
 
 
 def load_suite(
-    name: str, data: str | None, languages: Sequence[str] = (), limit: int | None = None, shots: int = 0
+    name: str,
+    data: str | None,
+    languages: Sequence[str] = (),
+    limit: int | None = None,
+    shots: int = 0,
+    prompts: PromptsConfig | None = None,
 ) -> Suite:
     """Read a suite.
 
     Args:
         name: One of ``SUITES``.
-        data: A folder with one file a language (``es.jsonl`` or ``es.json``), a path with ``{lang}``, or one file whose
-            rows have a ``language``. None is the embedded world's held-out prompts, for the suite ``world`` only.
+        data: A folder with one file or folder a language (``es.jsonl``, ``es/``), a path with ``{lang}``, one file or
+            folder whose rows say their language, or any of these on the Hub (``hf:...``). None is the embedded world's
+            held-out prompts for the suite ``world``, and the Hub's for those that are there.
         languages: To ask; none are all that there are.
         limit: Only the first so many prompts of each language.
         shots: Worked examples before each question; MGSM only.
+        prompts: The config section ``prompts``: frame and system turn of every suite, and the form and names of fields
+            of the suites in ``FREE``.
 
     Raises:
         UserError: An unknown suite or option, no data, a language that is not there, or a bad row.
     """
+    _check(name, languages, shots)
+    given = prompts or PromptsConfig()
+    if shots and given.frame is not None:
+        raise UserError(f"--shots {shots}: prompts.frame is put in place of the suite's words; leave one of them out")
+    place = _place(name, data)
+    fields = given if name in FREE else _FIELDS.get(name, PromptsConfig())
+    reading = _Reading(name, fields, languages, {}, {})
+    for one in places(name, place):
+        _read(reading, one)
+    rows = reading.rows
+    asked = tuple(languages) or tuple(rows)
+    if not asked:
+        raise UserError(f"{shown(place)}: has no prompts; check --data")
+    absent = [code for code in asked if code not in rows]
+    if absent:
+        raise UserError(f"--languages {absent[0]}: {name} at {place} has no such language; there are {', '.join(rows)}")
+    own_words = name == "mgsm" and given.frame is None
+    if own_words and (unknown := [code for code in asked if code.split("-", 1)[0] not in WORDS]):
+        raise UserError(
+            f"--languages {unknown[0]}: mgsm has no instruction in it; there are {', '.join(WORDS)} (add it to "
+            "evaluation/suites/mgsm_prompts.py, or set prompts.frame)"
+        )
+    words = shots if own_words else None
+    items = [_asked(prompt, where, given, words) for code in asked for prompt, where in rows[code][:limit]]
+    _all_or_no_gold(items)
+    return Suite(name, place, asked, tuple(items), shots)
+
+
+def _check(name: str, languages: Sequence[str], shots: int) -> None:
     if name not in SUITES:
         raise UserError(f"--suite {name}: unknown; there are {', '.join(SUITES)}")
     if shots and name != "mgsm":
         raise UserError(f"--shots {shots}: only --suite mgsm has worked examples; leave it out")
     if not 0 <= shots <= len(EXAMPLE_ANSWERS):
         raise UserError(f"--shots {shots}: there are 0 to {len(EXAMPLE_ANSWERS)} worked examples")
-    if data is None and name != "world":
-        raise UserError(f"--suite {name}: needs --data with its prompts (a folder, a path with {{lang}}, or a file)")
     if len(set(languages)) != len(languages):
         raise UserError("--languages: a language is named twice; name each once")
-    place = data or world_path(WORLD)
-    if is_hub_name(place):
-        place = str(snapshot(place, "dataset", "--data"))
-    check_world(place)
-    rows = _rows(name, place, languages)
-    asked = tuple(languages) or tuple(rows)
-    strange = [code for code in asked if not is_code(code)]
-    if strange:
+    if strange := [code for code in languages if not is_code(code)]:
         raise UserError(f"--languages: {refusal(strange[0])}")
-    absent = [code for code in asked if code not in rows]
-    if absent:
-        raise UserError(f"--languages {absent[0]}: {name} at {place} has no such language; there are {', '.join(rows)}")
-    if name == "mgsm":
-        unknown = [code for code in asked if code.split("-", 1)[0] not in WORDS]
-        if unknown:
-            raise UserError(
-                f"--languages {unknown[0]}: mgsm has no instruction in it; there are {', '.join(WORDS)} (add it to "
-                "evaluation/suites/mgsm_prompts.py)"
-            )
-    items = [_asked(name, item, shots) for code in asked for item in rows[code][:limit]]
-    _all_or_no_gold(items)
-    return Suite(name, place, asked, tuple(items), shots)
 
 
-def _rows(name: str, place: str, languages: Sequence[str]) -> dict[str, list[SuiteItem]]:
-    path = Path(place)
-    if "{lang}" in place:
-        return _by_pattern(name, path, languages)
-    if is_folder(path):
-        found = [p for p in files_in(path) if p.suffix in _ENDINGS and is_code(p.stem)]
-        files = {p.stem: p for p in reversed(found)}  # of es.json and es.jsonl the first
-        if not files:
-            raise UserError(f"{path}: has no file of a language, such as es.jsonl or es.json; check --data")
-        wanted = [code for code in files if not languages or code in languages]
-        # What is not asked for is listed (for messages) but not read.
-        return {code: _read(name, files[code], code) if code in wanted else [] for code in sorted(files)}
-    out: dict[str, list[SuiteItem]] = {}
-    only = languages[0] if len(languages) == 1 else None
-    for item in _read(name, path, only, mixed=True):
-        out.setdefault(item.language, []).append(item)
-    return out
+def _place(name: str, data: str | None) -> str:
+    published = PUBLISHED.get(name)
+    place = (
+        data or (published.home if published is not None else None) or (world_path(WORLD) if name == "world" else None)
+    )
+    if place is None:
+        found = "" if published is None else f"; it is {published.where}"
+        raise UserError(
+            f"--suite {name}: needs --data with its prompts (a folder, a path with {{lang}}, or a file){found}"
+        )
+    if is_hub_name(place):
+        place = str(snapshot(place, "dataset", "--data" if data else f"--suite {name}"))
+    check_world(place)
+    return place
 
 
-def _by_pattern(name: str, pattern: Path, languages: Sequence[str]) -> dict[str, list[SuiteItem]]:
-    root = Path(*pattern.parts[: next(i for i, p in enumerate(pattern.parts) if "{lang}" in p)])
-    matcher = re.compile(re.escape(str(pattern)).replace(re.escape("{lang}"), f"(?P<code>{LANGUAGE_PATTERN})", 1))
-    glob = str(pattern.relative_to(root)).replace("{lang}", "*")
-    codes = {m["code"]: p for p in files_in(root, glob) if (m := matcher.fullmatch(str(p)))}
-    if not codes:
-        raise UserError(f"{shown(pattern)}: no such file in any language; check --data")
-    return {code: _read(name, p, code) if not languages or code in languages else [] for code, p in codes.items()}
+def _read(reading: _Reading, place: Place) -> None:
+    """The rows of some files; what is not asked for is listed, for messages, but not kept."""
+    name, asked = reading.name, reading.languages
+    if place.code is not None:
+        reading.rows.setdefault(place.code, [])
+        if asked and place.code not in asked:
+            return
+    before = set(reading.rows) if place.rest else set()
+    for path in place.files:
+        rows = read_table(path, f"prompts of {name}")
+        form = _form(reading, rows, path)
+        fields = reading.fields if form is None else plain_fields(reading.fields)
+        for raw in rows:
+            row = raw.read() if form is None else form.read(raw.read(), raw.where, raw.number)
+            code = _language(row, fields, place.code, asked, raw.where)
+            if code in before:
+                continue  # an earlier place has the language
+            reading.rows.setdefault(code, [])
+            if not asked or code in asked:
+                _take(reading, row, raw, fields, code, place.prefix)
 
 
-def _read(name: str, path: Path, language: str | None, mixed: bool = False) -> list[SuiteItem]:
-    """The rows of a file in ``language``; in a ``mixed`` one it is only that of the rows that name none."""
-    fields = _FIELDS[name]
-    lines: dict[tuple[str, str], str] = {}
-    items: list[SuiteItem] = []
-    for number, (where, row) in enumerate(_objects(path, name), start=1):
-        code = text_of(row, "language", where) if "language" in row or language is None else language
-        if not is_code(code):
-            raise UserError(f"{where}: language {refusal(code)}")
-        if language is not None and code != language and not mixed:
-            raise UserError(f"{where}: language is '{code}' where '{language}' was expected; correct one of them")
-        key = str(number) if fields.id is None else id_of(row, fields.id, where)
-        if (code, key) in lines:
-            raise UserError(f"{where}: id '{key}' was already used at {lines[code, key]}; give each row its own id")
-        lines[code, key] = where
-        field = next((field for field in fields.text if field in row), fields.text[0])
-        text = text_of(row, field, where)
-        gold = _gold(name, row, fields, where)
-        items.append(SuiteItem(key, code, text, text, gold, where))
-    return items
+def _form(reading: _Reading, rows: Sequence[RawRow], path: Path) -> Form | None:
+    published = PUBLISHED.get(reading.name)
+    if published is None:
+        return form_of(rows, reading.fields, path)
+    columns = columns_of(rows)
+    if missing := published.form.missing(columns):
+        raise UserError(
+            f"{path}: has no column {', '.join(missing)}, which rows of {published.where} have (it has "
+            f"{shown(', '.join(sorted(columns)))}); name its files, or take --suite custom"
+        )
+    return published.form
 
 
-def _objects(path: Path, name: str) -> Sequence[tuple[str, dict[str, object]]]:
-    if path.suffix != ".json":
-        return [(f"{path}:{line}", row) for line, row in read_rows(path, f"prompts of {name}")]
-    rows = read_json(path, f"prompts of {name}", "check --data; a .json file holds one list")
-    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
-        raise UserError(f"{path}:1: expected a list of objects; a file of JSON lines ends in .jsonl")
-    return [(f"{path}: entry {number}", row) for number, row in enumerate(rows, start=1)]
+def _language(row: Row, fields: PromptsConfig, own: str | None, asked: Sequence[str], where: str) -> str:
+    """The language of a row: what it says, else that of its file, else the only one that is asked for."""
+    only = own if own is not None else (asked[0] if len(asked) == 1 else None)
+    name = fields.language_field
+    if name not in row and only is not None:
+        return only
+    said = text_of(row, name, where)
+    code = language_code(said)
+    if code is None:
+        raise UserError(f"{where}: language {refusal(said)}")
+    code = same_language(code, asked) or code
+    if own is not None and same_language(code, [own]) is None:
+        raise UserError(f"{where}: language is '{code}' where '{own}' was expected; correct one of them")
+    return code if own is None else own
 
 
-def _gold(name: str, row: dict[str, object], fields: _Fields, where: str) -> str | None:
-    if fields.answer is None or (fields.answer not in row and not fields.gold_needed):
-        return None
-    value = row.get(fields.answer)
-    gold = str(value) if isinstance(value, int) and not isinstance(value, bool) else text_of(row, fields.answer, where)
-    if name == "mgsm" and parse_number(gold, "en") is None:
-        raise UserError(f"{where}: {fields.answer} is '{shown(gold)}' instead of a number")
-    return gold
+def _take(reading: _Reading, row: Row, raw: RawRow, fields: PromptsConfig, code: str, prefix: str) -> None:
+    name, where = reading.name, raw.where
+    key = str(raw.number) if name in _NUMBERED else prefix + id_of(row, fields.id_field, where)
+    if (code, key) in reading.places:
+        raise UserError(
+            f"{where}: id '{key}' was already used at {reading.places[code, key]}; give each row its own id"
+        )
+    reading.places[code, key] = where
+    prompt = prompt_of(row, key, code, fields, where)
+    if prompt.answer is None and name in _GOLD_NEEDED:
+        text_of(row, fields.answer_field or "", where)  # says that it is missing
+    if name == "mgsm" and prompt.answer is not None and parse_number(prompt.answer, "en") is None:
+        raise UserError(f"{where}: {fields.answer_field} is '{shown(prompt.answer)}' instead of a number")
+    reading.rows[code].append((prompt, where))
 
 
-def _asked(name: str, item: SuiteItem, shots: int) -> SuiteItem:
-    return replace(item, prompt=maths_prompt(item.instruction, item.language, shots)) if name == "mgsm" else item
+def _asked(prompt: Prompt, where: str, given: PromptsConfig, words: int | None) -> SuiteItem:
+    """The item with what goes around its prompt: MGSM's words with so many examples, the frame, the system turn."""
+    worded = prompt if words is None else replace(prompt, text=maths_prompt(prompt.text, prompt.language, words))
+    turns = framed(worded, given, {}).turns
+    return SuiteItem(prompt.id, prompt.language, text_of_turns(prompt.turns), turns, prompt.answer, where)
 
 
 def _all_or_no_gold(items: Sequence[SuiteItem]) -> None:

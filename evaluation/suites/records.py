@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import xxhash
 
-SUITES = ("world", "mgsm", "x-alpacaeval", "head-to-head", "custom")
-JUDGED = ("x-alpacaeval", "head-to-head")
+from rollout.records import Turns
+
+SUITES = (
+    "world", "mgsm", "x-alpacaeval", "m-arenahard", "aya", "language-confusion", "head-to-head", "custom"
+)  # fmt: skip
+JUDGED = ("x-alpacaeval", "m-arenahard", "aya", "head-to-head")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +23,8 @@ class SuiteItem:
         id: Joins it with the same prompt in other languages.
         language: BCP-47 code.
         instruction: The user's words as the suite has them; what a judge is shown.
-        prompt: What the model is asked: the instruction with what the suite puts around it (MGSM's examples).
+        prompt: What the model is asked: the instruction with what the suite puts around it (MGSM's examples), or a chat
+            that ends with it.
         gold: Right answer, where there is one.
         where: file:line, for messages.
     """
@@ -27,7 +32,7 @@ class SuiteItem:
     id: str
     language: str
     instruction: str
-    prompt: str
+    prompt: Turns
     gold: str | None
     where: str
 
@@ -77,6 +82,8 @@ class Decoding:
         add_bos: See ``model.add_bos`` of the config.
         seed: Of sampled answers; greedy ones don't depend on it.
         template_date: See ``model.template_date`` of the config, as ISO 8601; None is the day of the evaluation.
+        chat_template: See ``model.chat_template`` of the config; None is that of the model's folder.
+        template_values: See ``model.chat_template_kwargs`` of the config.
     """
 
     temperature: float
@@ -86,6 +93,8 @@ class Decoding:
     add_bos: bool
     seed: int
     template_date: str | None = None
+    chat_template: str | None = None
+    template_values: dict[str, object] = field(default_factory=dict)
 
     def key(self, checksum: str, item: SuiteItem) -> str:
         """What an answer to ``item`` is kept under, 32 hexadecimal digits.
@@ -97,8 +106,9 @@ class Decoding:
         fields = asdict(self)
         if self.temperature == 0:
             fields["seed"] = None
-        if self.template_date is None:
-            del fields["template_date"]  # answers that were kept before there was such a field
+        for name in ("template_date", "chat_template", "template_values"):
+            if not fields[name]:
+                del fields[name]  # answers that were kept before there was such a field
         place = None if self.temperature == 0 else [item.language, item.id]
         return xxhash.xxh3_128_hexdigest(json.dumps([checksum, item.prompt, fields, place], sort_keys=True).encode())
 

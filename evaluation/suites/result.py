@@ -16,6 +16,8 @@ TITLES = {
     "right_language": "Answers in the right language",
     "right_lines": "Lines in the right language",
     "code_switching": "Answers that switch languages",
+    "line_pass_rate": "Line pass rate",
+    "word_pass_rate": "Word pass rate, of the answers that pass by lines",
     "script_confusion": "Answers with an unusual script",
     "length": "Length of an answer",
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ class Source:
         dtype: Of the model, as its run or its config says.
         add_bos: As its run says.
         template_date: As its run says, ISO 8601.
+        chat_template: As its run says, in place of that of the folder: a run's start has its own.
+        template_values: As its run says, of the template's variables.
     """
 
     name: str
@@ -33,6 +35,8 @@ class Source:
     dtype: str = "float32"
     add_bos: bool = False
     template_date: str | None = None
+    chat_template: str | None = None
+    template_values: dict[str, object] = field(default_factory=dict)
 
 
 def resolve(text: str, option: str) -> Source:
@@ -78,11 +82,13 @@ def _run(path: Path) -> Source:
         model, name = data["model"], data["run"]["name"]
         start, dtype, add_bos = Path(model["policy"]), str(model["dtype"]), bool(model["add_bos"])
         date = str(model["template_date"]) if model.get("template_date") else None
-    except (KeyError, TypeError):
+        template, values = model.get("chat_template"), dict(model.get("chat_template_kwargs") or {})
+    except (KeyError, TypeError, ValueError):
         raise UserError(f"{file}: is no config of a run; name a model folder, or restore the file") from None
     folder = run_policy(path, start)
     dtype = dtype if dtype in DTYPES else _dtype(folder)  # "auto": the run's model was elsewhere
-    return Source(str(name), folder=folder, dtype=dtype, add_bos=add_bos, template_date=date)
+    text = template if isinstance(template, str) else None
+    return Source(str(name), folder, None, dtype, add_bos, date, text, values)
 
 
 def _dtype(folder: Path) -> str:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from actors.evals.audit import run_audit
+from actors.reward.reward_model import RewardModel
 from cli import app
 from configs.errors import UserError
 from configs.load import dump_yaml
 from evaluation.audit import Judgement, audit, figures, markdown, verdict
 from tests.kits.forms import write
+from tests.kits.judge import judge_server, longer
 from tests.kits.run import small_config
+from tests.kits.tiny import build_reward_model
 
 
 def judged(
@@ -95,6 +100,75 @@ def test_implicit_and_likelihood_rewards_are_audited(tmp_path: Path) -> None:
         "right": 4,
         "accuracy": 1.0,
     }
+
+
+def audited(folder: Path, data: str, *overrides: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Figures by language and subset, and the pairs with their rewards."""
+    (folder / "c.yaml").write_text(dump_yaml(small_config(folder, "languages.codes=[en, es]")))
+    out = folder / "audited"
+    run_audit(folder / "c.yaml", [data], overrides, out, None, True)
+    rows = [json.loads(line) for line in (out / "pairs.jsonl").read_text(encoding="utf-8").splitlines()]
+    return json.loads((out / "audit.json").read_text())["languages"], rows
+
+
+def test_the_native_reward_is_measured_under_the_languages_own_prompt(tmp_path: Path) -> None:
+    data = pairs(tmp_path / "bench")
+    cross, native = ({row["language"]: row for row in audited(tmp_path, data, f"reward.prompt={prompt}")[1]}
+                     for prompt in ("crosslingual", "native"))  # fmt: skip
+    assert native["en"] == cross["en"], "English is asked in English either way"
+    assert native["es"]["chosen"] != cross["es"]["chosen"]
+    alone = data.replace("{lang}", "spa_Latn")
+    assert audited(tmp_path, alone, "reward.prompt=native")[1][0] == native["es"]
+
+
+def test_a_judge_is_audited_with_its_length_bias(tmp_path: Path) -> None:
+    rows = [
+        {"id": n, "language": "es", "prompt": f"¿{n}?", "chosen": "Sí." if n else "Sí, señor, claro.",
+         "rejected": "No, señor.", "chosen_model": "m", "rejected_model": "n"}
+        for n in range(3)
+    ]  # fmt: skip
+    data = str(write(tmp_path / "pairs.jsonl", rows))
+    with judge_server(longer) as stub:
+        judge = [f"judge.base_url={stub.url}", "judge.model=stub", f"judge.cache={tmp_path}/judge.sqlite"]
+        found, scored = audited(tmp_path, data, "reward={kind: judge}", *judge)
+    assert [(row["chosen"], row["rejected"]) for row in scored] == [(1.0, 0.0), (0.0, 1.0), (0.0, 1.0)]
+    figures = found["es"]["none"]
+    assert (figures["right"], figures["prefers_longer"], figures["chosen_longer"]) == (1, 1.0, 1 / 3)
+    assert (figures["right_longer"], figures["right_shorter"]) == (1.0, 0.0)
+    with pytest.raises(UserError, match=r"judge\.base_url"):  # nothing listens there any more
+        audited(tmp_path, data, "reward={kind: judge}", *judge)
+
+
+def test_terms_and_ones_own_function_are_audited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [
+        {"id": n, "language": "es", "prompt": f"¿{n}?", "chosen": "El gato duerme tranquilo sobre la alfombra.",
+         "rejected": "The cat sleeps quietly on the carpet tonight.", "chosen_model": "m", "rejected_model": "n"}
+        for n in range(2)
+    ]  # fmt: skip
+    data = str(write(tmp_path / "pairs.jsonl", rows))
+    terms = "reward={kind: terms, terms: {tongue: {kind: language}, fresh: {kind: repetition, weight: 0.1}}}"
+    found, scored = audited(tmp_path, data, terms)
+    assert found["es"]["none"]["accuracy"] == 1.0
+    assert all(row["chosen"] > row["rejected"] + 0.5 for row in scored)
+    source = "def count(prompts, candidates):\n    return [-len(one.text.split()) for one in candidates]\n"
+    (tmp_path / "audited_words.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    own = audited(tmp_path, data, "reward={kind: custom, function: 'audited_words:count'}")[1]
+    assert [(row["chosen"], row["rejected"]) for row in own] == [(-7.0, -8.0)] * 2
+
+
+def test_a_reward_model_is_audited(tmp_path: Path) -> None:
+    model = build_reward_model(tmp_path / "rm")
+    data = pairs(tmp_path / "bench")
+    found, scored = audited(tmp_path, data, f"reward={{kind: reward_model, model: {model}}}")
+    assert found["all"]["all"]["pairs"] == 6
+    direct = RewardModel(model, "float32", 4096, torch.device("cpu"))
+    asked = "¿Qué mascota tiene David en casa?"
+    values, _ = direct.score([(asked, "David tiene un perro en casa."), (asked, "Zog zog zog zog zog.")])
+    row = next(row for row in scored if row["language"] == "es")
+    assert [row["chosen"], row["rejected"]] == pytest.approx(values, abs=1e-5)
+    with pytest.raises(UserError, match=r"reward\.model: .* which gives no score"):
+        audited(tmp_path, data, "reward={kind: reward_model, model: worlds/default/policy}")
 
 
 def test_what_cannot_be_audited_is_refused(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from actors.plan.preflight import check_inputs
 from actors.reward.reward_model import RewardModel, check_reward_model, reward_model_scores
@@ -26,7 +26,7 @@ from rollout.records import Candidate
 from tests.kits.judge import Says, Shown, judge_server, longer
 from tests.kits.rollout import candidate, make_config, make_prompts
 from tests.kits.run import small_config
-from tests.kits.tiny import build_tiny_model, tiny_tokenizer
+from tests.kits.tiny import build_reward_model, build_tiny_model
 
 DEMO = Path("configs/demo.yaml")
 
@@ -203,29 +203,6 @@ def test_both_are_looked_at_before_anything_starts(tmp_path: Path) -> None:
 
 
 # --- reward model -----------------------------------------------------------------------------------------------------
-
-
-def build_reward_model(folder: Path, labels: int = 1, pad: bool = True) -> Path:
-    """A tiny random reward model with a tokenizer and a template of its own."""
-    tokenizer = tiny_tokenizer()
-    config = LlamaConfig(
-        vocab_size=512,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=128,
-        initializer_range=0.3,
-        num_labels=labels,
-        pad_token_id=tokenizer.pad_token_id if pad else None,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        LlamaForSequenceClassification(config).save_pretrained(folder)
-    if not pad:
-        tokenizer.pad_token = tokenizer.eos_token
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

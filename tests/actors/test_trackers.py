@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,6 +55,53 @@ def test_each_row_is_handed_over_and_failures_are_named(
     assert said[0].startswith("run.trackers: my_trackers:fail: failed for the row of round 1 with RuntimeError")
     assert "gave no answer within 2 s for the row of round 1" in said[1]
     assert all(line.endswith("the run continues") for line in said)
+
+
+WANDB = """
+import json, sys
+from pathlib import Path
+from actors.observe.metrics import MetricsLog
+from actors.train.run import TRACKERS
+from configs.errors import UserError
+from configs.plugins import load_plugin
+folder = Path(sys.argv[1])
+try:
+    tracker = load_plugin(TRACKERS["wandb"], "run.trackers", "isogloss.trackers")
+except UserError as error:
+    sys.exit(str(error))
+log = MetricsLog(folder, [tracker], lambda text: sys.exit(text))
+log.write({"round": 1, "heldout_start": {"sw": 0.25}, "counts": {"pairs": 4137}})
+log.add(1, {"heldout": {"sw": 0.5}})
+log.close()
+"""
+
+
+def wandb(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    folder.mkdir(exist_ok=True)
+    (folder / "config.yaml").write_text("run: {name: mine}\n")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    env = {**kept, "HOME": str(folder), **variables}
+    command = [sys.executable, "-c", WANDB, str(folder)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=env)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="wandb, an extra of 100 MB, is not installed")
+def test_weights_and_biases_for_real_offline(tmp_path: Path) -> None:
+    done = wandb(tmp_path, WANDB_MODE="offline", WANDB_DISABLE_GIT="true")
+    assert (done.returncode, done.stderr) == (0, "")
+    (written,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
+    said = written.read_bytes()
+    for part in (b"isogloss", b"heldout/sw", b"0.25", b"0.5", b"counts/pairs"):
+        assert part in said
+    assert said.count(b"4137") == 2, "in the history and in the summary; what a row has said is not said again"
+    without = wandb(tmp_path / "other")
+    assert without.stderr.startswith("run.trackers: wandb has no key; run `wandb login`, set WANDB_API_KEY, or WANDB_M")
+
+
+def test_weights_and_biases_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "wandb.py").write_text("raise ModuleNotFoundError('wandb')")
+    done = wandb(tmp_path / "run", PYTHONPATH=str(tmp_path))
+    assert done.stderr.startswith("run.trackers: wandb is not installed; install isogloss[wandb], or take it out of")
 
 
 def test_what_is_no_tracker_is_refused(module: str) -> None:

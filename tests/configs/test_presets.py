@@ -19,6 +19,8 @@ from configs.load import config_files, load_config, merge
 from configs.presets import FOLDER, preset_names
 from configs.schema import Config
 from configs.yaml12 import dump_yaml_value, load_yaml
+from rollout.prompts import PromptSet
+from rollout.records import Message
 from tests.kits.tiny import build_tiny_model
 
 # What each preset resolves to where that is not the schema's default: a change of a layer shows in what it changes.
@@ -34,6 +36,7 @@ OWN: dict[str, dict[str, Any]] = {
     "dapo": {"model": {"reference": "models/sft"}},
     "gspo": {"model": {"reference": "models/sft"}},
     "lidr": {},
+    "lidr_maths": {},
     "likelihood": {},
     "judge": {"judge": {"base_url": "http://localhost:8000/v1", "model": "any"}},
     "dpo": {"offline": {"path": "pairs.jsonl"}},
@@ -92,7 +95,7 @@ def test_a_method_brings_nothing_of_the_embedded_world(method: str, tmp_path: Pa
     assert (config.anchor.path, config.anchor.pairs_per_round) == (None, 0)
     if config.offline.path is None:
         assert config.reward.follows_policy == (
-            method not in ("likelihood", "lidr", "judge", "dang_dpo", "arbitrage", "croco")
+            method not in ("likelihood", "lidr", "lidr_maths", "judge", "dang_dpo", "arbitrage", "croco")
         )
         assert config.rollout.max_new_tokens >= 2000
         assert config.rollout.prompts_per_round >= 1000
@@ -116,6 +119,23 @@ def test_lidr_needs_no_reference_and_reads_none(tmp_path: Path) -> None:
     assert load_config(foreign(tmp_path, "icr")).reads_reference
     room = config.model.max_length - config.rollout.max_new_tokens - config.candidates.translation_max_new_tokens
     assert room > 1000
+
+
+def test_lidr_on_problems_frames_them_in_their_language(tmp_path: Path) -> None:
+    config = load_config(foreign(tmp_path, "lidr_maths"))
+    for code in ("en", "fr", "sw"):
+        file = tmp_path / f"{code}.jsonl"
+        file.write_text(json.dumps({"id": "gsm8k_0", "prompt": f"{code} {{language}} 1+1?", "answer": ""}) + "\n")
+    found = PromptSet.load(str(tmp_path / "{lang}.jsonl"), config.languages, config.prompts)
+    assert not found.has_answers
+    system, asked = found.get("gsm8k_0", "sw").turns
+    assert system == ("system", "You are a helpful assistant.")
+    assert isinstance(asked, Message)
+    assert asked.content.endswith("Problem:\nsw {language} 1+1?\n\nSolution in Swahili:")
+    whole = load_config(Path("configs/llama3_8b_lidr_maths.yaml"))
+    assert whole.prompts.frame == config.prompts.frame
+    assert whole.candidates.source == "self_translation"
+    assert (whole.reward.kind, whole.learner.workers) == ("cross_language", 4)
 
 
 def test_a_list_is_laid_one_over_the_other(tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def test_difficulty_comes_from_other_models(files: dict[str, Path]) -> None:
         ({"model": "nowhere", "suite": "custom", "against": None}, "MODEL nowhere: no such folder or file"),
         ({"against": None}, "head-to-head: needs --against"),
         ({}, "needs a judge to compare answers"),
-        ({"overrides": ("learner.beta=1",)}, "only judge.field=value may follow the model"),
+        ({"overrides": ("learner.beta=1",)}, "only judge.field=value and prompts.field=value may follow the model"),
         ({"overrides": ("judge.model=x",)}, "judge.base_url: is missing"),
         ({"overrides": ("judge.modle=x",)}, r"judge.modle: unknown field"),
         ({"judge": Path("nowhere.yaml")}, "nowhere.yaml: no such config file"),
@@ -166,6 +166,14 @@ def test_what_a_path_is(tmp_path: Path) -> None:
     (run / "config.yaml").write_text(text, encoding="utf-8")
     found = resolve(str(run), "MODEL")
     assert (found.name, found.folder, found.dtype, found.add_bos) == ("r", run / "policy", "bfloat16", True)
+    assert (found.chat_template, found.template_values) == (None, {})
+    (run / "config.yaml").write_text(
+        text.replace(
+            "add_bos: true", "add_bos: true, chat_template: '{{ x }}', chat_template_kwargs: {thinking: false}"
+        )
+    )
+    templated = resolve(str(run), "MODEL")
+    assert (templated.chat_template, templated.template_values) == ("{{ x }}", {"thinking": False})
     shutil.rmtree(run / "policy")
     assert resolve(str(run), "MODEL").folder == Path("start")
     model = tmp_path / "model"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -148,8 +149,8 @@ def test_bad_rows(tmp_path: Path, name: str, rows: list[dict[str, Any]], message
 def test_bad_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no file of a language"):
         load_suite("custom", str(tmp_path))
-    (tmp_path / "en.json").write_text('{"id": 1}', encoding="utf-8")
-    with pytest.raises(UserError, match="expected a list of objects"):
+    (tmp_path / "en.json").write_text('[{"id": 1, "prompt": "x"}, 2]', encoding="utf-8")
+    with pytest.raises(UserError, match=r"en.json: entry 2: a number instead of an object"):
         load_suite("custom", str(tmp_path))
     (tmp_path / "en.json").write_text("[{\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"en.json:2: not valid JSON"):
@@ -319,8 +320,12 @@ def test_the_key_of_an_answer(custom: Suite) -> None:
         Decoding(0.0, 1.0, 32, "float32", True, 0).key("w", one),
         warm.key("w", one),
         Decoding(1.0, 1.0, 32, "float32", False, 1).key("w", one),
+        Decoding(0.0, 1.0, 32, "float32", False, 0, chat_template="{{ x }}").key("w", one),
+        Decoding(0.0, 1.0, 32, "float32", False, 0, template_values={"thinking": False}).key("w", one),
     }
-    assert len(keys) == 8
+    assert len(keys) == 10
+    # As it was before there were chats, templates and their values: answers that are kept stay known.
+    assert greedy.key("w", replace(one, prompt="q")) == "bc01c00e097ab253f89d8f3a857e0b76"
     assert Decoding(0.0, 1.0, 32, "float32", False, 5).key("w", one) == greedy.key("w", one)
 
 

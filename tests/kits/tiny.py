@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast
 
 BOS, END, PAD, USER, ASSISTANT = "<bos>", "<end>", "<pad>", "<user>", "<assistant>"
 SPECIALS = [PAD, BOS, END, USER, ASSISTANT]
@@ -107,5 +107,28 @@ def build_tiny_model(
     model = LlamaForCausalLM(config).to(dtype)
     torch.random.set_rng_state(state)
     model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def build_reward_model(folder: Path, labels: int = 1, pad: bool = True) -> Path:
+    """A tiny random reward model with a tokenizer and a template of its own."""
+    tokenizer = tiny_tokenizer()
+    config = LlamaConfig(
+        vocab_size=512,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=128,
+        initializer_range=0.3,
+        num_labels=labels,
+        pad_token_id=tokenizer.pad_token_id if pad else None,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        LlamaForSequenceClassification(config).save_pretrained(folder)
+    if not pad:
+        tokenizer.pad_token = tokenizer.eos_token
     tokenizer.save_pretrained(folder)
     return folder

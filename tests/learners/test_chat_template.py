@@ -91,6 +91,36 @@ def test_templates_may_trim_and_say_more(tmp_path: Path) -> None:
     assert found.prompt_ids(" q ") == found.prompt_ids("q")
 
 
+SILENT = TEMPLATE.replace("%}", " if m['role'] != 'system' %}", 1)
+
+
+def test_a_template_that_leaves_a_turn_out_without_a_word_is_refused(tmp_path: Path) -> None:
+    chat = (Message("system", "Be kind."), Message("user", "q"))
+    silent = ChatEncoder(save(tmp_path / "silent", SILENT))
+    assert silent.prompt_ids("q")
+    with pytest.raises(UserError, match=r"leaves out the system's turn of a chat of system, user; put what the system"):
+        silent.prompt_ids(chat)
+    with pytest.raises(UserError, match=r"leaves out the system's turn"):  # as often as it is asked
+        silent.prompt_lengths([chat])
+    folded = (
+        "{% if messages[0].role == 'system' %}{% set s = messages[0].content + '\n' %}{% set messages = messages[1:] %}"
+    )
+    folds = ChatEncoder(save(tmp_path / "folds", folded + "{% endif %}{{ s|default('') }}" + TEMPLATE))
+    assert folds.tokenizer.decode(folds.prompt_ids(chat)) == "Be kind.\n<|user|>q<|end|><|assistant|>"
+    refuses = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + TEMPLATE
+    with pytest.raises(
+        UserError, match=r"refuses the prompt's turns \(no system role\); put what the system turn says"
+    ):
+        ChatEncoder(save(tmp_path / "refuses", refuses)).prompt_ids(chat)
+    last = "{% for m in messages[-1:] %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
+    with pytest.raises(UserError, match=r"puts the text of the user's turn 0 times"):
+        ChatEncoder(save(tmp_path / "last", last))
+    pairs = TEMPLATE.replace("in messages", "in messages[-2:]", 1)
+    turns = (Message("user", "a"), Message("assistant", "b"), Message("user", "c"))
+    with pytest.raises(UserError, match=r"leaves out the user's turn of a chat of user, assistant, user; change the t"):
+        ChatEncoder(save(tmp_path / "pairs", pairs)).prompt_ids(turns)
+
+
 @pytest.mark.parametrize("token", [*SPECIALS, "<|end|><|assistant|>"])
 @pytest.mark.parametrize("text", ["{}", "a {} b", "{}{}", "isoglossplaintext {}"])
 def test_a_prompt_cannot_spell_a_special_token(tmp_path: Path, token: str, text: str) -> None:

@@ -204,3 +204,38 @@ def test_a_dry_run_shows_three_rows_and_what_is_left_out(tmp_path: Path, capsys:
     assert "prompts.train: form plain, read as\n  0 (en)  system: Be kind. user: [bold]eng_Latn[/] 0\n" in shown
     assert shown.count("system: Be kind.") == 3
     assert f"left out: 2  language 'fr' is not in languages.codes (first: {path}:4)" in shown
+
+
+def test_a_frame_and_a_system_turn(tmp_path: Path) -> None:
+    for code in ("en", "sw"):
+        own = [turn("system", "My own."), turn("user", "x")]
+        write(tmp_path / f"{code}.jsonl", [{"id": 1, "prompt": "{prompt} \\boxed{}"}, {"id": 2, "prompt": own}])
+    pattern = tmp_path / "{lang}.jsonl"
+    found = prompts(pattern, frame="In {language}: {prompt} {}!", system={"sw": "Jibu kwa {language}."})
+    assert found.get("1", "sw").turns == (
+        Message("system", "Jibu kwa Swahili."),
+        Message("user", "In Swahili: {prompt} \\boxed{} {}!"),
+    )
+    assert found.get("2", "sw").before == (Message("system", "My own."),)
+    assert found.get("1", "en").turns == "In English: {prompt} \\boxed{} {}!"
+    only = prompts(pattern, frame={"sw": "({prompt})"})
+    assert [only.get("2", code).text for code in ("en", "sw")] == ["x", "(x)"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["prompts.frame=no place"], r"prompts\.frame.*has \{prompt\} 0 times instead of once"),
+        (["prompts.frame='{prompt}{prompt}'"], r"has \{prompt\} 2 times instead of once"),
+        (["prompts.frame={xx: '{prompt}'}"], r"prompts\.frame\.xx: is no language of the run; add it to languages"),
+        (["prompts.system=' '"], r"prompts\.system.*is empty; leave it out"),
+        (
+            ["prompts.frame='{prompt} ({language})'"],
+            r"prompts\.frame: \{language\} names .* set reward\.prompt to nati",
+        ),
+    ],
+)
+def test_frames_that_cannot_be_meant(tmp_path: Path, overrides: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        small_config(tmp_path, *overrides)
+    small_config(tmp_path, "prompts.frame='{prompt} ({language})'", "reward.prompt=native")

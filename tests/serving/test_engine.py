@@ -14,6 +14,7 @@ import pytest
 
 from actors.runtime.health import SyncError
 from configs.serving import ServeConfig
+from learners.encode import ChatEncoder
 from learners.weights import WeightsManifest
 from serving.describe import describe
 from serving.engine import EngineSettings, ServingEngine
@@ -23,6 +24,11 @@ from tests.kits.serving import POLICY, QUESTION, write_other_model
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
 LIMIT_S = 60.0
+ASKED = "Which template?"
+# The world's own but for one question.
+TEMPLATE = (POLICY / "chat_template.jinja").read_text(encoding="utf-8") + (
+    f"{{% if messages[0]['content'] == '{ASKED}' %}}The one of the run.{{% endif %}}"
+)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +66,8 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 @pytest.fixture(scope="module")
 def engine(loop: asyncio.AbstractEventLoop, models: list[tuple[Path, WeightsManifest]]) -> Iterator[ServingEngine]:
     config = ServeConfig(kv_cache_gb=0.125, max_tokens=512)
-    found = loop.run_until_complete(ServingEngine.start(POLICY, EngineSettings("world", "float32", 256, 0), config))
+    settings = EngineSettings("world", "float32", 256, 0, TEMPLATE)
+    found = loop.run_until_complete(ServingEngine.start(POLICY, settings, config))
     loop.run_until_complete(found.load(*models[0], LIMIT_S))
     yield found
     found.close()
@@ -183,3 +190,16 @@ def test_after_a_second_failure_nothing_runs(loop: asyncio.AbstractEventLoop, en
         late.task.cancel()
 
     loop.run_until_complete(asyncio.wait_for(scene(), LIMIT_S))
+
+
+def test_the_chat_template_of_a_run_is_rendered(loop: asyncio.AbstractEventLoop, engine: ServingEngine) -> None:
+    def tokens(question: str) -> tuple[int, int]:
+        body = {"model": "world", "messages": [{"role": "user", "content": question}], "max_tokens": 1}
+        reply = loop.run_until_complete(asyncio.wait_for(engine.answer("chat", body), LIMIT_S))
+        assert isinstance(reply, str)
+        return json.loads(reply)["usage"]["prompt_tokens"], len(ChatEncoder(POLICY).prompt_ids(question))
+
+    served, own = tokens("Another one?")
+    assert served == own
+    served, own = tokens(ASKED)
+    assert served == own + len(ChatEncoder(POLICY).completion_ids("The one of the run.")) - 1
