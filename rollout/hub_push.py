@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 from configs.errors import UserError
 from configs.reading import is_file, shown
@@ -15,7 +16,6 @@ _ROUND = re.compile(r"round-(\d+)")
 _CARD = "README.md"
 # Of a checkpoint, what only a resumed run reads.
 _NOT_PUSHED = ("trainer", "state.json")
-_GIB = 2**30
 
 
 def pushed_checkpoint(run: Path) -> tuple[Path, int]:
@@ -64,7 +64,7 @@ def push_checkpoint(
         raise UserError(f"{shown(repo)}: is no repository's name; write owner/name")
     files = pushed_files(folder)
     for path in files:
-        say(f"  {path.relative_to(folder)}  {path.stat().st_size / _GIB:.3f} GiB")
+        say(f"  {path.relative_to(folder)}  {path.stat().st_size / 1e6:.1f} MB")
     say(f"  {_CARD}  the model card")
     if dry_run:
         return None
@@ -85,7 +85,6 @@ def push_checkpoint(
 
 
 def _explained(repo: str, upload: Callable[[], str]) -> str:
-    import httpx
     from huggingface_hub.errors import (
         HfHubHTTPError,
         HFValidationError,
@@ -93,6 +92,8 @@ def _explained(repo: str, upload: Callable[[], str]) -> str:
         RepositoryNotFoundError,
     )
 
+    # Those of whichever HTTP library this version of huggingface_hub has.
+    unreachable = cast(tuple[type[Exception], ...], HfHubHTTPError.__bases__)
     try:
         return upload()
     except RepositoryNotFoundError:
@@ -109,8 +110,8 @@ def _explained(repo: str, upload: Callable[[], str]) -> str:
             why = "may not be written with this token; set HF_TOKEN to one with write access to it"
         else:
             why = f"was not written: the Hub answered {status} ({shown(error)}); try again"
-    except (httpx.HTTPError, OSError) as error:
-        why = f"cannot be reached ({shown(error)}); connect and try again: nothing was committed"
+    except unreachable as error:
+        why = f"cannot be reached ({shown(error)}); connect and try again"
     except ValueError as error:  # what the Hub says of the card, or an answer that is none of the Hub's
-        why = f"was not written ({shown(error)}); nothing was committed"
+        why = f"gave an unexpected answer ({shown(error)}); look at the repository before trying again"
     raise UserError(f"{repo}: {why}")

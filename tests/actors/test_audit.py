@@ -115,10 +115,11 @@ def test_the_native_reward_is_measured_under_the_languages_own_prompt(tmp_path: 
     data = pairs(tmp_path / "bench")
     cross, native = ({row["language"]: row for row in audited(tmp_path, data, f"reward.prompt={prompt}")[1]}
                      for prompt in ("crosslingual", "native"))  # fmt: skip
-    assert native["en"] == cross["en"], "English is asked in English either way"
-    assert native["es"]["chosen"] != cross["es"]["chosen"]
-    alone = data.replace("{lang}", "spa_Latn")
-    assert audited(tmp_path, alone, "reward.prompt=native")[1][0] == native["es"]
+    # English is asked in English either way; packed with other texts, sums differ in their last bits.
+    assert native["en"]["chosen"] == pytest.approx(cross["en"]["chosen"], abs=1e-3)
+    assert native["es"]["chosen"] != pytest.approx(cross["es"]["chosen"], abs=0.1)
+    alone = audited(tmp_path, data.replace("{lang}", "spa_Latn"), "reward.prompt=native")[1]
+    assert [row["chosen"] for row in alone] == pytest.approx([native["es"]["chosen"]] * 3, abs=1e-3)
 
 
 def test_a_judge_is_audited_with_its_length_bias(tmp_path: Path) -> None:
@@ -132,7 +133,7 @@ def test_a_judge_is_audited_with_its_length_bias(tmp_path: Path) -> None:
         judge = [f"judge.base_url={stub.url}", "judge.model=stub", f"judge.cache={tmp_path}/judge.sqlite"]
         found, scored = audited(tmp_path, data, "reward={kind: judge}", *judge)
     assert [(row["chosen"], row["rejected"]) for row in scored] == [(1.0, 0.0), (0.0, 1.0), (0.0, 1.0)]
-    figures = found["es"]["none"]
+    figures = found["es"]["all"]
     assert (figures["right"], figures["prefers_longer"], figures["chosen_longer"]) == (1, 1.0, 1 / 3)
     assert (figures["right_longer"], figures["right_shorter"]) == (1.0, 0.0)
     with pytest.raises(UserError, match=r"judge\.base_url"):  # nothing listens there any more
@@ -148,7 +149,7 @@ def test_terms_and_ones_own_function_are_audited(tmp_path: Path, monkeypatch: py
     data = str(write(tmp_path / "pairs.jsonl", rows))
     terms = "reward={kind: terms, terms: {tongue: {kind: language}, fresh: {kind: repetition, weight: 0.1}}}"
     found, scored = audited(tmp_path, data, terms)
-    assert found["es"]["none"]["accuracy"] == 1.0
+    assert found["es"]["all"]["accuracy"] == 1.0
     assert all(row["chosen"] > row["rejected"] + 0.5 for row in scored)
     source = "def count(prompts, candidates):\n    return [-len(one.text.split()) for one in candidates]\n"
     (tmp_path / "audited_words.py").write_text(source)

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -103,11 +104,34 @@ print(json.dumps(out))
 """
 
 
-def resolve(home: Path, endpoint: str, *cases: list[str]) -> list[object]:
+SUITES = """
+import json, sys
+from configs.errors import UserError
+from evaluation.suites.read import load_suite
+out = []
+for name, data in json.loads(sys.argv[1]):
+    try:
+        out.append({code: [item.prompt for item in load_suite(name, data).of(code)] for code in ("en", "sw")})
+    except UserError as error:
+        out.append(str(error))
+print(json.dumps(out))
+"""
+
+
+def test_suites_by_name(tmp_path: Path, endpoint: str) -> None:
+    mine, other, missing = resolve(
+        tmp_path / "home", endpoint, ["custom", "hf:owner/open"], ["aya", "hf:owner/open"], ["aya", None], script=SUITES
+    )
+    assert mine == {"en": ["Hi?"], "sw": ["Habari?"]}
+    assert "test.jsonl: has no column inputs, targets, which rows of CohereLabs/aya_evaluation_suite" in str(other)
+    assert str(missing).startswith("--suite aya: CohereLabs/aya_evaluation_suite is no dataset there, or a private one")
+
+
+def resolve(home: Path, endpoint: str, *cases: list[Any], script: str = SCRIPT) -> list[object]:
     """What the client of a fresh process makes of configs; it reads its settings when it is imported."""
     env = {**os.environ, "HF_HOME": str(home), "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_TELEMETRY": "1"}
     env.pop("HF_HUB_OFFLINE", None)
-    command = [sys.executable, "-c", SCRIPT, json.dumps(cases)]
+    command = [sys.executable, "-c", script, json.dumps(cases)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, env=env)
     found: list[object] = json.loads(done.stdout.splitlines()[-1])
     return found

@@ -67,7 +67,13 @@ class StandIn(http.server.BaseHTTPRequestHandler):
             modes = [(name, "lfs" if name.endswith(".safetensors") else "regular") for name in files]
             return self._send({"files": [{"path": n, "uploadMode": m, "shouldIgnore": False} for n, m in modes]})
         COMMITS.append(committed(body))
-        return self._send({"commitUrl": f"http://hub/{repo}/commit/1", "commitOid": "1" * 40, "pullRequestUrl": None})
+        return self._send(
+            {
+                "commitUrl": f"http://{self.headers['Host']}/{repo}/commit/1",
+                "commitOid": "1" * 40,
+                "pullRequestUrl": None,
+            }
+        )
 
     def _body(self) -> bytes:
         return self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -153,7 +159,7 @@ def push(run: Path, repo: str, endpoint: str, *options: str, token: str | None =
 def test_a_checkpoint_arrives_whole_with_its_card(run: Path, endpoint: str) -> None:
     status, said, errors = push(run, "owner/mine", endpoint)
     assert (status, errors) == (0, "")
-    assert said.endswith("pushed: http://hub/owner/mine/commit/1\n")
+    assert said.endswith(f"pushed: {endpoint}/owner/mine/commit/1\n")
     (commit,) = COMMITS
     card = commit.pop("README.md").decode()
     assert commit == {file.name: file.read_bytes() for file in POLICY.iterdir()}
@@ -187,7 +193,7 @@ def test_what_cannot_be_pushed_ends_in_one_line(run: Path, endpoint: str) -> Non
     status, said, errors = push(run, "owner/gone", away, "--dry-run", token=None)
     assert (status, errors) == (0, "")
     assert "# gone\n" in said
-    assert "  model.safetensors  0." in said
+    assert "  model.safetensors  4.7 MB\n" in said
     assert said.endswith("would be pushed to owner/gone; nothing was sent\n")
     assert len(COMMITS) == before
 
