@@ -37,7 +37,9 @@ def texts_of(value: str | dict[str, str] | None) -> dict[str | None, str]:
     """The texts by language, None for one that is for all."""
     if value is None:
         return {}
-    return {None: value} if isinstance(value, str) else dict(value)
+    if isinstance(value, str):
+        return {None: value}
+    return {code: text for code, text in value.items()}  # noqa: C416 -- another type than a copy's
 
 
 def check_frames(

@@ -173,7 +173,7 @@ def test_a_checkpoint_arrives_whole_with_its_card(run: Path, endpoint: str) -> N
     assert str(run.parent) not in card
     status, said, _ = push(run, "owner/new", endpoint, "--create")
     assert status == 0
-    assert MADE == [{"name": "new", "organization": "owner", "visibility": "private", "type": "model"}]
+    assert MADE == [{"name": "new", "organization": "owner", "visibility": "private"}]
 
 
 def test_what_cannot_be_pushed_ends_in_one_line(run: Path, endpoint: str) -> None:
