@@ -180,6 +180,24 @@ def check_capacity(plan: PlacementPlan, resources: Mapping[str, float]) -> None:
         raise UserError("cluster: " + "; ".join(problems))
 
 
+def local_cpus(config: Config, plan: PlacementPlan, cores: int) -> float | None:
+    """CPUs that a cluster of the run's own is told to have, where that is not what the machine has; None where it is.
+
+    Ray reserves for all stages at once, while those that take turns never need more than the widest of them: a small
+    machine that has this many cores holds the run.
+
+    Args:
+        config: The run.
+        plan: What it reserves.
+        cores: Of this machine.
+    """
+    if config.cluster.address is not None or config.cluster.num_cpus is not None or not config.colocated:
+        return None
+    whole = plan.totals()["CPU"]
+    learner = plan.learner.count * plan.learner.cpus
+    return whole if whole > cores >= max(learner, whole - learner) else None
+
+
 @dataclass
 class PlacementGroups:
     """Reserved bundles of the roles that the driver starts itself; Ray Train reserves the learner's."""

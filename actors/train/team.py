@@ -14,8 +14,9 @@ from typing import Any, TypeVar
 from actors.engine.rollout import create_rollout_actor
 from actors.engine.verify import SyncReport
 from actors.observe.run_metrics import RunMetrics
+from actors.plan.colocate import usable_cores
 from actors.plan.fit import check_each_fits
-from actors.plan.placement import PlacementGroups, PlacementPlan, check_capacity, reserve
+from actors.plan.placement import PlacementGroups, PlacementPlan, check_capacity, local_cpus, reserve
 from actors.plan.shared_storage import check_shared
 from actors.reward.worker import create_reward_actor
 from actors.runtime.calls import call
@@ -266,10 +267,13 @@ def start_team(
         UserError: The cluster has fewer CPUs or GPUs than the plan needs, in all or on any node, or its nodes do not
             share the storage; nothing was started then.
     """
-    with start_cluster(config.cluster, folder.path) as cluster, stop_on_signals(flag):
+    plan = PlacementPlan.from_config(config, learns)
+    section = config.cluster
+    if (cpus := local_cpus(config, plan, usable_cores(None))) is not None:
+        section = section.model_copy(update={"num_cpus": cpus})
+    with start_cluster(section, folder.path) as cluster, stop_on_signals(flag):
         cluster.watch.advise(f"{folder.path} keeps all that was done; continue with --resume")
         cluster.watch.excuse(lambda: flag.asked_by)
-        plan = PlacementPlan.from_config(config, learns)
         check_capacity(plan, cluster.resources)
         check_each_fits(plan, cluster.nodes)
         reference = config.model.reference if config.reads_reference else None

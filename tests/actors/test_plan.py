@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.plan.colocate import learner_threads, turns
-from actors.plan.placement import PlacementPlan, check_capacity
+from actors.plan.placement import PlacementPlan, check_capacity, local_cpus
 from actors.runtime.env import apply_env, base_env, driver_env, learner_env, rollout_env, runtime_env
 from actors.runtime.health import Health, IllegalTransition, State
 from configs.errors import UserError
@@ -68,6 +68,26 @@ def test_restart_has_base_weights_and_gets_no_work() -> None:
     with pytest.raises(IllegalTransition, match="needs a refit"):
         again.begin()
     assert again.refitted(4).begin().state is State.BUSY
+
+
+@pytest.mark.parametrize(
+    ("overrides", "cores", "expected"),
+    [
+        ([], 2, 3.0),  # rollout and reward, then the learner: two cores are enough for three reservations
+        ([], 3, None),
+        ([], 1, None),
+        (["rollout.actors=9"], 2, None),
+        (["learner.workers=3", "learner.zero_stage=1"], 2, None),
+        (["learner.workers=2", "learner.zero_stage=1"], 2, 4.0),
+        (["cluster.colocate=false"], 2, None),
+        (["cluster.num_cpus=2"], 2, None),
+        (["cluster.address=auto", "cluster.colocate=true"], 2, None),
+    ],
+)
+def test_stages_that_take_turns_fit_a_small_machine(overrides: list[str], cores: int, expected: float | None) -> None:
+    whole = [f"{name}=1" for name in ("rollout.cpus_per_actor", "reward.cpus_per_actor", "learner.cpus_per_worker")]
+    config = load_config(DEMO, ["rollout.actors=1", *whole, *overrides])
+    assert local_cpus(config, PlacementPlan.from_config(config), cores) == expected
 
 
 def test_capacity_names_every_role_and_the_cure(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.kits.forms import turn, write
 
 from actors.evals.evaluate import EvalRequest, run_eval
 from configs.errors import UserError
@@ -20,6 +19,7 @@ from evaluation.suites.read import load_suite
 from evaluation.suites.records import Answer, Suite
 from rollout.language import LanguageDetector
 from rollout.records import Message
+from tests.kits.forms import turn, write
 
 
 def asked(suite: Suite) -> dict[str, list[tuple[str, object]]]:

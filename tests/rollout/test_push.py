@@ -14,13 +14,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from tests.kits.run import small_config
 
 from configs.errors import UserError
 from configs.load import dump_yaml
 from configs.yaml12 import load_yaml
 from evaluation.model_card import model_card
 from rollout.hub_push import pushed_checkpoint, pushed_files
+from tests.kits.run import small_config
 
 POLICY = Path("worlds/default/policy")
 SNAPSHOT = "/home/me/.cache/hub/models--owner--base/snapshots/" + "a" * 40
