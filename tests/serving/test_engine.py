@@ -175,6 +175,19 @@ def test_what_names_no_length_gets_what_is_left_of_it(loop: asyncio.AbstractEven
     loop.run_until_complete(asyncio.wait_for(scene(), LIMIT_S))
 
 
+def test_the_chat_template_of_a_run_is_rendered(loop: asyncio.AbstractEventLoop, engine: ServingEngine) -> None:
+    def tokens(question: str) -> tuple[int, int]:
+        body = {"model": "world", "messages": [{"role": "user", "content": question}], "max_tokens": 1}
+        reply = loop.run_until_complete(asyncio.wait_for(engine.answer("chat", body), LIMIT_S))
+        assert isinstance(reply, str)
+        return json.loads(reply)["usage"]["prompt_tokens"], len(ChatEncoder(POLICY).prompt_ids(question))
+
+    served, own = tokens("Another one?")
+    assert served == own
+    served, own = tokens(ASKED)
+    assert served == own + len(ChatEncoder(POLICY).completion_ids("The one of the run.")) - 1
+
+
 def test_after_a_second_failure_nothing_runs(loop: asyncio.AbstractEventLoop, engine: ServingEngine) -> None:
     """The last one: the engine stays paused."""
 
@@ -190,16 +203,3 @@ def test_after_a_second_failure_nothing_runs(loop: asyncio.AbstractEventLoop, en
         late.task.cancel()
 
     loop.run_until_complete(asyncio.wait_for(scene(), LIMIT_S))
-
-
-def test_the_chat_template_of_a_run_is_rendered(loop: asyncio.AbstractEventLoop, engine: ServingEngine) -> None:
-    def tokens(question: str) -> tuple[int, int]:
-        body = {"model": "world", "messages": [{"role": "user", "content": question}], "max_tokens": 1}
-        reply = loop.run_until_complete(asyncio.wait_for(engine.answer("chat", body), LIMIT_S))
-        assert isinstance(reply, str)
-        return json.loads(reply)["usage"]["prompt_tokens"], len(ChatEncoder(POLICY).prompt_ids(question))
-
-    served, own = tokens("Another one?")
-    assert served == own
-    served, own = tokens(ASKED)
-    assert served == own + len(ChatEncoder(POLICY).completion_ids("The one of the run.")) - 1
