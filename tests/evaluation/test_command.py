@@ -197,6 +197,20 @@ def test_blocks_do_not_depend_on_what_is_kept() -> None:
     assert {request.temperature for request in requests} == {0.7}
 
 
+def test_a_runs_template_is_the_engines_too() -> None:
+    from actors.evals.generate import Machine, _config, _longest
+    from learners.encode import ChatEncoder
+
+    suite = load_suite("world", None, ["sw"], limit=2)
+    folder = Path("worlds/default/policy")
+    template = (folder / "chat_template.jinja").read_text(encoding="utf-8") + "{{ more }}"
+    plain = Decoding(0.0, 1.0, 8, "float32", False, 0)
+    own = Decoding(0.0, 1.0, 8, "float32", False, 0, None, template, {"more": "Ana anapenda rangi gani?"})
+    model = _config(suite, folder, own, Machine(), 256).model
+    longest = max(len(ChatEncoder.of(model, folder).prompt_ids(item.prompt)) for item in suite.items)
+    assert _longest(suite, folder, own) == longest + 8 > _longest(suite, folder, plain)
+
+
 def test_an_end_before_the_end_says_how_to_go_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
