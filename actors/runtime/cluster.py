@@ -60,15 +60,24 @@ def _tell_reports_apart() -> None:
 def _init_local(config: ClusterConfig, dashboard: bool) -> dict[str, str]:
     # No cluster was asked for, so RAY_ADDRESS (for `isogloss submit`, a dashboard's) means nothing here; Ray reads it.
     os.environ.pop("RAY_ADDRESS", None)
-    context: Any = ray.init(
-        address="local",
-        num_cpus=config.num_cpus,  # type: ignore[arg-type]  # Ray counts in fractions, its annotation says int
-        include_dashboard=dashboard,
-        dashboard_host=LOOPBACK,
-        log_to_driver=False,
-        logging_level=logging.WARNING,
-        _node_ip_address=LOOPBACK,
-    )
+    try:
+        context: Any = ray.init(
+            address="local",
+            num_cpus=config.num_cpus,  # type: ignore[arg-type]  # Ray counts in fractions, its annotation says int
+            include_dashboard=dashboard,
+            dashboard_host=LOOPBACK,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            _node_ip_address=LOOPBACK,
+        )
+    except Exception as error:  # of no common type: a plain Exception where the raylet takes more than 30 s
+        ray.shutdown()
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(
+            f"Ray could not be started on this machine: {reason}\n"
+            "  is it very busy, or short of memory, shared memory or disk? `isogloss doctor` looks; then give the same "
+            "command again, with --resume if the run's folder is there"
+        ) from error
     addresses = {node["NodeManagerAddress"] for node in ray.nodes()}
     if addresses != {LOOPBACK}:
         ray.shutdown()
