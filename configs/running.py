@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from configs.base import LanguageCode, Section
+from configs.judge import JudgeConfig
 
 # How long learner ranks wait for one another in a collective, seconds: longer than any step of a sane run, since a rank
 # that died makes the others wait this long at most.
@@ -50,6 +51,12 @@ class EvaluationConfig(Section):
         default_factory=list,
         description="Further languages of `prompts.heldout` that are evaluated but neither sampled nor trained on: "
         "what training does to languages that it never sees.",
+    )
+    judge: JudgeConfig | None = Field(
+        None,
+        description="A judge (fields as in `judge`) that compares greedy answers with those of the start, in both "
+        "orders: win rates by language, with intervals. Its verdicts are kept in `.cache/judge.sqlite` of `run.dir`, "
+        "as those of `isogloss eval`, unless `cache` names another file. Better not the judge that gives the rewards.",
     )
     bootstrap_samples: int = Field(2000, ge=100, le=1_000_000, description="Resamples of the paired bootstrap.")
 

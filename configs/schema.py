@@ -24,6 +24,7 @@ from configs.running import COLLECTIVE_TIMEOUT_S, ClusterConfig, EvaluationConfi
 from configs.sampling import CandidatesConfig, GatesConfig, RolloutConfig
 from configs.serving import ServeConfig
 from configs.source_checks import check_sources
+from configs.sources import CustomSource
 
 __all__ = [
     "AnchorConfig",
@@ -114,6 +115,18 @@ class Config(Section):
                     f"judge.deadline_s: {judge.deadline_s:g} must be below cluster.call_timeout_s "
                     f"{self.cluster.call_timeout_s:g}, which ends a whole chunk; lower it or raise that"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _evaluation_has_what_it_needs(self) -> Config:
+        judge = self.evaluation.judge
+        if judge is None:
+            return self
+        for name, value in (("base_url", judge.base_url), ("model", judge.model)):
+            if value is None:
+                raise ValueError(f"evaluation.judge.{name}: missing; name the judge that is to be asked")
+        if self.prompts.heldout is None:
+            raise ValueError("evaluation.judge: compares held-out answers; set prompts.heldout, or remove it")
         return self
 
     @model_validator(mode="after")
@@ -362,6 +375,9 @@ class Config(Section):
             found["learner.objective"] = (self.learner.objective, "isogloss.objectives")
         if self.pairs.is_custom and self.scores:
             found["pairs.miner"] = (self.pairs.miner, "isogloss.miners")
+        for place, source in enumerate(self.candidates.sources):
+            if isinstance(source, CustomSource):
+                found[f"candidates.sources.{place}.function"] = (source.function, "isogloss.sources")
         return found
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from configs.errors import shortened
-from configs.sources import EndpointSource, FileSource, PolicySource, SourceConfig, TranslationSource
+from configs.sources import CustomSource, EndpointSource, FileSource, PolicySource, SourceConfig, TranslationSource
 
 if TYPE_CHECKING:
     from configs.schema import Config
@@ -105,7 +105,7 @@ def _most_scored(config: Config, sources: list[SourceConfig]) -> int:
             continue
         if isinstance(source, PolicySource):
             total += source.samples or config.rollout.samples_per_prompt
-        elif isinstance(source, EndpointSource | FileSource):
+        elif isinstance(source, EndpointSource | FileSource | CustomSource):
             total += source.samples
         else:
             total += 1

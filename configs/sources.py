@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from configs.base import LanguageCode, PathText, Section
+from configs.plugins import PLUGIN_PATTERN
 
 _NAME = r"^[A-Za-z_][A-Za-z0-9_.-]*$"  # no `@` and no `/`: names stand in selectors and in ids
 
@@ -116,4 +117,23 @@ class FileSource(SourceSection):
     samples: int = Field(1, ge=1, description="Rows of an id and language that are used, the first ones.")
 
 
-SourceConfig = Annotated[PolicySource | EndpointSource | TranslationSource | FileSource, Field(discriminator="kind")]
+class CustomSource(SourceSection):
+    """A function of your own (docs/extending.md)."""
+
+    kind: Literal["custom"]
+    function: str = Field(
+        ...,
+        pattern=PLUGIN_PATTERN,
+        description="The function, as `package.module:function` or the name of an entry point of `isogloss.sources`.",
+    )
+    options: dict[str, object] = Field(default_factory=dict, description="Keyword arguments that it is called with.")
+    samples: int = Field(1, ge=1, description="Answers to a prompt and language.")
+    timeout_s: float = Field(
+        60.0, gt=0, description="Deadline of one call, for the prompts of a chunk (`rollout.chunk_prompts`)."
+    )
+    min_answered: float = Field(0.9, ge=0, le=1, description="As for `endpoint`, of the answers that were asked for.")
+
+
+SourceConfig = Annotated[
+    PolicySource | EndpointSource | TranslationSource | FileSource | CustomSource, Field(discriminator="kind")
+]

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from configs.schema import Config
-from rollout.language import LanguageDetector
+from rollout.language import LanguageDetector, answer_part
 from rollout.plan import Chunk, Request
 from rollout.prompts import PromptSet
 from rollout.records import Candidate, CandidateKey
@@ -29,6 +29,11 @@ class PromptResult:
         by_temperature: Temperature -> share of the answers sampled at it (``evaluation.temperatures``).
         cluster: Of the prompt.
         group: Of the prompt.
+        answer: The greedy answer, without reasoning before it; kept where ``evaluation.judge`` compares it.
+        judged: Whether the judge was asked to compare it with that of the start.
+        preference: 1 where it is better than that of the start, 0 where it is worse, 0.5 for a tie, in between by the
+            verdict's probability; None where the judge was not asked, or failed.
+        inconsistent: The verdict depended on the order of the answers, and counts as a tie.
     """
 
     id: str
@@ -38,6 +43,10 @@ class PromptResult:
     by_temperature: dict[str, float] = field(default_factory=dict)
     cluster: str | None = None
     group: str | None = None
+    answer: str | None = None
+    judged: bool = False
+    preference: float | None = None
+    inconsistent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +140,11 @@ def _temperatures(config: Config) -> list[float]:
 
 
 def score_heldout(
-    prompts: PromptSet, candidates: Sequence[Candidate], detector: LanguageDetector, temperatures: Sequence[float] = ()
+    prompts: PromptSet,
+    candidates: Sequence[Candidate],
+    detector: LanguageDetector,
+    temperatures: Sequence[float] = (),
+    keep_answers: bool = False,
 ) -> HeldoutResult:
     """Score the answers to :func:`heldout_chunks`, in any order.
 
@@ -140,6 +153,7 @@ def score_heldout(
         candidates: All answers.
         detector: Says which language an answer is in.
         temperatures: ``evaluation.temperatures`` of the config that the answers were sampled with.
+        keep_answers: Whether the result holds the greedy answers.
 
     Raises:
         ValueError: An answer is missing or the answers are of several weight versions: the figures would be wrong.
@@ -161,7 +175,12 @@ def score_heldout(
         versions.pop(),
         {
             code: _language(
-                prompts, code, [by_prompt[prompt_id, code] for prompt_id in prompts.ids], detector, temperatures
+                prompts,
+                code,
+                [by_prompt[prompt_id, code] for prompt_id in prompts.ids],
+                detector,
+                temperatures,
+                keep_answers,
             )
             for code in prompts.languages
         },
@@ -174,6 +193,7 @@ def _language(
     answers: Sequence[dict[int, Candidate]],
     detector: LanguageDetector,
     temperatures: Sequence[float],
+    keep_answers: bool,
 ) -> LanguageResult:
     rows: list[PromptResult] = []
     sampled: list[Candidate] = []
@@ -182,8 +202,9 @@ def _language(
         size = len(drawn) // (1 + len(temperatures))
         sampled += drawn[:size]
         prompt = prompts.get(prompt_id, code)
+        answer = answer_part(of_prompt[GREEDY].text) if keep_answers else None
         if prompt.answer is None:
-            rows.append(PromptResult(prompt_id, None, None))
+            rows.append(PromptResult(prompt_id, None, None, answer=answer))
             continue
         right = [float(is_correct(candidate.text, prompt.answer)) for candidate in drawn]
         others = {
@@ -199,6 +220,7 @@ def _language(
                 by_temperature=others,
                 cluster=prompt.cluster,
                 group=prompt.group,
+                answer=answer,
             )
         )
     detected = [detector.detect(candidate.text, code) for candidate in sampled]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from configs.schema import Config
 from evaluation.heldout import HeldoutResult, LanguageResult
+from evaluation.judged import language_verdicts, verdicts, win_figures
 from evaluation.stats import Clustered, Delta, clustered_bootstrap, paired_bootstrap, wilson
 from rollout.seeds import stable_seed
 
@@ -27,7 +28,8 @@ def build_summary(
     ``unseen_mean`` is there where ``evaluation.languages`` names languages. ``greedy`` and ``greedy_delta_ci95`` are of
     greedy accuracy, with whole clusters of prompts drawn (``prompts.cluster_field``); the other intervals are of the
     accuracy sampled at ``evaluation.temperature``, with prompts drawn. All are 95 %, paired bootstrap
-    (``evaluation.stats``). Values that do not exist (no gold answers, no second language) are None.
+    (``evaluation.stats``). Values that do not exist (no gold answers, no second language) are None. ``win_rate`` (of
+    ``end`` and of the means, per cent against the start) is there where ``evaluation.judge`` names a judge.
 
     Args:
         config: The run.
@@ -60,9 +62,9 @@ def build_summary(
         languages[code] = entry
     return {
         "languages": languages,
-        "non_english_mean": _mean(config, config.languages.others, sides, "non_english_mean"),
+        "non_english_mean": _mean(config, config.languages.others, sides, "non_english_mean", end),
         "unseen_languages": list(config.evaluation.languages),
-        **_unseen(config, sides),
+        **_unseen(config, sides, end),
         "rounds": rounds,
         "weight_version": end.weight_version,
         "wall_seconds": wall_seconds,
@@ -90,23 +92,27 @@ def _greedy(result: LanguageResult) -> NDArray[np.float64]:
     return np.array([row.greedy for row in result.prompts if row.greedy is not None], dtype=np.float64)
 
 
-def _unseen(config: Config, sides: dict[str, _Sides]) -> dict[str, Any]:
+def _unseen(config: Config, sides: dict[str, _Sides], end: HeldoutResult) -> dict[str, Any]:
     if not config.evaluation.languages:
         return {}
-    return {"unseen_mean": _mean(config, config.evaluation.languages, sides, "unseen_mean")}
+    return {"unseen_mean": _mean(config, config.evaluation.languages, sides, "unseen_mean", end)}
 
 
-def _mean(config: Config, languages: Sequence[str], sides: dict[str, _Sides], name: str) -> dict[str, Any]:
+def _mean(
+    config: Config, languages: Sequence[str], sides: dict[str, _Sides], name: str, end: HeldoutResult
+) -> dict[str, Any]:
     """The mean over some languages; for sampled accuracy prompt ids are drawn jointly over them."""
+    won = win_figures(verdicts(end, languages))
+    judged = {} if won is None else {"win_rate": won}
     found = [sides[code] for code in sides if code in languages]
     if not found:
         none = {"start": None, "end": None, "delta_ci95": None}
-        return {**none, "greedy": none}
+        return {**none, "greedy": none, **judged}
     resamples, seed = config.evaluation.bootstrap_samples, stable_seed("bootstrap", config.run.seed, name)
     before, after = (np.stack(values, axis=1) for values in zip(*((s.before, s.after) for s in found), strict=True))
     sampled = paired_bootstrap(before, after, resamples, seed)
     greedy = clustered_bootstrap([one.greedy for one in found], resamples, seed)
-    return {**_figures(sampled), "greedy": _figures(greedy)}
+    return {**_figures(sampled), "greedy": _figures(greedy), **judged}
 
 
 def _figures(delta: Delta) -> dict[str, Any]:
@@ -134,6 +140,8 @@ def language_figures(result: LanguageResult) -> dict[str, Any]:
         "mean_length_tokens": result.mean_length_tokens,
         "truncated": result.truncated,
     }
+    if (won := win_figures(language_verdicts("", result))) is not None:
+        figures["win_rate"] = won
     rows = [row for row in result.prompts if row.greedy is not None]
     if not rows:
         return figures

@@ -80,6 +80,8 @@ def _model(config: Config, source: Source) -> str:
     own = setting(config, source)
     if own.kind == "file":
         return own.path
+    if own.kind == "custom":
+        return own.function
     if source.giver == "command" and own.kind == "translation":
         return own.command[0]
     return config.endpoints[own.endpoint if own.kind == "endpoint" else own.by].model

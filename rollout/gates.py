@@ -34,12 +34,15 @@ def apply_gates(
     if not gates.duplicates:
         return judged
     first: dict[tuple[object, ...], int] = {}
-    for candidate in judged:
-        if candidate.gate == "ok":
-            group = _text_group(candidate)
+    groups = [_text_group(candidate) if candidate.gate == "ok" else None for candidate in judged]
+    for candidate, group in zip(judged, groups, strict=True):
+        if group is not None:
             first[group] = min(first.get(group, candidate.key.sample), candidate.key.sample)
     return [
-        replace(c, gate="duplicate") if c.gate == "ok" and first[_text_group(c)] != c.key.sample else c for c in judged
+        replace(candidate, gate="duplicate")
+        if group is not None and first[group] != candidate.key.sample
+        else candidate
+        for candidate, group in zip(judged, groups, strict=True)
     ]
 
 

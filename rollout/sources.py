@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from configs.schema import Config
-from configs.sources import EndpointSource, FileSource, PolicySource, SourceConfig, TranslationSource
+from configs.sources import CustomSource, EndpointSource, FileSource, PolicySource, SourceConfig, TranslationSource
 from rollout.records import Candidate, CandidateKey, Example
 from rollout.token_ids import TokenIds
 
 POLICY, SELF_TRANSLATION = "policy", "translation"  # of a run that names no sources
 
-Giver = Literal["policy", "endpoint", "command", "file"]
+Giver = Literal["policy", "endpoint", "command", "file", "custom"]
+ASKED: tuple[Giver, ...] = ("endpoint", "command", "custom")  # may fail to answer; what they answer is kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,7 @@ def _named(config: Config, place: int, one: SourceConfig) -> Source:
         return Source(one.name, "policy", samples, one.scored, languages, place=place)
     if isinstance(one, TranslationSource):
         return _translation(config, place, one)
-    giver: Giver = "file" if isinstance(one, FileSource) else "endpoint"
+    giver: Giver = "file" if isinstance(one, FileSource) else "custom" if isinstance(one, CustomSource) else "endpoint"
     return Source(one.name, giver, one.samples, one.scored, languages, place=place)
 
 
@@ -121,7 +122,7 @@ def _translation(config: Config, place: int, one: TranslationSource) -> Source:
     return Source(one.name, giver, of.samples, one.scored, of=one.of, directions=tuple(out), place=place)
 
 
-def setting(config: Config, source: Source) -> EndpointSource | FileSource | TranslationSource:
+def setting(config: Config, source: Source) -> EndpointSource | FileSource | TranslationSource | CustomSource:
     """What the config says of a source that it names, and that is not the policy alone."""
     found = config.candidates.sources[source.place]
     assert not isinstance(found, PolicySource)

@@ -18,6 +18,7 @@ from actors.observe.rates import Rates
 from actors.plan.fit import Placed, by_node, place
 from actors.plan.placement import PlacementPlan
 from evaluation.heldout import HeldoutResult
+from evaluation.judged import verdicts, win_figures
 from rollout.records import Candidate
 
 LINE_EVERY_S = 30.0  # where there is no terminal
@@ -187,6 +188,9 @@ class Screen:
         }
         known = {name: [value for value in values if value is not None] for name, values in columns.items()}
         figures = [f"{name} {100 * sum(values) / len(values):.1f}%" for name, values in known.items() if values]
+        if (won := win_figures(verdicts(result, languages))) is not None and won["win_rate"] is not None:
+            low, high = won["ci95"]
+            figures.append(f"judged against the start {won['win_rate']:.1f}% [{low:.1f}, {high:.1f}]")
         self.say(f"held-out, weights v{version}, mean of the others: {', '.join(figures) or 'no gold answers'}")
 
     def round_line(self, row: dict[str, Any]) -> None:
@@ -238,6 +242,25 @@ class Screen:
                 mean = summary[key]
                 greedy = _change(mean["greedy"]["start"], mean["greedy"]["end"], mean["greedy"]["delta_ci95"])
                 table.add_row(_bold(title), *greedy, _percent(mean["start"]), _percent(mean["end"]), "", "")
+        console.print(table)
+        self._wins(summary, names)
+
+    def _wins(self, summary: dict[str, Any], names: dict[str, str]) -> None:
+        """Win rates against the start, where a judge compared the answers."""
+        rates = {f"{names[code]} ({code})": row["end"].get("win_rate") for code, row in summary["languages"].items()}
+        for key, title in (("non_english_mean", "mean of the others"), ("unseen_mean", "mean of the unseen")):
+            rates[title] = summary.get(key, {}).get("win_rate")
+        found = {name: rate for name, rate in rates.items() if rate is not None}
+        if not found:
+            return
+        table = Table(title="Greedy answers judged against those of the start", title_justify="left")
+        table.add_column("language")
+        for column in ("win rate, %", "95% interval", "wins", "ties", "losses", "failed"):
+            table.add_column(column, justify="right")
+        for name, rate in found.items():
+            interval = "-" if rate["ci95"] is None else "[{:.1f}, {:.1f}]".format(*rate["ci95"])
+            value = "-" if rate["win_rate"] is None else f"{rate['win_rate']:.1f}"
+            table.add_row(name, value, interval, *(str(rate[count]) for count in ("wins", "ties", "losses", "failed")))
         console.print(table)
 
 

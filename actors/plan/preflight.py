@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from configs.reading import gib_apart, is_file, read_json, shown
 from configs.schema import Config
 from judges import check_endpoint
 from judges.generator import check_server
+from judges.own_source import try_sources
 from learners.encode import ChatEncoder
 from learners.objectives.registry import try_objective
 from rollout.anchors import Anchor, load_anchors
@@ -109,11 +111,14 @@ def check_inputs(config: Config, ask_judge: bool = True) -> Inputs:
     if config.languages.quota is not None:
         check_quota(config, prompts)
     answers = load_answers(config, prompts)
+    try_sources(config, prompts)
     if ask_judge:  # last: these checks may cost something
         for name, endpoint in config.endpoints.items():
             check_server(name, endpoint)
     if ask_judge and config.reward.judged:
         check_endpoint(config.judge)
+    if ask_judge:
+        check_heldout_judge(config)
     room = config.model.max_length - config.candidates.translation_max_new_tokens
 
     def fits(instruction: str) -> bool:
@@ -143,6 +148,27 @@ def check_inputs(config: Config, ask_judge: bool = True) -> Inputs:
         spelled,
         tokens,
     )
+
+
+def check_heldout_judge(config: Config) -> None:
+    """Ask the judge of the held-out answers one small question, where there is one.
+
+    Raises:
+        UserError: It cannot be asked; names the field below ``evaluation.judge``.
+    """
+    if config.evaluation.judge is not None:
+        with within_evaluation():
+            check_endpoint(config.evaluation.judge)
+
+
+@contextmanager
+def within_evaluation() -> Iterator[None]:
+    """What is said of section ``judge`` concerns ``evaluation.judge``."""
+    try:
+        yield
+    except UserError as error:
+        said = str(error)
+        raise UserError(f"evaluation.{said}" if said.startswith("judge.") else said) from error
 
 
 def _without_long(prompts: PromptSet, config: Config, count: Callable[[Turns], int]) -> PromptSet:

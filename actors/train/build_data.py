@@ -77,8 +77,11 @@ def data_config(config: Config, out: Path) -> Config:
     run = config.run.model_copy(update={"dir": out, "name": JOURNAL})
     prompts = config.prompts.model_copy(update={"heldout": None})
     schedule = config.schedule.model_copy(update={"rounds": 1})
+    evaluation = config.evaluation.model_copy(update={"judge": None})
     serve = config.serve.model_copy(update={"enabled": False})
-    return config.model_copy(update={"run": run, "prompts": prompts, "schedule": schedule, "serve": serve})
+    return config.model_copy(
+        update={"run": run, "prompts": prompts, "schedule": schedule, "evaluation": evaluation, "serve": serve}
+    )
 
 
 def _write(config: Config, journal: Path, out: Path) -> int:

@@ -20,14 +20,14 @@ from actors.runtime.pool import Call, Pool
 from actors.train.desk import SourceDesk
 from configs.errors import UserError
 from configs.schema import Config
-from configs.sources import EndpointSource, TranslationSource
+from configs.sources import FileSource
 from judges.answers import Answered
 from judges.records import Usage
 from rollout.assignment import Block
 from rollout.feeds import deal
 from rollout.plan import Chunk, block_chunks, foreign_candidate, translation_chunks
 from rollout.records import Candidate
-from rollout.sources import Source, setting, sources
+from rollout.sources import ASKED, Source, setting, sources
 
 StoreCall = Callable[..., Any]  # store("put_chunk", ...) -> result
 
@@ -264,10 +264,10 @@ class RoundCollector:
             UserError: Names source, language, counts and the cure.
         """
         source = self._sources[chunk.source]
-        if source.giver not in ("endpoint", "command"):
+        if source.giver not in ASKED:
             return
         own = setting(self._config, source)
-        assert isinstance(own, EndpointSource | TranslationSource)
+        assert not isinstance(own, FileSource)
         place = (source.name, chunk.language)
         self._failed[place] += sum(one.gate in ("unanswered", "translation_failed") for one in candidates)
         failed, planned = self._failed[place], self._planned[place]

@@ -1,5 +1,5 @@
-"""Answers of servers and commands for the driver: asked in a thread of its own, so that they stay busy whatever the
-driver does meanwhile, and taken by the driver's thread."""
+"""Answers of servers, commands and functions for the driver: asked in a thread of its own, so that they stay busy
+whatever the driver does meanwhile, and taken by the driver's thread."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from configs.schema import Config
 from configs.sources import EndpointSource, TranslationSource
 from judges.answers import AnswerCache, Answered
 from judges.generator import Question, Server, Text, run_command
+from judges.own_source import LoadedSource, own_answers
 from rollout.languages import language_name
-from rollout.plan import Chunk
-from rollout.records import Message, Turns, chat_of, text_of_turns
-from rollout.sources import Source, setting, sources
+from rollout.plan import Chunk, Request
+from rollout.records import Message, Prompt, Turns, chat_of, text_of_turns
+from rollout.sources import ASKED, Source, setting, sources
 
 Taken = Callable[[float, float, list[Answered]], None]  # begin and end (Unix seconds), one outcome a request
 _END_S = 10.0  # for the thread to end
@@ -40,11 +41,11 @@ class _Open:
 
 @contextmanager
 def source_desk(config: Config) -> Iterator[SourceDesk | None]:
-    """The desk of a run, open; None where no source asks a server or a command.
+    """The desk of a run, open; None where no source asks a server, a command or a function.
 
     Answers are kept in the run's folder unless ``candidates.cache`` says otherwise.
     """
-    if not any(source.giver in ("endpoint", "command") for source in sources(config)):
+    if not any(source.giver in ASKED for source in sources(config)):
         yield None
         return
     cache = config.candidates.cache or config.run.dir / config.run.name / "answers.sqlite"
@@ -53,7 +54,7 @@ def source_desk(config: Config) -> Iterator[SourceDesk | None]:
 
 
 class SourceDesk:
-    """Servers and commands of a run's sources (:func:`source_desk`).
+    """Servers, commands and functions of a run's sources (:func:`source_desk`).
 
     Args:
         config: The run.
@@ -63,11 +64,12 @@ class SourceDesk:
     def __init__(self, config: Config, cache: Path) -> None:
         self._config = config
         self._sources = {source.name: source for source in sources(config)}
+        self._own = {one.name: LoadedSource.load(config, one.place) for one in sources(config) if one.giver == "custom"}
         self._cache = AnswerCache(cache)
         self._loop = asyncio.new_event_loop()
         self._finished: queue.SimpleQueue[_Open | BaseException] = queue.SimpleQueue()
         self._servers: dict[str, Server] = {}
-        self._commands: dict[str, asyncio.Semaphore] = {}
+        self._turns: dict[str, asyncio.Semaphore] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._pending = 0
         self._thread = threading.Thread(target=self._run, name="isogloss-sources", daemon=True)
@@ -97,7 +99,7 @@ class SourceDesk:
         """Hand over what is answered; wait for it where there is nothing.
 
         Raises:
-            UserError: A server cannot be asked, or a command fails.
+            UserError: A server cannot be asked, or a command or a function fails.
         """
         until = time.monotonic() + wait_s
         while self._pending:
@@ -132,6 +134,9 @@ class SourceDesk:
         try:
             if source.giver == "command":
                 self._task(self._command(source, chunk, open_chunk))
+                return
+            if source.giver == "custom":
+                self._task(self._function(source, chunk, open_chunk))
                 return
             own = setting(self._config, source)
             assert isinstance(own, EndpointSource | TranslationSource)
@@ -174,10 +179,22 @@ class SourceDesk:
             for place, request in enumerate(chunk.requests)
         ]
         field = f"candidates.sources.{source.place}.command"
-        async with self._commands.setdefault(source.name, asyncio.Semaphore(1)):  # it may hold a model in memory
+        async with self._turn(source):  # it may hold a model in memory
             found = await run_command(own.command, texts, own.command_timeout_s, field, self._cache)
         open_chunk.answers = list(found)
         self._finished.put(open_chunk)
+
+    async def _function(self, source: Source, chunk: Chunk, open_chunk: _Open) -> None:
+        prompts = [_asked(request) for request in chunk.requests]
+        samples = [request.key.sample for request in chunk.requests]
+        async with self._turn(source):
+            found = await own_answers(self._own[source.name], prompts, samples, self._cache)
+        open_chunk.answers = list(found)
+        self._finished.put(open_chunk)
+
+    def _turn(self, source: Source) -> asyncio.Semaphore:
+        """One call of a source at a time."""
+        return self._turns.setdefault(source.name, asyncio.Semaphore(1))
 
     def _task(self, work: Coroutine[object, object, None]) -> None:
         task = self._loop.create_task(work)
@@ -189,3 +206,9 @@ class SourceDesk:
         if not task.cancelled() and (error := task.exception()) is not None:
             inner = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error
             self._finished.put(inner)
+
+
+def _asked(request: Request) -> Prompt:
+    """The prompt of a request, as a function gets it: without the gold answer."""
+    *before, last = [Message(turn["role"], turn["content"]) for turn in chat_of(request.prompt)]
+    return Prompt(request.key.prompt_id, request.key.language, last.content, before=tuple(before))

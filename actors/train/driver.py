@@ -392,7 +392,7 @@ class Driver:
             pool.watch = None  # an evaluation is no part of a round
         with self._screen.stage(f"evaluating v{version}") as progress:
             found: HeldoutResult = evaluate(
-                self._config, heldout, version, self._team.rollouts, self._should_stop, progress
+                self._config, heldout, version, self._team.rollouts, self._should_stop, progress, self._team.store
             )
         self._exported.evaluated(version, found)
         self._team.store("put_evaluation", version, found.to_json())

@@ -61,7 +61,7 @@ def check_readable(config: Config, elsewhere: bool) -> None:
     if config.offline.path is not None:
         from actors.train.offline import check_offline  # imports torch
 
-        pairs = check_offline(config)
+        pairs = check_offline(config, ask_judge=False)
         console.print(f"Inputs: {len(pairs.preferences)} pairs, {pairs.left_out} longer ones left out")
         _show_preferences(pairs.reading)
         return

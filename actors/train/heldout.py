@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from actors.runtime.pool import Call, Pool, drain
-from configs.schema import Config
+from actors.plan.preflight import within_evaluation
+from actors.runtime.pool import Call, Pool, StopRequested, drain
+from configs.schema import Config, JudgeConfig
 from evaluation.heldout import HeldoutResult, heldout_chunks, score_heldout
+from evaluation.judged import answers_of, with_preferences
 from evaluation.summary import language_figures
+from judges import Item, Usage, compare
 from rollout.feeds import deal
 from rollout.language import LanguageDetector
 from rollout.prompts import PromptSet
-from rollout.records import Candidate
+from rollout.records import Candidate, text_of_turns
+
+StoreCall = Callable[..., Any]  # store("evaluations") -> result
 
 
 def evaluate(
@@ -22,8 +27,11 @@ def evaluate(
     rollouts: Pool,
     should_stop: Callable[[], bool],
     progress: Any,
+    store: StoreCall,
 ) -> HeldoutResult:
     """Sample answers to all held-out prompts with the weights that the rollout actors hold, and score them.
+
+    With ``evaluation.judge`` the greedy answers are also compared with those of the start.
 
     Args:
         config: The run.
@@ -32,6 +40,11 @@ def evaluate(
         rollouts: Pool whose actors have ``generate(chunks)``.
         should_stop: Asked several times a second.
         progress: Has ``total(n)`` and ``advance(n)``.
+        store: Calls a method of the journal, which has the start's evaluation.
+
+    Raises:
+        StopRequested: A stop was asked for; verdicts so far are kept.
+        UserError: The judge cannot be asked, or too often gave no verdict.
     """
     answered: dict[str, list[Candidate]] = {}
 
@@ -46,9 +59,42 @@ def evaluate(
     drain([rollouts], should_stop)
     answers = [candidate for chunk in chunks for candidate in answered[chunk.id]]
     detector = LanguageDetector(config.evaluated, config.gates.language_min_chars)
-    result = score_heldout(prompts, answers, detector, config.evaluation.temperatures)
+    judge = config.evaluation.judge
+    result = score_heldout(prompts, answers, detector, config.evaluation.temperatures, keep_answers=judge is not None)
     assert result.weight_version == version, f"answers are of v{result.weight_version}, not v{version}"
-    return result
+    if judge is None or version == 0 or (start := store("evaluations").get(0)) is None:
+        return result
+    return judged(config, judge, prompts, HeldoutResult.from_json(start), result, should_stop)
+
+
+def judged(
+    config: Config,
+    judge: JudgeConfig,
+    prompts: PromptSet,
+    start: HeldoutResult,
+    result: HeldoutResult,
+    should_stop: Callable[[], bool],
+) -> HeldoutResult:
+    """An evaluation with a judge's verdicts on its greedy answers against those of the start.
+
+    Raises:
+        StopRequested: A stop was asked for.
+        UserError: See ``judges.compare``; names fields of ``evaluation.judge``.
+    """
+    ours, theirs = answers_of(result), answers_of(start)
+    items = [
+        Item(name, code, text_of_turns(prompts.get(name, code).turns), ours[code, name], theirs[code, name])
+        for code, name in ours
+    ]
+
+    def watch(_usage: Usage) -> None:
+        if should_stop():
+            raise StopRequested
+
+    cache = judge.cache or config.run.dir / ".cache" / "judge.sqlite"  # where `isogloss eval` has its verdicts
+    with within_evaluation():
+        said = compare(items, judge, cache, names=config.languages.names, watch=watch)
+    return with_preferences(result, {(one.language, one.id): (one.preference, one.inconsistent) for one in said})
 
 
 def shown_figures(result: HeldoutResult) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from actors.observe.metrics import START, MetricsLog
 from actors.observe.run_metrics import RunMetrics
 from actors.observe.screen import Screen
 from actors.plan.positions import check_positions
-from actors.plan.preflight import check_disk, check_machine, check_model, check_plain
+from actors.plan.preflight import check_disk, check_heldout_judge, check_machine, check_model, check_plain
 from actors.train.driver import Driver
 from actors.train.heldout import shown_figures
 from actors.train.team import Team
@@ -46,8 +46,12 @@ class OfflineInputs:
     heldout: PromptSet | None
 
 
-def check_offline(config: Config) -> OfflineInputs:
+def check_offline(config: Config, ask_judge: bool = True) -> OfflineInputs:
     """Load and check the model's folder, every row of the preference file, lengths and disk.
+
+    Args:
+        config: The run's.
+        ask_judge: Whether a judge of the held-out answers is asked one question, which may cost something.
 
     Raises:
         UserError: names the file:line or field, and the cure.
@@ -89,6 +93,8 @@ def check_offline(config: Config) -> OfflineInputs:
         check_lengths(heldout, lambda text: len(encoder.prompt_ids(text)), limit, config.rollout.longest)
     rounds = rounds_of(fitting, config.offline.pairs_per_round)
     sliced = config.model_copy(update={"schedule": config.schedule.model_copy(update={"rounds": rounds})})
+    if ask_judge:
+        check_heldout_judge(config)
     return OfflineInputs(sliced, fitting, len(preferences) - len(fitting), spelled, reading, heldout)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from evaluation.report import figures
 from evaluation.report.data import RunData
 from evaluation.report.markup import visible
+from evaluation.report.wins import HEADS, TITLE, win_rows
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~!])")
 
@@ -25,6 +26,8 @@ def render_markdown(run: RunData, compare: Sequence[RunData] = ()) -> str:
             parts += [f"## {title}", _table(["language", "start", "end", "points", "95 %"], cells)]
     if not figures.uplifts(run):
         parts.append(f"No accuracy before and after: it needs {plain(figures.needs_heldout(run))}.")
+    if won := win_rows(run):
+        parts += [f"## {TITLE}, greedy answers", _table(HEADS, won)]
     parts += _transfer([run, *compare]) if compare else []
     training = figures.training_rows(figures.training_answers(run))
     if training:

@@ -12,6 +12,7 @@ from evaluation.report.blocks import Absent, Section, arranged, chart, section, 
 from evaluation.report.data import RunData, lookup, number
 from evaluation.report.figures import Uplift
 from evaluation.report.markup import Markup, el, join, visible
+from evaluation.report.wins import wins
 from rollout.records import text_of_turns
 
 _POLICY = (
@@ -32,6 +33,7 @@ def render_html(run: RunData, compare: Sequence[RunData] = ()) -> str:
     runs = [run, *compare]
     parts = [
         _uplift(runs),
+        *wins(run),
         _curves(runs),
         *answer_panels.training(run),
         _rewards(run),

@@ -13,16 +13,14 @@ _NO_LANGUAGE = re.compile(
     r"|\$\$?[^$\n]+\$\$?|\\\[.*?\\\]|\\\(.*?\\\)|\\begin\{(\w+)\}.*?\\end\{\1\}"  # formulas
     r"|</?[A-Za-z][^<>\n]{0,80}>"  # tags
 )
+_MARKS = ("`", "://", "www.", "@", "$", "\\", "<")  # without any of them `_NO_LANGUAGE` finds nothing
 # Parts in which a model reasons before it answers, as chat templates of reasoning models mark them.
-_THINKING = tuple(
-    (re.compile(re.escape(begin)), re.compile(re.escape(end)))
-    for begin, end in (
-        ("<think>", "</think>"),
-        ("<thinking>", "</thinking>"),
-        ("<reasoning>", "</reasoning>"),
-        ("[THINK]", "[/THINK]"),
-        ("◁think▷", "◁/think▷"),
-    )
+_THINKING = (
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("<reasoning>", "</reasoning>"),
+    ("[THINK]", "[/THINK]"),
+    ("◁think▷", "◁/think▷"),
 )
 _INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp", "Zs"}  # Unicode categories of what nobody sees
 
@@ -34,10 +32,10 @@ def answer_part(text: str) -> str:
     the prompt) ends what stands before it.
     """
     for begin, end in _THINKING:
-        opened = begin.match(text.lstrip())
-        closed = list(end.finditer(text))
-        if closed and (opened or not begin.search(text)):
-            text = text[closed[-1].end() :]
+        begun, closed = begin in text, text.rfind(end)
+        opened = begun and text.lstrip().startswith(begin)
+        if closed >= 0 and (opened or not begun):
+            text = text[closed + len(end) :]
         elif opened:
             return ""
     return text.strip()
@@ -45,7 +43,11 @@ def answer_part(text: str) -> str:
 
 def normalised(text: str) -> str:
     """A text as it is compared with others: NFC, without what nobody sees, white space collapsed."""
-    kept = (char for char in unicodedata.normalize("NFC", text) if char.isspace() or visible(char))
+    text = unicodedata.normalize("NFC", text)
+    joined = " ".join(text.split())
+    if joined.isprintable():  # nearly every text: no control, format character or separator but the spaces
+        return joined
+    kept = (char for char in text if char.isspace() or visible(char))
     return " ".join("".join(kept).split())
 
 
@@ -64,7 +66,8 @@ def prose(text: str) -> list[str]:
             fence = mark[1] if fence is None else None if fence == mark[1] else fence
             continue
         if fence is None:
-            kept = _NO_LANGUAGE.sub(" ", line).strip()
+            marked = any(mark in line for mark in _MARKS)
+            kept = (_NO_LANGUAGE.sub(" ", line) if marked else line).strip()
             if any(char.isalpha() for char in kept):
                 lines.append(kept)
     return lines

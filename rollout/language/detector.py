@@ -50,6 +50,14 @@ class Verdict(NamedTuple):
     reason: str
 
 
+class _Rivals(NamedTuple):
+    """What a text in one language and script is held against: sorted names, those of the run, and all with the own."""
+
+    names: tuple[str, ...]
+    of_run: frozenset[str]
+    with_own: frozenset[str]
+
+
 class LanguageDetector:
     """Detects the languages of a run.
 
@@ -67,6 +75,7 @@ class LanguageDetector:
         """
         self._codes = tuple(codes)
         self._min_chars = min_chars
+        self._known_rivals: dict[tuple[str, str], _Rivals] = {}
         self.undetectable = undetectable(codes)
 
     def detect(self, text: str, expected: str | None = None) -> str | None:
@@ -133,11 +142,11 @@ class LanguageDetector:
         if by_rule is not None:
             return None if by_rule.outcome == "undecided" else share * (by_rule.outcome == "right")
         rivals = self._rivals(expected, script, own)
-        if not rivals:
+        if not rivals.names:
             return share
         if script != "Latn":
             clean = _without_latin(clean)
-        values = _confidences(_sample(clean), own | rivals)
+        values = _confidences(_sample(clean), rivals.with_own)
         return share * sum(values.get(language, 0.0) for language in own) if any(values.values()) else None
 
     def _against_neighbours(self, text: str, expected: str, script: str) -> Verdict:
@@ -145,17 +154,16 @@ class LanguageDetector:
         if not own:
             return self._without_model(text, expected, script)
         rivals = self._rivals(expected, script, own)
-        if not rivals:
+        if not rivals.names:
             return Verdict("right", expected, "script")
-        values = _confidences(_sample(text), own | rivals)
+        values = _confidences(_sample(text), rivals.with_own)
         mine = sum(values.get(language, 0.0) for language in own)
-        best = max(sorted(rivals), key=lambda language: values.get(language, 0.0))
+        best = max(rivals.names, key=lambda language: values.get(language, 0.0))
         if values.get(best, 0.0) - mine >= MIN_LEAD:
             return Verdict("other", self._run_code(best, script), "neighbours")
         # A rival of the run must be beaten clearly, since answers in it are to be expected. A neighbour beside the run
         # only has to stay behind: several of them share the confidence of a short text that is right.
-        asked = rivals & {language for code in self._codes for language in _models(code, script)}
-        nearest = max((values.get(language, 0.0) for language in asked), default=0.0)
+        nearest = max((values.get(language, 0.0) for language in rivals.of_run), default=0.0)
         if mine - nearest >= MIN_LEAD:
             return Verdict("right", expected, "neighbours")
         return Verdict("undecided", None, "close")
@@ -173,13 +181,17 @@ class LanguageDetector:
             return Verdict("other", self._run_code(first, script), "no model")
         return Verdict("undecided", None, "no model")
 
-    def _rivals(self, expected: str, script: str, own: frozenset[str]) -> frozenset[str]:
-        asked = {language for code in self._codes for language in _models(code, script)}
-        near = {language for name in own for language in NEIGHBOURS.get(name, ())}
-        common = {*near, *COMMON.get(script, ())}
-        present = {language for language in common if script in scripts_of(language)}
-        same = {name for group in SAME if expected in group or own & group for name in group}
-        return frozenset((present - same) | asked) - own
+    def _rivals(self, expected: str, script: str, own: frozenset[str]) -> _Rivals:
+        found = self._known_rivals.get((expected, script))
+        if found is None:
+            asked = {language for code in self._codes for language in _models(code, script)}
+            near = {language for name in own for language in NEIGHBOURS.get(name, ())}
+            common = {*near, *COMMON.get(script, ())}
+            present = {language for language in common if script in scripts_of(language)}
+            same = {name for group in SAME if expected in group or own & group for name in group}
+            rivals = frozenset((present - same) | asked) - own
+            found = self._known_rivals[expected, script] = _Rivals(tuple(sorted(rivals)), rivals & asked, rivals | own)
+        return found
 
     def _run_code(self, language: str, script: str) -> str:
         return next((code for code in self._codes if language in _models(code, script)), language)
@@ -250,8 +262,20 @@ def _han(expected: str, text: str, counts: dict[str, int]) -> Verdict | None:
     return Verdict("right", expected, "script")
 
 
+class _LatinOut(dict[int, int]):
+    """Code point -> itself, or a space for a Latin letter; filled as characters are met."""
+
+    def __missing__(self, point: int) -> int:
+        char = chr(point)
+        self[point] = ord(" ") if char.isalpha() and script_of(char) == "Latn" else point
+        return self[point]
+
+
+_LATIN_OUT = _LatinOut()
+
+
 def _without_latin(text: str) -> str:
-    return "".join(" " if char.isalpha() and script_of(char) == "Latn" else char for char in text)
+    return text.translate(_LATIN_OUT)
 
 
 def _sample(text: str) -> str:
@@ -300,9 +324,15 @@ def _built(languages: frozenset[str]) -> Any:
     return LanguageDetectorBuilder.from_languages(*(_lingua()[name] for name in sorted(languages))).build()
 
 
+@functools.cache
+def _code(language: Any) -> str:
+    code: str = language.iso_code_639_1.name.lower()
+    return code
+
+
 def _confidences(text: str, languages: frozenset[str]) -> dict[str, float]:
     """lingua's confidence by language, which add up to 1, or to 0 where no language uses these letters."""
     if len(languages) == 1:
         return dict.fromkeys(languages, 1.0)
     found = _built(languages).compute_language_confidence_values(text)
-    return {value.language.iso_code_639_1.name.lower(): value.value for value in found}
+    return {_code(value.language): value.value for value in found}
