@@ -8,8 +8,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from rollout_support import make_config, make_prompts
-from test_desk import WAIT_S, chunk
 
 from actors.plan.plugins import pinned
 from actors.train.desk import SourceDesk, source_desk
@@ -18,6 +16,8 @@ from configs.schema import Config
 from judges.answers import Answered
 from judges.own_source import try_sources
 from rollout.identity import config_digest
+from tests.actors.test_desk import WAIT_S, chunk
+from tests.kits.rollout import make_config, make_prompts
 
 SOURCE = '''
 import threading

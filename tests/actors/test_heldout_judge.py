@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from judge_stub import Says, Stub, judge_server, longer
-from rollout_support import make_config, make_prompts
 
 from actors.observe.screen import Screen
 from actors.plan.preflight import check_heldout_judge
@@ -22,6 +20,8 @@ from evaluation.report.page import render_html
 from evaluation.suites.figures import win_figures as eval_figures
 from evaluation.summary import build_summary, language_figures
 from judges import Item, compare
+from tests.kits.judge import Says, Stub, judge_server, longer
+from tests.kits.rollout import make_config, make_prompts
 
 CODES = ("en", "es", "fr")
 
