@@ -41,7 +41,8 @@ def find_preset(path: Path, what: str, cure: str) -> Path:
 
 def preset_names() -> list[str]:
     """What can be run or extended by name, without the parts of the embedded world."""
-    files = [*FOLDER.glob("*.yaml"), *(FOLDER / "methods").glob("*.yaml")]
+    dang = [file for file in (FOLDER / "dang").glob("*.yaml") if file.name != "base.yaml"]
+    files = [*FOLDER.glob("*.yaml"), *(FOLDER / "methods").glob("*.yaml"), *dang]
     return sorted(file.relative_to(FOLDER).with_suffix("").as_posix() for file in files)
 
 

@@ -43,6 +43,7 @@ OWN: dict[str, dict[str, Any]] = {
     "dang_dpo": {"endpoints": {"strong": SERVER, "weak": SERVER}, "reward": {"model": "models/rm"}},
     "arbitrage": {"endpoints": dict.fromkeys(("first", "second", "third"), SERVER), "reward": {"model": "models/rm"}},
     "croco": {"reward": {"model": "models/rm"}},
+    "dang_rloo": {"reward": {"model": "models/rm"}},
 }
 
 
@@ -95,7 +96,7 @@ def test_a_method_brings_nothing_of_the_embedded_world(method: str, tmp_path: Pa
     assert (config.anchor.path, config.anchor.pairs_per_round) == (None, 0)
     if config.offline.path is None:
         assert config.reward.follows_policy == (
-            method not in ("likelihood", "lidr", "lidr_maths", "judge", "dang_dpo", "arbitrage", "croco")
+            method not in ("likelihood", "lidr", "lidr_maths", "judge", "dang_dpo", "dang_rloo", "arbitrage", "croco")
         )
         assert config.rollout.max_new_tokens >= 2000
         assert config.rollout.prompts_per_round >= 1000
