@@ -3,8 +3,8 @@
 
     python -m benchmarks.mining [--prompts 10000] [--questions 4000] [--concurrency 64]
 
-Prints one JSON object. Exit status 1 where a bound is missed: 60 s and 2 GB for the former, 0.9 of
-concurrency / latency for the latter.
+Prints two JSON objects. Exit status 1 where a bound is missed: 60 s of processor time and 2 GB for the former, 0.9 of
+concurrency / latency for the latter. ``--only mining`` or ``--only asking`` does one of them.
 """
 
 from __future__ import annotations
@@ -69,13 +69,18 @@ def main() -> int:
     parser.add_argument("--prompts", type=int, default=10_000)
     parser.add_argument("--questions", type=int, default=4000)
     parser.add_argument("--concurrency", type=int, default=64)
+    parser.add_argument("--only", choices=("mining", "asking"))
     given = parser.parse_args()
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    found = mining(given.prompts)
-    print(json.dumps(found), flush=True)
-    asked = asking(given.questions, given.concurrency)
-    print(json.dumps(asked), flush=True)
-    within = found["seconds"] <= MOST_S and found["memory_gb"] <= MOST_GB and asked["of_the_most"] >= LEAST_FULL
+    within = True
+    if given.only != "asking":
+        found = mining(given.prompts)
+        print(json.dumps(found), flush=True)
+        within = found["seconds"] <= MOST_S and found["memory_gb"] <= MOST_GB
+    if given.only != "mining":
+        asked = asking(given.questions, given.concurrency)
+        print(json.dumps(asked), flush=True)
+        within &= asked["of_the_most"] >= LEAST_FULL
     return 0 if within else 1
 
 
@@ -106,18 +111,18 @@ def _config(folder: Path, prompts: int, url: str = "http://localhost:1/v1", conc
 
 
 def mining(count: int) -> dict[str, float]:
-    """Seconds of assignment, gates and mining over ``count`` prompts a language, and the most memory (GB)."""
+    """Processor seconds of assignment, gates and mining over ``count`` prompts a language, and the most memory (GB)."""
     config = _config(Path(), count)
     ids = tuple(f"p{i:05d}" for i in range(count))
     rows = {(i, c): Prompt(i, c, f"Prompt {i}", answer="x") for c in SENTENCES for i in ids}
     prompts = PromptSet(ids, tuple(SENTENCES), rows, {}, {})
     draw = random.Random(0)
 
-    begin = time.perf_counter()
+    begin = time.process_time()
     per_prompt = {code: pairs_a_prompt(config, code) for code in targets(config)}
     assignment = assigned(config, prompts, 1, first_pass(config, 0, per_prompt))
     chunks = answer_chunks(config, prompts, 1, assignment)
-    dealt = time.perf_counter() - begin
+    dealt = time.process_time() - begin
 
     detector = LanguageDetector(list(SENTENCES), config.gates.language_min_chars)
     judged: list[Candidate] = []
@@ -125,14 +130,14 @@ def mining(count: int) -> dict[str, float]:
     for chunk in chunks:
         # Making the texts up is no part of what is measured.
         made = [_answer(chunk, request, draw) for request in chunk.requests]
-        begin = time.perf_counter()
+        begin = time.process_time()
         judged += apply_gates(config.gates, made, detector)
-        gating += time.perf_counter() - begin
+        gating += time.process_time() - begin
     scores = [Score(one.key, draw.random()) for one in judged if one.gate == "ok"]
 
-    begin = time.perf_counter()
+    begin = time.process_time()
     mined = mine_pairs(config, prompts, 1, judged, scores, assignment=assignment)
-    took = time.perf_counter() - begin
+    took = time.process_time() - begin
     return {
         "languages": len(SENTENCES),
         "prompts": sum(len(assignment.ids(code)) for code in SENTENCES),
@@ -148,7 +153,9 @@ def mining(count: int) -> dict[str, float]:
 
 
 def _answer(chunk: Chunk, request: Request, draw: random.Random) -> Candidate:
-    text = f"{SENTENCES[chunk.language]} ({chunk.source} {draw.randrange(10**6)})"
+    words = SENTENCES[chunk.language].split()
+    draw.shuffle(words)  # no two texts have the same letters in the same order: nothing can be looked up
+    text = f"{' '.join(words)} ({chunk.source} {draw.randrange(10**6)})"
     return foreign_candidate(request.key, text, False, "stub", ((), True))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +41,16 @@ def load_answers(config: Config, prompts: PromptSet) -> dict[str, FileAnswers]:
         for source in sources(config)
         if source.giver == "file" and source.of is None
     }
+
+
+def left_out_lines(answers: Mapping[str, FileAnswers]) -> list[str]:
+    """One line for each source of which rows are not used."""
+    found = []
+    for source, one in answers.items():
+        parts = [f"{one.unmatched} rows of ids that are no prompt here"] if one.unmatched else []
+        parts += [f"{one.beyond} rows beyond its samples"] if one.beyond else []
+        found += [f"source '{source}' leaves out {' and '.join(parts)}"] if parts else []
+    return found
 
 
 def _load(config: Config, prompts: PromptSet, source: Source) -> FileAnswers:

@@ -17,6 +17,7 @@ from actors.train.run_folder import RunFolder, dated
 from actors.train.team import Team
 from configs.errors import UserError
 from configs.schema import Config
+from rollout.answer_files import left_out_lines
 from rollout.data_card import data_card
 from rollout.dataset import dataset_rows, write_dataset
 from rollout.state import action_of
@@ -61,6 +62,8 @@ def run_build_data(config: Config, out: Path) -> bool:
     screen = Screen()
     inputs = check_inputs(config)
     what = f"{len(inputs.prompts.ids)} prompts in {', '.join(config.languages.codes)}"
+    for line in left_out_lines(inputs.answers):
+        screen.say(line)
 
     def work(team: Team, folder: RunFolder, metrics: MetricsLog, flag: StopFlag) -> None:
         DataDriver(config, inputs, team, screen, metrics, flag, team.exported).run()

@@ -34,6 +34,7 @@ from evaluation.heldout import HeldoutResult
 from evaluation.report import write_report
 from evaluation.summary import build_summary
 from learners.errors import LearnerFailed, LearnerTimeout
+from rollout.answer_files import left_out_lines
 from rollout.formats.left_out import LeftOut
 from rollout.language import undetectable
 from rollout.languages import DEFAULT_NAMES, language_name
@@ -83,6 +84,8 @@ def run_training(
 
     if (cure := fertility_cure(inputs.fertility, config.rollout)) is not None:
         screen.say(cure)
+    for line in left_out_lines(inputs.answers):
+        screen.say(line)
 
     def work(team: Team, folder: RunFolder, metrics: MetricsLog, flag: StopFlag) -> None:
         screen.say(f"rollout and reward actors are up, weights v{team.version}; the learner starts meanwhile")

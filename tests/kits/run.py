@@ -46,10 +46,14 @@ def arguments(run_dir: Path, name: str, *overrides: str, config: str = "icr") ->
     ]
 
 
-def train(run_dir: Path, name: str, *overrides: str, config: str = "icr") -> subprocess.CompletedProcess[str]:
-    """Run to the end; the exit code is the caller's to check."""
+def train(
+    run_dir: Path, name: str, *overrides: str, config: str = "icr", cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run to the end, from another folder if ``cwd`` says so; the exit code is the caller's to check."""
     command = arguments(run_dir, name, *overrides, config=config)
-    return subprocess.run(command, capture_output=True, text=True, timeout=400, check=False, env=dict(os.environ))
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=400, check=False, env=dict(os.environ), cwd=cwd
+    )
 
 
 def small_config(run_dir: Path, *overrides: str, config: str = "icr") -> Config:
