@@ -117,3 +117,14 @@ def test_numbers_of_other_libraries_are_numbers(mine: str, tmp_path: Path) -> No
     assert all(math.isfinite(score.reward) and type(score.reward) is float for score in scores)
     assert not skipped
     assert custom_scores(reward, prompts, [], 5) == ([], {}), "a chunk in which all were refused"
+
+
+def test_a_function_that_a_worker_cannot_import_is_named(mine: str, tmp_path: Path) -> None:
+    """As on a node to which the user's folder was not copied."""
+    config = pinned(custom(mine, "by_words"))
+    prompts = make_prompts(tmp_path, config)
+    (tmp_path / f"{mine}.py").unlink()
+    sys.modules.pop(mine)
+    expected = r"^reward\.function: .*:by_words cannot be imported: ModuleNotFoundError.* on every node"
+    with pytest.raises(UserError, match=expected):
+        RewardWorker(config.model_dump(mode="json"), prompts, tmp_path, None, 0)

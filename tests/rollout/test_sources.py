@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from configs.errors import UserError
 from configs.load import load_config
 from configs.schema import Config
-from rollout.answer_files import load_answers
+from rollout.answer_files import left_out_lines, load_answers
 from rollout.assignment import Block, assigned
 from rollout.dataset import dataset_rows, write_dataset
 from rollout.gates import apply_gates
@@ -145,6 +145,9 @@ def test_answers_from_a_file(tmp_path: Path, prompts: PromptSet) -> None:
     found = load_answers(config, prompts)["human"]
     assert found.texts == {("p1", "es"): [("Una.", "m"), ("Otra.", None)]}
     assert (found.unmatched, found.beyond) == (1, 1)
+    assert left_out_lines({"human": found}) == [
+        "source 'human' leaves out 1 rows of ids that are no prompt here and 1 rows beyond its samples"
+    ]
 
 
 @pytest.mark.parametrize(
