@@ -43,7 +43,8 @@ def preset_names() -> list[str]:
     """What can be run or extended by name, without the parts of the embedded world."""
     dang = [file for file in (FOLDER / "dang").glob("*.yaml") if file.name != "base.yaml"]
     files = [*FOLDER.glob("*.yaml"), *(FOLDER / "methods").glob("*.yaml"), *dang]
-    return sorted(file.relative_to(FOLDER).with_suffix("").as_posix() for file in files)
+    names = (file.relative_to(FOLDER).with_suffix("").as_posix() for file in files)
+    return sorted(names, key=lambda name: ("/" in name, name))
 
 
 def beside(file: Path, name: str) -> Path:
