@@ -44,7 +44,7 @@ def preset_names() -> list[str]:
     dang = [file for file in (FOLDER / "dang").glob("*.yaml") if file.name != "base.yaml"]
     files = [*FOLDER.glob("*.yaml"), *(FOLDER / "methods").glob("*.yaml"), *dang]
     names = (file.relative_to(FOLDER).with_suffix("").as_posix() for file in files)
-    return sorted(names, key=lambda name: ("/" in name, name))
+    return sorted(names, key=lambda name: ("/" in name, name != "demo", name))
 
 
 def beside(file: Path, name: str) -> Path:

@@ -161,7 +161,7 @@ def test_a_list_is_laid_one_over_the_other(tmp_path: Path) -> None:
         ('extends: "a\\0b"', "holds a NUL character"),
         (f"extends: {'n' * 300}", "has a name of 300 bytes"),
         ("extends: many.yaml", "more than 50 files extend one another"),
-        ("extends: nowhere", "nowhere: no such config file; see configs/ for presets (dapo, demo, "),
+        ("extends: nowhere", "nowhere: no such config file; see configs/ for presets (demo, "),
     ],
 )
 def test_what_cannot_be_extended_is_refused(tmp_path: Path, text: str, expected: str) -> None:
