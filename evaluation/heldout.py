@@ -34,6 +34,8 @@ class PromptResult:
         preference: 1 where it is better than that of the start, 0 where it is worse, 0.5 for a tie, in between by the
             verdict's probability; None where the judge was not asked, or failed.
         inconsistent: The verdict depended on the order of the answers, and counts as a tie.
+        marked: Share of the answers sampled at ``evaluation.temperature`` that hold a marker (``evaluation.markers``);
+            None without markers for the language.
     """
 
     id: str
@@ -47,6 +49,7 @@ class PromptResult:
     judged: bool = False
     preference: float | None = None
     inconsistent: bool = False
+    marked: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Intervals: the paired bootstrap over prompts, and Wilson's for a share."""
+"""Intervals: the paired bootstrap over prompts, clusters of them and runs, and Wilson's for a share."""
 
 from __future__ import annotations
 
@@ -99,6 +99,49 @@ def clustered_bootstrap(languages: Sequence[Clustered], resamples: int, seed: in
     start = float(np.mean([language.start.mean() for language in languages]))
     end = float(np.mean([language.end.mean() for language in languages]))
     return Delta(start, end, end - start, (float(low), float(high)))
+
+
+@dataclass(frozen=True, slots=True)
+class Pooled:
+    """Values of one language from several runs over the same prompts, such as differences that were paired before."""
+
+    values: NDArray[np.float64]  # (runs, prompts)
+    clusters: tuple[str, ...]  # (prompts,)
+
+
+def pooled_bootstrap(
+    languages: Sequence[Pooled], resamples: int, seed: int, confidence: float = 0.95
+) -> tuple[float, tuple[float, float]]:
+    """Mean over languages of the mean over runs and prompts, and its percentile interval.
+
+    Drawn are whole clusters of prompts, anew for each language (:func:`clustered_bootstrap`), and the runs, the same
+    ones for all languages: another seed moves all languages of a run together. With one run the interval is of prompts
+    alone.
+
+    Args:
+        languages: One or more, each with the same number of runs.
+        resamples: Bootstrap draws.
+        seed: Of the draws.
+        confidence: Of the interval.
+    """
+    runs = {len(language.values) for language in languages}
+    if len(runs) != 1 or 0 in runs:
+        raise ValueError(f"languages of {sorted(runs)} runs; each needs the same number, at least one")
+    count = runs.pop()
+    rng = np.random.default_rng(seed)
+    weights = rng.multinomial(count, [1 / count] * count, size=resamples) / count  # (resamples, runs)
+    means = np.zeros(resamples)
+    for language in languages:
+        if language.values.shape[1] != len(language.clusters) or not language.clusters:
+            raise ValueError(f"{language.values.shape[1]} values and {len(language.clusters)} clusters do not match")
+        names, index = np.unique(np.array(language.clusters), return_inverse=True)
+        sums = np.stack([np.bincount(index, weights=row, minlength=len(names)) for row in language.values])
+        sizes = np.bincount(index)
+        drawn = rng.multinomial(len(names), [1 / len(names)] * len(names), size=resamples)  # (resamples, clusters)
+        means += ((drawn @ sums.T) * weights).sum(axis=1) / (drawn @ sizes) / len(languages)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return float(np.mean([language.values.mean() for language in languages])), (float(low), float(high))
 
 
 def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:

@@ -48,16 +48,21 @@ def render_html(run: RunData, compare: Sequence[RunData] = ()) -> str:
     ]
     absent = [part for part in parts if isinstance(part, Absent)]
     sections = arranged([*(part for part in parts if isinstance(part, Section)), *_absent(absent)])
+    main = el("main", _tiles(run), el("div", *sections, class_="grid"))
+    return document(f"{run.name} · isogloss report", _header(run), main, _scripts(run))
+
+
+def document(title: str, *body: Markup) -> str:
+    """A whole page in the report's style that loads nothing."""
     head = el(
         "head",
         el("meta", charset="utf-8"),
         el("meta", name="viewport", content="width=device-width, initial-scale=1"),
         el("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        el("title", f"{run.name} · isogloss report"),
+        el("title", title),
         el("style", Markup(STYLE)),
     )
-    body = el("body", _header(run), el("main", _tiles(run), el("div", *sections, class_="grid")), _scripts(run))
-    return f"<!DOCTYPE html>\n{el('html', head, body, lang='en')}\n"
+    return f"<!DOCTYPE html>\n{el('html', head, el('body', *body), lang='en')}\n"
 
 
 def _header(run: RunData) -> Markup:

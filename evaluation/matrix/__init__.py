@@ -1,0 +1,1 @@
+"""The matrix of a study: uplift by run and evaluated language, and contrasts between runs."""
