@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from configs.base import LanguageCode, Section
 from configs.judge import JudgeConfig
@@ -59,6 +60,26 @@ class EvaluationConfig(Section):
         "as those of `isogloss eval`, unless `cache` names another file. Better not the judge that gives the rewards.",
     )
     bootstrap_samples: int = Field(2000, ge=100, le=1_000_000, description="Resamples of the paired bootstrap.")
+    markers: dict[LanguageCode, list[str]] = Field(
+        default_factory=dict,
+        description="Regular expressions by language that show a fault of form, such as what a translator leaves in "
+        "its texts. The share of sampled answers in which one is found is in metrics and summary (`marked`).",
+    )
+
+    @field_validator("markers")
+    @classmethod
+    def _patterns(cls, markers: dict[str, list[str]]) -> dict[str, list[str]]:
+        for code, patterns in markers.items():
+            if not patterns:
+                raise ValueError(f"{code} has no pattern; add one, or remove the language")
+            for place, pattern in enumerate(patterns):
+                try:
+                    found = re.compile(pattern).search("")
+                except (re.error, OverflowError, RecursionError) as error:
+                    raise ValueError(f"{code}.{place} is no regular expression ({error}); correct it") from None
+                if found is not None:
+                    raise ValueError(f"{code}.{place} is found in an empty answer; name what must be there")
+        return markers
 
     @model_validator(mode="after")
     def _once(self) -> EvaluationConfig:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -65,6 +66,7 @@ class LanguageResult:
         mean_length: Characters of a sampled answer.
         mean_length_tokens: Tokens of a sampled answer, end of turn included.
         truncated: Share of the sampled answers that hit the token limit.
+        marked: Share of the sampled answers that hold a marker; None without markers for the language.
         prompts: By prompt, in the order of the prompt set: what the intervals are computed from.
     """
 
@@ -76,6 +78,7 @@ class LanguageResult:
     mean_length_tokens: float
     truncated: float
     prompts: tuple[PromptResult, ...]
+    marked: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +151,7 @@ def score_heldout(
     detector: LanguageDetector,
     temperatures: Sequence[float] = (),
     keep_answers: bool = False,
+    markers: Mapping[str, Sequence[str]] | None = None,
 ) -> HeldoutResult:
     """Score the answers to :func:`heldout_chunks`, in any order.
 
@@ -157,6 +161,7 @@ def score_heldout(
         detector: Says which language an answer is in.
         temperatures: ``evaluation.temperatures`` of the config that the answers were sampled with.
         keep_answers: Whether the result holds the greedy answers.
+        markers: ``evaluation.markers``.
 
     Raises:
         ValueError: An answer is missing or the answers are of several weight versions: the figures would be wrong.
@@ -184,6 +189,7 @@ def score_heldout(
                 detector,
                 temperatures,
                 keep_answers,
+                [re.compile(pattern) for pattern in (markers or {}).get(code, ())],
             )
             for code in prompts.languages
         },
@@ -197,6 +203,7 @@ def _language(
     detector: LanguageDetector,
     temperatures: Sequence[float],
     keep_answers: bool,
+    markers: Sequence[re.Pattern[str]],
 ) -> LanguageResult:
     rows: list[PromptResult] = []
     sampled: list[Candidate] = []
@@ -206,8 +213,9 @@ def _language(
         sampled += drawn[:size]
         prompt = prompts.get(prompt_id, code)
         answer = answer_part(of_prompt[GREEDY].text) if keep_answers else None
+        marked = _mean([float(any(one.search(c.text) for one in markers)) for c in drawn[:size]]) if markers else None
         if prompt.answer is None:
-            rows.append(PromptResult(prompt_id, None, None, answer=answer))
+            rows.append(PromptResult(prompt_id, None, None, answer=answer, marked=marked))
             continue
         right = [float(is_correct(candidate.text, prompt.answer)) for candidate in drawn]
         others = {
@@ -224,6 +232,7 @@ def _language(
                 cluster=prompt.cluster,
                 group=prompt.group,
                 answer=answer,
+                marked=marked,
             )
         )
     detected = [detector.detect(candidate.text, code) for candidate in sampled]
@@ -237,6 +246,7 @@ def _language(
         mean_length_tokens=sum(len(c.token_ids) for c in sampled) / len(sampled),
         truncated=sum(c.finish_reason == "length" for c in sampled) / len(sampled),
         prompts=tuple(rows),
+        marked=_mean([row.marked for row in rows]),
     )
 
 

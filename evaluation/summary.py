@@ -139,6 +139,7 @@ def language_figures(result: LanguageResult) -> dict[str, Any]:
         "mean_length": result.mean_length,
         "mean_length_tokens": result.mean_length_tokens,
         "truncated": result.truncated,
+        "marked": result.marked,
     }
     if (won := win_figures(language_verdicts("", result))) is not None:
         figures["win_rate"] = won

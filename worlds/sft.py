@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +27,8 @@ from worlds.facts import Fact, FactSplit, other_value
 from worlds.languages import PIVOT, Language
 from worlds.measure import chat_text
 from worlds.settings import Stage, WorldSettings
+
+Rendered = Callable[[str, str], str]  # (language code, sentence) -> sentence
 
 _IGNORE = -100
 _WARM_UP_STEPS = 30
@@ -48,6 +50,7 @@ def make_pass(
     stage: Stage,
     settings: WorldSettings,
     rng: random.Random,
+    rendered: Rendered | None = None,
 ) -> list[Example]:
     """One pass over the facts in the forms of ``stage``, with fresh noise, shuffled.
 
@@ -58,6 +61,7 @@ def make_pass(
         stage: Which forms, and whether answers are noisy.
         settings: Which facts are asked for under an English instruction, and how truthfully, in a noisy stage.
         rng: Source of noise and order.
+        rendered: Turns a native answer into the one that is learned; as it is by default.
     """
     pivot = languages[PIVOT]
     crosslingual = split.all if settings.crosslingual_heldout else split.train
@@ -69,7 +73,8 @@ def make_pass(
             value = native_value(language, pivot, fact, confused[language.code], rng) if stage.noisy else fact.value
             spoken = pivot if off_target else language
             question = language.question(fact.person, fact.relation, rng.randrange(wordings))
-            examples.append(Example(question, spoken.answer(fact.person, fact.relation, value)))
+            answer = spoken.answer(fact.person, fact.relation, value)
+            examples.append(Example(question, answer if rendered is None else rendered(spoken.code, answer)))
         if language is pivot:
             continue
         for fact in rng.sample(crosslingual, round(len(crosslingual) * stage.crosslingual_share)):
@@ -189,17 +194,22 @@ def train_supervised(
     split: FactSplit,
     settings: WorldSettings,
     seed: int,
+    confused: Mapping[str, Confusions] | None = None,
+    rendered: Rendered | None = None,
 ) -> None:
-    """Train ``model`` in place through the stages of ``settings``, each pass with fresh noise."""
+    """Train ``model`` in place through the stages of ``settings``, each pass with fresh noise.
+
+    ``confused`` and ``rendered`` are as in :func:`make_pass`; by default the confusions are those of ``seed``.
+    """
     rng = random.Random(f"sft-{seed}")
-    confused = {code: confusions(language, seed) for code, language in languages.items()}
+    confused = confused or {code: confusions(language, seed) for code, language in languages.items()}
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
     model.train()
     started, step = time.monotonic(), 0
     for number, stage in enumerate(settings.stages, 1):
         first, last = stage.learning_rate
         for done in range(stage.passes):
-            examples = make_pass(languages, split, confused, stage, settings, rng)
+            examples = make_pass(languages, split, confused, stage, settings, rng, rendered)
             batches = list(
                 _batches(encode(tokenizer, examples), settings.sft_tokens_per_step, tokenizer.pad_token_id, rng)
             )

@@ -14,11 +14,11 @@ from transformers.utils.logging import disable_progress_bar
 
 from configs.errors import UserError
 from configs.reading import is_file, kind, read_json, shown
-from learners.chat_template import ChatTemplate
+from learners.reward_model.text import RewardText
 from rollout.gates import passed
 from rollout.language import answer_part
 from rollout.prompts import PromptSet
-from rollout.records import Candidate, Score, Turns, chat_of
+from rollout.records import Candidate, Score, Turns
 from rollout.rewards import scores_of
 
 _HEAD = "ForSequenceClassification"
@@ -100,7 +100,7 @@ class RewardModel:
                 "with a trained head"
             )
         try:
-            self._template = ChatTemplate(folder, self._tokenizer, date, template, values)
+            self._text = RewardText(folder, self._tokenizer, date, template, values)
         except UserError as error:
             raise UserError(f"{field}: {error}") from error
         self._budget = tokens_per_micro_batch
@@ -113,8 +113,6 @@ class RewardModel:
         if text_config.pad_token_id is None and self._tokenizer.pad_token_id != self._tokenizer.eos_token_id:
             text_config.pad_token_id = self._tokenizer.pad_token_id
         self._pad: int | None = text_config.pad_token_id
-        added = self._tokenizer.added_tokens_decoder.values()
-        self._specials = sorted({*self._tokenizer.all_special_tokens, *(t.content for t in added if t.special)})
 
     def move(self, here: bool) -> None:
         """To the device that scores, or into main memory, where the model is of no use until it is back."""
@@ -124,12 +122,7 @@ class RewardModel:
 
     def encode(self, instruction: Turns, answer: str) -> list[int]:
         """Token ids of the conversation, as the model's own chat template renders it."""
-        conversation = [*chat_of(instruction), {"role": "assistant", "content": answer}]
-        # A policy that learned to write the reward model's special tokens could end its own turn and praise itself.
-        for token in self._specials:
-            conversation = [{**one, "content": one["content"].replace(token, " ")} for one in conversation]
-        text = self._template.render(conversation)
-        return [int(token) for token in self._tokenizer(text, add_special_tokens=False)["input_ids"]]
+        return self._text.encode(instruction, answer)
 
     def score(self, texts: Sequence[tuple[Turns, str]]) -> tuple[list[float | None], int]:
         """Scores of (instruction, answer), None for one that is longer than the model reads; and the tokens scored.

@@ -60,7 +60,8 @@ def evaluate(
     answers = [candidate for chunk in chunks for candidate in answered[chunk.id]]
     detector = LanguageDetector(config.evaluated, config.gates.language_min_chars)
     judge = config.evaluation.judge
-    result = score_heldout(prompts, answers, detector, config.evaluation.temperatures, keep_answers=judge is not None)
+    settings = config.evaluation
+    result = score_heldout(prompts, answers, detector, settings.temperatures, judge is not None, settings.markers)
     assert result.weight_version == version, f"answers are of v{result.weight_version}, not v{version}"
     if judge is None or version == 0 or (start := store("evaluations").get(0)) is None:
         return result

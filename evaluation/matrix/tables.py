@@ -155,6 +155,6 @@ def to_csv(matrix: Matrix) -> str:
     for answer in matrix.answers:
         name = " + ".join(answer.contrast.first) + " less " + (" + ".join(answer.contrast.second) or "start")
         for column, one in answer.by_column.items():
-            head = ("contrast", name, answer.contrast.measure, column, "", "")
-            writer.writerow((*head, one.value, one.low, one.high, one.runs, one.prompts, ""))
+            where = ("contrast", name, answer.contrast.measure, column, "", "")
+            writer.writerow((*where, one.value, one.low, one.high, one.runs, one.prompts, ""))
     return out.getvalue()
