@@ -179,7 +179,9 @@ def _dealt(config: Config, prompts: PromptSet, passes: Passes) -> Assignment:
     rest = _round_sequence(prompts.ids, passes.start, config.run.seed)
     end, blocks, exhausted = passes.start, 0, set[str]()
     found: list[tuple[Block, ...]] = []
-    for need in passes.needs:
+    for kept in passes.needs:
+        # Ties between languages go by their order, which the journal does not keep.
+        need = {code: kept[code] for code in targets(config) if code in kept}
         order, by_language, end = _deal(rest, need, usable, quota.assignment == "disjoint", end)
         exhausted |= {code for code, count in need.items() if len(by_language[code]) < count}
         ids = {code: tuple(given) for code, given in by_language.items()}

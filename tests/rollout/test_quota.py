@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,17 @@ def test_each_language_gets_what_it_needs_once(
         assert again.passes[0] == done.passes[0]
         assert len({i for block in again.blocks for i in block.order}) == sum(len(b.order) for b in again.blocks)
         assert assigned(config, partial, 1, Passes.from_json(more.to_json())) == again
+
+
+@pytest.mark.parametrize("how", ["parallel", "disjoint"])
+def test_a_journal_that_sorts_its_keys_gives_the_same_assignment(prompts: PromptSet, how: str) -> None:
+    """Ties go by the languages' order, and the journal keeps JSON with sorted keys."""
+    quota = {"pairs_per_round": 9, "assignment": how}
+    config = make_config(**PLAIN, languages={"dominant": "fr", "codes": ["fr", "es", "en"], "quota": quota})
+    passes = first_pass(config, 0, ONE)
+    kept = Passes.from_json(json.loads(json.dumps(passes.to_json(), sort_keys=True)))
+    assert [*kept.needs[0]] != [*passes.needs[0]]
+    assert assigned(config, prompts, 1, kept) == assigned(config, prompts, 1, passes)
 
 
 def test_rounds_follow_each_other_until_all_were_used(prompts: PromptSet) -> None:
