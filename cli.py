@@ -432,7 +432,7 @@ def doctor(
 
 @app.command("config-reference")
 def config_reference(
-    out: Annotated[Path, typer.Option(help="Folder for config.md and config.schema.json.")] = Path("docs"),
+    out: Annotated[Path, typer.Option(help="Folder for config.md and the JSON schemas.")] = Path("docs"),
 ) -> None:
     """Generate the reference page and the JSON schema of the config."""
     from configs.reference import write_reference

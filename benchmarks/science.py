@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from configs.yaml12 import read_yaml
+from evaluation.matrix.runs import is_finished
 
 SETTINGS = Path(__file__).with_name("science.yaml")
 PAGE_HEAD = Path(__file__).with_name("science_head.md")
@@ -123,7 +124,7 @@ def main() -> None:
 def run(study: Study, row: Row, world: int, seed: int, folder: Path) -> None:
     """Run one row, or continue it, unless its summary is there."""
     name = run_name(row.name, world, seed)
-    if (folder / name / "summary.json").exists():
+    if is_finished(folder / name):
         return
     print(f"== {name}", flush=True)
     overrides = [f"run.name={name}", f"run.dir={folder}", f"run.seed={seed}"]
@@ -131,8 +132,7 @@ def run(study: Study, row: Row, world: int, seed: int, folder: Path) -> None:
     overrides.append(f"evaluation.languages={json.dumps(study.unseen)}")
     if world or row.rate is not None:
         overrides += of_world(build_world(world, folder / "worlds", row.rate), row)
-    resume = ["--resume"] if (folder / name / "config.yaml").exists() else []
-    subprocess.run([ISOGLOSS, "train", row.config, *overrides, *row.overrides, *resume], check=True)
+    subprocess.run([ISOGLOSS, "train", row.config, *overrides, *row.overrides, "--resume-or-start"], check=True)
 
 
 def build_world(seed: int, folder: Path, rate: float | None = None) -> Path:

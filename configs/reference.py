@@ -15,7 +15,9 @@ from pydantic_core import PydanticUndefined
 
 from configs.explain import section_of
 from configs.kinds import KIND, kinds_of, kinds_of_entries
+from configs.reward_training import RewardTrainingConfig
 from configs.schema import Config
+from configs.study import StudyConfig, StudyContrast, StudyStep
 
 _PREAMBLE = """# Config reference
 
@@ -29,12 +31,20 @@ Files are YAML 1.2: `no` is a string, `017` is 17, `1e-4` a number.
 """
 
 
+_ELSEWHERE = """# Beside a run's config
+
+`training.field=value` of `isogloss train-reward`, and the file of `isogloss study` (`configs/studies/` has one).
+"""
+
+
 def write_reference(folder: Path) -> list[Path]:
-    """Write the page and the JSON schema into ``folder``; returns the files written."""
-    page, schema = folder / "config.md", folder / "config.schema.json"
+    """Write the page and the JSON schemas of configs and of study files into ``folder``; returns the files written."""
+    page = folder / "config.md"
     page.write_text(render_page(), encoding="utf-8")
-    schema.write_text(json.dumps(Config.model_json_schema(), indent=1) + "\n", encoding="utf-8")
-    return [page, schema]
+    schemas = {folder / "config.schema.json": Config, folder / "study.schema.json": StudyConfig}
+    for path, model in schemas.items():
+        path.write_text(json.dumps(model.model_json_schema(), indent=1) + "\n", encoding="utf-8")
+    return [page, *schemas]
 
 
 def render_page() -> str:
@@ -47,6 +57,8 @@ def render_page() -> str:
         elif section is not None:
             parts.append(_render_section(name, section))
         parts += _render_entries(name, field.annotation)
+    parts += [_ELSEWHERE, _render_section("training", RewardTrainingConfig), _render_section("STUDY", StudyConfig)]
+    parts += [_render_section("STUDY.contrasts[]", StudyContrast), _render_section("STUDY.prepare[]", StudyStep)]
     return "\n".join(parts)
 
 
@@ -99,7 +111,7 @@ def _type(field: FieldInfo) -> str:
     if get_origin(annotation) is Literal:
         return ", ".join(f"`{value}`" for value in get_args(annotation))
     text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
-    for noise in ("typing.", "pathlib._local.", "pathlib.", "Annotated"):
+    for noise in ("typing.", "pathlib._local.", "pathlib.", "configs.study.", "Annotated"):
         text = text.replace(noise, "")
     if len(text) < 40:
         return text

@@ -331,6 +331,13 @@ class Config(Section):
                     "share 0 there a language is not trained on)"
                 )
 
+        for code in self.evaluation.markers:
+            if self.evaluated and code not in self.evaluated:
+                raise ValueError(
+                    f"evaluation.markers.{code}: is no evaluated language ({', '.join(self.evaluated)}); add it to "
+                    "evaluation.languages, or remove its markers"
+                )
+
     @property
     def source_names(self) -> list[str]:
         """Names of the sources of candidates."""

@@ -59,8 +59,7 @@ def evaluate(
     drain([rollouts], should_stop)
     answers = [candidate for chunk in chunks for candidate in answered[chunk.id]]
     detector = LanguageDetector(config.evaluated, config.gates.language_min_chars)
-    judge = config.evaluation.judge
-    settings = config.evaluation
+    settings, judge = config.evaluation, config.evaluation.judge
     result = score_heldout(prompts, answers, detector, settings.temperatures, judge is not None, settings.markers)
     assert result.weight_version == version, f"answers are of v{result.weight_version}, not v{version}"
     if judge is None or version == 0 or (start := store("evaluations").get(0)) is None:

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from configs.errors import UserError
+from configs.load import load_config
 from evaluation.heldout import GREEDY, HeldoutResult, heldout_chunks, score_heldout
 from evaluation.stats import Clustered, clustered_bootstrap, paired_bootstrap, wilson
 from evaluation.summary import build_summary, language_figures
@@ -168,6 +170,42 @@ def test_groups_and_clusters_come_from_the_prompt_files(tmp_path: Path, detector
     rows = score_heldout(marked, answers, detector).languages["es"]
     assert [row.cluster for row in rows.prompts] == ["v0", "v0", "v1", "v1"]
     assert language_figures(rows)["accuracy_greedy_by_group"] == {"no": 0.0, "yes": 1.0}
+
+
+def test_answers_with_a_marker_are_counted_by_prompt_and_language(tmp_path: Path, detector: LanguageDetector) -> None:
+    prompts = make_prompts(tmp_path, CONFIG, 2)
+    first = prompts.ids[0]
+    answers = [
+        replace(c, text=f"Pues bien, {c.text}") if c.key.prompt_id == first and c.key.sample == 1 else c
+        for c in answered(prompts, {"es": {0, 1}})
+    ]
+    markers = {"es": ["^Pues bien, ", ", al final"], "fr": ["^Eh bien, "]}
+    result = score_heldout(prompts, answers, detector, markers=markers).languages
+    sampled = len({c.key.sample for c in answers}) - 1
+    assert [row.marked for row in result["es"].prompts] == [1 / sampled, 0.0]
+    assert language_figures(result["es"])["marked"] == 0.5 / sampled
+    assert (result["fr"].marked, result["en"].marked) == (0.0, None)
+    data = HeldoutResult(0, result).to_json()
+    assert HeldoutResult.from_json(json.loads(json.dumps(data))).languages["es"] == result["es"]
+    for row in data["languages"].values():  # as a version before markers wrote it
+        del row["marked"]
+        for prompt in row["prompts"]:
+            del prompt["marked"]
+    assert HeldoutResult.from_json(data).languages["es"].prompts[0].marked is None
+
+
+@pytest.mark.parametrize(
+    ("markers", "message"),
+    [
+        ({"es": ["("]}, r"evaluation.markers.es.0 is no regular expression"),
+        ({"es": ["a", "b*"]}, r"evaluation.markers.es.1 is found in an empty answer"),
+        ({"es": []}, r"evaluation.markers.es has no pattern"),
+        ({"uk": ["x"]}, r"evaluation.markers.uk: is no evaluated language"),
+    ],
+)
+def test_markers_that_count_nothing_are_refused(markers: dict[str, list[str]], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_config(Path("configs/icr.yaml"), [f"evaluation.markers={json.dumps(markers)}"])
 
 
 def test_bootstrap_is_scipys() -> None:
