@@ -1,1 +1,1 @@
-"""`isogloss eval`: generation and figures without training."""
+"""Generation, figures and reward models without a run; `commands` for the command line."""

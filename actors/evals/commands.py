@@ -1,4 +1,4 @@
-"""Commands that make what runs need, or many runs: worlds, data, reward models, studies. ``cli`` adds them to its own."""
+"""Commands that make what runs need, or many runs: worlds, data, reward models, studies. Part of ``cli``."""
 
 from __future__ import annotations
 
