@@ -9,8 +9,8 @@
         - {kind: translation, name: translated, of: english, by: command,
            command: [python, examples/apertium_translator.py]}
 
-Reads JSON lines ``{id, text, from, to}`` and writes ``{id, text}``. A word that Apertium does not know stays as it is, with
-a star in front: that is what the artefact rule below finds, where the text's own stars come in twos.
+Reads JSON lines ``{id, text, from, to}`` and writes ``{id, text}``. A word that Apertium does not know stays as it is,
+with a star in front: that is what the artefact rule below finds, where the text's own stars come in twos.
 
     evaluation: {markers: {es: ['(?<![\\w*])\\*\\w+(?![\\w*])']}}
 """
