@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actors.jobs.children import INTERRUPTED, Ended, run_logged
-from actors.jobs.submit import submit_run
+from actors.jobs.submit import cluster_address, submit_run
 from actors.observe.screen import Screen
 from actors.runtime.signals import StopFlag, stop_on_signals
 from configs.errors import Stopped, UserError
-from configs.presets import beside
+from configs.presets import beside, is_packaged, world_path
 from configs.reading import read_text
 from configs.study import PlannedRow, Study, load_study, own_fields, run_name
 from evaluation.matrix.compute import Contrast, Matrix, Missing, Row, build_matrix
@@ -60,6 +60,8 @@ def run_study(request: StudyRequest) -> bool:
         _show(study, wanted, screen)
         return True
     failures: dict[tuple[str, int], str] = {}
+    if request.address is not None:
+        cluster_address(request.address, os.environ)
     if not request.tables:
         flag = StopFlag()
         with stop_on_signals(flag):
@@ -129,10 +131,11 @@ def _prepare(study: Study, screen: Screen, flag: StopFlag) -> None:
     for number, step in enumerate(study.config.prepare):
         if step.creates.exists():
             continue
-        command = f"isogloss {shlex.join(step.run)}"
+        arguments = [_packaged_world(study, argument) for argument in step.run]
+        command = f"isogloss {shlex.join(arguments)}"
         screen.say(f"before the runs: {command}")
         log = study.folder / LOGS / f"prepare-{number}.log"
-        ended = run_logged(step.run, log, flag)
+        ended = run_logged(arguments, log, flag)
         if flag():
             raise Stopped(f"stopped by {flag.asked_by}, before the first run; go on with the same command")
         if ended.status:
@@ -141,6 +144,11 @@ def _prepare(study: Study, screen: Screen, flag: StopFlag) -> None:
             raise UserError(
                 f"prepare.{number}.creates: {step.creates} is not there after {command}; correct one of them"
             )
+
+
+def _packaged_world(study: Study, argument: str) -> str:
+    """A path of the embedded world in a study that comes with isogloss, as in its presets."""
+    return world_path(argument) if argument.startswith("worlds/") and is_packaged(study.path) else argument
 
 
 def _run_all(

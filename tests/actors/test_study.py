@@ -73,6 +73,7 @@ def test_only_what_was_asked_for_is_run_and_counted(path: Path) -> None:
     for request, message in (
         (StudyRequest(path, rows=("three",)), "--row three: is no row of this study; it has one, two"),
         (StudyRequest(path, seeds=(7,)), "--seed 7: is none of the study's seeds"),
+        (StudyRequest(path, address="head:8265"), "--address: 'head:8265' is not the URL of a dashboard"),
     ):
         with pytest.raises(UserError, match=message):
             run_study(request)
@@ -116,6 +117,13 @@ def test_a_stop_is_passed_on_and_the_rest_is_left_for_the_next_time(
         run_study(StudyRequest(path))
     assert begun == ["run.name=one-s0"]
     assert (path.parent / "out" / "small" / "matrix.md").is_file()
+
+
+def test_jobs_that_cannot_be_submitted_are_failures_of_their_runs(
+    path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert not run_study(StudyRequest(path, rows=("two",), seeds=(0,), address="http://127.0.0.1:9"))
+    assert "failed, and the study continues: two-s0: " in capfd.readouterr().out
 
 
 def test_a_child_gets_the_stop_and_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
