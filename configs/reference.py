@@ -41,7 +41,10 @@ def write_reference(folder: Path) -> list[Path]:
     """Write the page and the JSON schemas of configs and of study files into ``folder``; returns the files written."""
     page = folder / "config.md"
     page.write_text(render_page(), encoding="utf-8")
-    schemas = {folder / "config.schema.json": Config, folder / "study.schema.json": StudyConfig}
+    schemas: dict[Path, type[BaseModel]] = {
+        folder / "config.schema.json": Config,
+        folder / "study.schema.json": StudyConfig,
+    }
     for path, model in schemas.items():
         path.write_text(json.dumps(model.model_json_schema(), indent=1) + "\n", encoding="utf-8")
     return [page, *schemas]
