@@ -30,7 +30,7 @@ _WHAT, _CURE = "study file", "see configs/studies/ for one"
 _OWN = ("run.name", "run.dir", "run.seed")  # set by the study itself
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 MOST_RUNS = 10_000
-MeasureName = Literal["greedy", "sampled", "artefacts"]
+MeasureName = Literal["greedy", "sampled", "judged", "artefacts"]
 Name = Annotated[str, Field(pattern=_NAME, max_length=60)]
 
 
@@ -60,8 +60,8 @@ class StudyContrast(Section):
     )
     measure: MeasureName = Field(
         "greedy",
-        description="`greedy` and `sampled`: accuracy. `artefacts`: sampled answers with a marker of "
-        "`evaluation.markers`.",
+        description="`greedy` and `sampled`: accuracy. `judged`: win rate against the start (`evaluation.judge`). "
+        "`artefacts`: sampled answers with a marker of `evaluation.markers`.",
     )
     languages: str = Field(
         "others",
@@ -284,11 +284,14 @@ def _check_contrast(study: Study, text: str, place: int, contrast: StudyContrast
                 known = ", ".join(sorted(codes))
                 problem = f"'{shortened(code)}' is not evaluated by row '{row.name}' (evaluated: {known})"
                 raise _refused(study.path, text, field, f"{problem}; add it to evaluation.languages")
-    if contrast.measure == "artefacts":
-        for row in rows:
-            if not row.config.evaluation.markers:
-                problem = f"artefacts: row '{row.name}' has no evaluation.markers to count; set them"
-                raise _refused(study.path, text, f"contrasts.{place}.measure", problem)
+    for row in rows:
+        evaluation = row.config.evaluation
+        if contrast.measure == "artefacts" and not evaluation.markers:
+            problem = f"artefacts: row '{row.name}' has no evaluation.markers to count; set them"
+            raise _refused(study.path, text, f"contrasts.{place}.measure", problem)
+        if contrast.measure == "judged" and evaluation.judge is None:
+            problem = f"judged: row '{row.name}' has no evaluation.judge; set it"
+            raise _refused(study.path, text, f"contrasts.{place}.measure", problem)
 
 
 def _refused(file: Path, text: str, field: str, problem: str) -> UserError:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from configs.errors import UserError
 from configs.reading import is_file, kind, read_json
-from evaluation.heldout import HeldoutResult, LanguageResult, PromptResult
+from evaluation.heldout import HeldoutResult, LanguageResult
 from evaluation.matrix.measures import MEASURES
 from rollout.store import Store
 
@@ -102,13 +102,8 @@ def read_result(folder: Path, row: str, seed: int) -> RunResult:
 
 
 def _measured(name: str, before: LanguageResult, after: LanguageResult) -> Measured | None:
-    value = MEASURES[name].value
     ends = {row.id: row for row in after.prompts}
-    kept: list[tuple[PromptResult, float, float]] = []
-    for row in before.prompts:
-        one, two = value(row), value(ends[row.id])
-        if one is not None and two is not None:
-            kept.append((row, one, two))
+    kept = [(row, *found) for row in before.prompts if (found := MEASURES[name].change(row, ends[row.id])) is not None]
     if not kept:
         return None
     return Measured(

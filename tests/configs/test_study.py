@@ -75,6 +75,7 @@ def test_rows_are_the_product_of_the_axes_and_those_beside_it(tmp_path: Path) ->
         ("seeds: [0, 3]", "seeds: [3, 3]", "line 4: seeds: a seed is named twice"),
         ("base: base.yaml", "base: basis.yaml", "no such config file"),
         ("    languages: unseen", "    measure: artefacts", "line 19: contrasts.0.measure: artefacts: row 'ipo-one'"),
+        ("    languages: unseen", "    measure: judged", "line 19: contrasts.0.measure: judged: row 'ipo-one' has no"),
         ("question: Is it better?", "querstion: Is it better?", "line 16: contrasts.0.querstion: unknown field"),
         ("name: small", "name: [", "not valid YAML"),
         (STUDY, "- 1", "expected fields such as name"),

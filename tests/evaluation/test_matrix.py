@@ -143,7 +143,8 @@ def journal(folder: Path, rounds: int = 2) -> Path:
     folder.mkdir(parents=True)
     with Store.open(folder / "store.sqlite", folder.name, "digest") as store:
         for round, right in ((0, 0.0), (rounds, 1.0)):
-            row = PromptResult("p0", right, 0.5, cluster="x", marked=1.0 - right)
+            preference = 0.75 if round else None  # the start is compared with nothing
+            row = PromptResult("p0", right, 0.5, cluster="x", marked=1.0 - right, judged=True, preference=preference)
             language = LanguageResult(right, 0.5, 1.0, 0.0, 9.0, 3.0, 0.0, (row, PromptResult("p1", None, None)))
             store.put_evaluation(round, HeldoutResult(round, {"de": language}).to_json())
     (folder / "summary.json").write_text(json.dumps({"rounds": rounds, "wall_seconds": 3.5}), encoding="utf-8")
@@ -156,6 +157,8 @@ def test_a_finished_run_is_read_from_its_journal(tmp_path: Path) -> None:
     assert found.values["greedy"]["de"].ids == ("p0",)
     assert found.values["greedy"]["de"].end.tolist() == [1.0]
     assert found.values["artefacts"]["de"].start.tolist() == [1.0]
+    judged = found.values["judged"]["de"]
+    assert (judged.start.tolist(), judged.end.tolist()) == ([0.5], [0.75])
     (tmp_path / "run" / "summary.json").write_text(json.dumps({"rounds": 3}), encoding="utf-8")
     with pytest.raises(UserError, match=r"not evaluated at start and end"):
         read_result(tmp_path / "run", "en", 3)
