@@ -124,10 +124,11 @@ def export(
     out: Annotated[Path | None, typer.Option(help="Folder for the parquet files; default RUN/export.")] = None,
 ) -> None:
     """Write a run's candidates, scores and pairs as parquet files."""
+    from rollout.run_layout import JOURNAL
     from rollout.store import Store
     from rollout.store_export import export_parquet
 
-    if not (path := run / "store.sqlite").is_file():
+    if not (path := run / JOURNAL).is_file():
         raise UserError(f"{run}: no store.sqlite in it; name a run folder such as runs/demo")
     damage: list[UserError] = []
     with Store.read(path) as store:

@@ -10,8 +10,8 @@ from pydantic import Field, model_validator
 
 from configs.base import LanguageCode, PathText, Section
 from configs.chat import TemplateText
-from configs.dtype import AUTO, stored_dtype
 from configs.frames import Frame, System
+from configs.model_config import AUTO, stored_dtype
 from configs.plugins import PLUGIN_PATTERN
 
 MIX_LANGUAGES = 5  # of the mixture ML-5

@@ -10,6 +10,7 @@ from configs.base import MAX_PARTS, Section
 from configs.errors import UserError
 from configs.explain import explained, joined
 from configs.files import shown_path
+from configs.model_config import CONFIG_FILE, is_model_folder
 from configs.yaml12 import read_yaml
 
 _EXAMPLES = "see deploy/clusters/ for examples"
@@ -59,8 +60,8 @@ class DescribedCluster(Section):
 
     def model_config_of(self, policy: Path) -> Path | None:
         """The ``config.json`` of a model: of the folder if it is here, else as described; None if neither."""
-        if (policy / "config.json").is_file():
-            return policy / "config.json"
+        if is_model_folder(policy):
+            return policy / CONFIG_FILE
         return next((model.config for model in self.models if model.path == policy), None)
 
 

@@ -11,13 +11,13 @@ from pydantic import Field, model_validator
 
 from configs.base import LanguageCode, Section
 from configs.deepspeed import check_dtype
-from configs.dtype import AUTO
 from configs.endpoint import GeneratorConfig
 from configs.errors import shortened
 from configs.frames import check_frames
 from configs.inputs import AnchorConfig, LanguagesConfig, ModelConfig, OfflineConfig, PromptsConfig, RunConfig
 from configs.judge import JudgeConfig
 from configs.learner import OBJECTIVES, LearnerConfig, LoraConfig
+from configs.model_config import AUTO
 from configs.plugins import Group
 from configs.reward import ImplicitReward, LengthControlConfig, PairsConfig, RewardConfig
 from configs.running import COLLECTIVE_TIMEOUT_S, ClusterConfig, EvaluationConfig, ScheduleConfig

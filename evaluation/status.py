@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -12,9 +11,11 @@ from typing import Any
 
 from configs.errors import UserError
 from configs.load import load_run_config
+from configs.locks import is_held
 from configs.schema import Config
 from evaluation.report.data import RunData, lookup, number, read_run
 from rollout.records import Pair, text_of_turns
+from rollout.run_layout import JOURNAL, RUN_LOCK
 from rollout.state import action_of
 from rollout.store import Store
 
@@ -39,12 +40,12 @@ def status_lines(run: Path, now: float | None = None) -> list[str]:
         UserError: It is no run's folder, or a file in it is damaged.
     """
     data, config = read_run(run), load_run_config(run)
-    with Store.read(run / "store.sqlite") as store:
+    with Store.read(run / JOURNAL) as store:
         states = store.round_states()
         rounds = max([config.schedule.rounds, *states]) if config.offline.path is None else max(states, default=1)
         current = next((n for n in range(1, rounds + 1) if states.get(n, ("planned", {}))[0] != "done"), None)
         done = {} if current is None else {stage: len(store.done_chunks(current, stage)) for stage in _STAGES}
-    running = _held(run)
+    running = is_held(run / RUN_LOCK)
     ended = bool(data.summary) and current is None
     lines = [f"{data.name}  ({_kind(config)}; {', '.join(config.languages.codes) or config.languages.dominant})"]
     seconds = (time.time() if now is None else now) - _last_write(run)
@@ -68,16 +69,6 @@ _STAGES = {"answer": "answered", "translate": "translated", "score": "scored"}
 
 def _kind(config: Config) -> str:
     return f"offline on {config.offline.path}" if config.offline.path is not None else f"reward {config.reward.kind}"
-
-
-def _held(run: Path) -> bool:
-    """Whether a process has the run's folder; asking takes the lock for a moment where none has."""
-    with contextlib.suppress(OSError), (run / ".lock").open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
 
 
 def _last_write(run: Path) -> float:
@@ -145,7 +136,7 @@ def pair_lines(run: Path, language: str | None, round: int | None, count: int) -
     Raises:
         UserError: It is no run's folder, or has no such pair: says what there is.
     """
-    with Store.read(run / "store.sqlite") as store:
+    with Store.read(run / JOURNAL) as store:
         rounds = sorted(store.round_states(), reverse=True)
         found: dict[int, list[Pair]] = {}
         for number_ in rounds if round is None else [round]:

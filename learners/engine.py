@@ -19,6 +19,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from configs.deepspeed import check_dtype, deepspeed_options
 from configs.errors import UserError
+from configs.model_config import read_model_config
 from configs.schema import LearnerConfig
 from learners.distributed import load_deepspeed
 from learners.logprobs import LogprobModel
@@ -44,8 +45,7 @@ def load_model(folder: Path, dtype: str, device: torch.device) -> PreTrainedMode
         UserError: There is no model in the folder, it cannot be loaded, or the device cannot compute in ``dtype``.
     """
     check_arithmetic(dtype, device)
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{folder}: no config.json there; it must be a Hugging Face model folder")
+    read_model_config(folder)
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     for name, value in config.to_dict().items():
         if "drop" in name and isinstance(value, float):

@@ -17,7 +17,7 @@ from configs.errors import UserError
 from configs.schema import LearnerConfig, ModelConfig
 from learners import distributed
 from learners.broadcast import send
-from learners.checkpoint import checkpoint_folder, latest_checkpoint
+from learners.checkpoint_layout import latest_checkpoint
 from learners.errors import BroadcastFailed
 from learners.loop_config import LoopConfig
 from learners.mailbox import Command, Outcome
@@ -27,6 +27,7 @@ from learners.session import LearnerSession
 from learners.snapshot import Snapshot, republish, restore, save_round
 from learners.weights import to_numpy
 from rollout.model_folder import verify_checkpoint
+from rollout.run_layout import checkpoint_folder
 
 # How long rank 0 waits for a command before it tells the others that there is none: far below the
 # collectives' time limit, which would otherwise end a group that idles while candidates are sampled.

@@ -11,14 +11,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from configs.atomic import complete_or_absent
 from configs.errors import UserError
-from learners.checkpoint import complete_or_absent, read_state
+from configs.model_config import CONFIG_FILE, read_model_config
+from learners.checkpoint_layout import read_state
 from learners.lora import ADAPTER_FILE, ADAPTER_FOLDER
 from learners.weights import checksum
 
 # Everything else in a model folder is weights, or was written by us.
 _COPIED = (
-    "config.json",
+    CONFIG_FILE,
     "generation_config.json",
     "tokenizer*",
     "chat_template*",
@@ -57,10 +59,10 @@ def fill_model_folder(
                 shutil.copyfile(file, folder / file.name)
     if chat_template is not None:  # read before what tokenizer_config.json may say
         (folder / "chat_template.jinja").write_text(chat_template, encoding="utf-8")
-    config = json.loads((start / "config.json").read_text(encoding="utf-8"))
+    config = read_model_config(start)
     config.pop("torch_dtype", None)
     config["dtype"] = dtype
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     save_file(dict(weights), folder / "model.safetensors", metadata={"format": "pt"})
 
 

@@ -11,20 +11,11 @@ from pathlib import Path
 
 from torch import Tensor
 
+from configs.atomic import complete_or_absent
 from configs.errors import UserError
 from learners import distributed
-from learners.checkpoint import (
-    TRAINER_FOLDER,
-    CheckpointState,
-    checkpoint_folder,
-    complete_or_absent,
-    point_policy,
-    read_state,
-    require_disk,
-    retire_checkpoints,
-    write_manifest,
-    write_state,
-)
+from learners.checkpoint import point_policy, require_disk, retire_checkpoints
+from learners.checkpoint_layout import TRAINER_FOLDER, CheckpointState, read_state, write_manifest, write_state
 from learners.engine import zero_stage
 from learners.lora import ADAPTER_FOLDER, publishes_adapter, write_adapter
 from learners.metrics import RoundMetrics, StepMetrics
@@ -32,6 +23,7 @@ from learners.model_files import fill_model_folder
 from learners.session import LearnerSession
 from learners.weights import WeightsManifest
 from rollout.model_folder import file_digests
+from rollout.run_layout import checkpoint_folder
 
 logger = logging.getLogger(__name__)
 

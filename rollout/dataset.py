@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from configs.atomic import replaced
 from rollout.records import Candidate, CandidateKey, Pair, chat_of
 
 PAIRS = "train.parquet"
@@ -63,7 +64,6 @@ def write_dataset(rows: Sequence[Mapping[str, Any]], folder: Path) -> Path:
     }
     schema = pa.schema([(name, types.get(name, pa.string())) for name in rows[0]])
     folder.mkdir(parents=True, exist_ok=True)
-    path, temporary = folder / PAIRS, folder / f".{PAIRS}.tmp"
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), temporary)
-    temporary.replace(path)
-    return path
+    with replaced(folder / PAIRS) as temporary:
+        pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), temporary)
+    return folder / PAIRS

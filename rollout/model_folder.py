@@ -17,6 +17,7 @@ from typing import Any
 import xxhash
 
 from configs.errors import UserError
+from configs.model_config import CONFIG_FILE, is_model_folder
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -105,9 +106,9 @@ def check_model_folder(folder: Path) -> None:
     Raises:
         UserError: Names the file.
     """
-    config = Path(folder) / "config.json"
-    if not config.is_file():
-        raise UserError(f"{folder}: has no config.json; name a Hugging Face model folder")
+    config = Path(folder) / CONFIG_FILE
+    if not is_model_folder(Path(folder)):
+        raise UserError(f"{folder}: has no {CONFIG_FILE}; name a Hugging Face model folder")
     try:
         found = json.loads(config.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 
 from configs.errors import UserError
-
-_LINK = "policy"
+from configs.model_config import is_model_folder
+from rollout.run_layout import POLICY_LINK, checkpoint_folders
 
 
 def run_policy(run: Path, start: Path) -> Path:
@@ -21,14 +21,14 @@ def run_policy(run: Path, start: Path) -> Path:
     Raises:
         UserError: Rounds were trained, but the newest policy is gone: the start would be taken for it.
     """
-    link = run / _LINK
-    if (link / "config.json").is_file():
+    link = run / POLICY_LINK
+    if is_model_folder(link):
         return link
     trained = _trained(run)
     if not link.is_symlink() and not link.exists() and not trained:
         return start
-    left = sorted(path.name for path in (run / "checkpoints").glob("round-*") if (path / "config.json").is_file())
-    there = f"name one that is left, such as {run / 'checkpoints' / left[-1]}" if left else "no checkpoint is left"
+    left = [path for path in checkpoint_folders(run) if is_model_folder(path)]
+    there = f"name one that is left, such as {left[-1]}" if left else "no checkpoint is left"
     what = f"its newest policy ({link}) is gone" if trained else f"{link} does not lead to a model folder"
     rounds = f"trained {trained} rounds, but " if trained > 1 else f"trained {trained} round, but " if trained else ""
     raise UserError(f"{run}: {rounds}{what}; {there}, restore it, or name the model that the run starts from: {start}")

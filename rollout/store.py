@@ -7,13 +7,14 @@ natural key: the same rows again are a no-op, other rows under the same key are 
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+from filelock import FileLock
 
 from configs.errors import UserError
 from rollout.records import Candidate, CandidateKey, Example, Pair, SampleGroup, Score
@@ -52,10 +53,10 @@ class Store(RepairableFile):
     Whatever reads rows raises ``DamagedRow``, a ``UserError``, for one that is not as it was written.
     """
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, lock_file: int | None) -> None:
+    def __init__(self, path: Path, connection: sqlite3.Connection, lock: FileLock | None) -> None:
         """Use :meth:`open` or :meth:`read`."""
         super().__init__(path, connection)
-        self._lock_file = lock_file
+        self._lock = lock
 
     @classmethod
     def open(
@@ -73,7 +74,7 @@ class Store(RepairableFile):
             UserError: The run folder belongs to another config or is open elsewhere; the file is damaged, no
                 journal, or from a newer version.
         """
-        lock_file = claim(path)
+        lock = claim(path)
         connection: sqlite3.Connection | None = None
         try:
             with explained(path):
@@ -82,9 +83,9 @@ class Store(RepairableFile):
         except BaseException:
             if connection is not None:
                 connection.close()
-            os.close(lock_file)
+            lock.release()
             raise
-        return cls(path, connection, lock_file)
+        return cls(path, connection, lock)
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -103,9 +104,9 @@ class Store(RepairableFile):
     def close(self) -> None:
         """Close the file and let the next writer in."""
         self._db.close()
-        if self._lock_file is not None:
-            os.close(self._lock_file)
-            self._lock_file = None
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
     def __enter__(self) -> Self:
         return self

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from configs.atomic import replaced
 from configs.errors import UserError
 from rollout.store import Store
 from rollout.store_schema import CANDIDATE_COLUMNS, GROUP_COLUMNS, PAIR_COLUMNS, SCORE_COLUMNS
@@ -67,20 +68,14 @@ def _export(store: Store, folder: Path, damage: list[UserError] | None) -> dict[
     for name, columns in tables.items():
         schema = pa.schema([(column, types.get(column, pa.string())) for column in columns])
         path = folder / f"{name}.parquet"
-        temporary = folder / f".{name}.parquet.tmp"
-        try:
-            with pq.ParquetWriter(temporary, schema) as writer:
-                rows = store.table(name, columns, damage)
-                while batch := list(itertools.islice(rows, _BATCH)):
-                    arrays = []
-                    for column, values in zip(columns, zip(*batch, strict=True), strict=True):
-                        if column in _PACKED:
-                            values = tuple(b if b is None else np.frombuffer(b, _PACKED[column]) for b in values)
-                        arrays.append(pa.array(values, type=schema.field(column).type))
-                    writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        with replaced(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+            rows = store.table(name, columns, damage)
+            while batch := list(itertools.islice(rows, _BATCH)):
+                arrays = []
+                for column, values in zip(columns, zip(*batch, strict=True), strict=True):
+                    if column in _PACKED:
+                        values = tuple(b if b is None else np.frombuffer(b, _PACKED[column]) for b in values)
+                    arrays.append(pa.array(values, type=schema.field(column).type))
+                writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
         written[name] = path
     return written

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import sqlite3
@@ -12,7 +11,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock
+
 from configs.errors import UserError
+from configs.locks import take
 from configs.reading import shown
 from rollout.identity import differing_fields, locked_changes
 from rollout.state import reached
@@ -22,27 +24,19 @@ from rollout.store_schema import ADDED_IN_2, SCHEMA, SCHEMA_VERSION, dump
 _UNCHECKED = "rows_without_checksum"  # in ``meta``: the journal has rows from before version 2
 
 
-def claim(path: Path) -> int:
-    """Become the one writer of the journal at ``path``: a lock file, freed by the system when the process ends.
-
-    Returns:
-        The open lock file; close it to let the next writer in.
-    """
+def claim(path: Path) -> FileLock:
+    """Become the one writer of the journal at ``path``; release the lock to let the next writer in."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock_file = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        lock = take(Path(f"{path}.lock"))
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}); correct run.dir or its permissions") from None
-    try:
-        fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock_file)
+    if lock is None:
         raise UserError(
-            f"{path}: another process is writing to this run folder; wait for it, stop it, or set run.name "
-            "to "
-            "another name"
-        ) from None
-    return lock_file
+            f"{path}: another process is writing to this run folder; wait for it, stop it, or set run.name to another "
+            "name"
+        )
+    return lock
 
 
 def connect(path: Path, mode: str) -> sqlite3.Connection:
@@ -121,7 +115,7 @@ def prepare(
 
 def accept_changes(path: Path, digest: str, config: Mapping[str, object]) -> None:
     """Write to a journal that the run continues with another config; what changed, and when, stays in ``meta``."""
-    lock_file = claim(path)
+    lock = claim(path)
     try:
         with explained(path), contextlib.closing(connect(path, "rw")) as db:
             check_version(db, path)
@@ -136,7 +130,7 @@ def accept_changes(path: Path, digest: str, config: Mapping[str, object]) -> Non
             db.executemany(insert_sql("meta", replace=True), values.items())
             db.execute("COMMIT")
     finally:
-        os.close(lock_file)
+        lock.release()
 
 
 def prepare_reading(db: sqlite3.Connection, path: Path) -> None:

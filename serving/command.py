@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 from configs.errors import UserError
 from configs.files import shown_path
 from configs.load import apply_override, load_run_config, validated
+from configs.model_config import is_model_folder, longest_context, named_dtype, read_model_config
 from configs.running import ClusterConfig
 from configs.schema import Config
 from configs.serving import ServeConfig
-from evaluation.suites.sources import longest_context
-from learners.checkpoint import all_checkpoints, checkpoint_folder, read_manifest
+from learners.checkpoint_layout import all_checkpoints, read_manifest
 from learners.manifest import WeightsManifest
 from rollout.model_folder import verify_checkpoint
 from rollout.policy import run_policy
+from rollout.run_layout import checkpoint_folder, round_of
 from serving.fit import check_length
 from serving.folder import STATUS, STATUS_FRESH_S, ServingFolder, ServingState
 from serving.gate import Verdict
@@ -89,12 +90,12 @@ def plan(
         settings = engine_settings(run)
         check_length(run.model.policy, run.serve, settings)
         if folder.read() is None:
-            newest = max((int(path.name.removeprefix("round-")) for path in all_checkpoints(target)), default=0)
+            newest = max(map(round_of, all_checkpoints(target)), default=0)
             if newest == 0:
                 run_policy(target, run.model.policy)  # refuses where rounds were trained and all of them are gone
             promote_version(target, newest, "the newest when serving began")
         return run.serve, run.cluster, settings, folder
-    if not (target / "config.json").is_file():
+    if not is_model_folder(target):
         raise UserError(f"{target}: neither a run folder (config.yaml) nor a model folder (config.json)")
     values: dict[str, Any] = {"serve": {}, "cluster": {}}
     for override in overrides:
@@ -119,11 +120,8 @@ def plan(
 def _model_settings(folder: Path, name: str, serve: ServeConfig) -> EngineSettings:
     from serving.engine import EngineSettings
 
-    length = serve.max_length or longest_context(folder) or _LENGTH  # refuses a config.json that is no JSON object
-    model = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    text = model.get("text_config", model)
-    dtype = text.get("dtype") or model.get("dtype") or model.get("torch_dtype") or "float32"
-    return EngineSettings(name, "float32" if dtype == "float32" else "bfloat16", length, 0)
+    length = serve.max_length or longest_context(folder) or _LENGTH
+    return EngineSettings(name, named_dtype(read_model_config(folder)), length, 0)
 
 
 def load_run(run: Path, overrides: Sequence[str] = ()) -> Config:
@@ -159,7 +157,7 @@ def promote_version(run: Path, version: int, reason: str, canary: bool = False) 
     if kept.is_dir():
         manifest = folder.manifest(version)
         model = kept
-    elif (model / "config.json").is_file():
+    elif is_model_folder(model):
         verify_checkpoint(model, weights_only=True)
         manifest = _described(model, version)
     else:

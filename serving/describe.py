@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
 from configs.errors import UserError
-from learners.checkpoint import STATE_FILE, read_manifest
+from learners.checkpoint_layout import STATE_FILE, read_manifest
 from learners.logprobs import LogprobModel
 from learners.model_files import weights_as_saved
 from learners.weights import PROBE_TOKENS, WeightsManifest, checksum, describe_weights

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from configs.atomic import write_json
 from configs.errors import UserError
 from configs.serving import ServeConfig
 from learners.manifest import WeightsManifest
-from serving.folder import STATE, STATUS, STATUS_FRESH_S, Served, ServingFolder, ServingState, write_json
+from serving.folder import STATE, STATUS, STATUS_FRESH_S, Served, ServingFolder, ServingState
 
 logger = logging.getLogger(__name__)
 
@@ -149,7 +150,7 @@ class Desk:
         if self._superseded():
             return
         try:
-            write_json(self._folder.path / STATUS, self._status())
+            write_json(self._folder.path / STATUS, self._status(), writers=2)
         except OSError as error:  # a full disk must not end the endpoint
             logger.warning("cannot write the status file: %s", error)
 

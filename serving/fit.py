@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.errors import UserError
+from configs.model_config import longest_context, read_model_config, text_part
 from configs.serving import ServeConfig
-from evaluation.suites.sources import longest_context
 
 if TYPE_CHECKING:
     from serving.engine import EngineSettings
@@ -33,7 +33,7 @@ def check_length(model: Path, config: ServeConfig, settings: EngineSettings) -> 
     positions = longest_context(model)
     if positions is not None and settings.max_length > positions:
         raise UserError(f"{field}: {settings.max_length} is above the {positions} positions of {model}; lower it")
-    size = token_bytes(json.loads((model / "config.json").read_text(encoding="utf-8")), settings.dtype)
+    size = token_bytes(read_model_config(model), settings.dtype)
     cache = config.kv_cache_gb * 2**30
     need = size * settings.max_length
     if need > cache:
@@ -45,7 +45,7 @@ def check_length(model: Path, config: ServeConfig, settings: EngineSettings) -> 
         )
 
 
-def token_bytes(config: dict[str, Any], dtype: str) -> int:
+def token_bytes(config: Mapping[str, Any], dtype: str) -> int:
     """Bytes of key-value cache that every token needs at least; 0 where the config does not say.
 
     Layers that keep a window or a state only are left out, so that the engine may need more but never less.
@@ -54,8 +54,7 @@ def token_bytes(config: dict[str, Any], dtype: str) -> int:
         config: ``config.json`` of a model.
         dtype: "float32" or "bfloat16".
     """
-    text = config.get("text_config")
-    text = text if isinstance(text, dict) else config
+    text = text_part(config)
     try:
         layers = _growing_layers(text)
         heads = int(text["num_attention_heads"])
@@ -69,7 +68,7 @@ def token_bytes(config: dict[str, Any], dtype: str) -> int:
     return layers * values * (4 if dtype == "float32" else 2)
 
 
-def _growing_layers(text: dict[str, Any]) -> int:
+def _growing_layers(text: Mapping[str, Any]) -> int:
     kinds = text.get("layer_types")
     if isinstance(kinds, list):
         return kinds.count("full_attention")

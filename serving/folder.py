@@ -8,7 +8,6 @@ engine proves that it computes with them. ``RUN/promotions.jsonl`` has every dec
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -18,8 +17,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from configs.atomic import complete_or_absent, write_json
 from configs.errors import UserError
-from learners.checkpoint import STATE_FILE, TRAINER_FOLDER, complete_or_absent
+from configs.locks import lock_of
+from learners.checkpoint_layout import STATE_FILE, TRAINER_FOLDER
 from learners.manifest import WeightsManifest, manifest_from_json
 from serving.gate import Verdict
 
@@ -223,7 +224,7 @@ class ServingFolder:
             raise
 
     def _write(self, state: ServingState) -> None:
-        write_json(self.path / STATE, state.to_json())
+        write_json(self.path / STATE, state.to_json(), writers=2)
         # All versions come and go under the lock, so that what the state does not name is of no use to anybody.
         named = {self.version_folder(row.version) for row in (state.current, state.canary, *state.previous) if row}
         for folder in (self.path / "serving").glob("*"):
@@ -239,8 +240,7 @@ class ServingFolder:
     def _lock(self) -> Iterator[None]:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            with (self.path / ".serving.lock").open("w", encoding="utf-8") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)  # held for milliseconds, or for a copy where files cannot be linked
+            with lock_of(self.path / ".serving.lock"):  # for milliseconds, or for a copy where files cannot be linked
                 yield
         except OSError as error:
             raise UserError(
@@ -256,18 +256,6 @@ def _files(model: Path) -> list[Path]:
         raise UserError(
             f"{model}: cannot be read ({error.strerror}); promote a version whose folder is there"
         ) from None
-
-
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write a JSON file in one step."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        temporary.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
 
 
 def _link(source: Path, target: Path) -> None:

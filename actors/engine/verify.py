@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from actors.runtime.health import SyncError
+from configs.model_config import read_model_config
 from learners.weights import WeightsManifest, checksum, from_numpy
 from rollout.model_folder import tensors_of
 
@@ -58,8 +58,7 @@ def expected_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
         UserError: The folder has no safetensors files, or a damaged one.
     """
     shapes = {name: entry.shape for name, entry in tensors_of(folder).items()}
-    config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
-    if config.get("tie_word_embeddings", False):
+    if read_model_config(Path(folder)).get("tie_word_embeddings", False):
         shapes.pop(_TIED_HEAD, None)
     return shapes
 

@@ -13,6 +13,7 @@ import xxhash
 from rich.table import Table
 
 from actors.observe.screen import Screen, console
+from configs.atomic import write_json
 from configs.errors import UserError
 from configs.load import load_section
 from configs.schema import PromptsConfig
@@ -319,10 +320,7 @@ def _write(
                 row |= {"detected": fidelity.detected, "lines": len(fidelity.lines)}
                 row |= {"wrong_lines": fidelity.wrong_lines, "switches": fidelity.switches}
         write_answers(out / f"{name}.jsonl", suite, system.answers, extras)
-    path = out / RESULT
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_json(out / RESULT, result)
 
 
 def _show(

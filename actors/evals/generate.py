@@ -18,12 +18,12 @@ from actors.runtime.pool import Call, Pool, StopRequested, drain
 from actors.runtime.signals import StopFlag, stop_on_signals
 from configs.errors import Stopped, UserError
 from configs.inputs import LanguagesConfig, ModelConfig, PromptsConfig, RunConfig
+from configs.model_config import longest_context
 from configs.reward import VerifierReward
 from configs.running import ClusterConfig
 from configs.sampling import RolloutConfig
 from configs.schema import Config
 from evaluation.suites.records import Answer, Decoding, Suite, SuiteItem
-from evaluation.suites.sources import longest_context
 from learners.encode import ChatEncoder
 from rollout.plan import Chunk, Request
 from rollout.records import Candidate, CandidateKey

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from configs.atomic import write_text
 from configs.errors import UserError
 from configs.plugins import Plugin
 
@@ -152,13 +152,8 @@ class MetricsLog:
 
     def _save(self, row: dict[str, Any]) -> None:
         self._rows[row["round"]] = row
-        temporary = self._path.with_suffix(".tmp")
-        with temporary.open("w", encoding="utf-8") as file:
-            for key in sorted(self._rows):
-                file.write(json.dumps(self._rows[key], ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self._path)
+        lines = [json.dumps(self._rows[key], ensure_ascii=False) + "\n" for key in sorted(self._rows)]
+        write_text(self._path, "".join(lines), durable=True)
         for tracker in self._trackers:
             try:
                 # A copy: what a tracker changes is its own.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
+from configs.model_config import CONFIG_FILE, read_model_config, text_part
+from configs.reading import kind, read_json
 
 # The names under which architectures give it, as vLLM reads them (model_arch_config_convertor.py).
 _KEYS = (
@@ -35,18 +36,15 @@ def check_positions(folder: Path, max_length: int, trains_only: bool = False) ->
     Raises:
         UserError: Names the file and the number that it gives.
     """
-    config = _read(folder / "config.json")
-    text = config.get("text_config")
-    part = text if isinstance(text, dict) else config
+    config = read_model_config(folder)
+    part = text_part(config)
     if trains_only and any(name.startswith(("rope", "rotary", "alibi")) for name in part):
         return
     found = [(value * _factor(part), name) for name in _KEYS if (value := _number(part.get(name)))]
     if found:
         limit, name = min(found)
         # A model_max_length of the config allows more than the other keys say.
-        _refuse(
-            max_length, max(limit, _number(config.get("model_max_length")) or 0), f"{folder / 'config.json'}: {name}"
-        )
+        _refuse(max_length, max(limit, _number(config.get("model_max_length")) or 0), f"{folder / CONFIG_FILE}: {name}")
     if not trains_only and (folder / "tokenizer_config.json").is_file():
         longest = _number(_read(folder / "tokenizer_config.json").get("model_max_length"))
         if longest:
@@ -84,10 +82,7 @@ def _number(value: object) -> float | None:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file}: cannot be read as JSON ({error}); fetch the model again") from None
+    found = read_json(file, "the tokenizer's config", "fetch the model again")
     if not isinstance(found, dict):
-        raise UserError(f"{file}: holds no JSON object; fetch the model again")
+        raise UserError(f"{file}: holds {kind(found)} instead of an object; fetch the model again")
     return found

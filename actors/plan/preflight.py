@@ -16,7 +16,8 @@ from actors.plan.positions import check_positions
 from actors.reward.custom import try_rewards
 from actors.reward.reward_model import check_reward_model
 from configs.errors import UserError
-from configs.reading import gib_apart, is_file, read_json, shown
+from configs.model_config import read_model_config
+from configs.reading import gib_apart
 from configs.schema import Config
 from judges import check_endpoint
 from judges.generator import check_server
@@ -253,11 +254,7 @@ def check_disk(config: Config) -> None:
 
 def check_model(folder: Path, field: str) -> None:
     """Refuse a folder without config or whole weights; ``field`` is the config field that names it."""
-    config_file = folder / "config.json"
-    if not is_file(config_file):
-        raise UserError(f"{field}: {shown(folder)} has no config.json; name a Hugging Face model folder")
-    if not isinstance(read_json(config_file, "the model's config", "fetch the model again"), dict):
-        raise UserError(f"{config_file}: holds no object; fetch the model again")
+    read_model_config(folder, field)
     try:
         check_model_folder(folder)
     except UserError as error:

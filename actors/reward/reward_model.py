@@ -13,7 +13,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from configs.errors import UserError
-from configs.reading import is_file, kind, read_json, shown
+from configs.model_config import read_model_config
+from configs.reading import shown
 from learners.reward_model.text import RewardText
 from rollout.gates import passed
 from rollout.language import answer_part
@@ -30,12 +31,7 @@ def check_reward_model(folder: Path, field: str = "reward.model") -> None:
     Raises:
         UserError: It does not; says why.
     """
-    path = folder / "config.json"
-    if not is_file(path):
-        raise UserError(f"{field}: {folder} has no config.json; name a Hugging Face model folder")
-    config = read_json(path, "the model's config", "fetch the model again")
-    if not isinstance(config, dict):
-        raise UserError(f"{path}: holds {kind(config)} instead of an object; fetch the model again")
+    config = read_model_config(folder, field)
     architectures = config.get("architectures")
     if not isinstance(architectures, list) or not architectures:
         architectures = ["no architecture"]

@@ -15,6 +15,7 @@ from actors.train.driver import Driver
 from actors.train.run import with_team
 from actors.train.run_folder import RunFolder, dated
 from actors.train.team import Team
+from configs.atomic import write_text
 from configs.errors import UserError
 from configs.schema import Config
 from rollout.answer_files import left_out_lines
@@ -96,7 +97,5 @@ def _write(config: Config, journal: Path, out: Path) -> int:
     rows = dataset_rows(pairs, by_key, config.run.seed, version, config.model.policy.name)
     write_dataset(rows, out)
     card = data_card(config, out.resolve().name, pairs, candidates, scores, data["counts"], version)
-    temporary = out / f".{CARD}.tmp"
-    temporary.write_text(card, encoding="utf-8")
-    temporary.replace(out / CARD)
+    write_text(out / CARD, card)
     return len(pairs)

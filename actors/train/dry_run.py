@@ -9,7 +9,7 @@ from actors.plan.colocate import turns, usable_cores
 from actors.plan.fertility import fertility_cure, fertility_line
 from actors.plan.gpu_memory import check_memory
 from actors.plan.placement import PlacementPlan
-from configs.dtype import AUTO, stored_dtype
+from configs.model_config import AUTO, stored_dtype
 from configs.nodes import DescribedCluster, load_cluster
 from configs.reading import is_file, is_folder
 from configs.schema import Config

@@ -11,9 +11,11 @@ from pathlib import Path
 
 from configs.errors import UserError
 from configs.schema import Config
-from learners.checkpoint import POLICY_LINK, all_checkpoints, checkpoint_folder, latest_checkpoint, point_policy
+from learners.checkpoint import point_policy
+from learners.checkpoint_layout import all_checkpoints, latest_checkpoint
 from rollout.identity import comparable_config, config_digest
 from rollout.model_folder import Damaged, verify_checkpoint
+from rollout.run_layout import JOURNAL, POLICY_LINK, checkpoint_folder, round_of
 from rollout.staleness import rollout_version
 from rollout.state import RoundState, check_states, reached
 from rollout.store import Store
@@ -35,7 +37,7 @@ def check_checkpoints(config: Config, run: Path) -> None:
         try:
             verify_checkpoint(folder, weights_only=folder != newest)
         except Damaged as damage:
-            raise UserError(f"{damage}\n  {_offer(run, _round(folder))}") from None
+            raise UserError(f"{damage}\n  {_offer(run, round_of(folder))}") from None
 
 
 def _sampled_from(config: Config, run: Path) -> set[int]:
@@ -51,7 +53,7 @@ def _sampled_from(config: Config, run: Path) -> set[int]:
 
 def _states(config: Config, run: Path) -> Mapping[int, RoundState]:
     """Of every round, as the journal has it; empty for offline runs and where there is no journal."""
-    store = run / "store.sqlite"
+    store = run / JOURNAL
     if config.offline.path is not None or not store.is_file():
         return {}
     with Store.read(store) as journal:
@@ -62,7 +64,7 @@ def _states(config: Config, run: Path) -> Mapping[int, RoundState]:
 def _lost_rows(run: Path, newest: Path, states: Mapping[int, RoundState]) -> str:
     """SQLite drops what follows a damaged page of its write-ahead log without a word: the journal is older then."""
     trained = {round for round, state in states.items() if reached(state, "trained")}
-    known = (_round(folder) for folder in all_checkpoints(run) if _round(folder) in trained)
+    known = (round_of(folder) for folder in all_checkpoints(run) if round_of(folder) in trained)
     whole = max(known, default=0)
     return (
         f"{run / 'store.sqlite'}: its last rows are lost (a damaged store.sqlite-wal, or an older copy of it): it does "
@@ -75,8 +77,8 @@ def _lost_rows(run: Path, newest: Path, states: Mapping[int, RoundState]) -> str
 def _offer(run: Path, damaged: int) -> str:
     whole = 0
     for folder in all_checkpoints(run):
-        if _round(folder) < damaged and _is_whole(folder):
-            whole = _round(folder)
+        if round_of(folder) < damaged and _is_whole(folder):
+            whole = round_of(folder)
     place = f"round {whole}, whose checkpoint is whole" if whole else "the start, as no earlier checkpoint is whole"
     return (
         f"or add --resume --from-round {whole} to continue from {place}: the journal's answers, scores and pairs are "
@@ -90,10 +92,6 @@ def _is_whole(folder: Path) -> bool:
     except UserError:
         return False
     return True
-
-
-def _round(folder: Path) -> int:
-    return int(folder.name.removeprefix("round-"))
 
 
 def rewind(config: Config, run: Path, round: int) -> list[str]:
@@ -111,12 +109,12 @@ def rewind(config: Config, run: Path, round: int) -> list[str]:
     kept = checkpoint_folder(run, round)
     if round > 0:
         if kept not in all_checkpoints(run):
-            there = ", ".join(str(_round(folder)) for folder in all_checkpoints(run)) or "none"
+            there = ", ".join(str(round_of(folder)) for folder in all_checkpoints(run)) or "none"
             raise UserError(f"--from-round: {run} has no checkpoint of round {round} (there are: {there}, and 0)")
         verify_checkpoint(kept)
     moved = []
     for folder in reversed(all_checkpoints(run)):
-        if _round(folder) > round:
+        if round_of(folder) > round:
             aside = _unused(folder.parent / f"set-aside-{folder.name}")
             os.replace(folder, aside)
             moved.append(f"set aside, not deleted: {aside}")
@@ -124,7 +122,7 @@ def rewind(config: Config, run: Path, round: int) -> list[str]:
         point_policy(run, kept)
     else:
         (run / POLICY_LINK).unlink(missing_ok=True)
-    with Store.open(run / "store.sqlite", config_digest(config), comparable_config(config), config.run.name) as store:
+    with Store.open(run / JOURNAL, config_digest(config), comparable_config(config), config.run.name) as store:
         dropped = store.drop_damaged(round)
         store.train_again_after(round)
     if dropped:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import datetime
-import fcntl
-import json
-import os
 import shutil
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
+
+from filelock import FileLock
 
 from actors.plan.colocate import learner_threads, usable_cores
+from configs.atomic import write_json, write_text
 from configs.errors import UserError
 from configs.load import dump_yaml, load_run_config
+from configs.locks import take
 from configs.schema import Config
 from rollout.identity import AFTER_OUT_OF_MEMORY, BY_ROUND, comparable_config, config_digest, differing_fields
+from rollout.run_layout import JOURNAL, RUN_LOCK, checkpoint_folder
 from rollout.store_open import accept_changes
 
 _WRITABLE = "make the folder writable, or copy the run to a disk that is"
@@ -28,28 +30,24 @@ class RunFolder:
     """Paths of a run (docs/architecture.md, "what a run leaves") and the lock that keeps a second driver out."""
 
     path: Path
-    _lock: TextIO
+    _lock: FileLock
 
     @property
     def store(self) -> Path:
         """The SQLite journal."""
-        return self.path / "store.sqlite"
+        return self.path / JOURNAL
 
     def checkpoint(self, version: int, start: Path) -> Path:
         """The model folder of a weight version; version 0 is the starting policy."""
-        return start if version == 0 else self.path / "checkpoints" / f"round-{version:04d}"
+        return start if version == 0 else checkpoint_folder(self.path, version)
 
     def write_summary(self, summary: dict[str, Any]) -> Path:
         """Write ``summary.json`` atomically."""
-        path = self.path / "summary.json"
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        temporary.replace(path)
-        return path
+        return write_json(self.path / "summary.json", summary)
 
     def close(self) -> None:
         """Let the next process in."""
-        self._lock.close()
+        self._lock.release()
 
 
 def open_run_folder(config: Config, resume: bool, allowed: frozenset[str] = frozenset()) -> RunFolder:
@@ -77,18 +75,16 @@ def open_run_folder(config: Config, resume: bool, allowed: frozenset[str] = froz
         raise UserError(f"run.dir: cannot create {path} ({error.strerror}); choose another folder") from None
     lock = _lock(path)
     try:
-        if allowed and (path / "store.sqlite").is_file():
-            accept_changes(path / "store.sqlite", config_digest(config), comparable_config(config))
+        if allowed and (path / JOURNAL).is_file():
+            accept_changes(path / JOURNAL, config_digest(config), comparable_config(config))
         for left in path.glob(".isogloss-*-learner-mailbox-*"):  # of a process that was killed
             shutil.rmtree(left, ignore_errors=True)
-        temporary = path / "config.yaml.tmp"
-        temporary.write_text(dump_yaml(config), encoding="utf-8")
-        os.replace(temporary, kept)
+        write_text(kept, dump_yaml(config))
     except OSError as error:
-        lock.close()
+        lock.release()
         raise UserError(f"{path}: cannot be written ({error.strerror}); {_WRITABLE}") from None
     except BaseException:
-        lock.close()
+        lock.release()
         raise
     return RunFolder(path, lock)
 
@@ -152,15 +148,11 @@ def _cure(changed: list[str]) -> str:
     return f". After out-of-memory add --allow-changed {','.join(fields)} (equality to the last bit is given up)"
 
 
-def _lock(path: Path) -> TextIO:
-    # The lock goes with the process, however it ends; a stale file means nothing.
+def _lock(path: Path) -> FileLock:
     try:
-        file = (path / ".lock").open("w", encoding="utf-8")
+        lock = take(path / RUN_LOCK)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}); {_WRITABLE}") from None
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise UserError(f"{path}: another process is running in it; wait for it or stop it first") from None
-    return file
+    if lock is None:
+        raise UserError(f"{path}: another process is running in it; wait for it or stop it first")
+    return lock

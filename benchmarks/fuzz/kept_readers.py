@@ -136,7 +136,8 @@ def _others(rng: random.Random, place: Place) -> Read:
 def _sources(rng: random.Random, place: Place) -> Read:
     from actors.plan.preflight import check_model
     from actors.reward.reward_model import check_reward_model
-    from evaluation.suites.sources import longest_context, resolve
+    from configs.model_config import longest_context
+    from evaluation.suites.sources import resolve
 
     config: dict[str, Any]
     if rng.random() < 0.6:

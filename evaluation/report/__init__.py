@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from configs.atomic import write_text
 from configs.errors import UserError
 from evaluation.report.data import read_run
 from evaluation.report.markdown import render_markdown
@@ -35,10 +35,7 @@ def write_report(run_dir: Path, compare: Sequence[Path] = (), out: Path | None =
     """Write ``report.html`` into the run folder (or ``out``) atomically; returns where it is."""
     path = out or run_dir / "report.html"
     text = render_report(run_dir, compare)
-    temporary = path.with_name(path.name + ".tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
+        return write_text(path, text)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}); name another file with --out") from error
-    return path

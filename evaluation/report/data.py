@@ -15,6 +15,7 @@ from evaluation.fidelity import confusion
 from evaluation.report.answers import AnswerTotals
 from rollout.jsonl import read_rows
 from rollout.records import CandidateKey, Pair
+from rollout.run_layout import JOURNAL
 from rollout.store import Store
 
 _MAX_PAIRS = 360  # in the browser of pairs, spread evenly over rounds and languages
@@ -129,9 +130,9 @@ def read_run(path: Path) -> RunData:
     """
     if not path.is_dir():
         raise UserError(f"{path}: no such folder; name a run folder such as runs/demo")
-    if not (path / "store.sqlite").is_file():
+    if not (path / JOURNAL).is_file():
         raise UserError(f"{path}: no store.sqlite in it; name a run folder such as runs/demo")
-    with Store.read(path / "store.sqlite") as store:
+    with Store.read(path / JOURNAL) as store:
         gates, asked, answers = _candidates(store)
         pairs = [pair for round in sorted(store.round_states()) for pair in store.pairs(round)]
         return RunData(

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from configs.dtype import DTYPES, named_dtype
 from configs.errors import UserError
-from configs.reading import is_file, is_folder, read_json, shown
+from configs.model_config import DTYPES, is_model_folder, named_dtype, read_model_config
+from configs.reading import is_file, is_folder, shown
 from configs.yaml12 import read_yaml
 from rollout.hub import is_hub_name, snapshot
 from rollout.policy import run_policy
@@ -59,20 +58,9 @@ def resolve(text: str, option: str) -> Source:
         )
     if (path / "config.yaml").is_file():
         return _run(path)
-    if not (path / "config.json").is_file():
+    if not is_model_folder(path):
         raise UserError(f"{option} {path}: has neither config.json (a model) nor config.yaml (a run)")
-    return Source(path.resolve().name, folder=path, dtype=_dtype(path))
-
-
-def longest_context(folder: Path) -> int | None:
-    """Tokens that the model can hold, as its config says; None if it does not."""
-    config = _model_config(folder)
-    text = config.get("text_config")
-    for part in (config, text if isinstance(text, dict) else {}):
-        value = part.get("max_position_embeddings")
-        if isinstance(value, int):
-            return value
-    return None
+    return Source(path.resolve().name, folder=path, dtype=named_dtype(read_model_config(path)))
 
 
 def _run(path: Path) -> Source:
@@ -86,16 +74,7 @@ def _run(path: Path) -> Source:
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{file}: is no config of a run; name a model folder, or restore the file") from None
     folder = run_policy(path, start)
-    dtype = dtype if dtype in DTYPES else _dtype(folder)  # "auto": the run's model was elsewhere
+    if dtype not in DTYPES:  # "auto": the run's model was elsewhere
+        dtype = named_dtype(read_model_config(folder))
     text = template if isinstance(template, str) else None
     return Source(str(name), folder, None, dtype, add_bos, date, text, values)
-
-
-def _dtype(folder: Path) -> str:
-    config = _model_config(folder)
-    return named_dtype(config)
-
-
-def _model_config(folder: Path) -> dict[str, Any]:
-    data = read_json(folder / "config.json", "the model's config", "name a Hugging Face model folder")
-    return data if isinstance(data, dict) else {}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import xxhash
 
-from configs.errors import UserError
+from configs.model_config import read_model_config
 from evaluation.suites.cache import EvalCache
 from rollout.model_folder import weight_files
 
@@ -22,8 +22,7 @@ def model_checksum(folder: Path, cache: EvalCache) -> str:
     Raises:
         UserError: The folder is no model: no config.json or no ``*.safetensors`` in it.
     """
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{folder}: has no config.json; name a Hugging Face model folder, or a run folder")
+    read_model_config(folder, also=", or a run folder")
     weights = weight_files(folder)
     digest = xxhash.xxh3_128()
     for path in weights:

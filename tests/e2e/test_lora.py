@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from actors.engine.vllm_engine import EngineRequest, VllmEngine
 from configs.schema import LoraConfig
-from learners.checkpoint import read_state
+from learners.checkpoint_layout import read_state
 from learners.encode import ChatEncoder
 from learners.lora import ADAPTER_FILE
 from learners.weights import checksum

@@ -15,10 +15,11 @@ import pytest
 from actors.evals.evaluate import EvalRequest, run_eval
 from cli import main
 from configs.errors import Stopped, UserError
+from configs.model_config import longest_context
 from evaluation.suites.cache import EvalCache
 from evaluation.suites.read import load_suite
 from evaluation.suites.records import Answer, Decoding
-from evaluation.suites.sources import longest_context, resolve
+from evaluation.suites.sources import resolve
 from evaluation.suites.weights import model_checksum
 from tests.evaluation.test_suites import write
 from tests.kits.judge import always_first, judge_server, longer

@@ -144,7 +144,7 @@ from pathlib import Path
 from tests.kits.learner import make_examples
 from configs.schema import LearnerConfig, ModelConfig
 from learners import distributed
-from learners.checkpoint import latest_checkpoint
+from learners.checkpoint_layout import latest_checkpoint
 from learners.session import LearnerSession
 from learners.snapshot import restore, save_round
 job = json.loads(sys.argv[1])

@@ -12,20 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from configs.atomic import complete_or_absent
 from configs.errors import UserError
-from learners.checkpoint import (
-    CheckpointState,
-    all_checkpoints,
-    checkpoint_folder,
-    complete_or_absent,
-    latest_checkpoint,
-    point_policy,
-    read_state,
-    require_disk,
-    retire_checkpoints,
-    write_state,
-)
+from learners.checkpoint import point_policy, require_disk, retire_checkpoints
+from learners.checkpoint_layout import CheckpointState, all_checkpoints, latest_checkpoint, read_state, write_state
 from learners.model_files import write_model_folder
+from rollout.run_layout import checkpoint_folder
 from tests.kits.learner import make_folder, make_model
 
 

@@ -19,7 +19,7 @@ import torch
 from actors.runtime.cluster import start_cluster
 from configs.schema import ClusterConfig, Config, LanguagesConfig, LearnerConfig, ModelConfig, PromptsConfig
 from learners.broadcast import Host, receive
-from learners.checkpoint import read_state
+from learners.checkpoint_layout import read_state
 from learners.errors import BroadcastFailed, LearnerFailed, LearnerTimeout, NumericError
 from learners.weights import checksum, from_numpy
 from tests.kits.learner import Case, make_folder, make_pairs, train_on_ranks

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from configs.errors import UserError
 from configs.schema import LearnerConfig, ModelConfig
 from learners import lora
-from learners.checkpoint import CheckpointState, latest_checkpoint, read_state, write_state
+from learners.checkpoint_layout import CheckpointState, latest_checkpoint, read_state, write_state
 from learners.distributed import single_process
 from learners.model_files import weights_as_saved
 from learners.session import LearnerSession

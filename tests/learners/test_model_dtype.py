@@ -11,8 +11,8 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from configs.dtype import AUTO, stored_dtype
 from configs.errors import UserError
+from configs.model_config import AUTO, stored_dtype
 from configs.schema import LearnerConfig, ModelConfig
 from learners.batching import encode_examples
 from learners.distributed import single_process

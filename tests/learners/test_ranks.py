@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from configs.schema import LearnerConfig, ModelConfig
-from learners.checkpoint import read_state
+from learners.checkpoint_layout import read_state
 from learners.offline import train_offline
 from learners.weights import checksum
 from tests.kits.learner import Case, make_examples, make_folder, train_on_ranks

@@ -14,7 +14,7 @@ from actors.observe.metrics_rows import learner_figures
 from configs.errors import UserError
 from configs.schema import LearnerConfig, ModelConfig
 from learners.batching import encode_examples, mismatched
-from learners.checkpoint import latest_checkpoint
+from learners.checkpoint_layout import latest_checkpoint
 from learners.distributed import single_process
 from learners.encode import ChatEncoder
 from learners.errors import NumericError

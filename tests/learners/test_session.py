@@ -14,7 +14,7 @@ from torch import Tensor
 
 from configs.errors import UserError
 from configs.schema import LearnerConfig, ModelConfig
-from learners.checkpoint import latest_checkpoint, read_state
+from learners.checkpoint_layout import latest_checkpoint, read_state
 from learners.distributed import single_process
 from learners.errors import NumericError
 from learners.metrics import RoundMetrics

@@ -23,9 +23,11 @@ from actors.train import driver as driver_module
 from actors.train.driver import Driver
 from actors.train.resume import check_checkpoints, rewind
 from actors.train.run_folder import open_run_folder
+from configs.atomic import complete_or_absent
 from configs.errors import UserError
 from configs.load import load_config
-from learners.checkpoint import CheckpointState, checkpoint_folder, complete_or_absent, point_policy, write_state
+from learners.checkpoint import point_policy
+from learners.checkpoint_layout import CheckpointState, write_state
 from learners.group import RoundResult
 from learners.mailbox import Mailbox
 from learners.weights import checksum
@@ -39,6 +41,7 @@ from rollout.model_folder import (
     weight_files,
     weights_checksum,
 )
+from rollout.run_layout import checkpoint_folder
 from rollout.state import Action
 from rollout.store import Store
 from tests.kits.rollout import make_config

@@ -17,7 +17,7 @@ from actors.train.run_folder import open_run_folder
 from configs.errors import UserError
 from configs.serving import ServeConfig
 from evaluation.suites.sources import resolve
-from learners.checkpoint import CheckpointState, read_manifest, write_manifest, write_state
+from learners.checkpoint_layout import CheckpointState, read_manifest, write_manifest, write_state
 from learners.manifest import WeightsManifest
 from rollout.model_folder import file_digests
 from serving.command import plan, run_promote
