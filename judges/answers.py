@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import sqlite3
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from configs.errors import UserError
 from configs.reading import shown
-from rollout.sqlite_file import explained
-from rollout.write_ahead import write_ahead
+from rollout.sqlite_file import explained, open_cache
 
 VERSION = 1
-_WAIT_S = 60.0  # for another writer; each holds the file for one row
-_SCHEMA = """CREATE TABLE IF NOT EXISTS answers (
+_SCHEMA = """CREATE TABLE answers (
   key BLOB PRIMARY KEY, model TEXT NOT NULL, text TEXT NOT NULL, cut INTEGER NOT NULL
 ) WITHOUT ROWID"""
 
@@ -49,27 +46,8 @@ class AnswerCache:
     def __init__(self, path: Path) -> None:
         self._path = path
         with self._explained():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, isolation_level=None, timeout=_WAIT_S, check_same_thread=False)
-            try:
-                mode = write_ahead(self._db, _WAIT_S)
-                # Without write-ahead logging, less than FULL can lose the file when a machine dies.
-                self._db.execute(f"PRAGMA synchronous={'NORMAL' if mode == 'WAL' else 'FULL'}")
-                self._prepare()
-            except BaseException:
-                self._db.close()
-                raise
-
-    def _prepare(self) -> None:
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version == VERSION:
-            return
-        if version != 0 or self._db.execute("SELECT 1 FROM sqlite_master").fetchone():
-            raise UserError(f"candidates.cache: {self._path} is no file of answers of this version; name another")
-        self._db.execute("BEGIN IMMEDIATE")
-        self._db.execute(_SCHEMA)
-        self._db.execute(f"PRAGMA user_version={VERSION}")
-        self._db.execute("COMMIT")
+            foreign = f"candidates.cache: {path} is no file of answers of this version; name another"
+            self._db = open_cache(path, VERSION, [_SCHEMA], foreign)
 
     def get(self, key: bytes) -> Answered | None:
         """The answer to a question, if it is known."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sqlite3
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -14,14 +13,12 @@ from typing import Any, Self
 
 from configs.errors import UserError
 from configs.reading import shown
-from rollout.sqlite_file import explained
-from rollout.write_ahead import write_ahead
+from rollout.sqlite_file import explained, open_cache
 
 VERSION = 1
-_WAIT_S = 60.0  # for another writer; each holds the file for one row
 _SOURCES = ("logprobs", "words", "")
 _MOST_TOKENS = 2**53
-_SCHEMA = """CREATE TABLE IF NOT EXISTS verdicts (
+_SCHEMA = """CREATE TABLE verdicts (
   key BLOB PRIMARY KEY, judge TEXT NOT NULL, wording TEXT NOT NULL, language TEXT NOT NULL, preference REAL,
   source TEXT NOT NULL, words TEXT NOT NULL, prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL
 ) WITHOUT ROWID"""
@@ -64,30 +61,8 @@ class VerdictCache:
     def __init__(self, path: Path | None) -> None:
         self._path = path
         with self._explained():
-            if path is not None:
-                path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(
-                ":memory:" if path is None else path, isolation_level=None, timeout=_WAIT_S, check_same_thread=False
-            )
-            try:
-                self._prepare()
-            except BaseException:
-                self._db.close()
-                raise
-
-    def _prepare(self) -> None:
-        mode = write_ahead(self._db, _WAIT_S)
-        # Without write-ahead logging, less than FULL can lose the file when a machine dies.
-        self._db.execute(f"PRAGMA synchronous={'NORMAL' if mode == 'WAL' else 'FULL'}")
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version == VERSION:
-            return
-        if version != 0 or self._db.execute("SELECT 1 FROM sqlite_master WHERE name != 'verdicts'").fetchone():
-            raise UserError(f"judge.cache: {self._path} is no file of verdicts of this version; name another")
-        self._db.execute("BEGIN IMMEDIATE")
-        self._db.execute(_SCHEMA)
-        self._db.execute(f"PRAGMA user_version={VERSION}")
-        self._db.execute("COMMIT")
+            foreign = f"judge.cache: {path} is no file of verdicts of this version; name another"
+            self._db = open_cache(path, VERSION, [_SCHEMA], foreign)
 
     def get(self, keys: Iterable[bytes]) -> dict[bytes, Answer]:
         """The answers that are known."""

@@ -10,12 +10,14 @@ from pathlib import Path
 from configs.errors import UserError
 from configs.reading import shown
 from evaluation.suites.records import Answer
-from rollout.sqlite_file import explained
-from rollout.write_ahead import write_ahead
+from rollout.sqlite_file import explained, open_cache, transaction
 
 VERSION = 1
 _AT_ONCE = 500  # keys of one query; SQLite takes 999 in its oldest builds
-_WAIT_S = 60.0  # for another process that writes
+_TABLES = (
+    "CREATE TABLE answers (key TEXT PRIMARY KEY, text TEXT NOT NULL, finish TEXT, tokens INTEGER) WITHOUT ROWID",
+    "CREATE TABLE notes (kind TEXT, key TEXT, value TEXT NOT NULL, PRIMARY KEY (kind, key)) WITHOUT ROWID",
+)
 
 
 class EvalCache:
@@ -39,10 +41,10 @@ class EvalCache:
         """
         with explained(f"{shown(path)}: the cache", "name another folder with --cache"):
             path.parent.mkdir(parents=True, exist_ok=True)
-            connection = sqlite3.connect(path, timeout=_WAIT_S)
+        with _explained(path):
+            foreign = f"{path}: is no cache of version {VERSION}, which this program has; remove the file"
+            connection = open_cache(path, VERSION, _TABLES, foreign)
         try:
-            with _explained(path):
-                _prepare(connection, path)
             yield cls(connection, path)
         finally:
             connection.close()
@@ -62,7 +64,7 @@ class EvalCache:
     def put_answers(self, answers: Mapping[str, Answer]) -> None:
         """Keep answers, in one transaction."""
         rows = [(key, a.text, a.finish, a.tokens) for key, a in answers.items()]
-        with _explained(self.path), self._db:
+        with _explained(self.path), transaction(self._db):
             self._db.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?)", rows)
 
     def get_notes(self, kind: str, keys: Sequence[str]) -> dict[str, str]:
@@ -81,13 +83,13 @@ class EvalCache:
 
     def put_notes(self, kind: str, notes: Mapping[str, str]) -> None:
         """Keep notes, in one transaction."""
-        with _explained(self.path), self._db:
+        with _explained(self.path), transaction(self._db):
             rows = [(kind, key, value) for key, value in notes.items()]
             self._db.executemany("INSERT OR REPLACE INTO notes VALUES (?, ?, ?)", rows)
 
     def forget(self, kind: str) -> None:
         """Remove the notes of a kind."""
-        with _explained(self.path), self._db:
+        with _explained(self.path):
             self._db.execute("DELETE FROM notes WHERE kind = ?", (kind,))
 
     def _answer(self, text: object, finish: object, tokens: object) -> Answer:
@@ -106,21 +108,3 @@ class EvalCache:
 
 def _explained(path: Path) -> AbstractContextManager[None]:
     return explained(f"{shown(path)}: the cache", "remove the file")
-
-
-def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    write_ahead(connection, _WAIT_S)
-    connection.execute("PRAGMA synchronous = NORMAL")  # a lost answer is made again
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version not in (0, VERSION):
-        raise UserError(f"{path}: is a cache of version {version}, this program has {VERSION}; remove the file")
-    with connection:
-        connection.execute(
-            "CREATE TABLE IF NOT EXISTS answers "
-            "(key TEXT PRIMARY KEY, text TEXT NOT NULL, finish TEXT, tokens INTEGER) WITHOUT ROWID"
-        )
-        connection.execute(
-            "CREATE TABLE IF NOT EXISTS notes "
-            "(kind TEXT, key TEXT, value TEXT NOT NULL, PRIMARY KEY (kind, key)) WITHOUT ROWID"
-        )
-        connection.execute(f"PRAGMA user_version = {VERSION}")
