@@ -10,7 +10,7 @@ RUN ?= demo-$(shell date +%Y%m%d-%H%M%S)
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-demo: install ## Install, then run two rounds over the embedded world (RUN=name RESUME=1 goes on with one)
+demo: install ## Install, then run two rounds over the embedded world (RUN=name RESUME=1 continues one)
 	$(BIN)/isogloss train configs/demo.yaml run.name=$(RUN) $(if $(RESUME),--resume)
 
 # Processes for each kind: vLLM, Ray and torch.distributed each leave state behind that the others trip over.

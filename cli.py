@@ -52,7 +52,7 @@ def train(
     config: Annotated[Path, typer.Argument(help="YAML file, or the name of a preset, e.g. demo.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="section.field=value …")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print config and placement; start nothing.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run folder.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue with an unfinished run folder.")] = False,
     resume_or_start: Annotated[
         bool, typer.Option("--resume-or-start", help="As --resume where the run folder is there, else a new run.")
     ] = False,
@@ -108,7 +108,7 @@ def submit(
     ] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the log; ctrl-C detaches.")] = True,
 ) -> None:
-    """Run a config as a Ray job; the same line again goes on with a run that was stopped."""
+    """Run a config as a Ray job; the same line again continues a run that was stopped."""
     from actors.runtime.env import apply_driver_env
 
     apply_driver_env()
@@ -259,7 +259,7 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="Result folder; default runs/eval/SUITE-MODEL.")] = None,
     format: Annotated[str, typer.Option(help="table, md or json.")] = "table",
     cache: Annotated[Path, typer.Option(help="Folder of kept answers and verdicts.")] = Path("runs/.cache"),
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many prompts of each language.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N prompts of each language.")] = None,
     shots: Annotated[int, typer.Option(min=0, help="mgsm: worked examples before each question, 0 to 3.")] = 0,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer; default by suite.")] = None,
     temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.0,

@@ -87,7 +87,7 @@ Work = Callable[[dict[str, Any]], Awaitable[int]]
 
 
 async def rate(work: Work, count: int, concurrency: int) -> float:
-    """Tokens a second of ``count`` requests, so many at once."""
+    """Tokens a second of ``count`` requests, that many at once."""
     gate = asyncio.Semaphore(concurrency)
 
     async def one(request: dict[str, Any]) -> int:
@@ -129,7 +129,7 @@ def whole_route(session: aiohttp.ClientSession, url: str) -> Work:
 
 
 def streamed_route(session: aiohttp.ClientSession, url: str, interval: int | None) -> Work:
-    """Through the endpoint, streamed with so many tokens a chunk; None leaves it to the endpoint."""
+    """Through the endpoint, streamed with that many tokens a chunk; None leaves it to the endpoint."""
     more = {"stream": True, "stream_options": {"include_usage": True}}
     if interval:
         more["stream_interval"] = interval

@@ -10,7 +10,7 @@ class UserError(Exception):
 
 
 class Stopped(Exception):
-    """Ctrl-C or SIGTERM ended the work at a point from which it can go on. The message says how."""
+    """Ctrl-C or SIGTERM ended the work at a point from which it can continue. The message says how."""
 
 
 def shortened(text: str, limit: int = SHOWN) -> str:

@@ -140,14 +140,14 @@ class PromptsConfig(Section):
     group_field: str | None = Field(
         "affected", description="Field by whose values greedy accuracy is also shown, where rows have it."
     )
-    limit: int | None = Field(None, ge=1, description="Use only the first so many train prompts.")
+    limit: int | None = Field(None, ge=1, description="Use only the first N train prompts.")
     skip_longer_than: int | None = Field(
         None,
         ge=1,
         description="Leave out ids whose prompt has more tokens than this in any language; how many is shown. "
         "By default a prompt that does not fit is an error.",
     )
-    heldout_limit: int | None = Field(None, ge=1, description="Use only the first so many held-out prompts.")
+    heldout_limit: int | None = Field(None, ge=1, description="Use only the first N held-out prompts.")
 
 
 class QuotaConfig(Section):
@@ -303,7 +303,7 @@ class OfflineConfig(Section):
         description="Rows of a round, in file order: a checkpoint is written after each. None trains on everything in "
         "one round. Epochs (`learner.epochs`) are passes over a round.",
     )
-    limit: int | None = Field(None, ge=1, description="Use only the first so many rows.")
+    limit: int | None = Field(None, ge=1, description="Use only the first N rows.")
     skip_longer: bool = Field(
         False,
         description="Leave out pairs that are longer than `model.max_length`; how many is shown. By default they are "

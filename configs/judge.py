@@ -68,7 +68,7 @@ class JudgeConfig(EndpointConfig):
         return self
 
     def cost(self, prompt_tokens: int, completion_tokens: int) -> float | None:
-        """Price of so many tokens; None without prices."""
+        """Price of these tokens; None without prices."""
         if self.price_per_million_input is None or self.price_per_million_output is None:
             return None
         return (

@@ -19,7 +19,7 @@ class ScheduleConfig(Section):
     """How many rounds, and how far sampling may run behind learning."""
 
     rounds: int = Field(2, ge=0, description="Rounds to run; 0 only evaluates.")
-    sync_every: int = Field(1, ge=1, description="Publish weights to the rollouts every so many rounds.")
+    sync_every: int = Field(1, ge=1, description="Publish weights to the rollouts every N rounds.")
     max_staleness: int = Field(
         0,
         ge=0,
@@ -47,7 +47,7 @@ class EvaluationConfig(Section):
         description="Further temperatures at which as many answers are sampled: a gain that a lower temperature gives "
         "without training is no gain (`best_over_temperature` in `summary.json`).",
     )
-    every: int = Field(0, ge=0, description="Also evaluate after every so many rounds; 0 only start and end.")
+    every: int = Field(0, ge=0, description="Also evaluate after every N rounds; 0 only start and end.")
     languages: list[LanguageCode] = Field(
         default_factory=list,
         description="Further languages of `prompts.heldout` that are evaluated but neither sampled nor trained on: "

@@ -88,8 +88,8 @@ class ServeConfig(EngineSection):
     drain_s: float = Field(
         5.0,
         ge=0,
-        description="At a swap, how long running requests may finish on the old weights; what still runs then goes on "
-        "with the new ones, and its reply names both versions.",
+        description="At a swap, how long running requests may finish on the old weights; what still runs then "
+        "continues with the new ones, and its reply names both versions.",
     )
     spare_engine: bool = Field(
         False,

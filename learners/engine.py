@@ -225,7 +225,7 @@ class Engine:
         """Read what ``save`` wrote, with the same world size and ZeRO stage; called by every rank."""
         path, _ = self.deepspeed.load_checkpoint(str(folder), tag="state", load_module_strict=not self._has_frozen)
         if path is None:
-            raise UserError(f"{folder}: holds no optimiser state; delete the folder to go on with a fresh optimiser")
+            raise UserError(f"{folder}: holds no optimiser state; delete the folder to continue with a fresh optimiser")
 
     def close(self) -> None:
         """Release hooks and buffers."""
@@ -255,7 +255,7 @@ def recompute_layers(model: PreTrainedModel) -> None:
     """Let layers keep only their inputs for the backward pass.
 
     Transformers recomputes in training mode only, so the layers are told that they train; what is in them is not, and
-    goes on not to depend on a mode.
+    still depends on no mode.
     """
     try:
         model.gradient_checkpointing_enable({"use_reentrant": False})

@@ -1,4 +1,4 @@
-"""What can go wrong while learning that a restart of the processes does not mend."""
+"""What can go wrong while learning that a restart of the processes does not fix."""
 
 from __future__ import annotations
 

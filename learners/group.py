@@ -2,7 +2,7 @@
 
 Behind it is one Ray Train run that lives as long as the group: starting one a round would cost more than a
 round. A rank that dies takes the group down; Ray Train starts it again, it loads the last round's checkpoint
-and does the command in hand once more, so the call in flight takes longer and nothing else happens.
+and does the pending command once more, so the call in flight takes longer and nothing else happens.
 """
 
 from __future__ import annotations

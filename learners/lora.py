@@ -202,7 +202,7 @@ def load_adapter(layers: Mapping[str, AdaptedLayer], folder: Path) -> None:
     """
     file = folder / ADAPTER_FOLDER / ADAPTER_FILE
     if not file.is_file():
-        raise UserError(f"{file}: not there; a run with learner.lora goes on from checkpoints that hold its adapter")
+        raise UserError(f"{file}: not there; a run with learner.lora continues from checkpoints that hold its adapter")
     tensors = load_file(file)
     places = {
         name: parameter

@@ -1,4 +1,4 @@
-"""The actor between driver and learner ranks: one command in hand at a time, and its outcome.
+"""The actor between driver and learner ranks: one pending command at a time, and its outcome.
 
 It holds no arrays: weights go through the object store, by reference. It outlives the ranks, so that a group
 which was restarted finds the command that its predecessor did not finish.
@@ -26,7 +26,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a command: a result, or an error that a restart would not mend.
+    """The outcome of a command: a result, or an error that a restart would not fix.
 
     ``result`` is pickled, so that the mailbox need not import what it only hands on (torch alone takes seconds);
     object references, which must not be hidden in bytes, travel beside it.
@@ -53,7 +53,7 @@ class Mailbox:
         self._startup_error: Exception | None = None
 
     async def post(self, kind: CommandKind, round_number: int, payload: Any) -> int:
-        """Put a command in hand; outcomes of earlier ones are let go. Returns its number."""
+        """Make a command the pending one; outcomes of earlier ones are let go. Returns its number."""
         number = (self._command.number if self._command else 0) + 1
         self._command = Command(number, kind, round_number)
         self._payloads[number] = payload
@@ -62,7 +62,7 @@ class Mailbox:
         return number
 
     async def next(self, wait_s: float) -> Command | Literal["idle", "closed"]:
-        """The command in hand that has no outcome yet; ``idle`` after ``wait_s`` seconds without one.
+        """The pending command that has no outcome yet; ``idle`` after ``wait_s`` seconds without one.
 
         The one rank that asks is done with the command it got before, but a slower rank may not have fetched yet what
         was posted with that one. All ranks agreed on it, so all have left those before it: these are let go.
@@ -82,12 +82,12 @@ class Mailbox:
         return self._payloads[number]
 
     async def finish(self, number: int, outcome: Outcome) -> None:
-        """Record what came of a command; the first outcome counts."""
+        """Record the outcome of a command; the first outcome counts."""
         self._outcomes.setdefault(number, outcome)
         await self._notify()
 
     async def outcome(self, number: int, wait_s: float) -> Outcome | None:
-        """What came of a command; None if it takes longer than ``wait_s`` seconds."""
+        """The outcome of a command; None if it takes longer than ``wait_s`` seconds."""
         await self._wait_for(lambda: number in self._outcomes, wait_s)
         return self._outcomes.get(number)
 
@@ -104,7 +104,7 @@ class Mailbox:
         await self._notify()
 
     async def started(self, ranks: int, wait_s: float) -> Exception | bool:
-        """Whether so many ranks have arrived by now, or the error that keeps them from it."""
+        """Whether that many ranks have arrived by now, or the error that keeps them from it."""
         await self._wait_for(lambda: len(self._ranks) >= ranks or self._startup_error is not None, wait_s)
         return self._startup_error or len(self._ranks) >= ranks
 

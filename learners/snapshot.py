@@ -100,7 +100,7 @@ def save_round(session: LearnerSession, run_dir: Path, metrics: RoundMetrics, ke
     if session.rank == 0:
         point_policy(run_dir, folder)
         retire_checkpoints(run_dir, keep)
-    distributed.gather_objects(None)  # nobody goes on before the checkpoint is complete
+    distributed.gather_objects(None)  # nobody continues before the checkpoint is complete
     return Snapshot(folder, metrics, published, manifest, merged)
 
 
@@ -123,7 +123,7 @@ def restore(session: LearnerSession, folder: Path) -> bool:
 
     Returns:
         Whether the optimiser state was taken. It is split over ranks, so it cannot be if the number of
-        workers or the ZeRO stage changed: training then goes on from the weights with a fresh optimiser.
+        workers or the ZeRO stage changed: training then continues from the weights with a fresh optimiser.
     """
     state = read_state(folder)
     session.round = state.round

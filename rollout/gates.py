@@ -66,7 +66,7 @@ def _judge(
     elif gates.empty and "\ufffd" in candidate.text:  # bytes that are no text: nothing to learn from
         gate = "garbled"
     elif gates.truncated and candidate.finish_reason == "length" and candidate.translation is None:
-        # A translation with its closing tag is whole, whatever the model went on to write.
+        # A translation with its closing tag is whole, whatever the model continued to write.
         gate = "truncated"
     elif (
         gates.language and detected is not None and detected != language and candidate.key.prompt_id not in any_language

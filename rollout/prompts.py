@@ -101,7 +101,7 @@ class PromptSet:
             languages: The run's languages; the dominant one gives the order.
             fields: Form and names of fields. ``id_field`` joins the languages; strings or integers (``1`` joins
                 ``"1"``). An ``answer_field`` that no row of any file has means no answers.
-            limit: Keep the first so many ids, after joining.
+            limit: Keep the first N ids, after joining.
             split: For messages only.
             partial: Whether ids may be missing in some languages; those of the dominant one then come first.
 

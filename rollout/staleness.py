@@ -71,7 +71,7 @@ def published_version(schedule: ScheduleConfig, states: Mapping[int, RoundState]
 def rollout_version(schedule: ScheduleConfig, states: Mapping[int, RoundState]) -> int:
     """The version that the rollout and reward actors must hold now; after a restart, load this one.
 
-    It is the newest published one, except where a finished run goes on with more rounds: the first new one may need
+    It is the newest published one, except where a finished run continues with more rounds: the first new one may need
     the version before.
     """
     waiting = (

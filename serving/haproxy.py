@@ -34,7 +34,7 @@ _SECTION = re.compile(r"(?m)^(?=\S)")
 # No connection to a replica is used twice: where one breaks there is then always a reply.
 _OPTIONS = "    option http-server-close\n    timeout http-request 60s\n"
 # The replicas' HTTP server answers other methods and longer addresses in plain text, Serve stumbles over headers of its
-# own that are not text, and lets callers set its timeout or have abandoned requests go on. The whole request is read
+# own that are not text, and lets callers set its timeout or have abandoned requests continue. The whole request is read
 # before it is sent on, so that another replica can be asked instead; not where the buffer cannot hold it, which the
 # replica mostly refuses by its length alone. With no replica, Serve's Python proxy answers: in plain text, and
 # once the application is gone, that there is no such path.
@@ -99,7 +99,7 @@ def _program() -> str:
 
 
 def main() -> None:
-    """Rewrite the config file named by ``-f`` and go on as HAProxy: same process, same arguments."""
+    """Rewrite the config file named by ``-f`` and continue as HAProxy: same process, same arguments."""
     arguments = sys.argv[1:]
     try:
         program = _program()

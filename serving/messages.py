@@ -1,6 +1,6 @@
 """The messages of a chat, as clients send them, cut down to what a chat template is given: role, content, name.
 
-A client that goes on with a conversation sends this endpoint's own replies back, with every field that they have, and
+A client that continues a conversation sends this endpoint's own replies back, with every field that they have, and
 most write a text now and then as a list of parts. What says nothing (null, or empty) is dropped; what means something
 that is not served here (calls of tools, images, a refusal) is refused and named.
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-CALM = 8  # requests in hand up to which each token is a chunk
+CALM = 8  # running requests up to which each token is a chunk
 _WEIGHT = 0.2  # of the newest stream in the moving average
 
 
@@ -28,7 +28,7 @@ class Pace:
         return max(self._least, int(self._chunk_s / self._token_s))
 
     def saw(self, tokens: float, seconds: float) -> None:
-        """A stream took so long for so many tokens of one sequence."""
+        """A stream took so long for that many tokens of one sequence."""
         if tokens > 0:
             newest = seconds / tokens
             self._token_s = newest if self._token_s is None else self._token_s + _WEIGHT * (newest - self._token_s)

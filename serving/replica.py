@@ -35,7 +35,7 @@ from serving.swap import Ticket
 logger = logging.getLogger(__name__)
 
 _DESK_S = 30.0  # one answer of the desk, its long poll included, and its restart if it dies
-_JOIN_S = 60.0  # the same for a replica that starts: without the desk it cannot go on
+_JOIN_S = 60.0  # the same for a replica that starts: without the desk it cannot continue
 _AGAIN_S = 0.2  # between a question that failed and the next
 
 

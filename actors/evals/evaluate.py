@@ -111,7 +111,7 @@ def run_eval(request: EvalRequest) -> Path:
     Neither Ray nor vLLM is imported where the cache has all answers.
 
     Raises:
-        UserError: Anything that the user can mend.
+        UserError: Anything that the user can fix.
         Stopped: Ctrl-C or SIGTERM during generation; the cache has what was answered.
     """
     begun = time.time()

@@ -104,7 +104,7 @@ def generate(
         say=screen.say,
     )
     flag = StopFlag()
-    with _mended(flag), start_cluster(cluster, logs) as started, stop_on_signals(flag):
+    with _stop_explained(flag), start_cluster(cluster, logs) as started, stop_on_signals(flag):
         started.watch.advise("answers so far are kept; start the same command again")
         call(pool.start(), cluster.start_timeout_s, "rollout actors to start")
         prompts = sum(len(chunk.requests) for chunk, _ in chunks)
@@ -126,13 +126,13 @@ def generate(
 
 
 @contextmanager
-def _mended(flag: StopFlag) -> Iterator[None]:
+def _stop_explained(flag: StopFlag) -> Iterator[None]:
     try:
         yield
     except StopRequested:
-        raise Stopped(f"stopped by {flag.asked_by}; the answers so far are kept: the same command goes on") from None
+        raise Stopped(f"stopped by {flag.asked_by}; the answers so far are kept: the same command continues") from None
     except (ActorDied, DeadlineExceeded) as error:
-        raise UserError(f"{error}\n  The answers so far are kept; the same command goes on.") from error
+        raise UserError(f"{error}\n  The answers so far are kept; the same command continues.") from error
 
 
 def _request(item: SuiteItem, decoding: Decoding) -> Request:

@@ -252,7 +252,7 @@ def _send(client: JobSubmissionClient, job: str, upload: Upload, config: str, ov
 
 
 def follow(client: JobSubmissionClient, job: Job, write: Callable[[str], object]) -> bool:
-    """Show a job's log until it ends; returns whether it is finished or goes on without us (ctrl-C).
+    """Show a job's log until it ends; returns whether it is finished or continues without us (ctrl-C).
 
     Raises:
         UserError: The job failed, or its log could not be followed.

@@ -38,7 +38,7 @@ class RunMetrics:
         self._out.close()
 
     def begun(self, version: int) -> None:
-        """The actors are up; ``version`` is what the learner goes on from."""
+        """The actors are up; ``version`` is what the learner continues from."""
         self._out.set("isogloss_weight_version", version)
 
     def stage(self, name: str, round: int) -> None:

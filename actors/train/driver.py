@@ -66,7 +66,7 @@ class Driver:
         should_stop: Asked several times a second; True ends the run at a resumable point.
         exported: What Ray exports for dashboards; told of everything.
         offer: Told of each published version (its manifest, all evaluations), for an endpoint to serve it; returns
-            what came of it.
+            the decision as text.
     """
 
     def __init__(

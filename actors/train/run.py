@@ -51,18 +51,18 @@ def run_training(
     allowed: frozenset[str] = frozenset(),
     quiet: bool = False,
 ) -> bool:
-    """Run, or go on with, a config; returns whether it was finished.
+    """Run, or continue with, a config; returns whether it was finished.
 
     Args:
         config: The run.
-        resume: Whether to go on with its folder.
+        resume: Whether to continue with its folder.
         follow: Opens the endpoint that serves the run's versions: ``(endpoint, offer)``, see ``Driver``.
         from_round: Go back to the weights after this round first (``actors.train.resume.rewind``).
         allowed: Fields that may differ from the run's config (``rollout.identity.AFTER_OUT_OF_MEMORY``).
         quiet: Show nothing but the line at the end.
 
     Raises:
-        UserError: Anything that the user can mend; the run folder stays resumable.
+        UserError: Anything that the user can fix; the run folder stays resumable.
     """
     config = pinned(dated(config))
     if config.offline.path is not None:
@@ -187,10 +187,10 @@ def with_team(
         given = shlex.join(arg for arg in sys.argv[2:] if not arg.startswith("--"))
         command = again or f"isogloss train {given} --resume"
         again = "submit it again" if inside_job(os.environ) else command
-        screen.say(f"stopped by {flag.asked_by}; nothing is lost. Go on: {again}")
+        screen.say(f"stopped by {flag.asked_by}; nothing is lost. Continue: {again}")
         return False
     except (ActorDied, DeadlineExceeded, LearnerFailed, LearnerTimeout, SyncError) as error:
-        raise UserError(f"{error}\n  {folder.path} keeps all that was done; go on with --resume") from error
+        raise UserError(f"{error}\n  {folder.path} keeps all that was done; continue with --resume") from error
     finally:
         metrics.close()
         folder.close()

@@ -65,7 +65,7 @@ def open_run_folder(config: Config, resume: bool, allowed: frozenset[str] = froz
         check_same_config(kept, config, allowed)
         if not resume:
             raise UserError(
-                f"{path}: already holds a run of this config; add --resume to go on with it, or choose another run.name"
+                f"{path}: already holds a run of this config; add --resume to continue it, or choose another run.name"
             )
     elif path.exists() and any(path.iterdir()):
         raise UserError(f"{path}: holds files but no run (no config.yaml); choose another run.name")

@@ -63,7 +63,7 @@ def load_suite(
             folder whose rows say their language, or any of these on the Hub (``hf:...``). None is the embedded world's
             held-out prompts for the suite ``world``, and the Hub's for those that are there.
         languages: To ask; none are all that there are.
-        limit: Only the first so many prompts of each language.
+        limit: Only the first N prompts of each language.
         shots: Worked examples before each question; MGSM only.
         prompts: The config section ``prompts``: frame and system turn of every suite, and the form and names of fields
             of the suites in ``FREE``.

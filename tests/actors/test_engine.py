@@ -145,7 +145,7 @@ def test_probe_catches_a_tied_head_that_is_not_repacked(engines, folders, monkey
 
 
 def test_failed_load_leaves_a_stale_engine_that_can_be_refitted(engines, folders, monkeypatch) -> None:
-    """A load that dies half way: the next full update mends the model."""
+    """A load that dies half way: the next full update fixes the model."""
     engine, model = engines["untied"], perturbed(folders["untied"], seed=7)
     manifest, arrays = publish(model, version=8)
 

@@ -60,7 +60,7 @@ class Sleeper:
         os._exit(1)
 
     def blame(self) -> None:
-        raise UserError("model.policy: no such folder; mend it")
+        raise UserError("model.policy: no such folder; fix it")
 
 
 def generate(actor: Any, chunk: Chunk) -> tuple[float, float, list[Candidate]]:
@@ -82,7 +82,7 @@ def test_calls(cluster: Cluster) -> None:
     sleeper = Sleeper.remote()
     assert call(sleeper.sleep.remote(0.0), 30, "a nap") == 0.0
     assert call([sleeper.sleep.remote(0.0)] * 2, 30, "two naps") == [0.0, 0.0]
-    with pytest.raises(UserError, match=r"^model\.policy: no such folder; mend it$"):
+    with pytest.raises(UserError, match=r"^model\.policy: no such folder; fix it$"):
         call(sleeper.blame.remote(), 30, "blame")
     begun = time.monotonic()
     with pytest.raises(DeadlineExceeded, match=r"no answer within 0\.2 s: a long nap of sleeper 7"):

@@ -133,9 +133,9 @@ def test_failed_comparisons_are_left_out_and_counted(tmp_path: Path) -> None:
     # On another server: requests that the strict call gave up may still arrive at the first one.
     with judge_server(longer) as healed:
         resumed = judge_config(healed.url, max_failed_share=0.3)
-        mended = worker(resumed, prompts, tmp_path).judge(given)
+        fixed = worker(resumed, prompts, tmp_path).judge(given)
         assert len(healed.shown) == 8, "only what had failed is asked"
-    assert len(mended.scores) == 5
+    assert len(fixed.scores) == 5
     assert [s.reward for s in judged.scores] == pytest.approx([0.0, 2 / 3, 1 / 3, 1.0])
     assert {s.parts["failed"] for s in judged.scores} == {1.0}
     assert judged.skipped == {("es", "judge_failed"): 1}

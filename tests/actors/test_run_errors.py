@@ -119,7 +119,7 @@ def test_run_folder_of_another_config(tmp_path: Path) -> None:
 def test_run_folder_is_not_taken_over_by_accident(tmp_path: Path) -> None:
     config = small_config(tmp_path)
     open_run_folder(config, resume=False).close()
-    with pytest.raises(UserError, match="add --resume to go on"):
+    with pytest.raises(UserError, match="add --resume to continue"):
         open_run_folder(config, resume=False)
     open_run_folder(config, resume=True).close()
 

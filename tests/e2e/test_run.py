@@ -266,7 +266,7 @@ def test_sigterm_ends_cleanly(interrupted: tuple[Path, list[Interrupted]]) -> No
     stopped = interrupted[1][0]
     assert stopped.code == 130, stopped.output
     assert "stopped by SIGTERM; nothing is lost" in stopped.output
-    assert "'languages.codes=[en, es, sw]'" in stopped.output, "the command to go on with is not the one given"
+    assert "'languages.codes=[en, es, sw]'" in stopped.output, "the command to continue with is not the one given"
     assert "Traceback" not in stopped.output
 
 

@@ -215,16 +215,19 @@ def test_a_runs_template_is_the_engines_too() -> None:
 def test_an_end_before_the_end_says_how_to_go_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from actors.evals.generate import _mended
+    from actors.evals.generate import _stop_explained
     from actors.runtime.calls import ActorDied
     from actors.runtime.pool import StopRequested
     from actors.runtime.signals import StopFlag
 
     flag = StopFlag()
     flag.asked_by = "SIGTERM"
-    with pytest.raises(Stopped, match="stopped by SIGTERM; .* the same command goes on"), _mended(flag):
+    with pytest.raises(Stopped, match="stopped by SIGTERM; .* the same command continues"), _stop_explained(flag):
         raise StopRequested
-    with pytest.raises(UserError, match=r"rollout actor 0 failed\n  The answers so far are kept"), _mended(flag):
+    with (
+        pytest.raises(UserError, match=r"rollout actor 0 failed\n  The answers so far are kept"),
+        _stop_explained(flag),
+    ):
         raise ActorDied("rollout actor 0 failed")
 
     def stopped(_: EvalRequest) -> Path:

@@ -64,7 +64,7 @@ def in_threads(
     during: Callable[[Host], None] = lambda host: None,
     absent: int = 0,
 ) -> list[str]:
-    """What came of it at each seat; ``absent`` seats stay empty."""
+    """The outcome at each seat; ``absent`` seats stay empty."""
     with Host("127.0.0.1", len(loads) + absent, "gloo", timeout) as host, ThreadPoolExecutor(8) as pool:
         meeting = host.meeting
         futures = [pool.submit(send, meeting, manifest, weights, CPU)]
@@ -145,7 +145,7 @@ def test_no_meeting_is_an_error_with_a_reason() -> None:
         send(replace(gone, timeout_s=0.5), describe(weights), weights, CPU)
 
 
-# Stops for ever, one way or the other, with the first bucket in hand.
+# Stops for ever, one way or the other, while it holds the first bucket.
 RECEIVER = """
 import os, pickle, sys
 from pathlib import Path

@@ -267,7 +267,7 @@ def test_length_control_reaches_the_pairs(prompts: PromptSet) -> None:
     }
     mined = mine(make_config(), prompts, groups)
     fitted = mined.alphas["es"]
-    assert fitted.alpha == 0.0  # best and worst are equally long: nothing to mend
+    assert fitted.alpha == 0.0  # best and worst are equally long: nothing to fix
     groups = {(p, "es"): [("x" * 30 + p, 5.0), ("y" * 10 + p, 4.0), ("z" * 10 + p, 2.0)] for p in prompts.ids}
     mined = mine(make_config(), prompts, groups)
     assert mined.alphas["es"].gap == 0.0

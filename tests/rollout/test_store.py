@@ -315,7 +315,7 @@ def test_a_killed_writer_leaves_whole_chunks_only(tmp_path: Path) -> None:
         process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         first = process.stdout.readline()
-        assert int(first) == acknowledged + 1, "the writer goes on after the last chunk"
+        assert int(first) == acknowledged + 1, "the writer continues after the last chunk"
         time.sleep(delay)
         os.kill(process.pid, signal.SIGKILL)
         lines = process.stdout.read().splitlines()

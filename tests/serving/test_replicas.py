@@ -165,7 +165,7 @@ def test_frozen_engines_end_in_504_and_waiting_requests_bring_a_third_replica(se
             text += "".join(parts)
         for thread in waiting:
             thread.join(60)
-        # Requests go on waiting: without them the third replica would be taken away before it is there.
+        # Requests continue waiting: without them the third replica would be taken away before it is there.
         with in_background(lambda: httpx.post(url, json=body, headers=HEADERS, timeout=60), 9) as failures:
             wait(lambda: len(rows(served)) == 3, "a third replica", 200)
             for engine in engines:
@@ -185,7 +185,7 @@ def test_frozen_engines_end_in_504_and_waiting_requests_bring_a_third_replica(se
 
 def test_after_the_load_a_replica_goes_and_nobody_notices(served: Served) -> None:
     assert len(rows(served)) == 3
-    # Each of the three has something in hand when one of them is told to go.
+    # Each of the three has a request running when one of them is told to go.
     with load(served, 2) as streams, in_background(lambda: ask(served, 1), 1) as failures:
         wait(lambda: len(rows(served)) == 2, "two replicas", 90)
         before = len(streams)
