@@ -1,9 +1,9 @@
 """Full weights from the learner's rank 0 to all engines by collective broadcasts: NCCL between GPUs, gloo otherwise.
 
 A group is formed for each broadcast and let go afterwards, so engines may come and go between rounds, and nobody keeps
-a connection to somebody who died. The driver holds the store in which the processes find each other. A process that gives
-up says so there, and all others stop waiting: a broadcast ends for everybody, or for nobody (``BroadcastFailed``), at
-the latest at its deadline. The caller then has the object store's way.
+a connection to somebody who died. The driver holds the store in which the processes find each other. A process that
+gives up says so there, and all others stop waiting: a broadcast ends for everybody, or for nobody
+(``BroadcastFailed``), at the latest at its deadline. The caller then has the object store's way.
 """
 
 from __future__ import annotations

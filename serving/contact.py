@@ -20,7 +20,7 @@ class DeskAway(Exception):
 
 
 class DeskContact:
-    """Calls to the desk. A dead one is restarted by Ray or by Serve, with another handle perhaps: it is looked up again.
+    """Calls to the desk. Ray or Serve restarts a dead one, whose handle may be another: it is looked up again.
 
     Args:
         name: Of the desk actor; None for the one that Serve keeps for this replica's deployment.
