@@ -35,8 +35,8 @@ def _check_rooms() -> None:
 _check_rooms()
 
 from actors.evals.commands import INTERRUPTED_EXIT, commands  # noqa: E402
-from configs.collector import keep  # noqa: E402
 from configs.errors import Stopped, UserError  # noqa: E402
+from configs.gc_tuning import keep  # noqa: E402
 
 app = typer.Typer(
     help="Online and iterative preference alignment of multilingual language models.",

@@ -1,5 +1,5 @@
 """Everything that runs on Ray, and the driver; a process of a run imports this first."""
 
-from configs.collector import starting
+from configs.gc_tuning import starting
 
 starting()

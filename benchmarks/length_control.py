@@ -24,7 +24,7 @@ import numpy as np
 
 from configs.errors import UserError
 from evaluation.length_controlled import estimate_difficulty, length_controlled
-from evaluation.winrate import Verdict, read_annotations, win_rate
+from evaluation.winrate import Comparison, read_annotations, win_rate
 
 
 def main(folder: Path) -> None:
@@ -103,7 +103,7 @@ def _report(label: str, values: dict[str, float], published: dict[str, tuple[flo
     )
 
 
-def _complete(row: Verdict) -> bool:
+def _complete(row: Comparison) -> bool:
     return None not in (row.preference, row.baseline_chars, row.model_chars)
 
 

@@ -1,5 +1,5 @@
 """23 languages of 10,000 prompts each: assignment, gating of ready-made text and mining on one core; and how full
-`build-data`'s desk keeps a server that answers after 200 ms.
+`build-data`'s coordinator keeps a server that answers after 200 ms.
 
     python -m benchmarks.mining [--prompts 10000] [--questions 4000] [--concurrency 64]
 
@@ -160,8 +160,8 @@ def _answer(chunk: Chunk, request: Request, draw: random.Random) -> Candidate:
 
 
 def asking(questions: int, concurrency: int) -> dict[str, float]:
-    """Answers a second that the desk gets of a server with a latency of 200 ms, as a share of the most possible."""
-    from actors.train.desk import SourceDesk
+    """Answers a second of a server with a latency of 200 ms, as a share of the most possible."""
+    from actors.train.source_coordinator import SourceCoordinator
 
     server = _SlowServer()
     with tempfile.TemporaryDirectory() as name, server:
@@ -177,13 +177,13 @@ def asking(questions: int, concurrency: int) -> dict[str, float]:
             nonlocal got
             got += len(answers)
 
-        with closing(SourceDesk(config, Path(name) / "answers.sqlite")) as desk:
+        with closing(SourceCoordinator(config, Path(name) / "answers.sqlite")) as coordinator:
             begin = time.perf_counter()
             for start in range(0, questions, size):
                 own = tuple(requests[start : start + size])
-                desk.submit(Chunk(f"c{start}", 1, "answer", "en", "en", own, "direct"), taken)
-            while not desk.idle:
-                desk.collect(0.02)
+                coordinator.submit(Chunk(f"c{start}", 1, "answer", "en", "en", own, "direct"), taken)
+            while not coordinator.idle:
+                coordinator.collect(0.02)
             took = time.perf_counter() - begin
     assert got == questions, f"{got} answers to {questions} questions"
     most = concurrency / LATENCY_S

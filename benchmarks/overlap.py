@@ -35,7 +35,7 @@ from actors.observe.metrics import MetricsLog  # noqa: E402
 from actors.observe.run_metrics import RunMetrics  # noqa: E402
 from actors.observe.screen import Screen  # noqa: E402
 from actors.plan.preflight import Inputs, check_inputs  # noqa: E402
-from actors.reward.worker import Judged  # noqa: E402
+from actors.reward.worker import ScoredCandidates  # noqa: E402
 from actors.runtime.calls import call  # noqa: E402
 from actors.runtime.cluster import start_cluster  # noqa: E402
 from actors.runtime.pool import Pool, drain  # noqa: E402
@@ -92,13 +92,13 @@ class Sleeper:
         self._rest(begin)
         return begin, time.time(), found
 
-    def judge(self, candidates: list[Candidate]) -> tuple[float, float, Judged]:
+    def score(self, candidates: list[Candidate]) -> tuple[float, float, ScoredCandidates]:
         """A score for each."""
         begin = time.time()
         judged = [replace(one, gate="ok", detected_language=one.key.language) for one in candidates]
         scores = [Score(one.key, sum(one.token_ids) % 97 / 97) for one in candidates]
         self._rest(begin)
-        return begin, time.time(), Judged(judged, scores, Counter())
+        return begin, time.time(), ScoredCandidates(judged, scores, Counter())
 
     def _rest(self, begin: float) -> None:
         time.sleep(max(0.0, self._seconds - (time.time() - begin)))

@@ -37,14 +37,14 @@ from serving.app import Endpoint, serving  # noqa: E402
 from serving.describe import describe  # noqa: E402
 from serving.engine import EngineSettings, ServingEngine  # noqa: E402
 from serving.folder import ServingFolder  # noqa: E402
-from serving.gate import Verdict  # noqa: E402
+from serving.gate import GateDecision  # noqa: E402
 
 POLICY = Path("worlds/default/policy")
 PROMPT_TOKENS, NEW_TOKENS = 48, 128
 TURNS = 5
 RAW = "raw engine"
 PORT = 8919
-MEASURED = Verdict(True, "benchmark")
+MEASURED = GateDecision(True, "benchmark")
 SETTINGS = EngineSettings("policy", "float32", 256, 0)
 
 

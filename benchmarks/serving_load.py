@@ -39,11 +39,11 @@ from serving.app import Endpoint, serving  # noqa: E402
 from serving.describe import describe, folder_weights  # noqa: E402
 from serving.engine import EngineSettings  # noqa: E402
 from serving.folder import ServingFolder  # noqa: E402
-from serving.gate import Verdict  # noqa: E402
+from serving.gate import GateDecision  # noqa: E402
 
 POLICY = Path("worlds/default/policy").resolve()
 PORT = 8920
-MEASURED = Verdict(True, "benchmark")
+MEASURED = GateDecision(True, "benchmark")
 TURNS, TOKENS = 3, 32
 QUESTIONS = ("Which city does Bob live in?", "What does Ann like?", "Who is older, Ann or Bob?", "Name three animals.")
 TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object", "properties": {}}}}

@@ -38,7 +38,7 @@ from configs.schema import Config  # noqa: E402
 from learners.broadcast import send  # noqa: E402
 from learners.logprobs import LogprobModel  # noqa: E402
 from learners.manifest import WeightsManifest  # noqa: E402
-from learners.meeting import Meeting  # noqa: E402
+from learners.rendezvous import Rendezvous  # noqa: E402
 from learners.weights import checksum, describe_weights, to_numpy  # noqa: E402
 from rollout.plan import Chunk, Request  # noqa: E402
 from rollout.records import CandidateKey  # noqa: E402
@@ -78,10 +78,10 @@ class Trainer:
         """The weights in the object store."""
         return [ray.put(to_numpy(self._weights))]
 
-    def send(self, meeting: Meeting) -> None:
+    def send(self, rendezvous: Rendezvous) -> None:
         """The weights to all who are there."""
         assert self._manifest is not None
-        send(meeting, self._manifest, self._weights, CPU)
+        send(rendezvous, self._manifest, self._weights, CPU)
 
 
 @contextmanager
@@ -101,8 +101,8 @@ def sync(way: str, config: Config, trainer: Any, engines: list[Any], manifest: W
         return list(call([engine.sync.remote(manifest, weights) for engine in engines], 120, "objects"))
     with ThreadPoolExecutor(1) as thread:
 
-        def sending(meeting: Meeting) -> Future[None]:
-            return thread.submit(call, trainer.send.remote(meeting), 120, "broadcast")
+        def sending(rendezvous: Rendezvous) -> Future[None]:
+            return thread.submit(call, trainer.send.remote(rendezvous), 120, "broadcast")
 
         return broadcast(config, engines, manifest, sending)
 

@@ -12,7 +12,7 @@ from evaluation.length_controlled import (
     length_controlled,
     too_few,
 )
-from evaluation.winrate import NoAnnotations, Verdict, WinRate, read_annotations, win_rate
+from evaluation.winrate import Comparison, NoAnnotations, WinRate, read_annotations, win_rate
 
 
 def annotation_table(
@@ -60,7 +60,7 @@ def annotation_table(
 
 
 def _controlled(
-    own: Sequence[Verdict], others: Mapping[str, Sequence[Verdict]], resamples: int
+    own: Sequence[Comparison], others: Mapping[str, Sequence[Comparison]], resamples: int
 ) -> LengthControlled | str:
     lengths = [v for v in own if None not in (v.preference, v.baseline_chars, v.model_chars)]
     if not lengths:

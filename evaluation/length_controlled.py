@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.winrate import BASELINE, Verdict
+from evaluation.winrate import BASELINE, Comparison
 from rollout.seeds import stable_seed
 
 Array = NDArray[np.float64]
@@ -94,7 +94,7 @@ def too_few(others: int) -> str | None:
     )
 
 
-def estimate_difficulty(models: Mapping[str, Sequence[Verdict]]) -> Difficulty | None:
+def estimate_difficulty(models: Mapping[str, Sequence[Comparison]]) -> Difficulty | None:
     """Fit every item's difficulty jointly over models, in one language.
 
     Alternates between each model's (slope, weight, quality) and the difficulties, which are standardised: the scale
@@ -139,7 +139,7 @@ def estimate_difficulty(models: Mapping[str, Sequence[Verdict]]) -> Difficulty |
 
 
 def length_controlled(
-    verdicts: Sequence[Verdict], difficulty: Difficulty | None, resamples: int = 0, seed: int = 0
+    verdicts: Sequence[Comparison], difficulty: Difficulty | None, resamples: int = 0, seed: int = 0
 ) -> LengthControlled:
     """The length-controlled win rate of one model in one language.
 
@@ -162,7 +162,7 @@ def length_controlled(
 
 
 def length_controlled_by_language(
-    verdicts: Mapping[str, Sequence[Verdict]],
+    verdicts: Mapping[str, Sequence[Comparison]],
     difficulties: Mapping[str, Difficulty | None],
     resamples: int = 1000,
     seed: int = 0,
@@ -208,7 +208,7 @@ class _Fit:
     terms: Array
 
 
-def _fitted(verdicts: Sequence[Verdict], difficulty: Difficulty | None) -> _Fit:
+def _fitted(verdicts: Sequence[Comparison], difficulty: Difficulty | None) -> _Fit:
     kept = [v for v in verdicts if _usable(v) and (difficulty is None or v.item in difficulty.items)]
     if not kept:
         raise ValueError("no verdict with a preference, both lengths and a known item")
@@ -225,7 +225,7 @@ def _fitted(verdicts: Sequence[Verdict], difficulty: Difficulty | None) -> _Fit:
 
 
 def _result(
-    fit: _Fit, verdicts: Sequence[Verdict], difficulty: Difficulty | None, interval: tuple[float, float] | None
+    fit: _Fit, verdicts: Sequence[Comparison], difficulty: Difficulty | None, interval: tuple[float, float] | None
 ) -> LengthControlled:
     # Failed verdicts have items too: the prediction is over every item that was asked, as in the original.
     known = [difficulty.items[v.item] for v in verdicts if v.item in difficulty.items] if difficulty else fit.easy
@@ -313,15 +313,15 @@ def _fit(
     return terms
 
 
-def _usable(verdict: Verdict) -> bool:
+def _usable(verdict: Comparison) -> bool:
     return None not in (verdict.preference, verdict.baseline_chars, verdict.model_chars)
 
 
-def _labels(verdicts: Sequence[Verdict]) -> Array:
+def _labels(verdicts: Sequence[Comparison]) -> Array:
     return np.array([v.preference for v in verdicts], dtype=np.float64) - BASELINE
 
 
-def _length_term(verdicts: Sequence[Verdict]) -> Array:
+def _length_term(verdicts: Sequence[Comparison]) -> Array:
     """tanh of the length difference in its own standard deviations; 0 if the difference never varies."""
     difference = np.array([(v.baseline_chars or 0) - (v.model_chars or 0) for v in verdicts], dtype=np.float64)
     spread = difference.std(ddof=1) if len(difference) > 1 else 0.0

@@ -27,7 +27,7 @@ class NoAnnotations(UserError):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Comparison:
     """What a judge said of one item in one language.
 
     Attributes:
@@ -80,7 +80,7 @@ class WinRate:
     failed: int
 
 
-def win_rate(verdicts: Sequence[Verdict], resamples: int = 2000, seed: int = 0) -> WinRate:
+def win_rate(verdicts: Sequence[Comparison], resamples: int = 2000, seed: int = 0) -> WinRate:
     """The win rate over all given verdicts, of one language or of several.
 
     Raises:
@@ -115,15 +115,17 @@ def win_rate(verdicts: Sequence[Verdict], resamples: int = 2000, seed: int = 0) 
     )
 
 
-def win_rates(verdicts: Sequence[Verdict], resamples: int = 2000, seed: int = 0) -> tuple[dict[str, WinRate], WinRate]:
+def win_rates(
+    verdicts: Sequence[Comparison], resamples: int = 2000, seed: int = 0
+) -> tuple[dict[str, WinRate], WinRate]:
     """(by language, over all languages) of :func:`win_rate`."""
     groups = by_language(verdicts)
     return {code: win_rate(rows, resamples, seed) for code, rows in groups.items()}, win_rate(verdicts, resamples, seed)
 
 
-def by_language(verdicts: Iterable[Verdict]) -> dict[str, list[Verdict]]:
+def by_language(verdicts: Iterable[Comparison]) -> dict[str, list[Comparison]]:
     """Verdicts by language, sorted by code."""
-    groups: dict[str, list[Verdict]] = {}
+    groups: dict[str, list[Comparison]] = {}
     for verdict in verdicts:
         groups.setdefault(verdict.language, []).append(verdict)
     return dict(sorted(groups.items()))
@@ -173,7 +175,7 @@ def ratio_interval(
     return float(low), float(high)
 
 
-def _matrix(verdicts: Sequence[Verdict]) -> NDArray[np.float64]:
+def _matrix(verdicts: Sequence[Comparison]) -> NDArray[np.float64]:
     """(items, languages) of preference - 1; only items and languages with at least one verdict that counts."""
     known = [v for v in verdicts if v.preference is not None]
     rows = {item: row for row, item in enumerate(dict.fromkeys(v.item for v in known))}
@@ -203,7 +205,7 @@ def merge_orders(first: float | None, second: float | None) -> tuple[float | Non
     return (first + second) / 2, False
 
 
-def read_annotations(path: Path, language: str) -> list[Verdict]:
+def read_annotations(path: Path, language: str) -> list[Comparison]:
     """Read a CSV file with the columns item, preference, baseline_chars and model_chars.
 
     An empty preference is a failed verdict. 0 is a tie, as AlpacaEval writes it.
@@ -214,7 +216,7 @@ def read_annotations(path: Path, language: str) -> list[Verdict]:
     """
     text = read_text(path, "annotations", "name a CSV file of annotations")
     reader = csv.DictReader(io.StringIO(text, newline=""))
-    verdicts: dict[str, Verdict] = {}
+    verdicts: dict[str, Comparison] = {}
     try:
         missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
         if missing:
@@ -232,7 +234,7 @@ def read_annotations(path: Path, language: str) -> list[Verdict]:
     return list(verdicts.values())
 
 
-def _verdict(row: Mapping[str, str | None], language: str, where: str) -> Verdict:
+def _verdict(row: Mapping[str, str | None], language: str, where: str) -> Comparison:
     item = (row["item"] or "").strip()
     if not item:
         raise UserError(f"{where}: item is empty")
@@ -241,7 +243,7 @@ def _verdict(row: Mapping[str, str | None], language: str, where: str) -> Verdic
         preference = TIE
     if preference is not None and not BASELINE <= preference <= MODEL:
         raise UserError(f"{where}: preference is {preference}; it goes from 1 (baseline) to 2 (model)")
-    return Verdict(
+    return Comparison(
         item, language, preference, _length(row, "baseline_chars", where), _length(row, "model_chars", where)
     )
 

@@ -19,10 +19,10 @@ from rollout.prompts import PromptSet
 from rollout.records import Candidate, CandidateKey, Score, text_of_turns
 from rollout.sources import scored
 
-Meeting = tuple[CandidateKey, CandidateKey]  # as answer a, as answer b
+Matchup = tuple[CandidateKey, CandidateKey]  # as answer a, as answer b
 
 
-def meetings(count: int, comparisons: int) -> list[tuple[int, int]]:
+def matchups(count: int, comparisons: int) -> list[tuple[int, int]]:
     """Who meets whom: pairs (i, j), i < j, sorted, in which each of ``count`` has equally many.
 
     That number is ``comparisons``, or one fewer where both are odd (no such schedule exists), or ``count - 1`` where
@@ -38,7 +38,7 @@ def meetings(count: int, comparisons: int) -> list[tuple[int, int]]:
 
 def tournament(
     config: Config, prompts: PromptSet, candidates: Sequence[Candidate]
-) -> tuple[list[Item], list[Meeting], Counter[tuple[str, str]]]:
+) -> tuple[list[Item], list[Matchup], Counter[tuple[str, str]]]:
     """The comparisons of a chunk.
 
     Args:
@@ -55,12 +55,12 @@ def tournament(
     for candidate in sorted(kept, key=lambda c: c.key):
         groups[candidate.key.language, candidate.key.prompt_id].append(candidate)
     items: list[Item] = []
-    pairs: list[Meeting] = []
+    pairs: list[Matchup] = []
     for (language, prompt_id), group in groups.items():
         if len(group) == 1:
             skipped[language, "alone"] += 1
         instruction = text_of_turns(prompts.get(prompt_id, language).turns)
-        for i, j in meetings(len(group), config.judge.comparisons_per_candidate):
+        for i, j in matchups(len(group), config.judge.comparisons_per_candidate):
             a, b = group[i], group[j]
             name = f"{prompt_id}/{a.key.sample:03d}-{b.key.sample:03d}"
             items.append(Item(name, language, instruction, answer_part(a.text), answer_part(b.text)))
@@ -69,7 +69,7 @@ def tournament(
 
 
 def tournament_scores(
-    pairs: Sequence[Meeting], verdicts: Sequence[Verdict]
+    pairs: Sequence[Matchup], verdicts: Sequence[Verdict]
 ) -> tuple[list[Score], Counter[tuple[str, str]]]:
     """Rewards, sorted by key: the mean preference over a candidate's verdicts.
 
@@ -112,7 +112,7 @@ def comparison_counts(
     out: dict[str, dict[str, int]] = {}
     for (language, _), count in sorted(taking_part.items()):
         row = out.setdefault(language, {"comparisons": 0, "inconsistent": 0, "failed": 0})
-        row["failed"] += len(meetings(count, config.judge.comparisons_per_candidate))
+        row["failed"] += len(matchups(count, config.judge.comparisons_per_candidate))
     for language, row in out.items():
         # Each comparison with a verdict stands in the parts of both its candidates.
         for name in ("comparisons", "inconsistent"):

@@ -1,5 +1,5 @@
 """Everything that changes weights: losses, packing, the session, checkpoints, the Ray Train group."""
 
-from configs.collector import starting
+from configs.gc_tuning import starting
 
 starting()

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from learners.errors import BroadcastFailed
 from learners.manifest import WeightsManifest
-from learners.meeting import Meeting
+from learners.rendezvous import Rendezvous
 from learners.weights import BUCKET_BYTES, Digest, in_buckets
 
 dist: Any = torch.distributed  # not all of its classes are known to type checkers
@@ -35,7 +35,7 @@ _ALIGNMENT = 16
 _POLL_S = 0.0005
 _LOOK_S = 0.2
 
-_HERE, _DONE, _GIVEN_UP = "here", "done", "given up"
+_HERE, _DONE, _ABORTED = "here", "done", "aborted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,44 +81,46 @@ def _room(dtype: torch.dtype, shape: tuple[int, ...]) -> int:
     return -(-_bytes(dtype, shape) // _ALIGNMENT) * _ALIGNMENT
 
 
-class Host:
+class RendezvousServer:
     """The driver's part: the store, open until the ``with`` block ends.
 
     It listens on one address alone, which for a run on one machine is the loopback.
 
     Args:
         address: Of this process, as the others reach it.
-        engines: Processes that receive.
+        receivers: Processes that receive.
         backend: "nccl" or "gloo".
         timeout_s: Deadline of the broadcast, in seconds.
     """
 
-    def __init__(self, address: str, engines: int, backend: Literal["gloo", "nccl"], timeout_s: float) -> None:
-        listening = socket.create_server((address, 0), backlog=engines + 1)
+    def __init__(self, address: str, receivers: int, backend: Literal["gloo", "nccl"], timeout_s: float) -> None:
+        listening = socket.create_server((address, 0), backlog=receivers + 1)
         port = listening.getsockname()[1]
         # PyTorch would listen on all interfaces: it gets a socket that is bound already, and closes it.
         self._store = dist.TCPStore(
             address, port, None, True, timedelta(seconds=timeout_s), wait_for_workers=False,
             master_listen_fd=listening.detach(),
         )  # fmt: skip
-        self.meeting = Meeting(address, port, engines + 1, backend, timeout_s)
+        self.rendezvous = Rendezvous(address, port, receivers + 1, backend, timeout_s)
 
-    def __enter__(self) -> Host:
+    def __enter__(self) -> RendezvousServer:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._store = None  # closes it
 
-    def give_up(self, reason: str) -> None:
+    def abort(self, reason: str) -> None:
         """Tell everybody to stop waiting."""
-        self._store.set(_GIVEN_UP, reason)
+        self._store.set(_ABORTED, reason)
 
 
-def send(meeting: Meeting, manifest: WeightsManifest, weights: Mapping[str, Tensor], device: torch.device) -> None:
+def send(
+    rendezvous: Rendezvous, manifest: WeightsManifest, weights: Mapping[str, Tensor], device: torch.device
+) -> None:
     """Give weights to everybody; returns when all have them, with the right checksum.
 
     Args:
-        meeting: Seat 0 of it.
+        rendezvous: Seat 0 of it.
         manifest: What is published.
         weights: Full weights by name, where they are.
         device: Of this process: NCCL sends from there, gloo from the CPU.
@@ -126,21 +128,21 @@ def send(meeting: Meeting, manifest: WeightsManifest, weights: Mapping[str, Tens
     Raises:
         BroadcastFailed: Somebody gave up, died, or was too slow.
     """
-    with _joined(meeting) as group:
+    with _joined(rendezvous) as group:
         for slots in buckets(manifest):
-            buffer = _buffer(meeting, slots, device)
+            buffer = _buffer(rendezvous, slots, device)
             for slot in slots:
                 slot.view(buffer).copy_(weights[slot.name])
             group.broadcast(buffer)
 
 
 def receive(
-    meeting: Meeting, manifest: WeightsManifest, device: torch.device, load: Callable[[dict[str, Tensor]], object]
+    rendezvous: Rendezvous, manifest: WeightsManifest, device: torch.device, load: Callable[[dict[str, Tensor]], object]
 ) -> None:
     """Take weights, a bucket at a time; returns when everybody has them all.
 
     Args:
-        meeting: With the seat of this process.
+        rendezvous: With the seat of this process.
         manifest: What is published.
         device: Of this process: NCCL puts the tensors there, gloo on the CPU.
         load: Takes tensors by name. They are nobody else's memory, so they may be kept.
@@ -150,9 +152,9 @@ def receive(
             a part or all of the weights may have been loaded.
     """
     digest = Digest()
-    with _joined(meeting) as group:
+    with _joined(rendezvous) as group:
         for slots in buckets(manifest):
-            buffer = _buffer(meeting, slots, device)
+            buffer = _buffer(rendezvous, slots, device)
             group.broadcast(buffer)
             tensors = {slot.name: slot.view(buffer) for slot in slots}
             on_cpu = buffer.cpu()
@@ -166,26 +168,26 @@ def receive(
             )
 
 
-def _buffer(meeting: Meeting, slots: list[Slot], device: torch.device) -> Tensor:
-    place = device if meeting.backend == "nccl" else torch.device("cpu")
+def _buffer(rendezvous: Rendezvous, slots: list[Slot], device: torch.device) -> Tensor:
+    place = device if rendezvous.backend == "nccl" else torch.device("cpu")
     # Never without a byte: collectives want something to send.
     return torch.empty(max(slots[-1].end, 1), dtype=torch.uint8, device=place)
 
 
 @contextlib.contextmanager
-def _joined(meeting: Meeting) -> Iterator[_Group]:
+def _joined(rendezvous: Rendezvous) -> Iterator[_Group]:
     """A group for the block; an error in it is told to all others."""
     try:
-        group = _Group(meeting)
+        group = _Group(rendezvous)
     except (RuntimeError, OSError) as error:  # c10d's errors are RuntimeErrors
-        raise BroadcastFailed(f"seat {meeting.rank}: {error}") from error
+        raise BroadcastFailed(f"seat {rendezvous.rank}: {error}") from error
     try:
         group.meet()
         yield group
         group.end()
     except BaseException as error:
         # Of c10d's errors the first sentence, which says what happened; general advice follows it.
-        first = group.give_up(f"seat {meeting.rank}: {str(error).split('. ')[0]}")
+        first = group.abort(f"seat {rendezvous.rank}: {str(error).split('. ')[0]}")
         group.abandon()
         if isinstance(error, RuntimeError) and not isinstance(error, BroadcastFailed):
             raise BroadcastFailed(first) from error  # a broken connection is what follows from another's reason
@@ -195,11 +197,13 @@ def _joined(meeting: Meeting) -> Iterator[_Group]:
 class _Group:
     """A process group beside those that the process has: of torch's classes themselves, without global state."""
 
-    def __init__(self, meeting: Meeting) -> None:
-        self._meeting = meeting
-        self._deadline = time.monotonic() + meeting.timeout_s
-        self._timeout = timedelta(seconds=meeting.timeout_s)
-        self._store = dist.TCPStore(meeting.host, meeting.port, None, False, self._timeout, wait_for_workers=False)
+    def __init__(self, rendezvous: Rendezvous) -> None:
+        self._rendezvous = rendezvous
+        self._deadline = time.monotonic() + rendezvous.timeout_s
+        self._timeout = timedelta(seconds=rendezvous.timeout_s)
+        self._store = dist.TCPStore(
+            rendezvous.host, rendezvous.port, None, False, self._timeout, wait_for_workers=False
+        )
         self._look_at = 0.0
         self._group: Any = None
 
@@ -207,16 +211,16 @@ class _Group:
         """Wait until everybody is there, so that forming the group keeps nobody longer than it takes."""
         self._wait_for_all(_HERE)
         store = dist.PrefixStore("group", self._store)
-        if self._meeting.backend == "nccl":
+        if self._rendezvous.backend == "nccl":
             nccl = dist.ProcessGroupNCCL.Options()
             nccl._timeout = 2 * self._timeout  # at its own, PyTorch ends the process
-            self._group = dist.ProcessGroupNCCL(store, self._meeting.rank, self._meeting.size, nccl)
+            self._group = dist.ProcessGroupNCCL(store, self._rendezvous.rank, self._rendezvous.size, nccl)
             return
         options = dist.ProcessGroupGloo._Options()
         options._timeout = self._timeout
         # By default it takes what the machine's name resolves to.
-        options._devices = [dist.ProcessGroupGloo.create_device(hostname=_own_address(self._meeting))]
-        self._group = dist.ProcessGroupGloo(store, self._meeting.rank, self._meeting.size, options)
+        options._devices = [dist.ProcessGroupGloo.create_device(hostname=_own_address(self._rendezvous))]
+        self._group = dist.ProcessGroupGloo(store, self._rendezvous.rank, self._rendezvous.size, options)
 
     def broadcast(self, buffer: Tensor) -> None:
         """Fill everybody's ``buffer`` with that of seat 0."""
@@ -242,28 +246,28 @@ class _Group:
             threading.Thread(target=_abort, args=(self._group,), daemon=True).start()
             self._group = None
 
-    def give_up(self, reason: str) -> str:
+    def abort(self, reason: str) -> str:
         """Tell the others; the first reason, which stays."""
         try:
-            first: bytes = self._store.compare_set(_GIVEN_UP, "", reason)
+            first: bytes = self._store.compare_set(_ABORTED, "", reason)
         except RuntimeError:  # the driver, and its store, may be what is gone
             return reason
         return first.decode()
 
     def _wait_for_all(self, what: str) -> None:
         self._store.add(what, 1)
-        while self._store.add(what, 0) < self._meeting.size:
+        while self._store.add(what, 0) < self._rendezvous.size:
             self._look()
             time.sleep(10 * _POLL_S)
 
     def _look(self) -> None:
         now = time.monotonic()
         if now > self._deadline:
-            raise BroadcastFailed(f"not everybody was there within {self._meeting.timeout_s:g} s")
+            raise BroadcastFailed(f"not everybody was there within {self._rendezvous.timeout_s:g} s")
         if now > self._look_at:
             self._look_at = now + _LOOK_S
-            if self._store.check([_GIVEN_UP]):
-                raise BroadcastFailed(self._store.get(_GIVEN_UP).decode())
+            if self._store.check([_ABORTED]):
+                raise BroadcastFailed(self._store.get(_ABORTED).decode())
 
 
 def _abort(group: Any) -> None:
@@ -271,9 +275,9 @@ def _abort(group: Any) -> None:
         group.abort()
 
 
-def _own_address(meeting: Meeting) -> str:
+def _own_address(rendezvous: Rendezvous) -> str:
     """This machine's address on the way to the store; nothing is sent."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect((meeting.host, meeting.port))
+        probe.connect((rendezvous.host, rendezvous.port))
         address: str = probe.getsockname()[0]
         return address

@@ -32,8 +32,8 @@ from learners.errors import LearnerFailed, LearnerTimeout, reason_of
 from learners.loop_config import LoopConfig
 from learners.lora import published_file
 from learners.mailbox import CommandKind, Mailbox, Outcome
-from learners.meeting import Meeting
 from learners.metrics import RoundMetrics
+from learners.rendezvous import Rendezvous
 from learners.sampler_reference import Referenced
 from learners.snapshot import Snapshot
 from learners.weights import WeightsManifest, checksum, to_numpy
@@ -191,8 +191,8 @@ class LearnerGroup:
             self._reload(self._last)
         return self._last.weights
 
-    def broadcast(self, meeting: Meeting) -> None:
-        """Send the weights of the last trained round to all who come to the meeting; returns when they have them.
+    def broadcast(self, rendezvous: Rendezvous) -> None:
+        """Send the weights of the last trained round to all who come to the rendezvous; returns when they have them.
 
         Raises:
             BroadcastFailed: Not all got them, or rank 0 was restarted since it trained the round.
@@ -200,7 +200,9 @@ class LearnerGroup:
         """
         if self._last is None:
             raise LearnerFailed("no round has been trained yet, so there are no weights to send")
-        self._command("broadcast", self._last.round, meeting, f"to {meeting.size - 1} processes", meeting.timeout_s)
+        self._command(
+            "broadcast", self._last.round, rendezvous, f"to {rendezvous.size - 1} processes", rendezvous.timeout_s
+        )
 
     def ranks(self) -> dict[int, tuple[str, int]]:
         """Node id and process id of every rank."""
@@ -231,7 +233,7 @@ class LearnerGroup:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
 
-        from learners.rendezvous import NodeTorchConfig
+        from learners.process_group import NodeTorchConfig
 
         learner = self._config.learner
         gpu = learner.gpus_per_worker > 0

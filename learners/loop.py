@@ -12,8 +12,8 @@ from typing import Any
 import ray
 import ray.train
 
-from configs.collector import started
 from configs.errors import UserError
+from configs.gc_tuning import started
 from configs.schema import LearnerConfig, ModelConfig
 from learners import distributed
 from learners.broadcast import send
@@ -21,8 +21,8 @@ from learners.checkpoint_layout import latest_checkpoint
 from learners.errors import BroadcastFailed
 from learners.loop_config import LoopConfig
 from learners.mailbox import Command, Outcome
-from learners.meeting import Meeting
 from learners.objectives.registry import FIELD, pair_objective
+from learners.rendezvous import Rendezvous
 from learners.session import LearnerSession
 from learners.snapshot import Snapshot, republish, restore, save_round
 from learners.weights import to_numpy
@@ -56,12 +56,12 @@ def run_rank(config: LoopConfig) -> None:
         started()
         assert session.rank == rank
         ray.get(mailbox.arrive.remote(rank, ray.get_runtime_context().get_node_id(), os.getpid()))
-        servant = _Servant(session, config)
+        runner = _CommandRunner(session, config)
         while (command := _agree(mailbox, rank)) != "closed":
             if command == "idle":
                 continue
             try:
-                result, references = servant.obey(command, ray.get(mailbox.payload.remote(command.number)))
+                result, references = runner.run(command, ray.get(mailbox.payload.remote(command.number)))
             except BroadcastFailed as failure:  # seen by rank 0 alone, and the ranks are as they were
                 ray.get(mailbox.finish.remote(command.number, Outcome(error=failure)))
                 continue
@@ -116,7 +116,7 @@ def _agree(mailbox: ray.actor.ActorHandle, rank: int) -> Any:
     return distributed.gather_objects(command)[0]
 
 
-class _Servant:
+class _CommandRunner:
     """Does commands, the same on every rank."""
 
     def __init__(self, session: LearnerSession, config: LoopConfig) -> None:
@@ -124,7 +124,7 @@ class _Servant:
         self._config = config
         self._published: Snapshot | None = None  # with the weights, on rank 0, to be broadcast
 
-    def obey(self, command: Command, payload: Any) -> tuple[Any, tuple[ray.ObjectRef, ...]]:
+    def run(self, command: Command, payload: Any) -> tuple[Any, tuple[ray.ObjectRef, ...]]:
         """The result on rank 0 (of ``train``: a snapshot without weights), and the reference to the weights."""
         if command.kind == "reference":
             return self._reference(command.round, payload), ()
@@ -164,12 +164,12 @@ class _Servant:
             return told, ()
         return told, (ray.put(to_numpy(snapshot.weights)),)
 
-    def _broadcast(self, round: int, meeting: Meeting) -> None:
+    def _broadcast(self, round: int, rendezvous: Rendezvous) -> None:
         if self._session.rank != 0:
             return
         if self._published is None or self._published.manifest.version != round:
             raise BroadcastFailed(f"the learner was restarted and does not hold the weights of round {round} any more")
-        send(meeting, self._published.manifest, self._published.weights, distributed.device())
+        send(rendezvous, self._published.manifest, self._published.weights, distributed.device())
 
 
 def _leave_when_closed(mailbox: ray.actor.ActorHandle, rank: int, done: threading.Event) -> None:

@@ -20,7 +20,7 @@ from rollout.records import Pair, SampleGroup
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class StepInputs:
     """Numbers that a step's loss needs beside the present policy's, without gradient; by example id.
 
     Attributes:
@@ -41,27 +41,33 @@ class Known:
 
 
 def losses(
-    micro: MicroBatch, values: Tensor, known: Known, objective: str, settings: ObjectiveSettings, nll_weight: float
+    micro: MicroBatch,
+    values: Tensor,
+    inputs: StepInputs,
+    objective: str,
+    settings: ObjectiveSettings,
+    nll_weight: float,
 ) -> tuple[Tensor, list[ExampleStats]]:
     """Sum of the losses of a micro-batch's examples, each times its ``units``, and the examples' figures."""
     if objective in GROUP_OBJECTIVES:
         if objective == "rloo":
             parts = [
-                _group(one, sums, known, settings) for one, sums in zip(micro.examples, micro.sums(values), strict=True)
+                _group(one, sums, inputs, settings)
+                for one, sums in zip(micro.examples, micro.sums(values), strict=True)
             ]
         else:
             parts = [
-                _switched(one, tokens, known, settings)
+                _switched(one, tokens, inputs, settings)
                 for one, tokens in zip(micro.examples, micro.by_token(values), strict=True)
             ]
         return torch.stack([loss for loss, _ in parts]).sum(), [stats for _, stats in parts]
-    return _pairs(micro, values, known, objective, settings, nll_weight)
+    return _pairs(micro, values, inputs, objective, settings, nll_weight)
 
 
 def spread_loss(
     micro: MicroBatch,
     values: Tensor,
-    known: Known,
+    inputs: StepInputs,
     current: References | TokenLogprobs,
     objective: str,
     settings: ObjectiveSettings,
@@ -78,12 +84,12 @@ def spread_loss(
     (one,), (begin, end) = micro.examples, micro.answers
     if objective == "rloo":
         sums = torch.tensor(current[one.id], device=values.device, requires_grad=True)
-        loss, stats = _group(one, sums, known, settings)
+        loss, stats = _group(one, sums, inputs, settings)
         (slopes,) = torch.autograd.grad(loss, sums)
         (own,) = micro.sums(values)
         return (slopes[begin:end] * own).sum(), [stats] if begin == 0 else []
     tokens = [torch.tensor(answer, device=values.device, requires_grad=True) for answer in current[one.id]]
-    loss, stats = _switched(one, tokens, known, settings)
+    loss, stats = _switched(one, tokens, inputs, settings)
     by_token = torch.autograd.grad(loss, tokens)[begin:end]
     (parts,) = micro.by_token(values)
     total = torch.stack([(slope * part).sum() for slope, part in zip(by_token, parts, strict=True)]).sum()
@@ -91,7 +97,7 @@ def spread_loss(
 
 
 def _pairs(
-    micro: MicroBatch, values: Tensor, known: Known, name: str, settings: ObjectiveSettings, nll_weight: float
+    micro: MicroBatch, values: Tensor, inputs: StepInputs, name: str, settings: ObjectiveSettings, nll_weight: float
 ) -> tuple[Tensor, list[ExampleStats]]:
     objective = pair_objective(name)
     chosen, rejected = torch.stack(micro.sums(values)).T
@@ -99,9 +105,9 @@ def _pairs(
     chosen_tokens, rejected_tokens = lengths.to(values.device).T
     reference: tuple[Tensor | None, Tensor | None] = (None, None)
     if objective.needs_reference:
-        found = torch.tensor([known.reference[one.id] for one in micro.examples], device=values.device)
+        found = torch.tensor([inputs.reference[one.id] for one in micro.examples], device=values.device)
         reference = (found[:, 0], found[:, 1])
-    pairs = PairLogprobs(chosen, rejected, *reference, chosen_tokens, rejected_tokens, known.divergence)
+    pairs = PairLogprobs(chosen, rejected, *reference, chosen_tokens, rejected_tokens, inputs.divergence)
     preference = objective.loss(pairs, settings)
     nll = mean_nll(chosen, chosen_tokens)
     total = preference + nll_weight * nll
@@ -126,12 +132,14 @@ def _pairs(
     return total.sum(), stats
 
 
-def _group(one: EncodedExample, sums: Tensor, known: Known, settings: ObjectiveSettings) -> tuple[Tensor, ExampleStats]:
+def _group(
+    one: EncodedExample, sums: Tensor, inputs: StepInputs, settings: ObjectiveSettings
+) -> tuple[Tensor, ExampleStats]:
     assert isinstance(one.example, SampleGroup)
     group = GroupLogprobs(
         sums,
-        torch.tensor(known.old[one.id], device=sums.device),
-        torch.tensor(known.reference[one.id], device=sums.device),
+        torch.tensor(inputs.old[one.id], device=sums.device),
+        torch.tensor(inputs.reference[one.id], device=sums.device),
         torch.tensor(one.example.rewards, device=sums.device),
     )
     loss = groups.rloo(group, settings)
@@ -151,21 +159,21 @@ def _group(one: EncodedExample, sums: Tensor, known: Known, settings: ObjectiveS
 
 
 def _switched(
-    one: EncodedExample, current: list[Tensor], known: Known, settings: ObjectiveSettings
+    one: EncodedExample, current: list[Tensor], inputs: StepInputs, settings: ObjectiveSettings
 ) -> tuple[Tensor, ExampleStats]:
     """A group's part of the loss under the switches of ``learner.group``."""
     assert isinstance(one.example, SampleGroup)
-    assert known.totals is not None, "the step has them"
+    assert inputs.totals is not None, "the step has them"
     assert settings.group is not None, "so has the config"
     device = current[0].device
 
     def tensors(values: tuple[np.ndarray, ...]) -> list[Tensor]:
         return [torch.tensor(answer, device=device) for answer in values]
 
-    reference = tensors(known.reference_tokens[one.id]) if known.reference_tokens else None
+    reference = tensors(inputs.reference_tokens[one.id]) if inputs.reference_tokens else None
     rewards = torch.tensor(one.example.rewards, device=device)
-    group = switches.TokenGroup(current, tensors(known.old_tokens[one.id]), reference, rewards)
-    found = switches.group_loss(group, settings.group, known.totals)
+    group = switches.TokenGroup(current, tensors(inputs.old_tokens[one.id]), reference, rewards)
+    found = switches.group_loss(group, settings.group, inputs.totals)
     with torch.no_grad():
         sums = torch.stack([answer.sum() for answer in current])
         figures = {

@@ -17,7 +17,7 @@ CommandKind = Literal["reference", "train", "broadcast"]
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What the ranks are to do; what it is done with (pairs, or a meeting) is fetched apart."""
+    """What the ranks are to do; what it is done with (pairs, or a rendezvous) is fetched apart."""
 
     number: int
     kind: CommandKind

@@ -128,10 +128,10 @@ class LearnerSession:
         metrics = []
         for epoch, steps in enumerate(epochs):
             for step, other in zip(steps, apart[epoch], strict=True):
-                known = loss.Known(
+                inputs = loss.StepInputs(
                     references, old, self._divergence(step, other), old_tokens, reference_tokens, _totals(step)
                 )
-                metrics.append(self._train_step(round_number, epoch, step, known))
+                metrics.append(self._train_step(round_number, epoch, step, inputs))
         self.round = round_number
         return RoundMetrics(round_number, len(encoded), time.perf_counter() - started, metrics)
 
@@ -232,7 +232,7 @@ class LearnerSession:
         return mean if math.isnan(mean) else max(0.0, mean)
 
     def _train_step(
-        self, round_number: int, epoch: int, examples: Sequence[EncodedExample], known: loss.Known
+        self, round_number: int, epoch: int, examples: Sequence[EncodedExample], inputs: loss.StepInputs
     ) -> StepMetrics:
         started = time.perf_counter()
         budget = self.learner.tokens_per_micro_batch
@@ -248,12 +248,12 @@ class LearnerSession:
         for micro in micros:
             values = self.engine(micro.batch.to(self.device))
             if micro.answers is not None:
-                total, stats = loss.spread_loss(micro, values, known, current, self.learner.objective, self._settings)
+                total, stats = loss.spread_loss(micro, values, inputs, current, self.learner.objective, self._settings)
                 mine += stats
                 self.engine.backward(total * (self.world_size / units))
             elif micro.examples:
                 total, stats = loss.losses(
-                    micro, values, known, self.learner.objective, self._settings, self.learner.nll_weight
+                    micro, values, inputs, self.learner.objective, self._settings, self.learner.nll_weight
                 )
                 mine += stats
                 # DeepSpeed averages gradients over ranks: undo that, so that the step's loss is the mean of all.
@@ -274,7 +274,7 @@ class LearnerSession:
         padded = sum(one.answers for one in stats) * max(one.segment.longest for one in examples)
         figures = summarise(stats, seconds)
         if self._uses_divergence:
-            figures["divergence"] = known.divergence
+            figures["divergence"] = inputs.divergence
         return StepMetrics(
             round=round_number,
             epoch=epoch,

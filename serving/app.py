@@ -1,4 +1,4 @@
-"""The endpoint: a Ray Serve application, its desk, and their start and end."""
+"""The endpoint: a Ray Serve application, its coordinator, and their start and end."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from actors.runtime.env import base_env, rollout_env, runtime_env
 from configs.errors import UserError
 from configs.serving import ServeConfig
 from serving.access import read_keys
-from serving.contact import DESK, NAMESPACE
-from serving.desk_actor import DeskActor
+from serving.contact import COORDINATOR, NAMESPACE
+from serving.coordinator_actor import CoordinatorActor
 from serving.engine import EngineSettings
 from serving.folder import ServingFolder
 from serving.replica import PolicyReplicaApp
 
-_DESK_S = 30.0  # until the desk answers, its restart by Ray included
+_COORDINATOR_S = 30.0  # until the coordinator answers, its restart by Ray included
 _SPARE_S = 30.0  # the proxy's own limit lies so far above the replica's: the replica's error is the clearer one
 
 
@@ -40,19 +40,24 @@ class Endpoint:
     Attributes:
         url: Base address, e.g. ``http://127.0.0.1:8001/v1``.
         name: Of the Serve application.
-        desk: Handle of the desk actor.
+        coordinator: Handle of the coordinator actor.
     """
 
     url: str
     name: str
-    desk: Any
+    coordinator: Any
 
     def status(self) -> dict[str, Any]:
-        """What is wanted and what each replica serves; a desk that is being restarted is waited for."""
+        """What is wanted and what each replica serves; a coordinator that is being restarted is waited for."""
         again = Retrying(
-            retry=retry_if_exception_type(ActorDied), wait=wait_fixed(0.1), stop=stop_after_delay(_DESK_S), reraise=True
+            retry=retry_if_exception_type(ActorDied),
+            wait=wait_fixed(0.1),
+            stop=stop_after_delay(_COORDINATOR_S),
+            reraise=True,
         )
-        found: dict[str, Any] = again(lambda: call(self.desk.status.remote(), _DESK_S, "the serving desk's status"))
+        found: dict[str, Any] = again(
+            lambda: call(self.coordinator.status.remote(), _COORDINATOR_S, "the serving coordinator's status")
+        )
         return found
 
     def wait_for(self, version: int, timeout: float) -> dict[str, Any]:
@@ -96,7 +101,7 @@ def serving(
     name = application_name(settings)
     _check_port(config, name)
     url = f"http://{config.host}:{config.port}/v1"
-    desk = start_desk(folder, config, name, load_timeout, url)
+    coordinator = start_coordinator(folder, config, name, load_timeout, url)
     with _quiet():
         try:
             serve.start(
@@ -116,23 +121,23 @@ def serving(
             )
             _wait_until_running(name, start_timeout)
         except BaseException as error:
-            _end(name, desk)
+            _end(name, coordinator)
             if isinstance(error, UserError) or not isinstance(error, Exception):
                 raise
             why = str(error).strip().splitlines()[-1:] or [type(error).__name__]  # Ray puts its traceback before it
             raise UserError(f"serve: the endpoint did not start on {config.host}:{config.port} ({why[0]})") from error
     try:
-        yield Endpoint(url, name, desk)
+        yield Endpoint(url, name, coordinator)
     finally:
-        _end(name, desk)
+        _end(name, coordinator)
 
 
 def application_name(settings: EngineSettings) -> str:
-    """Name of the Serve application and of its desk."""
+    """Name of the Serve application and of its coordinator."""
     return f"isogloss-{settings.name}"
 
 
-def start_desk(folder: ServingFolder, config: ServeConfig, name: str, load_timeout: float, url: str) -> Any:
+def start_coordinator(folder: ServingFolder, config: ServeConfig, name: str, load_timeout: float, url: str) -> Any:
     """The actor that tells the replicas what to serve; ends with this process, restarted by Ray if it dies before.
 
     Args:
@@ -142,12 +147,12 @@ def start_desk(folder: ServingFolder, config: ServeConfig, name: str, load_timeo
         load_timeout: Each step of a weight update, in seconds.
         url: For its status.
     """
-    options = DeskActor.options(name=name, namespace=NAMESPACE, num_cpus=0, max_restarts=-1, max_task_retries=0)
+    options = CoordinatorActor.options(name=name, namespace=NAMESPACE, num_cpus=0, max_restarts=-1, max_task_retries=0)
     return options.remote(*_desk_arguments(folder, config, load_timeout, url))
 
 
 def own_desk(folder: ServingFolder, config: ServeConfig, load_timeout: float) -> DeploymentActorConfig:
-    """A desk that Serve starts, restarts and ends together with the deployment; each version of it has its own.
+    """A coordinator that Serve starts, restarts and ends together with the deployment; each version of it has its own.
 
     Args:
         folder: What it follows.
@@ -156,7 +161,9 @@ def own_desk(folder: ServingFolder, config: ServeConfig, load_timeout: float) ->
     """
     arguments = _desk_arguments(folder, config, load_timeout, None)
     options = {"num_cpus": 0, "runtime_env": runtime_env(base_env())}
-    return DeploymentActorConfig(name=DESK, actor_class=DeskActor, init_args=arguments, actor_options=options)
+    return DeploymentActorConfig(
+        name=COORDINATOR, actor_class=CoordinatorActor, init_args=arguments, actor_options=options
+    )
 
 
 def _desk_arguments(
@@ -170,7 +177,7 @@ def bind(
     config: ServeConfig,
     settings: EngineSettings,
     keys: tuple[str, ...],
-    desk: str | DeploymentActorConfig,
+    coordinator: str | DeploymentActorConfig,
     load_timeout: float,
 ) -> serve.Application:
     """The Serve application, not yet running.
@@ -179,10 +186,10 @@ def bind(
         config: The serve section.
         settings: What the engines are made of.
         keys: Digests of the API keys.
-        desk: Name of the desk that this process started, or one of the deployment's own.
+        coordinator: Name of the coordinator that this process started, or one of the deployment's own.
         load_timeout: Each step of a weight update, in seconds.
     """
-    own: list[Any] | None = None if isinstance(desk, str) else [desk]
+    own: list[Any] | None = None if isinstance(coordinator, str) else [coordinator]
     deployment: Any = serve.deployment(  # its annotation is that of a decorator
         PolicyReplicaApp,
         name="policy",
@@ -209,7 +216,7 @@ def bind(
         graceful_shutdown_timeout_s=10,
         logging_config={"enable_access_log": False},
     )
-    named = desk if isinstance(desk, str) else None
+    named = coordinator if isinstance(coordinator, str) else None
     application: serve.Application = deployment.bind(
         config.model_dump(mode="json"), settings, keys, named, load_timeout
     )
@@ -279,14 +286,14 @@ def _wait_until_running(name: str, timeout: float) -> None:
         time.sleep(0.1)
 
 
-def _end(name: str, desk: Any) -> None:
+def _end(name: str, coordinator: Any) -> None:
     # Serve itself stays: on a shared cluster others may use it, and a local one ends with this process.
     with contextlib.suppress(Exception), _quiet():  # Ray may be gone already
         serve.delete(name)
     with contextlib.suppress(Exception):
         _disconnect()  # Serve would take the next cluster that this process starts for this one
     with contextlib.suppress(Exception):
-        ray.kill(desk)
+        ray.kill(coordinator)
 
 
 @contextlib.contextmanager

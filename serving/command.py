@@ -23,7 +23,7 @@ from rollout.policy import run_policy
 from rollout.run_layout import checkpoint_folder, round_of
 from serving.fit import check_length
 from serving.folder import STATUS, STATUS_FRESH_S, ServingFolder, ServingState
-from serving.gate import Verdict
+from serving.gate import GateDecision
 
 if TYPE_CHECKING:
     from serving.engine import EngineSettings
@@ -113,7 +113,7 @@ def plan(
     if known is None or known.current.checksum != manifest.checksum:
         # Version 0 is this folder's weights; what was served under that number before is another model.
         folder.reset()
-        folder.promote(target, manifest, Verdict(True, f"model folder {target}"), "serve")
+        folder.promote(target, manifest, GateDecision(True, f"model folder {target}"), "serve")
     return serve, cluster, settings, folder
 
 
@@ -166,7 +166,7 @@ def promote_version(run: Path, version: int, reason: str, canary: bool = False) 
             f"{run}: the checkpoint of v{version} is not there (there are: {rounds}); raise learner.keep_checkpoints "
             "to keep more"
         )
-    return folder.promote(model, manifest, Verdict(True, reason), "person", canary)
+    return folder.promote(model, manifest, GateDecision(True, reason), "person", canary)
 
 
 def _described(model: Path, version: int) -> WeightsManifest:

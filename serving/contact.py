@@ -1,4 +1,4 @@
-"""How a replica reaches its desk, and reaches it again after the desk's process died."""
+"""How a replica reaches its coordinator, and reaches it again after the coordinator's process died."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from ray import serve
 from ray.exceptions import RayActorError
 
 NAMESPACE = "isogloss-serving"
-DESK = "desk"  # of a deployment that has its own
+COORDINATOR = "coordinator"  # of a deployment that has its own
 _AGAIN_S = 0.2
 
 
 class DeskAway(Exception):
-    """The desk did not answer in time."""
+    """The coordinator did not answer in time."""
 
 
-class DeskContact:
-    """Calls to the desk. Ray or Serve restarts a dead one, whose handle may be another: it is looked up again.
+class CoordinatorContact:
+    """Calls to the coordinator. Ray or Serve restarts a dead one, whose handle may be another: it is looked up again.
 
     Args:
-        name: Of the desk actor; None for the one that Serve keeps for this replica's deployment.
+        name: Of the coordinator actor; None for the one that Serve keeps for this replica's deployment.
         find: Looks it up; raises ValueError as long as there is none. For tests.
     """
 
@@ -33,12 +33,12 @@ class DeskContact:
         self._handle: Any = None
 
     async def ask(self, within: float, method: str, *arguments: Any) -> Any:
-        """Call a method of the desk; a desk that is being restarted is waited for.
+        """Call a method of the coordinator; a coordinator that is being restarted is waited for.
 
         Args:
             within: Deadline of it all, in seconds.
             method: Name of the method.
-            arguments: Its arguments. The desk may get them twice: it dies after it acted, before it answered.
+            arguments: Its arguments. The coordinator may get them twice: it dies after it acted, before it answered.
 
         Raises:
             DeskAway: No answer in time.
@@ -70,4 +70,4 @@ class _NoDesk(Exception):
 
 
 def _look_up(name: str | None) -> Any:
-    return serve.get_deployment_actor(DESK) if name is None else ray.get_actor(name, namespace=NAMESPACE)
+    return serve.get_deployment_actor(COORDINATOR) if name is None else ray.get_actor(name, namespace=NAMESPACE)

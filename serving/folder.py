@@ -22,7 +22,7 @@ from configs.errors import UserError
 from configs.locks import lock_of
 from learners.checkpoint_layout import STATE_FILE, TRAINER_FOLDER
 from learners.manifest import WeightsManifest, manifest_from_json
-from serving.gate import Verdict
+from serving.gate import GateDecision
 
 STATE = "serving.json"
 STATUS = "serving.status.json"
@@ -125,14 +125,14 @@ class ServingFolder:
         return Served(manifest.version, manifest.checksum)
 
     def promote(
-        self, model: Path, manifest: WeightsManifest, verdict: Verdict, asked_by: str, canary: bool = False
+        self, model: Path, manifest: WeightsManifest, decision: GateDecision, asked_by: str, canary: bool = False
     ) -> ServingState:
         """Keep a model folder as a version, and make it the current one or the canary.
 
         Args:
             model: Folder of the version's weights; not read if they are kept here already.
             manifest: Of those weights, with the version's number.
-            verdict: Why it may be served.
+            decision: Why it may be served.
             asked_by: For the record.
             canary: Serve it by a share of the replicas only.
 
@@ -153,7 +153,7 @@ class ServingFolder:
                 kept = (*previous, state.current)[-KEPT:]
                 state = ServingState(state.generation + 1, served, None, kept)
             event = "canary" if canary and state.canary == served else "promoted"
-            self._decide(state, event, served, verdict, asked_by)
+            self._decide(state, event, served, decision, asked_by)
         return state
 
     def rollback(self, asked_by: str) -> ServingState:
@@ -175,16 +175,16 @@ class ServingFolder:
             if state is None or served not in (state.current, state.canary):
                 return state
             if served == state.current and not state.previous:
-                self._record("failed", served, Verdict(False, reason), "endpoint")
+                self._record("failed", served, GateDecision(False, reason), "endpoint")
                 return state
-            self._record("failed", served, Verdict(False, reason), "endpoint")
+            self._record("failed", served, GateDecision(False, reason), "endpoint")
             without = state if served == state.canary else replace(state, canary=None)
             return self._back(without, f"v{served.version} could not be loaded", "endpoint")
 
-    def refuse(self, served: Served, verdict: Verdict, asked_by: str) -> None:
+    def refuse(self, served: Served, decision: GateDecision, asked_by: str) -> None:
         """Record that a version did not pass."""
         with self._lock():
-            self._record("refused", served, verdict, asked_by)
+            self._record("refused", served, decision, asked_by)
 
     def reset(self) -> None:
         """Forget what was served; the record stays."""
@@ -208,15 +208,15 @@ class ServingFolder:
             back = ServingState(state.generation + 1, last, None, tuple(older))
         else:
             raise UserError(f"{self.path}: no earlier version than v{state.current.version} was served")
-        self._decide(back, "rolled back", back.current, Verdict(True, reason), asked_by)
+        self._decide(back, "rolled back", back.current, GateDecision(True, reason), asked_by)
         return back
 
-    def _decide(self, state: ServingState, event: str, served: Served, verdict: Verdict, asked_by: str) -> None:
+    def _decide(self, state: ServingState, event: str, served: Served, decision: GateDecision, asked_by: str) -> None:
         """Record a decision and make it the state, or neither where the disk takes but one."""
         record = self.path / PROMOTIONS
         before = record.stat().st_size if record.is_file() else 0
         try:
-            self._record(event, served, verdict, asked_by)
+            self._record(event, served, decision, asked_by)
             self._write(state)
         except OSError:
             with contextlib.suppress(OSError):
@@ -231,8 +231,8 @@ class ServingFolder:
             if folder not in named:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def _record(self, event: str, served: Served, verdict: Verdict, asked_by: str) -> None:
-        row = {"time": time.time(), "event": event, **asdict(served), **asdict(verdict), "asked_by": asked_by}
+    def _record(self, event: str, served: Served, decision: GateDecision, asked_by: str) -> None:
+        row = {"time": time.time(), "event": event, **asdict(served), **asdict(decision), "asked_by": asked_by}
         with (self.path / PROMOTIONS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 

@@ -17,7 +17,7 @@ from serving.describe import described
 from serving.engine import EngineSettings
 from serving.fit import check_length
 from serving.folder import Served, ServingFolder
-from serving.gate import Verdict, judge
+from serving.gate import GateDecision, decide
 
 Offer = Callable[[int, WeightsManifest | None, dict[int, Any]], Offered | None]
 
@@ -52,8 +52,8 @@ class Follower:
         """See that there is something to serve: what was served before, or the policy that the run starts from."""
         if self._serving.read() is None:
             model = self._run.checkpoint(0, self._config.model.policy)
-            verdict = Verdict(True, "the policy that the run starts from")
-            self._serving.promote(model, described(model, 0), verdict, "run")
+            decision = GateDecision(True, "the policy that the run starts from")
+            self._serving.promote(model, described(model, 0), decision, "run")
             self._decided.add(0)
         return self._serving
 
@@ -76,7 +76,7 @@ class Follower:
         known = manifest if manifest is not None and manifest.version == version else described(model, version)
         state = self._serving.read()
         before = None if state is None else evaluations.get(state.current.version)
-        verdict = judge(
+        decision = decide(
             gate,
             self._config.languages.dominant,
             None if before is None else HeldoutResult.from_json(before),
@@ -85,13 +85,13 @@ class Follower:
             self._config.run.seed,
         )
         self._decided.add(version)
-        if not verdict.passed:
-            self._serving.refuse(Served(version, known.checksum), verdict, "run")
-            return Offered("refused", f"serving: v{version} refused, {verdict.reason}")
+        if not decision.passed:
+            self._serving.refuse(Served(version, known.checksum), decision, "run")
+            return Offered("refused", f"serving: v{version} refused, {decision.reason}")
         canary = self._config.serve.canary_share > 0
-        self._serving.promote(model, known, verdict, "run", canary)
+        self._serving.promote(model, known, decision, "run", canary)
         done = "is the canary" if canary else "promoted"
-        return Offered("canary" if canary else "promoted", f"serving: v{version} {done}, {verdict.reason}")
+        return Offered("canary" if canary else "promoted", f"serving: v{version} {done}, {decision.reason}")
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Whether a new version may be served: a pure judgement of held-out results."""
+"""Whether a new version may be served: a pure function of held-out results."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from rollout.seeds import stable_seed
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """A judgement.
+class GateDecision:
+    """Whether a version may be served, and why.
 
     Attributes:
         passed: Whether the version may be served.
@@ -27,15 +27,15 @@ class Verdict:
     figures: dict[str, float] = field(default_factory=dict)
 
 
-def judge(
+def decide(
     gate: GateConfig,
     dominant: str,
     served: HeldoutResult | None,
     new: HeldoutResult | None,
     resamples: int = 2000,
     seed: int = 0,
-) -> Verdict:
-    """Judge a new version against the one that is served.
+) -> GateDecision:
+    """Decide on a new version against the one that is served.
 
     Args:
         gate: What it must pass.
@@ -46,43 +46,43 @@ def judge(
         seed: Of the draws.
     """
     if not gate.needs_evaluation:
-        return Verdict(True, "no gate")
+        return GateDecision(True, "no gate")
     if new is None:
-        return Verdict(False, "it was not evaluated on the held-out prompts")
+        return GateDecision(False, "it was not evaluated on the held-out prompts")
     figures: dict[str, float] = {}
     if gate.min_right_language is not None:
         rates = {code: row.right_language for code, row in new.languages.items() if row.right_language is not None}
         if not rates:
-            return Verdict(False, "no answer's language was decided")
+            return GateDecision(False, "no answer's language was decided")
         worst = min(rates, key=lambda code: rates[code])
         figures["right_language_min"] = rates[worst]
         if rates[worst] < gate.min_right_language:
-            return Verdict(
+            return GateDecision(
                 False,
                 f"right language in {worst}: {rates[worst]:.3f}, below min_right_language {gate.min_right_language:g}",
                 figures,
             )
     if gate.kind == "none":
-        return Verdict(True, "right language", figures)
+        return GateDecision(True, "right language", figures)
     if served is None:
-        return Verdict(True, "nothing that was evaluated is served yet", figures)
+        return GateDecision(True, "nothing that was evaluated is served yet", figures)
     codes = [code for code in new.languages if code != dominant or len(new.languages) == 1]
     before, after = (_sampled(result, codes) for result in (served, new))
     if before is None or after is None or before.shape != after.shape:
-        return Verdict(False, "served and new version have no held-out accuracy on the same prompts", figures)
+        return GateDecision(False, "served and new version have no held-out accuracy on the same prompts", figures)
     if gate.kind == "win_rate":
         return _win_rate(gate, before, after, figures)
     delta = paired_bootstrap(before, after, resamples, stable_seed("gate", seed))
     low, high = delta.ci95
     figures |= {"served": delta.start, "new": delta.end, "difference_low": low, "difference_high": high}
     text = f"accuracy of the other languages {delta.start:.3f} > {delta.end:.3f}, difference [{low:+.3f}, {high:+.3f}]"
-    return Verdict(high >= 0, text, figures)
+    return GateDecision(high >= 0, text, figures)
 
 
-def _win_rate(gate: GateConfig, before: np.ndarray, after: np.ndarray, figures: dict[str, float]) -> Verdict:
+def _win_rate(gate: GateConfig, before: np.ndarray, after: np.ndarray, figures: dict[str, float]) -> GateDecision:
     rate = float(np.mean((after > before) + 0.5 * (after == before)))
     text = f"wins {rate:.3f} of the held-out prompts, min_win_rate {gate.min_win_rate:g}"
-    return Verdict(rate >= gate.min_win_rate, text, figures | {"win_rate": rate})
+    return GateDecision(rate >= gate.min_win_rate, text, figures | {"win_rate": rate})
 
 
 def _sampled(result: HeldoutResult, codes: list[str]) -> np.ndarray | None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from configs.serving import ServeConfig
 from learners.manifest import WeightsManifest
-from serving.desk import Assignment
+from serving.coordinator import Assignment
 from serving.engine import ServingEngine
-from serving.swap import Door, Ticket
+from serving.swap import RequestGate, RequestLease
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ class Lane:
     """An engine and the door to it."""
 
     engine: ServingEngine
-    door: Door
+    door: RequestGate
 
     async def load(self, assigned: Assignment, timeout: float) -> float:
         """Replace the engine's weights; who is inside is marked before the engine resumes.
@@ -58,7 +58,7 @@ class Lanes:
 
     def _lane(self, engine: ServingEngine) -> Lane:
         assert engine.manifest is not None, "weights are proven before requests come"
-        return Lane(engine, Door(engine.manifest.version, self._config.max_concurrent))
+        return Lane(engine, RequestGate(engine.manifest.version, self._config.max_concurrent))
 
     def add_spare(self, engine: ServingEngine) -> None:
         """From now on new weights go into this engine first, while the other one answers."""
@@ -84,8 +84,8 @@ class Lanes:
         """Requests that are being answered, by either engine."""
         return self._active.door.inside + (self._spare.door.inside if self._spare is not None else 0)
 
-    async def admit(self) -> tuple[ServingEngine, Ticket]:
-        """Wait for the door, and go in: the engine that answers, and the ticket to be given back to its door.
+    async def admit(self) -> tuple[ServingEngine, RequestLease]:
+        """Wait for the door, and go in: the engine that answers, and the lease to be given back to its door.
 
         Raises:
             RequestRefused: 429, too many are here.

@@ -1,4 +1,4 @@
-"""A replica: one engine behind the OpenAI routes, following what the desk says is current."""
+"""A replica: one engine behind the OpenAI routes, following what the coordinator says is current."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from starlette.responses import JSONResponse, Response
 from actors.observe.telemetry import Telemetry
 from configs.serving import ServeConfig
 from serving.access import check_key
-from serving.contact import DeskContact
-from serving.desk import Assignment
+from serving.chunking import Chunking
+from serving.contact import CoordinatorContact
+from serving.coordinator import Assignment
 from serving.engine import EngineSettings, ServingEngine, request_models
 from serving.errors import ENGINE_FAILED, RequestRefused, refusal_in
 from serving.folder import Served
 from serving.lanes import Lanes
-from serving.pace import Pace
 from serving.ports import bind_to_node
 from serving.requests import Limits, check_model, check_request, parse_body
 from serving.routes import body_schema, build_app
 from serving.stream import Stream, error_event, marked
-from serving.swap import Ticket
+from serving.swap import RequestLease
 
 logger = logging.getLogger(__name__)
 
-_DESK_S = 30.0  # one answer of the desk, its long poll included, and its restart if it dies
-_JOIN_S = 60.0  # the same for a replica that starts: without the desk it cannot continue
+_COORDINATOR_S = 30.0  # one answer of the coordinator, its long poll included, and its restart if it dies
+_JOIN_S = 60.0  # the same for a replica that starts: without the coordinator it cannot continue
 _AGAIN_S = 0.2  # between a question that failed and the next
 
 
@@ -46,14 +46,14 @@ class PolicyReplica:
         config: The serve section, as ``model_dump(mode="json")``.
         settings: What the engine is made of.
         keys: Digests of the API keys; none lets everybody in.
-        desk: Name of the desk actor; None for the one that Serve keeps for the deployment.
+        coordinator: Name of the coordinator actor; None for the one that Serve keeps for the deployment.
         load_timeout: For each step of a weight update, in seconds.
     """
 
     # Serve awaits the constructor, so that the engine lives in Serve's event loop.
     _assigned: Assignment
     _lanes: Lanes
-    _pace: Pace
+    _chunking: Chunking
     _limits: Limits
     _following: asyncio.Task[None]
     _adding: asyncio.Task[None] | None
@@ -66,7 +66,7 @@ class PolicyReplica:
         config: dict[str, Any],
         settings: EngineSettings,
         keys: tuple[str, ...],
-        desk: str | None,
+        coordinator: str | None,
         load_timeout: float,
     ) -> None:
         self._started = {"process": psutil.Process().create_time(), "imports": time.time()}
@@ -74,9 +74,9 @@ class PolicyReplica:
         self._settings, self._keys, self._load_timeout = settings, keys, load_timeout
         self._id = serve.get_replica_context().replica_tag
         bind_to_node()
-        self._desk = DeskContact(desk)
+        self._coordinator = CoordinatorContact(coordinator)
         self._exported = Telemetry("endpoint", settings.name)
-        assigned: Assignment = await self._desk.ask(_JOIN_S, "join", self._id)
+        assigned: Assignment = await self._coordinator.ask(_JOIN_S, "join", self._id)
         engine = await ServingEngine.start(Path(assigned.folder), settings, self._config)
         self._started["engine"] = time.time()
         # Unproven until here, and there may be a newer one already: not ready before it has the one that is wanted.
@@ -85,11 +85,11 @@ class PolicyReplica:
             self._assigned = assigned
             self._lanes = Lanes(engine, self._config, load_timeout, error)
             await self._report(error, within=_JOIN_S)
-            newest: Assignment = await self._desk.ask(_JOIN_S, "join", self._id)
+            newest: Assignment = await self._coordinator.ask(_JOIN_S, "join", self._id)
             if newest.manifest == assigned.manifest:
                 break
             assigned = newest
-        self._pace = Pace(self._config.stream_interval, self._config.chunk_ms / 1000)
+        self._chunking = Chunking(self._config.stream_interval, self._config.chunk_ms / 1000)
         self._limits = Limits(
             (settings.name,),
             min(self._config.max_tokens, settings.max_length),
@@ -103,7 +103,7 @@ class PolicyReplica:
     # --- weights --------------------------------------------------------------------------------------------------
 
     async def _report(
-        self, probe_error: float, refused: Served | None = None, reason: str = "", within: float = _DESK_S
+        self, probe_error: float, refused: Served | None = None, reason: str = "", within: float = _COORDINATOR_S
     ) -> None:
         manifest = self._lanes.manifest
         assert manifest is not None, "reports follow a load that was proven"
@@ -116,14 +116,14 @@ class PolicyReplica:
             "spare_engine": self._lanes.has_spare,
             "started": self._started,  # Unix seconds at the end of each part of the start
         }
-        await self._desk.ask(within, "report", self._id, self._facts, refused, reason)
+        await self._coordinator.ask(within, "report", self._id, self._facts, refused, reason)
 
     async def _follow(self) -> None:
-        """Ask the desk for the version to serve, for ever; the desk being away is no reason to stop serving."""
+        """Ask the coordinator for the version to serve, for ever; where it is away, serving continues."""
         while not self._lanes.broken:
             try:
-                wanted: Assignment | None = await self._desk.ask(
-                    _DESK_S, "next", self._id, self._facts, self._assigned.generation
+                wanted: Assignment | None = await self._coordinator.ask(
+                    _COORDINATOR_S, "next", self._id, self._facts, self._assigned.generation
                 )
                 if wanted is not None:
                     await self._take(wanted)
@@ -143,7 +143,7 @@ class PolicyReplica:
         if refused is None:
             self._assigned = wanted
         self._swapped(wanted, "loaded" if refused is None else "given up")
-        # With the door open: a desk that is away must not keep requests waiting.
+        # With the door open: a coordinator that is away must not keep requests waiting.
         await self._report(error, refused, reason)
 
     async def _add_spare(self) -> None:
@@ -158,7 +158,7 @@ class PolicyReplica:
             logger.exception("the spare engine does not start; weights are replaced in place")
             return
         self._lanes.add_spare(engine)
-        self._facts = {**self._facts, "spare_engine": True}  # the desk hears of it with the next question
+        self._facts = {**self._facts, "spare_engine": True}  # the coordinator hears of it with the next question
 
     def _swapped(self, wanted: Assignment, outcome: str) -> None:
         version = f"v{wanted.manifest.version}"
@@ -168,7 +168,7 @@ class PolicyReplica:
         """Called by Serve; raising has the replica replaced."""
         await self._lanes.check()
         if self._following.done():
-            raise RuntimeError("the replica no longer follows the desk")
+            raise RuntimeError("the replica no longer follows the coordinator")
 
     async def __del__(self) -> None:
         if hasattr(self, "_exported"):
@@ -261,35 +261,35 @@ class PolicyReplica:
         check_key(request.headers.get("authorization"), self._keys)
         body = check_request(kind, parse_body(await self._body(request, deadline)), self._limits)
         stream: AsyncIterator[str] | None = None
-        ticket: Ticket | None = None
+        lease: RequestLease | None = None
         try:
             async with asyncio.timeout_at(deadline):
-                engine, ticket = await self._lanes.admit()
-                _refuse_if_broken(ticket)
+                engine, lease = await self._lanes.admit()
+                _refuse_if_broken(lease)
                 if body.get("stream"):
-                    body.setdefault("stream_interval", self._pace.tokens(self._lanes.inside - 1))
+                    body.setdefault("stream_interval", self._chunking.tokens(self._lanes.inside - 1))
                 reply = await engine.answer(kind, body)
-                _refuse_if_broken(ticket)
+                _refuse_if_broken(lease)
                 if isinstance(reply, str):
-                    versions = ticket.versions
-                    ticket.status = 200
-                    self._done(ticket, begun)
+                    versions = lease.versions
+                    lease.status = 200
+                    self._done(lease, begun)
                     headers = {"x-isogloss-version": versions}
                     return Response(marked(reply, versions), 200, headers, "application/json")
                 stream = reply
                 first = await anext(stream)  # before the status is sent: what fails at once gets its own
-                _refuse_if_broken(ticket)
+                _refuse_if_broken(lease)
                 if (refused := refusal_in(first)) is not None:
                     raise refused
         except TimeoutError:
-            if ticket is not None:
-                self._done(ticket, begun, count=False)
+            if lease is not None:
+                self._done(lease, begun, count=False)
             raise self._too_slow() from None
         except BaseException:
-            if ticket is not None:
-                self._done(ticket, begun, count=False)  # counted where it is caught
+            if lease is not None:
+                self._done(lease, begun, count=False)  # counted where it is caught
             raise
-        held = ticket
+        held = lease
         events = self._events(first, stream, held, deadline, body["stream_interval"] / body.get("n", 1))
         return Stream(events, {"x-isogloss-version": held.versions}, lambda: self._done(held, begun))
 
@@ -312,39 +312,39 @@ class PolicyReplica:
         return b"".join(parts)
 
     async def _events(
-        self, first: str, rest: AsyncIterator[str], ticket: Ticket, deadline: float, tokens: float
+        self, first: str, rest: AsyncIterator[str], lease: RequestLease, deadline: float, tokens: float
     ) -> AsyncIterator[str]:
         """Server-sent events, each marked with the version(s) that the reply comes from so far.
 
         Args:
             first: The first one.
             rest: The others.
-            ticket: Of the request.
+            lease: Of the request.
             deadline: In the event loop's time.
             tokens: Of one sequence, that an event carries.
         """
         event, begun, count = first, time.monotonic(), 0
         while True:
             count += 1
-            if (refused := _replaced() if ticket.broken else refusal_in(event)) is not None:
-                ticket.status = refused.status
+            if (refused := _replaced() if lease.broken else refusal_in(event)) is not None:
+                lease.status = refused.status
                 yield error_event(refused)
                 return
-            yield "data: " + marked(event[6:], ticket.versions) if event.startswith("data: {") else event
+            yield "data: " + marked(event[6:], lease.versions) if event.startswith("data: {") else event
             try:
                 async with asyncio.timeout_at(deadline):
                     event = await anext(rest)
             except StopAsyncIteration:
-                ticket.status = 200
-                self._pace.saw((count - 1) * tokens, time.monotonic() - begun)
+                lease.status = 200
+                self._chunking.saw((count - 1) * tokens, time.monotonic() - begun)
                 return
             except TimeoutError:
-                ticket.status = 504
+                lease.status = 504
                 yield error_event(self._too_slow())
                 return
             except Exception:
                 logger.exception("a stream failed")
-                ticket.status = 500
+                lease.status = 500
                 yield error_event(RequestRefused(500, ENGINE_FAILED))
                 return
 
@@ -352,11 +352,11 @@ class PolicyReplica:
         seconds = self._config.request_timeout_s
         return RequestRefused(504, f"not answered within {seconds:g} s (serve.request_timeout_s); ask for fewer tokens")
 
-    def _done(self, ticket: Ticket, begun: float, count: bool = True) -> None:
-        ticket.leave()
+    def _done(self, lease: RequestLease, begun: float, count: bool = True) -> None:
+        lease.leave()
         if count:
-            self._count(ticket.versions, ticket.status)
-        self._exported.observe("isogloss_serve_request_seconds", time.monotonic() - begun, version=ticket.versions)
+            self._count(lease.versions, lease.status)
+        self._exported.observe("isogloss_serve_request_seconds", time.monotonic() - begun, version=lease.versions)
 
     def _count(self, versions: str, status: int) -> None:
         self._exported.count("isogloss_serve_requests", 1, version=versions, status=status)
@@ -372,8 +372,8 @@ def _replaced() -> RequestRefused:
     return RequestRefused(503, "this replica is being replaced; send the request again", headers={"Retry-After": "5"})
 
 
-def _refuse_if_broken(ticket: Ticket) -> None:
-    if ticket.broken:
+def _refuse_if_broken(lease: RequestLease) -> None:
+    if lease.broken:
         raise _replaced()
 
 

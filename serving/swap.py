@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from serving.errors import RequestRefused
 
 
-class Ticket:
+class RequestLease:
     """One request's stay.
 
     Attributes:
@@ -17,7 +17,7 @@ class Ticket:
         status: HTTP status that it ended with; 499 as long as it has not, which is what stays if the caller leaves.
     """
 
-    def __init__(self, version: int, door: Door) -> None:
+    def __init__(self, version: int, door: RequestGate) -> None:
         self.seen = [version]
         self.status = 499
         self._door = door
@@ -37,7 +37,7 @@ class Ticket:
         return "-".join(f"v{version}" for version in self.seen)
 
 
-class Door:
+class RequestGate:
     """Admission to an engine whose weights change.
 
     A request that comes while the door is shut waits; one that is inside when the swap happens although it was waited
@@ -52,7 +52,7 @@ class Door:
         self.version = version
         self.broken = False
         self._capacity = capacity
-        self._inside: set[Ticket] = set()
+        self._inside: set[RequestLease] = set()
         self._waiting = 0
         self._open = asyncio.Event()
         self._open.set()
@@ -65,20 +65,20 @@ class Door:
         return len(self._inside)
 
     @contextlib.asynccontextmanager
-    async def enter(self) -> AsyncIterator[Ticket]:
+    async def enter(self) -> AsyncIterator[RequestLease]:
         """One request, from admission to its last byte.
 
         Raises:
             RequestRefused: 429, too many are here.
         """
-        ticket = await self.admit()
+        lease = await self.admit()
         try:
-            yield ticket
+            yield lease
         finally:
-            self.leave(ticket)
+            self.leave(lease)
 
-    async def admit(self, elsewhere: int = 0) -> Ticket:
-        """Wait until the door is open and go in; every ticket must be given to ``leave``.
+    async def admit(self, elsewhere: int = 0) -> RequestLease:
+        """Wait until the door is open and go in; every lease must be given to ``leave``.
 
         Args:
             elsewhere: Requests that count as well, behind another door of the same replica.
@@ -98,14 +98,14 @@ class Door:
                 await self._open.wait()
         finally:
             self._waiting -= 1
-        ticket = Ticket(self.version, self)
-        self._inside.add(ticket)
+        lease = RequestLease(self.version, self)
+        self._inside.add(lease)
         self._empty.clear()
-        return ticket
+        return lease
 
-    def leave(self, ticket: Ticket) -> None:
+    def leave(self, lease: RequestLease) -> None:
         """The request is over, well or badly."""
-        self._inside.discard(ticket)
+        self._inside.discard(lease)
         if not self._inside:
             self._empty.set()
 
@@ -129,6 +129,6 @@ class Door:
 
     def mark(self, version: int) -> None:
         """The engine is frozen and continues with ``version``: marks those inside that saw another one last."""
-        for ticket in self._inside:
-            if ticket.seen[-1] != version:
-                ticket.seen.append(version)
+        for lease in self._inside:
+            if lease.seen[-1] != version:
+                lease.seen.append(version)

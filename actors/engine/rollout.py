@@ -22,7 +22,7 @@ from configs.errors import UserError
 from configs.schema import Config
 from learners.encode import ChatEncoder
 from learners.lora import ADAPTER_FOLDER, publishes_adapter
-from learners.meeting import Meeting
+from learners.rendezvous import Rendezvous
 from learners.weights import WeightsManifest
 from rollout.plan import Chunk, finish_candidate
 from rollout.records import Candidate, Turns
@@ -135,18 +135,18 @@ class RolloutWorker:
                 f"{limit}; raise it or remove the prompt"
             )
 
-    def receive(self, manifest: WeightsManifest, meeting: Meeting) -> SyncReport:
+    def receive(self, manifest: WeightsManifest, rendezvous: Rendezvous) -> SyncReport:
         """Update to the weights that the learner broadcasts and prove it.
 
         Args:
             manifest: What is published.
-            meeting: Where, with the seat of the engine's first process.
+            rendezvous: Where, with the seat of the engine's first process.
 
         Raises:
             SyncError: Refused, or not all got them, or not proven; the actor is STALE.
         """
         begun = time.perf_counter()
-        report = self._engine.receive_weights(manifest, meeting)
+        report = self._engine.receive_weights(manifest, rendezvous)
         self._count_sync(begun)
         return report
 

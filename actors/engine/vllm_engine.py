@@ -25,7 +25,7 @@ from actors.runtime.health import Health, State, SyncError
 from configs.errors import UserError
 from configs.schema import LoraConfig
 from learners.lora import adapter_shapes, write_adapter
-from learners.meeting import Meeting
+from learners.rendezvous import Rendezvous
 from learners.weights import WeightsManifest, in_buckets
 
 if TYPE_CHECKING:
@@ -300,12 +300,12 @@ class VllmEngine:
 
         return self._refit(manifest, load)
 
-    def receive_weights(self, manifest: WeightsManifest, meeting: Meeting) -> SyncReport:
+    def receive_weights(self, manifest: WeightsManifest, rendezvous: Rendezvous) -> SyncReport:
         """As ``update_weights``, with full weights that the learner broadcasts.
 
         Args:
             manifest: What the learner sends.
-            meeting: Where, with the seat of the engine's first process.
+            rendezvous: Where, with the seat of the engine's first process.
 
         Raises:
             SyncError: The weights are not this model's, did not arrive intact at all who wait for them, or are not what
@@ -316,7 +316,7 @@ class VllmEngine:
             begun = time.perf_counter()
             check_manifest(manifest, self._shapes)
             self._llm.start_weight_update()
-            self._llm.update_weights({"update_info": {"broadcast": (manifest, meeting)}})
+            self._llm.update_weights({"update_info": {"broadcast": (manifest, rendezvous)}})
             self._finish_update(manifest.version)
             return {"broadcast": time.perf_counter() - begun}
 

@@ -30,7 +30,7 @@ from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p
 from actors.engine.request_seeds import seed_by_request
 from learners.broadcast import receive
 from learners.manifest import WeightsManifest
-from learners.meeting import Meeting
+from learners.rendezvous import Rendezvous
 
 BACKEND = "isogloss"
 
@@ -50,7 +50,7 @@ class Update(WeightTransferUpdateInfo):
     """
 
     tensors: dict[str, torch.Tensor] = field(default_factory=dict)
-    broadcast: tuple[WeightsManifest, Meeting] | None = None
+    broadcast: tuple[WeightsManifest, Rendezvous] | None = None
 
 
 def repack_tied_heads(model: nn.Module) -> int:
@@ -128,8 +128,8 @@ class Transfer(WeightTransferEngine[Init, Update]):
         if update_info.broadcast is None:
             load(update_info.tensors)
             return
-        manifest, meeting = update_info.broadcast
-        seat = meeting.seat(meeting.rank + self.parallel_config.rank)
+        manifest, rendezvous = update_info.broadcast
+        seat = rendezvous.seat(rendezvous.rank + self.parallel_config.rank)
         with unpinned_nccl_env():  # what vLLM sets of NCCL for itself, the learner has not set
             receive(seat, manifest, self.device, load)
 

@@ -9,7 +9,7 @@ import ray
 
 from actors.engine.verify import SyncReport
 from actors.runtime.spawn import Start
-from learners.meeting import Meeting
+from learners.rendezvous import Rendezvous
 from learners.weights import WeightsManifest
 
 
@@ -24,7 +24,7 @@ class Worker(Protocol):
         """Take weights from Ray's object store."""
         ...
 
-    def receive(self, manifest: WeightsManifest, meeting: Meeting) -> SyncReport:
+    def receive(self, manifest: WeightsManifest, rendezvous: Rendezvous) -> SyncReport:
         """Take weights by broadcast."""
         ...
 
@@ -70,9 +70,9 @@ class WorkerActor(Generic[W]):
         """See the worker's ``sync``."""
         return self._start.worker.sync(manifest, weights)
 
-    def receive(self, manifest: WeightsManifest, meeting: Meeting) -> SyncReport:
+    def receive(self, manifest: WeightsManifest, rendezvous: Rendezvous) -> SyncReport:
         """See the worker's ``receive``."""
-        return self._start.worker.receive(manifest, meeting)
+        return self._start.worker.receive(manifest, rendezvous)
 
     def turn(self, mine: bool) -> None:
         """See the worker's ``turn``."""

@@ -39,7 +39,7 @@ from evaluation.suites.result import confusion_table, figures_json, markdown, ta
 from evaluation.suites.sources import Source, resolve
 from evaluation.suites.verdicts import RESULT, VERDICTS, read_others, write_verdicts
 from evaluation.suites.weights import model_checksum
-from evaluation.winrate import Verdict
+from evaluation.winrate import Comparison
 from rollout.language import answer_part
 from rollout.model_folder import verify_checkpoint
 
@@ -136,7 +136,7 @@ def run_eval(request: EvalRequest) -> Path:
         found = fidelities(systems[0].answers, sorted({*suite.languages, "en"}), cache)
     marks = [mark(suite, system.answers) for system in systems] if suite.has_gold else []
     figures = _accuracies(suite, systems, marks)
-    verdicts: list[Verdict] = []
+    verdicts: list[Comparison] = []
     model, against = systems[0].facts(), systems[1].facts() if len(systems) > 1 else None
     if judge is not None and against is not None:
         others = read_others(request.others, suite.name, against["answers"])
@@ -273,7 +273,7 @@ def _accuracies(suite: Suite, systems: Sequence[_System], marks: Sequence[Marks]
 
 def _judged(
     suite: Suite, systems: Sequence[_System], judge: JudgeConfig, request: EvalRequest, screen: Screen
-) -> tuple[list[Verdict], dict[tuple[str, str], str]]:
+) -> tuple[list[Comparison], dict[tuple[str, str], str]]:
     """Verdicts with the model as 2 and the other system as 1, and why some are missing, by (language, id)."""
     from judges import Item, compare
 
@@ -292,7 +292,7 @@ def _judged(
     path = judge.cache or request.cache / "judge.sqlite"
     said = compare(items, judge, path)
     verdicts = [
-        Verdict(
+        Comparison(
             v.id,
             v.language,
             None if v.preference is None else 1 + v.preference,

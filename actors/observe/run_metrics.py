@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from actors.observe.telemetry import Telemetry
-from actors.reward.worker import Judged
+from actors.reward.worker import ScoredCandidates
 from actors.runtime.pool import Pool
 from evaluation.heldout import HeldoutResult
 from rollout.records import Candidate
@@ -64,7 +64,7 @@ class RunMetrics:
         for language, count in so_far.items():
             self._out.set("isogloss_tokens_per_second", count / seconds, language=language)
 
-    def judged(self, judged: Judged) -> None:
+    def judged(self, judged: ScoredCandidates) -> None:
         """A chunk came back from a reward actor."""
         outcomes = Counter((c.key.language, c.gate, _version(c)) for c in judged.candidates)
         for (language, gate, version), count in outcomes.items():

@@ -22,8 +22,8 @@ from learners.engine import load_model
 from learners.errors import BroadcastFailed
 from learners.logprobs import LogprobModel, segment_logprobs
 from learners.lora import adapter_shapes, merge_into, publishes_adapter
-from learners.meeting import Meeting
 from learners.packing import Segment
+from learners.rendezvous import Rendezvous
 from learners.weights import WeightsManifest
 from rollout.records import Candidate, Score, Turns
 from rollout.rewards import ScoreRequest, implicit_score, likelihood_score
@@ -153,12 +153,12 @@ class ScoringModels:
         return self._probe(manifest)
 
     @torch.no_grad()
-    def receive(self, manifest: WeightsManifest, meeting: Meeting, known: bool) -> float:
+    def receive(self, manifest: WeightsManifest, rendezvous: Rendezvous, known: bool) -> float:
         """As ``update``, with full weights that the learner broadcasts.
 
         Args:
             manifest: What the learner sends.
-            meeting: Where, with this process's seat.
+            rendezvous: Where, with this process's seat.
             known: Whether the policy's present weights are those of a verified version.
 
         Returns:
@@ -170,7 +170,7 @@ class ScoringModels:
         check_manifest(manifest, self._shapes())
         self._shift_reference(manifest.version, known)
         try:
-            receive(meeting, manifest, self._device, self._put)
+            receive(rendezvous, manifest, self._device, self._put)
         except BroadcastFailed as failure:
             raise SyncError(f"weights of version {manifest.version} were not taken: {failure}") from failure
         return self._probe(manifest)

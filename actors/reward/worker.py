@@ -26,7 +26,7 @@ from configs.measures import RewardModelMeasure
 from configs.reward import ModelReward, TermsReward
 from configs.schema import Config
 from judges import Usage
-from learners.meeting import Meeting
+from learners.rendezvous import Rendezvous
 from learners.weights import WeightsManifest
 from rollout.gates import apply_gates
 from rollout.language import LanguageDetector
@@ -38,7 +38,7 @@ from rollout.token_ids import TokenIds
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class ScoredCandidates:
     """What became of candidates.
 
     Attributes:
@@ -114,7 +114,7 @@ class RewardWorker:
         """Weight version of the reward policy."""
         return self.health.version
 
-    def judge(self, candidates: Sequence[Candidate], by_ids: bool = True) -> Judged:
+    def score(self, candidates: Sequence[Candidate], by_ids: bool = True) -> ScoredCandidates:
         """Gate candidates and score those that pass.
 
         Args:
@@ -140,7 +140,7 @@ class RewardWorker:
         self._stats["judge_seconds"] += time.perf_counter() - begun
         self._stats["judge_calls"] += 1
         self._stats["candidates"] += len(candidates)
-        return Judged(judged, scored.scores, scored.skipped, scored.usage)
+        return ScoredCandidates(judged, scored.scores, scored.skipped, scored.usage)
 
     def _with_fluency(self, candidates: Sequence[Candidate], scored: Scored) -> Scored:
         """The scores with each answer's own likelihood under the prompt that it answers among their parts."""
@@ -179,12 +179,12 @@ class RewardWorker:
 
         return self._refit(manifest, load)
 
-    def receive(self, manifest: WeightsManifest, meeting: Meeting) -> SyncReport:
+    def receive(self, manifest: WeightsManifest, rendezvous: Rendezvous) -> SyncReport:
         """Take over weights that the learner broadcasts; for a reward that depends on the current policy.
 
         Args:
             manifest: What is published.
-            meeting: Where, with this actor's seat.
+            rendezvous: Where, with this actor's seat.
 
         Raises:
             SyncError: Refused, or not all got them, or not proven; the actor is STALE.
@@ -195,7 +195,7 @@ class RewardWorker:
             raise SyncError(f"{self.health.name}: takes no weights of version {manifest.version}")
 
         def load(known: bool) -> tuple[float, dict[str, float]]:
-            error = models.receive(manifest, meeting, known)
+            error = models.receive(manifest, rendezvous, known)
             return error, {"broadcast": time.perf_counter() - begun}
 
         return self._refit(manifest, load)
@@ -243,9 +243,9 @@ class RewardActor(WorkerActor[RewardWorker]):
     ) -> None:
         super().__init__(name, lambda: RewardWorker(config, prompts, policy, reference, version, name))
 
-    def judge(self, candidates: Sequence[Candidate], by_ids: bool = True) -> tuple[float, float, Judged]:
-        """See ``RewardWorker.judge``; with when it began and ended (Unix seconds)."""
-        return self._start.timed(lambda worker: worker.judge(candidates, by_ids))
+    def score(self, candidates: Sequence[Candidate], by_ids: bool = True) -> tuple[float, float, ScoredCandidates]:
+        """See ``RewardWorker.score``; with when it began and ended (Unix seconds)."""
+        return self._start.timed(lambda worker: worker.score(candidates, by_ids))
 
 
 def create_reward_actor(

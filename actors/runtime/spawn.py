@@ -13,8 +13,8 @@ from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from actors.runtime.env import runtime_env
-from configs.collector import keep, started
 from configs.errors import UserError
+from configs.gc_tuning import keep, started
 from configs.schema import Config
 
 T = TypeVar("T")

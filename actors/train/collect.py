@@ -15,9 +15,9 @@ from actors.observe.metrics import StageClock
 from actors.observe.run_metrics import RunMetrics
 from actors.observe.screen import StageProgress
 from actors.plan.preflight import Inputs
-from actors.reward.worker import Judged
+from actors.reward.worker import ScoredCandidates
 from actors.runtime.pool import Call, Pool
-from actors.train.desk import SourceDesk
+from actors.train.source_coordinator import SourceCoordinator
 from configs.errors import UserError
 from configs.schema import Config
 from configs.sources import FileSource
@@ -41,8 +41,8 @@ class RoundCollector:
         round: From 1.
         blocks: Of the round's prompts.
         rollouts: Pool whose actors have ``generate(chunks)``.
-        rewards: Pool whose actors have ``judge(candidates)``.
-        desk: Asks servers and commands; None where no source needs one.
+        rewards: Pool whose actors have ``score(candidates)``.
+        coordinator: Asks servers and commands; None where no source needs one.
         store: Calls a method of the journal.
         clock: Gets the actors' busy intervals as stages "generate" and "score".
         progress: Told of the candidates that come back and of every unit that is scored.
@@ -57,7 +57,7 @@ class RoundCollector:
         blocks: Sequence[Block],
         rollouts: Pool,
         rewards: Pool,
-        desk: SourceDesk | None,
+        coordinator: SourceCoordinator | None,
         store: StoreCall,
         clock: StageClock,
         progress: StageProgress,
@@ -68,7 +68,7 @@ class RoundCollector:
         self._round = round
         self._rollouts = rollouts
         self._rewards = rewards
-        self._desk = desk
+        self._coordinator = coordinator
         self._store = store
         self._clock = clock
         self._progress = progress
@@ -88,7 +88,7 @@ class RoundCollector:
         return len(self._units)
 
     def start(self) -> None:
-        """Queue what the journal lacks; ``drain`` of pools and desk then does it."""
+        """Queue what the journal lacks; ``drain`` of pools and coordinator then does it."""
         # An answer that a text ended has that text among its tokens, and no end: what it is worth is in its text.
         self._by_ids = not self._config.rollout.stop and self._store("begin_round", self._round)
         stages = ("score", "answer", "translate")
@@ -198,8 +198,8 @@ class RoundCollector:
         elif giver == "file":
             self._taken(node, chunk, 0.0, 0.0, self._from_file(chunk))
         else:
-            assert self._desk is not None
-            self._desk.submit(chunk, partial(self._taken, node, chunk))
+            assert self._coordinator is not None
+            self._coordinator.submit(chunk, partial(self._taken, node, chunk))
 
     def _generate(self, chunks: Sequence[Chunk], known: set[str], then: Callable[[str, list[Candidate]], None]) -> None:
         """Sample a feed; what the journal has of it already stays as it is there."""
@@ -313,7 +313,7 @@ class RoundCollector:
             self._judge(unit)
 
     def _judge(self, unit: _Unit) -> None:
-        def done(begin: float, end: float, judged: Judged) -> None:
+        def done(begin: float, end: float, judged: ScoredCandidates) -> None:
             self._clock.add("score", begin, end, worker=True)
             if judged.usage is not None:
                 self.usage = judged.usage if self.usage is None else self.usage + judged.usage
@@ -325,7 +325,7 @@ class RoundCollector:
         found = [candidate for node in unit.nodes for candidate in node.candidates or ()]
         candidates = sorted(found, key=lambda candidate: candidate.key)
         unit.nodes = []
-        self._rewards.submit(Call(f"score {unit.id}", "judge", (candidates, self._by_ids), done))
+        self._rewards.submit(Call(f"score {unit.id}", "score", (candidates, self._by_ids), done))
 
 
 class _Node:

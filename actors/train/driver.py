@@ -22,10 +22,10 @@ from actors.observe.screen import Screen
 from actors.plan.preflight import Inputs
 from actors.runtime.pool import StopRequested, drain
 from actors.train.collect import RoundCollector
-from actors.train.desk import SourceDesk, source_desk
 from actors.train.heldout import evaluate, shown_figures
 from actors.train.offered import Offered
 from actors.train.quota import QuotaKeeper
+from actors.train.source_coordinator import SourceCoordinator, source_coordinator
 from actors.train.team import Team
 from configs.errors import UserError
 from configs.schema import Config
@@ -186,11 +186,11 @@ class Driver:
         assert self._team.version == wanted, f"actors hold v{self._team.version}, round wants v{wanted}"
         self._exported.stage("sampling", action.round)
         usage: Usage | None = None
-        with source_desk(self._config) as desk:
+        with source_coordinator(self._config) as coordinator:
             assignment = self._quota.assignment(action.round)
             passed = 0
             while passed < len(assignment.passes):  # a resumed round takes its passes again, one by one
-                found = self._collect(action.round, assignment.passes[passed], desk)
+                found = self._collect(action.round, assignment.passes[passed], coordinator)
                 usage = found if usage is None or found is None else usage + found
                 passed += 1
                 if passed == len(assignment.passes):
@@ -199,7 +199,7 @@ class Driver:
         figures = self._judge_figures(action.round, usage) or {}
         self._done(action, figures | self._quota.end(assignment))
 
-    def _collect(self, round: int, blocks: Sequence[Block], desk: SourceDesk | None) -> Usage | None:
+    def _collect(self, round: int, blocks: Sequence[Block], coordinator: SourceCoordinator | None) -> Usage | None:
         """Sample and score some blocks of a round; what its judge was asked for them."""
         pools, clock = [self._team.rollouts, self._team.rewards], self._clock(round)
         with self._screen.stage(f"round {round}: sampling and scoring") as progress:
@@ -210,7 +210,7 @@ class Driver:
                 blocks,
                 rollouts=pools[0],
                 rewards=pools[1],
-                desk=desk,
+                coordinator=coordinator,
                 store=self._team.store,
                 clock=clock,
                 progress=progress,
@@ -220,7 +220,7 @@ class Driver:
             for pool in pools:
                 pool.watch = clock.call
             collector.start()
-            drain(pools, self._tick, beside=desk)
+            drain(pools, self._tick, beside=coordinator)
         return collector.usage
 
     def _judge_figures(self, round: int, usage: Usage | None) -> dict[str, Any] | None:

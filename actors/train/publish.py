@@ -14,9 +14,9 @@ from actors.plan.placement import broadcast_gpus
 from actors.runtime.calls import ActorDied, DeadlineExceeded, call
 from actors.runtime.pool import Pool
 from configs.schema import Config
-from learners.broadcast import Host
+from learners.broadcast import RendezvousServer
 from learners.errors import BroadcastFailed
-from learners.meeting import Meeting
+from learners.rendezvous import Rendezvous
 from learners.weights import WeightsManifest
 
 # How often the driver looks after all who take part, and how long those who were told to give up get to say so.
@@ -24,7 +24,9 @@ _POLL_S = 0.2
 _GRACE_S = 10.0
 
 
-def hand_over(pools: Sequence[Pool], manifest: WeightsManifest, weights: list[Any], timeout: float) -> list[SyncReport]:
+def publish_via_object_store(
+    pools: Sequence[Pool], manifest: WeightsManifest, weights: list[Any], timeout: float
+) -> list[SyncReport]:
     """Every actor of the pools takes, loads and proves weights from the object store.
 
     Args:
@@ -61,13 +63,13 @@ def hand_over(pools: Sequence[Pool], manifest: WeightsManifest, weights: list[An
 
 
 def broadcast(
-    config: Config, takers: Sequence[Any], manifest: WeightsManifest, send: Callable[[Meeting], Future[None]]
+    config: Config, receivers: Sequence[Any], manifest: WeightsManifest, send: Callable[[Rendezvous], Future[None]]
 ) -> list[SyncReport]:
     """Every actor takes, loads and proves what the learner sends.
 
     Args:
         config: The run.
-        takers: The rollout actors, in their order, and the reward actors if those follow the policy; none may be
+        receivers: The rollout actors, in their order, and the reward actors if those follow the policy; none may be
             at work.
         manifest: What is published.
         send: Makes the learner send.
@@ -81,20 +83,23 @@ def broadcast(
     cluster, split = config.cluster, config.rollout.tensor_parallel
     engines = config.rollout.actors
     seats = [1 + index * split for index in range(engines)]
-    seats += [1 + engines * split + index for index in range(len(takers) - engines)]
-    takes = engines * split + len(takers) - engines
+    seats += [1 + engines * split + index for index in range(len(receivers) - engines)]
+    processes = engines * split + len(receivers) - engines
     here = "127.0.0.1" if cluster.address is None else ray.util.get_node_ip_address()
     backend: Literal["nccl", "gloo"] = "nccl" if all(broadcast_gpus(config).values()) else "gloo"
-    with Host(here, takes, backend, cluster.sync_timeout_s) as host:
-        sending = send(host.meeting)
+    with RendezvousServer(here, processes, backend, cluster.sync_timeout_s) as server:
+        sending = send(server.rendezvous)
         receiving = [
-            handle.receive.remote(manifest, host.meeting.seat(seat)) for handle, seat in zip(takers, seats, strict=True)
+            handle.receive.remote(manifest, server.rendezvous.seat(seat))
+            for handle, seat in zip(receivers, seats, strict=True)
         ]
-        what = f"weights v{manifest.version} to be broadcast to {len(takers)} actors (cluster.sync_timeout_s)"
-        return _outcome(host, sending, receiving, cluster.sync_timeout_s, what)
+        what = f"weights v{manifest.version} to be broadcast to {len(receivers)} actors (cluster.sync_timeout_s)"
+        return _outcome(server, sending, receiving, cluster.sync_timeout_s, what)
 
 
-def _outcome(host: Host, sending: Future[None], receiving: list[Any], timeout: float, what: str) -> list[SyncReport]:
+def _outcome(
+    server: RendezvousServer, sending: Future[None], receiving: list[Any], timeout: float, what: str
+) -> list[SyncReport]:
     """All reports; the first failure ends it for all, also for those who would wait for somebody who died."""
     deadline = time.monotonic() + timeout
     reports: dict[Any, SyncReport] = {}
@@ -117,7 +122,7 @@ def _outcome(host: Host, sending: Future[None], receiving: list[Any], timeout: f
             break  # somebody hangs
         if not reason and (failures or late):
             reason = str(failures[0]) if failures else f"no answer within {timeout:g} s: {what}"
-            host.give_up(reason)
+            server.abort(reason)
             deadline = time.monotonic() + _GRACE_S
     if reason:
         raise BroadcastFailed(reason)

@@ -24,7 +24,7 @@ from actors.runtime.cluster import start_cluster
 from actors.runtime.env import learner_env
 from actors.runtime.pool import Pool
 from actors.runtime.signals import StopFlag, stop_on_signals
-from actors.train.publish import broadcast, hand_over
+from actors.train.publish import broadcast, publish_via_object_store
 from actors.train.run_folder import RunFolder
 from actors.train.store import create_store_actor
 from configs.schema import Config
@@ -183,7 +183,7 @@ class Team:
         if not reports:
             # The rank that published them owns the object: the group re-reads the checkpoint if it died meanwhile.
             weights = self._learner_thread.submit(self._learner.weights, timeout).result()
-        return reports + hand_over(rest, manifest, weights, timeout)
+        return reports + publish_via_object_store(rest, manifest, weights, timeout)
 
     def _broadcast(self, manifest: WeightsManifest) -> tuple[list[SyncReport], list[Pool]]:
         """Reports of the actors that got a broadcast, none if there was none, and those that still need to hear."""
@@ -198,7 +198,7 @@ class Team:
                 self.config,
                 [handle for pool in takers for handle in pool.handles],
                 manifest,
-                lambda meeting: self._learner_thread.submit(self._learner.broadcast, meeting),
+                lambda rendezvous: self._learner_thread.submit(self._learner.broadcast, rendezvous),
             )
         except BroadcastFailed as failure:
             self.failed_broadcasts += 1

@@ -24,7 +24,7 @@ from typing import Any
 from actors.observe.metrics import MetricsLog
 from actors.observe.screen import Screen
 from actors.plan.preflight import Inputs
-from actors.reward.worker import Judged
+from actors.reward.worker import ScoredCandidates
 from actors.runtime.pool import Call
 from actors.train.driver import Driver
 from benchmarks.chaos.compare import Left, journal_differences, left_by
@@ -109,10 +109,10 @@ class FakePool:
             found.append(finish_candidate(request.key, f"answer {number}", (number % 997, 2), "stop", version))
         return found
 
-    def _judge(self, candidates: list[Candidate], _by_ids: bool) -> Judged:
+    def _score(self, candidates: list[Candidate], _by_ids: bool) -> ScoredCandidates:
         judged = [replace(one, gate="language" if _number(one.key) % 7 == 0 else "ok") for one in candidates]
         scores = [Score(one.key, _number(one.text) % 1000 / 10) for one in judged if one.gate == "ok"]
-        return Judged(judged, scores, Counter())
+        return ScoredCandidates(judged, scores, Counter())
 
 
 class FakeTeam:

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig, Pr
 
 from learners.batching import EncodedExample
 from learners.logprobs import LogprobModel
-from learners.loss import Known, losses
+from learners.loss import StepInputs, losses
 from learners.microbatches import References, micro_batches
 from learners.objectives.inputs import ObjectiveSettings
 from learners.packing import Segment
@@ -146,7 +146,7 @@ class Ours:
         self.device = next(model.parameters()).device
 
     def gradients(self, examples: Sequence[EncodedExample], references: References) -> Tensor:
-        known, total = Known(references), torch.zeros((), device=self.device)
+        known, total = StepInputs(references), torch.zeros((), device=self.device)
         for micro in micro_batches(examples, self.budget):
             values = self.model(micro.batch.to(self.device))
             loss, _ = losses(micro, values, known, "sigmoid", ObjectiveSettings(beta=BETA), 0.0)

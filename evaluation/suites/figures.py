@@ -22,7 +22,7 @@ from evaluation.pass_rates import line_passes, word_passes
 from evaluation.stats import paired_bootstrap, wilson
 from evaluation.suites.answers import describe
 from evaluation.suites.records import Answers, Suite
-from evaluation.winrate import Verdict, WinRate, by_language, clustered_interval, ratio_interval, win_rates
+from evaluation.winrate import Comparison, WinRate, by_language, clustered_interval, ratio_interval, win_rates
 from rollout.rewards import is_correct
 from rollout.seeds import stable_seed
 
@@ -180,7 +180,7 @@ def length_figures(suite: Suite, answers: Answers) -> list[Figure]:
 
 
 def difficulties(
-    others: Mapping[str, Sequence[Verdict]], languages: Sequence[str]
+    others: Mapping[str, Sequence[Comparison]], languages: Sequence[str]
 ) -> tuple[dict[str, Difficulty | None], dict[str, int]]:
     """By language, the items' difficulty from the verdicts on other models, and how many models have verdicts in it."""
     out: dict[str, Difficulty | None] = {}
@@ -192,7 +192,7 @@ def difficulties(
     return out, models
 
 
-def win_figures(verdicts: Sequence[Verdict], others: Mapping[str, Sequence[Verdict]]) -> list[Figure]:
+def win_figures(verdicts: Sequence[Comparison], others: Mapping[str, Sequence[Comparison]]) -> list[Figure]:
     """Win rate and length-controlled win rate by language and over all, with the judge's ties and failures beside both.
 
     Args:
@@ -244,7 +244,7 @@ def _refused(code: str, rate: WinRate, others: int) -> Figure:
     return Figure("lc_win_rate", code, None, "%", None, "bootstrap", 0, counts)
 
 
-def _fits(rows: Sequence[Verdict], difficulty: Difficulty | None) -> bool:
+def _fits(rows: Sequence[Comparison], difficulty: Difficulty | None) -> bool:
     return any(v.preference is not None and (difficulty is None or v.item in difficulty.items) for v in rows)
 
 

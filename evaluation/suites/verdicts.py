@@ -9,14 +9,14 @@ from pathlib import Path
 
 from configs.errors import UserError
 from configs.reading import kind, read_json, shown
-from evaluation.winrate import Verdict
+from evaluation.winrate import Comparison
 from rollout.jsonl import id_of, read_rows, text_of
 
 VERDICTS = "verdicts.jsonl"
 RESULT = "result.json"
 
 
-def write_verdicts(path: Path, verdicts: Sequence[Verdict], errors: dict[tuple[str, str], str]) -> None:
+def write_verdicts(path: Path, verdicts: Sequence[Comparison], errors: dict[tuple[str, str], str]) -> None:
     """Write verdicts as JSON lines.
 
     Args:
@@ -38,7 +38,7 @@ def write_verdicts(path: Path, verdicts: Sequence[Verdict], errors: dict[tuple[s
             file.write(json.dumps(row | ({"error": error} if error else {}), ensure_ascii=False) + "\n")
 
 
-def read_others(folders: Sequence[Path], suite: str, baseline: str) -> dict[str, list[Verdict]]:
+def read_others(folders: Sequence[Path], suite: str, baseline: str) -> dict[str, list[Comparison]]:
     """Verdicts on other models, by the folder that they are in.
 
     Args:
@@ -49,7 +49,7 @@ def read_others(folders: Sequence[Path], suite: str, baseline: str) -> dict[str,
     Raises:
         UserError: No evaluation, of another suite, or against other answers: its difficulties would say nothing.
     """
-    out: dict[str, list[Verdict]] = {}
+    out: dict[str, list[Comparison]] = {}
     for folder in folders:
         result, path = folder / RESULT, folder / VERDICTS
         if not result.is_file() or not path.is_file():
@@ -69,8 +69,8 @@ def read_others(folders: Sequence[Path], suite: str, baseline: str) -> dict[str,
     return out
 
 
-def _verdicts(path: Path) -> list[Verdict]:
-    found: dict[tuple[str, str], Verdict] = {}
+def _verdicts(path: Path) -> list[Comparison]:
+    found: dict[tuple[str, str], Comparison] = {}
     for line, row in read_rows(path, "verdicts"):
         verdict = _verdict(row, f"{path}:{line}")
         if (verdict.language, verdict.item) in found:
@@ -79,13 +79,13 @@ def _verdicts(path: Path) -> list[Verdict]:
     return list(found.values())
 
 
-def _verdict(row: dict[str, object], where: str) -> Verdict:
+def _verdict(row: dict[str, object], where: str) -> Comparison:
     item, language = id_of(row, "id", where), text_of(row, "language", where)
     preference = _number(row.get("preference"), "preference", where)
     lengths = [_number(row.get(name), name, where) for name in ("baseline_chars", "model_chars")]
     ours, theirs = (None if length is None else int(length) for length in lengths)
     try:
-        return Verdict(item, language, preference, ours, theirs, row.get("inconsistent") is True)
+        return Comparison(item, language, preference, ours, theirs, row.get("inconsistent") is True)
     except ValueError as error:
         raise UserError(f"{where}: {error}") from None
 

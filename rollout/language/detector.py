@@ -41,7 +41,7 @@ _LONG, _FEW, _BEHIND, _SLACK = 120, 4, 30.0, 0.05
 _PIECE = 100  # characters: of a long text three such pieces are looked at, from its beginning, middle and end
 
 
-class Verdict(NamedTuple):
+class LanguageCheck(NamedTuple):
     """What was found.
 
     Attributes:
@@ -93,19 +93,19 @@ class LanguageDetector:
         return self.judge(text, expected).code if expected is not None else self._guess(text)
 
     @functools.lru_cache(maxsize=1 << 14)  # noqa: B019 -- a detector lives as long as its process; answers repeat
-    def judge(self, text: str, expected: str) -> Verdict:
+    def judge(self, text: str, expected: str) -> LanguageCheck:
         """Whether ``text`` is in the language ``expected`` (see :meth:`detect`)."""
         clean = "\n".join(prose(text))
         counts = script_counts(clean)
         letters = sum(counts.values())
         if not letters:
-            return Verdict("undecided", None, "no letters")
+            return LanguageCheck("undecided", None, "no letters")
         own = sum(counts[script] for script in scripts_of(expected))
         script = max(counts, key=lambda name: (counts[name], name))
         if letters < letters_needed(script, self._min_chars):
-            return Verdict("undecided", None, "short")
+            return LanguageCheck("undecided", None, "short")
         if 2 * own < letters:
-            return Verdict("other", self._named(clean, script), "script")
+            return LanguageCheck("other", self._named(clean, script), "script")
         if script not in scripts_of(expected):
             script = max(scripts_of(expected), key=lambda name: counts[name])
         if "Hani" in scripts_of(expected):
@@ -154,13 +154,13 @@ class LanguageDetector:
         values = _confidences(_sample(clean), rivals.with_own)
         return share * sum(values.get(language, 0.0) for language in own) if any(values.values()) else None
 
-    def _against_neighbours(self, text: str, expected: str, script: str) -> Verdict:
+    def _against_neighbours(self, text: str, expected: str, script: str) -> LanguageCheck:
         own = _models(expected, script)
         if not own:
             return self._without_model(text, expected, script)
         rivals = self._rivals(expected, script, own)
         if not rivals.names:
-            return Verdict("right", expected, "script")
+            return LanguageCheck("right", expected, "script")
         sample = _sample(text)
         rough = _of_the_likely(sample, own, rivals.with_own)
         verdict = None if rough is None else self._leading(rough, expected, script, own, rivals, _SLACK)
@@ -177,7 +177,7 @@ class LanguageDetector:
         own: frozenset[str],
         rivals: _Rivals,
         slack: float = 0.0,
-    ) -> Verdict | None:
+    ) -> LanguageCheck | None:
         """The verdict that confidences give; None where one that is wrong by ``slack`` could give another."""
         mine = sum(values.get(language, 0.0) for language in own)
         best = max(rivals.names, key=lambda language: values.get(language, 0.0))
@@ -191,23 +191,23 @@ class LanguageDetector:
             if not named_surely or min(abs(behind - MIN_LEAD), abs(ahead - MIN_LEAD)) < slack:
                 return None
         if behind >= MIN_LEAD:
-            return Verdict("other", self._run_code(best, script), "neighbours")
+            return LanguageCheck("other", self._run_code(best, script), "neighbours")
         if ahead >= MIN_LEAD:
-            return Verdict("right", expected, "neighbours")
-        return Verdict("undecided", None, "close")
+            return LanguageCheck("right", expected, "neighbours")
+        return LanguageCheck("undecided", None, "close")
 
-    def _without_model(self, text: str, expected: str, script: str) -> Verdict:
+    def _without_model(self, text: str, expected: str, script: str) -> LanguageCheck:
         if _decidable(self._codes, expected, script):
-            return Verdict("right", expected, "script")
+            return LanguageCheck("right", expected, "script")
         others = frozenset(language for code in self._codes for language in _models(code, script)) | {"en"}
         known = _all_models(script)
         if not known:
-            return Verdict("undecided", None, "no model")
+            return LanguageCheck("undecided", None, "no model")
         values = _confidences(_sample(text), known)
         first, second = (*sorted(values, key=lambda name: (-values[name], name)), "", "")[:2]
         if first in others and values[first] - values.get(second, 0.0) >= SURE_LEAD:
-            return Verdict("other", self._run_code(first, script), "no model")
-        return Verdict("undecided", None, "no model")
+            return LanguageCheck("other", self._run_code(first, script), "no model")
+        return LanguageCheck("undecided", None, "no model")
 
     def _rivals(self, expected: str, script: str, own: frozenset[str]) -> _Rivals:
         found = self._known_rivals.get((expected, script))
@@ -270,24 +270,24 @@ def _decidable(codes: Sequence[str], code: str, script: str) -> bool:
     return sum(script in scripts_of(other) for other in codes) <= 1
 
 
-def _han(expected: str, text: str, counts: dict[str, int]) -> Verdict | None:
+def _han(expected: str, text: str, counts: dict[str, int]) -> LanguageCheck | None:
     """What Han characters say before any model: no kana in Chinese, some in Japanese, and which writing system."""
     letters, kana = sum(counts.values()), counts.get("Kana", 0)
     base, variant = base_of(expected), chinese_variant(text)
     if base == "ja":
         if kana:
-            return Verdict("right", expected, "script")
+            return LanguageCheck("right", expected, "script")
         if variant == "Hans":
-            return Verdict("other", "zh", "script")
-        return Verdict("undecided", None, "Han alone")
+            return LanguageCheck("other", "zh", "script")
+        return LanguageCheck("undecided", None, "Han alone")
     if base == "ko":
-        return None if 2 * counts.get("Hang", 0) >= letters else Verdict("other", "zh", "script")
+        return None if 2 * counts.get("Hang", 0) >= letters else LanguageCheck("other", "zh", "script")
     if kana > _FOREIGN_KANA * letters:
-        return Verdict("other", "ja", "script")
+        return LanguageCheck("other", "ja", "script")
     asked = variant_of(expected)
     if asked in ("Hans", "Hant") and variant is not None and variant != asked:
-        return Verdict("other", f"zh-{variant}", "script")
-    return Verdict("right", expected, "script")
+        return LanguageCheck("other", f"zh-{variant}", "script")
+    return LanguageCheck("right", expected, "script")
 
 
 class _LatinOut(dict[int, int]):

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from actors.train.desk import SourceDesk
+from actors.train.source_coordinator import SourceCoordinator
 from configs.errors import UserError
 from configs.schema import Config
 from judges.answers import Answered
@@ -100,11 +100,11 @@ def chunk(name: str, texts: list[str], source: str = "direct", origin: str = "es
 
 def answers(config: Config, *chunks: Chunk) -> dict[str, list[Answered]]:
     found: dict[str, list[Answered]] = {}
-    with closing(SourceDesk(config, Path(config.candidates.cache or ""))) as desk:
+    with closing(SourceCoordinator(config, Path(config.candidates.cache or ""))) as coordinator:
         for one in chunks:
-            desk.submit(one, lambda _begin, _end, rows, name=one.id: found.__setitem__(name, rows))
-        while not desk.idle:
-            desk.collect(WAIT_S)
+            coordinator.submit(one, lambda _begin, _end, rows, name=one.id: found.__setitem__(name, rows))
+        while not coordinator.idle:
+            coordinator.collect(WAIT_S)
     return found
 
 

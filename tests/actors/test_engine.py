@@ -172,7 +172,7 @@ def test_broadcast_does_what_an_update_does(engines, folders, kind, monkeypatch)
     manifest, arrays = publish(model, version=8)
     assert len(buckets(manifest)) > 3
     with sending(manifest, arrays) as (host, sent):
-        report = engine.receive_weights(manifest, host.meeting.seat(1))
+        report = engine.receive_weights(manifest, host.rendezvous.seat(1))
         assert sent.result(20) is None
     assert (report.version, engine.version, report.checksum_ok) == (8, 8, True)
     assert report.probe_error < 1e-4
@@ -191,13 +191,13 @@ def test_broadcast_that_breaks_off_leaves_a_stale_engine_that_can_be_refitted(en
         with pytest.raises(
             SyncError, match=r"test: .* not taken: BroadcastFailed: weights of version 8 came with checksum"
         ):
-            engine.receive_weights(manifest, host.meeting.seat(1))
+            engine.receive_weights(manifest, host.rendezvous.seat(1))
         assert isinstance(sent.exception(20), BroadcastFailed)
     assert engine.health.state is State.STALE
     others, _ = publish(perturbed(folders["tied"], seed=12), version=8)
     with sending(manifest, arrays) as (host, sent):
         with pytest.raises(SyncError, match=r"not this model's: missing or of another shape: \['lm_head"):
-            engine.receive_weights(others, host.meeting.seat(1))
+            engine.receive_weights(others, host.rendezvous.seat(1))
         host.give_up("an engine refused")
         assert "an engine refused" in str(sent.exception(20))
     engine.update_weights(manifest, arrays)

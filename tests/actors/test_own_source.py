@@ -8,9 +8,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from actors.train.desk import SourceDesk, source_desk
 
 from actors.plan.plugins import pinned
-from actors.train.desk import SourceDesk, source_desk
 from configs.errors import UserError
 from configs.schema import Config
 from judges.answers import Answered

@@ -19,7 +19,7 @@ from actors.plan.placement import PlacementGroups
 from actors.runtime.calls import ActorDied
 from actors.runtime.cluster import start_cluster
 from actors.runtime.pool import Call, Pool, StopRequested, drain
-from actors.train.publish import hand_over
+from actors.train.publish import publish_via_object_store
 from configs.schema import ClusterConfig
 from learners.manifest import WeightsManifest
 
@@ -127,15 +127,15 @@ def test_actor_that_fails_while_weights_are_published_is_replaced(tmp_path: Path
     before = pool.handles
     manifest = WeightsManifest(7, "0" * 16, (), (), (), (), ())
     # The first to come makes the mark; the other finds it.
-    (report,) = hand_over([pool], manifest, ["hang"], 2)
+    (report,) = publish_via_object_store([pool], manifest, ["hang"], 2)
     assert (report.version, pool.restarts) == (7, 1)
     (replaced,) = [old for old, new in zip(before, pool.handles, strict=True) if old is not new]
     with pytest.raises(ray.exceptions.RayActorError):
         ray.get(replaced.ready.remote(), timeout=20)
     assert run(pool, {"a": "none"}) == ["a"]
-    assert hand_over([], manifest, [], 1) == []
+    assert publish_via_object_store([], manifest, [], 1) == []
     with pytest.raises(ActorDied, match=r"worker \d failed 2 times.*weights v7 to reach worker .*--resume"):
-        hand_over([pool], manifest, ["always die"], 20)
+        publish_via_object_store([pool], manifest, ["always die"], 20)
 
 
 def test_death_replacement_and_return_are_a_line_each(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from actors.train.store import create_store_actor
 from configs.errors import UserError
 from configs.schema import ClusterConfig
 from learners.errors import BroadcastFailed
-from learners.meeting import Meeting
+from learners.rendezvous import Rendezvous
 from rollout.plan import Chunk, answer_chunks
 from rollout.prompts import PromptSet
 from rollout.records import Candidate
@@ -141,7 +141,7 @@ def test_rollout_and_reward_actors(cluster: Cluster, tmp_path: Path, folder: Pat
     assert {c.weight_version for c in first} == {1}
     assert {c.weight_version for c in base} == {0}
 
-    _, _, judged = call(reward.judge.remote(first), 60, "judge")
+    _, _, judged = call(reward.score.remote(first), 60, "judge")
     assert [c.key for c in judged.candidates] == [c.key for c in first]
     assert {s.key for s in judged.scores} == {c.key for c in judged.candidates if c.gate == "ok"}
 
@@ -172,9 +172,9 @@ def test_rollout_and_reward_actors(cluster: Cluster, tmp_path: Path, folder: Pat
     newest = publish(perturbed(folder, seed=5), 3)
     pid = int(call(rollouts[1].stats.remote(), 30, "stats")["pid"])
 
-    def send_after_a_death(meeting: Meeting) -> Future[None]:
+    def send_after_a_death(rendezvous: Rendezvous) -> Future[None]:
         os.kill(pid, signal.SIGKILL)
-        return learner.submit(send_to, meeting, *newest)
+        return learner.submit(send_to, rendezvous, *newest)
 
     begun = time.monotonic()
     with ThreadPoolExecutor(1) as learner, pytest.raises(BroadcastFailed, match="the process died"):

@@ -15,7 +15,7 @@ from actors.reward.worker import RewardWorker
 from actors.runtime.health import IllegalTransition, State, SyncError
 from configs.errors import UserError
 from learners.errors import BroadcastFailed
-from learners.meeting import Meeting
+from learners.rendezvous import Rendezvous
 from rollout.prompts import PromptSet
 from rollout.records import Candidate, CandidateKey
 from rollout.rewards import FLUENCY
@@ -77,7 +77,7 @@ def test_implicit_reward_is_the_log_ratio(tmp_path: Path, folders: tuple[Path, P
         for prompt in range(3)
         for sample, text in enumerate(texts)
     ]
-    judged = subject.judge(given)
+    judged = subject.score(given)
     assert [c.key for c in judged.candidates] == [c.key for c in given]
     assert [s.key for s in judged.scores] == [c.key for c in given], "all pass the gates"
     for score, item in zip(judged.scores, given, strict=True):
@@ -110,7 +110,7 @@ def test_answers_are_scored_by_the_tokens_that_were_sampled(
         candidate("en", 0, 1, "likes blue"), token_ids=TokenIds(letters), finish_reason="length", text="likes blue…"
     )
     monkeypatch.setattr(reward_module, "apply_gates", lambda gates, candidates, *rest: list(candidates))
-    scores = subject.judge([ended, cut]).scores
+    scores = subject.score([ended, cut]).scores
     model = AutoModelForCausalLM.from_pretrained(folders[0])
     start = tokenizer.apply_chat_template(
         [{"role": "user", "content": PROMPTS["en"][0]}], add_generation_prompt=True, return_dict=False
@@ -120,7 +120,7 @@ def test_answers_are_scored_by_the_tokens_that_were_sampled(
         expected = float(sum(logprobs[len(start) + n - 1, token] for n, token in enumerate(ids)))
         assert score.parts["policy_logprob"] == pytest.approx(expected, abs=1e-4)
         assert score.parts["length_tokens"] == len(letters)
-    (by_text,) = subject.judge([ended], by_ids=False).scores
+    (by_text,) = subject.score([ended], by_ids=False).scores
     expected = direct(folders[0], folders[0], PROMPTS["en"][0], "likes blue")
     assert by_text.parts["policy_logprob"] == pytest.approx(expected, abs=1e-4)
     assert abs(by_text.parts["policy_logprob"] - scores[0].parts["policy_logprob"]) > 0.1
@@ -135,7 +135,7 @@ def test_likelihood_is_one_models_log_probability(
     subject = worker(tmp_path, folders, reward={**fields, "tokens_per_micro_batch": 256})
     given = [candidate("es", prompt, sample, text) for prompt in range(2) for sample, text in enumerate(ANSWERS["es"])]
     tokenizer = AutoTokenizer.from_pretrained(folders[0])
-    for score, item in zip(subject.judge(given).scores, given, strict=True):
+    for score, item in zip(subject.score(given).scores, given, strict=True):
         native = {code: texts[int(item.key.prompt_id[1:])] for code, texts in PROMPTS.items()}
         asked = direct(folders[1], folders[0], INSTRUCTIONS["crosslingual"]["es"].format(**native), item.text)
         baseline = {"none": "", "native": native["es"], "unconditional": "Answer only in Spanish."}[subtract]
@@ -153,7 +153,7 @@ def test_likelihood_as_a_term_beside_others(tmp_path: Path, folders: tuple[Path,
     subject = worker(tmp_path, folders, reward={"kind": "terms", "terms": terms})
     given = [candidate("es", 0, sample, text) for sample, text in enumerate(ANSWERS["es"])]
     tokenizer = AutoTokenizer.from_pretrained(folders[0])
-    for score, item in zip(subject.judge(given).scores, given, strict=True):
+    for score, item in zip(subject.score(given).scores, given, strict=True):
         tokens = len(tokenizer(item.text, add_special_tokens=False)["input_ids"]) + 1
         expected = direct(folders[0], folders[0], PROMPTS["es"][0], item.text) / tokens
         assert score.parts["term.fluent"] == pytest.approx(expected, abs=1e-4)
@@ -165,7 +165,7 @@ def test_likelihood_needs_no_reference(tmp_path: Path, folders: tuple[Path, Path
     config = config.model_copy(update={"model": config.model.model_copy(update={"reference": None})})
     prompts = PromptSet.from_config(config)
     subject = RewardWorker(config.model_dump(mode="json"), prompts, folders[0], None, version=0)
-    (score,) = subject.judge([candidate("en", 0, 0, ANSWERS["en"][0])]).scores
+    (score,) = subject.score([candidate("en", 0, 0, ANSWERS["en"][0])]).scores
     assert score.reward == pytest.approx(direct(folders[0], folders[0], PROMPTS["en"][0], ANSWERS["en"][0]), abs=1e-4)
 
 
@@ -179,7 +179,7 @@ def test_gated_candidates_get_no_score(tmp_path: Path, folders: tuple[Path, Path
         candidate("es", 0, 3, ""),
         candidate("es", 0, 4, spanish[0]),
     ]
-    judged = subject.judge(given)
+    judged = subject.score(given)
     assert [c.gate for c in judged.candidates] == ["ok", "language", "truncated", "empty", "duplicate"]
     assert [s.key.sample for s in judged.scores] == [0]
     assert judged.skipped["es", "gated"] == 4
@@ -188,10 +188,10 @@ def test_gated_candidates_get_no_score(tmp_path: Path, folders: tuple[Path, Path
 def test_other_rewards_load_no_model(tmp_path: Path, folders: tuple[Path, Path], monkeypatch) -> None:
     monkeypatch.setattr(scoring_module, "load_model", lambda *_: pytest.fail("a model was loaded"))
     verifier = worker(tmp_path, folders, reward={"kind": "verifier"}, gates={"language_min_chars": 50})
-    judged = verifier.judge([candidate("en", 0, 0, "x"), candidate("en", 0, 1, "y")])
+    judged = verifier.score([candidate("en", 0, 0, "x"), candidate("en", 0, 1, "y")])
     assert [s.reward for s in judged.scores] == [1.0, 0.0]
     lidr = worker(tmp_path, folders, reward={"kind": "cross_language"}, candidates={"source": "self_translation"})
-    assert lidr.judge([candidate("en", 0, 0, ANSWERS["en"][0])]).scores == []
+    assert lidr.score([candidate("en", 0, 0, ANSWERS["en"][0])]).scores == []
 
 
 @pytest.fixture
@@ -213,7 +213,7 @@ def test_sync_moves_the_policy_and_previous_round(tmp_path: Path, folders: tuple
             manifest, arrays = publish(models[version - 1], version)
             for _ in range(2):  # a repeated sync must not shift the reference again
                 assert subject.sync(manifest, [arrays]).probe_error < 1e-4
-        (score,) = subject.judge([candidate("en", 0, 0, text)]).scores
+        (score,) = subject.score([candidate("en", 0, 0, text)]).scores
         assert score.parts["reference_logprob"] == pytest.approx(expected[version], abs=1e-4)
         assert score.parts["policy_logprob"] == pytest.approx(expected[version + 1], abs=1e-4)
     assert subject.version() == 2
@@ -229,18 +229,18 @@ def test_broadcast_moves_the_policy_and_previous_round_once(tmp_path: Path, fold
     wrong = {**arrays, "model.norm.weight": arrays["model.norm.weight"] + 1}
     with sending(manifest, wrong) as (host, sent):
         with pytest.raises(SyncError, match="weights of version 1 were not taken: .* came with checksum"):
-            subject.receive(manifest, host.meeting.seat(1))
+            subject.receive(manifest, host.rendezvous.seat(1))
         assert isinstance(sent.exception(20), BroadcastFailed)
     assert subject.health.state is State.STALE
     with sending(manifest, arrays) as (host, sent):
-        assert subject.receive(manifest, host.meeting.seat(1)).probe_error < 1e-4
+        assert subject.receive(manifest, host.rendezvous.seat(1)).probe_error < 1e-4
         assert sent.result(20) is None
     text, prompt = ANSWERS["en"][0], PROMPTS["en"][0]
-    (score,) = subject.judge([candidate("en", 0, 0, text)]).scores
+    (score,) = subject.score([candidate("en", 0, 0, text)]).scores
     assert score.parts["reference_logprob"] == pytest.approx(direct(folders[0], folders[0], prompt, text), abs=1e-4)
     assert score.parts["policy_logprob"] == pytest.approx(direct(model, folders[0], prompt, text), abs=1e-4)
     with pytest.raises(SyncError, match="reward: takes no weights of version 1"):
-        subject.receive(manifest, Meeting("127.0.0.1", 1, 2, "gloo", 1.0, 1))
+        subject.receive(manifest, Rendezvous("127.0.0.1", 1, 2, "gloo", 1.0, 1))
 
 
 @pytest.mark.usefixtures("no_ray")
@@ -255,18 +255,18 @@ def test_unproven_weights_leave_the_actor_stale(tmp_path: Path, folders: tuple[P
             subject.sync(wrong, [arrays])
         assert subject.health.state is State.STALE
         with pytest.raises(IllegalTransition):
-            subject.judge([])
+            subject.score([])
     subject.sync(manifest, [arrays])
-    assert subject.judge([]).scores == []
+    assert subject.score([]).scores == []
 
 
 @pytest.mark.usefixtures("no_ray")
 def test_initial_policy_stays(tmp_path: Path, folders: tuple[Path, Path]) -> None:
     subject = worker(tmp_path, folders, reward={"prompt": "native", "policy": "initial"})
-    before = subject.judge([candidate("en", 0, 0, ANSWERS["en"][0])]).scores
+    before = subject.score([candidate("en", 0, 0, ANSWERS["en"][0])]).scores
     subject.sync(*publish(perturbed(folders[0], seed=5), 1))
     assert subject.version() == 1
-    assert subject.judge([candidate("en", 0, 0, ANSWERS["en"][0])]).scores == before
+    assert subject.score([candidate("en", 0, 0, ANSWERS["en"][0])]).scores == before
 
 
 def test_reference_of_another_vocabulary(tmp_path: Path, folders: tuple[Path, Path]) -> None:

@@ -65,7 +65,7 @@ def test_worker_scores_what_passed_the_gates(mine: str, tmp_path: Path) -> None:
     prompts = make_prompts(tmp_path, config)
     subject = RewardWorker(config.model_dump(mode="json"), prompts, tmp_path, None, 0)
     texts = ["una dos tres", "una dos", "¿una?", "", "una dos tres"]
-    judged = subject.judge([candidate(sample=i, text=text) for i, text in enumerate(texts)])
+    judged = subject.score([candidate(sample=i, text=text) for i, text in enumerate(texts)])
     assert [(score.key.sample, score.reward) for score in judged.scores] == [(0, 6.0), (1, 4.0)]
     assert judged.skipped == {("es", "none"): 1, ("es", "gated"): 2}
 

@@ -14,12 +14,12 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from actors.plan.preflight import check_inputs
 from actors.reward.reward_model import RewardModel, check_reward_model, reward_model_scores
 from actors.reward.scorers import judge_cache
-from actors.reward.worker import Judged, RewardWorker, anchored
+from actors.reward.worker import RewardWorker, ScoredCandidates, anchored
 from configs.errors import UserError
 from configs.load import load_config
 from configs.schema import Config
 from judges.records import Usage
-from judges.tournament import comparison_counts, meetings, tournament
+from judges.tournament import comparison_counts, matchups, tournament
 from rollout.pairs import mine_pairs
 from rollout.prompts import PromptSet
 from rollout.records import Candidate
@@ -37,7 +37,7 @@ DEMO = Path("configs/demo.yaml")
 @pytest.mark.parametrize("count", range(1, 13))
 @pytest.mark.parametrize("comparisons", range(2, 8))
 def test_everyone_meets_equally_many(count: int, comparisons: int) -> None:
-    pairs = meetings(count, comparisons)
+    pairs = matchups(count, comparisons)
     assert len(set(pairs)) == len(pairs)
     assert all(0 <= i < j < count for i, j in pairs)
     degrees = Counter(i for pair in pairs for i in pair)
@@ -78,12 +78,12 @@ def test_reward_is_the_share_of_wins(tmp_path: Path) -> None:
             candidate("p3", "es", 0, "y"),
         ]
         subject = worker(config, prompts, tmp_path)
-        judged = subject.judge(given)
+        judged = subject.score(given)
         assert {s.instruction for s in stub.shown} == {prompts.get(f"p{i}", "es").text for i in (0, 1)}
         assert {s.language for s in stub.shown} == {"Spanish"}
         questions = len(stub.shown)
         assert questions == 2 * 2 * 10  # two prompts, both orders, each of five with all others
-        assert subject.judge(given) == from_cache(judged, questions)
+        assert subject.score(given) == from_cache(judged, questions)
         assert len(stub.shown) == questions, "verdicts are kept in the run folder"
     by_key = {s.key: s for s in judged.scores}
     rewards = [by_key[c.key].reward for c in given[:5]]
@@ -102,7 +102,7 @@ def test_reward_is_the_share_of_wins(tmp_path: Path) -> None:
     assert mined.alphas == {}, "length control is for the implicit reward"
 
 
-def from_cache(judged: Judged, questions: int) -> Judged:
+def from_cache(judged: ScoredCandidates, questions: int) -> ScoredCandidates:
     """The same outcome without a question."""
     return dataclasses.replace(judged, usage=Usage(total=questions, done=questions, cached=questions))
 
@@ -126,14 +126,14 @@ def test_failed_comparisons_are_left_out_and_counted(tmp_path: Path) -> None:
         config = judge_config(stub.url, max_failed_share=0.5)
         prompts = make_prompts(tmp_path, config)
         given = round_of([10, 30, 20, 40, 50], prompts=1)
-        judged = worker(config, prompts, tmp_path).judge(given)
+        judged = worker(config, prompts, tmp_path).score(given)
         strict = judge_config(stub.url, max_failed_share=0.3)
         with pytest.raises(UserError, match=r"judge\.max_failed_share: 4 of 10 .* 400 .*keeps the answers so far"):
-            worker(strict, prompts, tmp_path).judge(given)
+            worker(strict, prompts, tmp_path).score(given)
     # On another server: requests that the strict call gave up may still arrive at the first one.
     with judge_server(longer) as healed:
         resumed = judge_config(healed.url, max_failed_share=0.3)
-        fixed = worker(resumed, prompts, tmp_path).judge(given)
+        fixed = worker(resumed, prompts, tmp_path).score(given)
         assert len(healed.shown) == 8, "only what had failed is asked"
     assert len(fixed.scores) == 5
     assert [s.reward for s in judged.scores] == pytest.approx([0.0, 2 / 3, 1 / 3, 1.0])
@@ -276,7 +276,7 @@ def test_reward_worker_scores_with_the_reward_model(tmp_path: Path, reward_folde
     config = make_config(reward={"kind": "reward_model", "model": str(reward_folder)}, gates={"language": False})
     prompts = make_prompts(tmp_path, config)
     given = round_of([3, 9, 6], prompts=1)
-    judged = worker(config, prompts, tmp_path).judge(given)
+    judged = worker(config, prompts, tmp_path).score(given)
     native = prompts.get("p0", "es").text
     assert [s.reward for s in judged.scores] == pytest.approx([direct(reward_folder, native, c.text) for c in given])
     assert not (tmp_path / "r" / "judge.sqlite").exists()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from actors.observe.metrics_rows import round_counts
-from actors.reward.worker import Judged, RewardWorker
+from actors.reward.worker import RewardWorker, ScoredCandidates
 from configs.errors import UserError
 from configs.load import load_config
 from configs.measures import FormatMeasure, LengthMeasure, OverlongMeasure
@@ -183,10 +183,10 @@ def test_batch_scale_is_over_all_answers_of_the_round() -> None:
     assert combined(make_config().reward, rows) is rows, "a reward without terms"
 
 
-def judged(config: Any, tmp_path: Path, given: list[Candidate]) -> tuple[Judged, MinedPairs]:
+def judged(config: Any, tmp_path: Path, given: list[Candidate]) -> tuple[ScoredCandidates, MinedPairs]:
     prompts = make_prompts(tmp_path, config)
     subject = RewardWorker(config.model_dump(mode="json"), prompts, tmp_path, None, 0)
-    found = subject.judge(given)
+    found = subject.score(given)
     return found, mine_pairs(config, prompts, 1, found.candidates, found.scores)
 
 

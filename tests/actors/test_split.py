@@ -47,7 +47,7 @@ def main():
         wrong = {**arrays, "model.norm.weight": arrays["model.norm.weight"] + 1}
         with sending(manifest, wrong if fails else arrays, takers=2) as (host, sent):
             try:
-                report = engine.receive_weights(manifest, host.meeting.seat(1))
+                report = engine.receive_weights(manifest, host.rendezvous.seat(1))
                 sent.result(30)
             except SyncError as error:
                 print("refused", error)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from configs.collector import started, starting
+from configs.gc_tuning import started, starting
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from evaluation.suites.mgsm_prompts import EXAMPLE_ANSWERS, WORDS, maths_prompt
 from evaluation.suites.read import load_suite
 from evaluation.suites.records import Answer, Answers, Decoding, Suite
 from evaluation.suites.weights import model_checksum
-from evaluation.winrate import Verdict
+from evaluation.winrate import Comparison
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -264,8 +264,8 @@ def test_fidelity(custom: Suite, tmp_path: Path) -> None:
 
 
 def test_win_rates_stand_with_their_counts() -> None:
-    def verdicts(code: str, preferences: list[float | None]) -> list[Verdict]:
-        return [Verdict(f"p{i}", code, p, 100 + i, 90 + (7 * i) % 31) for i, p in enumerate(preferences)]
+    def verdicts(code: str, preferences: list[float | None]) -> list[Comparison]:
+        return [Comparison(f"p{i}", code, p, 100 + i, 90 + (7 * i) % 31) for i, p in enumerate(preferences)]
 
     rows = [*verdicts("en", [2.0, 2.0, 1.0, None] * 10), *verdicts("es", [1.5, 1.0] * 20)]
     figures = by_name(win_figures(rows, {}))

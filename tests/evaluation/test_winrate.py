@@ -18,7 +18,7 @@ from evaluation.length_controlled import (
     length_controlled_by_language,
 )
 from evaluation.winrate import (
-    Verdict,
+    Comparison,
     clustered_interval,
     merge_orders,
     ratio_interval,
@@ -28,12 +28,12 @@ from evaluation.winrate import (
 )
 
 
-def verdicts(preferences: list[float | None], language: str = "en") -> list[Verdict]:
-    return [Verdict(f"p{i}", language, p) for i, p in enumerate(preferences)]
+def verdicts(preferences: list[float | None], language: str = "en") -> list[Comparison]:
+    return [Comparison(f"p{i}", language, p) for i, p in enumerate(preferences)]
 
 
 def test_counts_beside_the_figure() -> None:
-    rows = [*verdicts([2.0, 2.0, 1.0, 1.5, None]), Verdict("q", "en", 1.5, inconsistent=True)]
+    rows = [*verdicts([2.0, 2.0, 1.0, 1.5, None]), Comparison("q", "en", 1.5, inconsistent=True)]
     result = win_rate(rows)
     assert result.win_rate == pytest.approx(60.0)
     assert (result.items, result.wins, result.ties, result.losses) == (5, 2, 2, 1)
@@ -55,9 +55,9 @@ def test_nothing_but_failures() -> None:
 
 def test_bad_verdicts() -> None:
     with pytest.raises(ValueError, match="not from 1 to 2"):
-        Verdict("a", "en", 0.5)
+        Comparison("a", "en", 0.5)
     with pytest.raises(ValueError, match="not from 1 to 2"):
-        Verdict("a", "en", float("nan"))
+        Comparison("a", "en", float("nan"))
     with pytest.raises(ValueError, match="twice"):
         win_rate([*verdicts([1.0]), *verdicts([2.0])])
     with pytest.raises(ValueError, match="no verdicts"):
@@ -144,7 +144,7 @@ def test_a_judge_that_prefers_the_first_answer_is_worth_nothing() -> None:
     rows = []
     for i in range(200):
         preference, inconsistent = merge_orders(1.0, 2.0)  # always the one shown first
-        rows.append(Verdict(str(i), "en", preference, inconsistent=inconsistent))
+        rows.append(Comparison(str(i), "en", preference, inconsistent=inconsistent))
     result = win_rate(rows)
     assert result.win_rate == 50.0
     assert result.ci95 is not None
@@ -156,7 +156,7 @@ def test_a_judge_that_prefers_the_first_answer_is_worth_nothing() -> None:
 
 
 @pytest.fixture(scope="module")
-def judged() -> dict[str, list[Verdict]]:
+def judged() -> dict[str, list[Comparison]]:
     """Ten models under a judge that likes length; "equal-long" is as good as the baseline but writes far more."""
     rng = np.random.default_rng(7)
     easy = rng.normal(size=400)
@@ -165,7 +165,7 @@ def judged() -> dict[str, list[Verdict]]:
         for k, (quality, shift) in enumerate(zip(np.linspace(-2, 1, 9), range(-4, 5), strict=True))
     }
     models["equal-long"] = (0.0, 6)
-    out: dict[str, list[Verdict]] = {}
+    out: dict[str, list[Comparison]] = {}
     for name, (quality, shift) in models.items():
         baseline = rng.integers(800, 3000, size=400)
         model = np.maximum(1, baseline + 150 * shift + rng.normal(0, 500, size=400).astype(int))
@@ -173,12 +173,12 @@ def judged() -> dict[str, list[Verdict]]:
         logits = -1.5 * np.tanh(difference) + 0.8 * easy + quality
         wins = rng.random(400) < 1 / (1 + np.exp(-logits))
         out[name] = [
-            Verdict(str(i), "en", 2.0 if wins[i] else 1.0, int(baseline[i]), int(model[i])) for i in range(400)
+            Comparison(str(i), "en", 2.0 if wins[i] else 1.0, int(baseline[i]), int(model[i])) for i in range(400)
         ]
     return out
 
 
-def test_length_no_longer_wins(judged: dict[str, list[Verdict]]) -> None:
+def test_length_no_longer_wins(judged: dict[str, list[Comparison]]) -> None:
     rows = judged["equal-long"]
     others = {name: rows for name, rows in judged.items() if name != "equal-long"}
     result = length_controlled(rows, estimate_difficulty(others), resamples=200)
@@ -192,7 +192,7 @@ def test_length_no_longer_wins(judged: dict[str, list[Verdict]]) -> None:
     assert (result.items, result.left_out, result.difficulty_models) == (400, 0, 9)
 
 
-def test_difficulty_is_recovered(judged: dict[str, list[Verdict]]) -> None:
+def test_difficulty_is_recovered(judged: dict[str, list[Comparison]]) -> None:
     difficulty = estimate_difficulty(judged)
     assert difficulty is not None
     truth = np.random.default_rng(7).normal(size=400)
@@ -218,7 +218,7 @@ def test_the_fit_against_scipy() -> None:
     assert many[0] == pytest.approx(oracle, abs=1e-4)
 
 
-def test_without_other_models(judged: dict[str, list[Verdict]]) -> None:
+def test_without_other_models(judged: dict[str, list[Comparison]]) -> None:
     assert estimate_difficulty({"only": judged["m0"]}) is None
     result = length_controlled(judged["equal-long"], None)
     assert result.difficulty_models == 0
@@ -226,22 +226,22 @@ def test_without_other_models(judged: dict[str, list[Verdict]]) -> None:
     assert result.win_rate == pytest.approx(50, abs=7)
 
 
-def test_items_that_cannot_be_fitted_are_counted(judged: dict[str, list[Verdict]]) -> None:
-    extra = [Verdict("new", "en", 2.0, 10, 10), Verdict("0", "en", None, 10, 10), Verdict("1", "en", 2.0)]
+def test_items_that_cannot_be_fitted_are_counted(judged: dict[str, list[Comparison]]) -> None:
+    extra = [Comparison("new", "en", 2.0, 10, 10), Comparison("0", "en", None, 10, 10), Comparison("1", "en", 2.0)]
     result = length_controlled([*judged["m3"][2:], *extra], estimate_difficulty(judged))
     assert (result.items, result.left_out) == (398, 3)
     with pytest.raises(ValueError, match="no verdict"):
         length_controlled(extra, estimate_difficulty(judged))
 
 
-def test_degenerate_models_stay_finite(judged: dict[str, list[Verdict]]) -> None:
-    always = [Verdict(str(i), "en", 2.0, 100, 100) for i in range(400)]  # one length, always wins
+def test_degenerate_models_stay_finite(judged: dict[str, list[Comparison]]) -> None:
+    always = [Comparison(str(i), "en", 2.0, 100, 100) for i in range(400)]  # one length, always wins
     result = length_controlled(always, estimate_difficulty(judged), resamples=50)
     assert 99 < result.win_rate <= 100
     assert np.isfinite([result.slope, result.weight, result.quality, *(result.ci95 or ())]).all()
 
 
-def test_languages_are_drawn_together(judged: dict[str, list[Verdict]]) -> None:
+def test_languages_are_drawn_together(judged: dict[str, list[Comparison]]) -> None:
     """A copy of a language adds no certainty to the mean of the languages; an independent one does."""
     name = next(iter(judged))
     rows = judged[name]
@@ -258,8 +258,8 @@ def test_languages_are_drawn_together(judged: dict[str, list[Verdict]]) -> None:
     assert narrower[1] - narrower[0] < 0.85 * (wide[1] - wide[0])
 
 
-def test_one_language_at_a_time(judged: dict[str, list[Verdict]]) -> None:
-    spanish = [Verdict(v.item, "es", v.preference, v.baseline_chars, v.model_chars) for v in judged["m1"]]
+def test_one_language_at_a_time(judged: dict[str, list[Comparison]]) -> None:
+    spanish = [Comparison(v.item, "es", v.preference, v.baseline_chars, v.model_chars) for v in judged["m1"]]
     with pytest.raises(ValueError, match=r"\['en', 'es'\]"):
         estimate_difficulty({"m0": judged["m0"], "m1": spanish})
 
@@ -273,7 +273,7 @@ def test_reading(tmp_path: Path) -> None:
     path = tmp_path / "m.csv"
     path.write_text(HEADER + "0,1.75,100,90\n1,,100,90\n2,0,100,\n3,nan,1,1\n", encoding="utf-8")
     rows = read_annotations(path, "es")
-    assert rows[0] == Verdict("0", "es", 1.75, 100, 90)
+    assert rows[0] == Comparison("0", "es", 1.75, 100, 90)
     assert [row.preference for row in rows] == [1.75, None, 1.5, None]
     assert rows[2].model_chars is None
 

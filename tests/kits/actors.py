@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM
 from configs.schema import Config
 from learners.broadcast import Host, send
 from learners.logprobs import LogprobModel, segment_logprobs
-from learners.meeting import Meeting
 from learners.packing import Segment
+from learners.rendezvous import Rendezvous
 from learners.weights import WeightsManifest, checksum, dtype_name, from_numpy, to_numpy
 
 Published = tuple[WeightsManifest, dict]
@@ -44,16 +44,16 @@ def publish(model: torch.nn.Module, version: int) -> Published:
     return manifest, arrays
 
 
-def send_to(meeting: Meeting, manifest: WeightsManifest, arrays: dict) -> None:
+def send_to(rendezvous: Rendezvous, manifest: WeightsManifest, arrays: dict) -> None:
     """What the learner's rank 0 does."""
-    send(meeting, manifest, from_numpy(arrays, manifest), torch.device("cpu"))
+    send(rendezvous, manifest, from_numpy(arrays, manifest), torch.device("cpu"))
 
 
 @contextmanager
 def sending(manifest: WeightsManifest, arrays: dict, takers: int = 1) -> Iterator[tuple[Host, Future[None]]]:
     """A learner that sends, in a thread."""
     with Host("127.0.0.1", takers, "gloo", 20) as host, ThreadPoolExecutor(1) as pool:
-        yield host, pool.submit(send_to, host.meeting, manifest, arrays)
+        yield host, pool.submit(send_to, host.rendezvous, manifest, arrays)
 
 
 def perturbed(folder: Path, seed: int, std: float = 0.1) -> torch.nn.Module:

@@ -21,13 +21,13 @@ from serving.app import Endpoint, serving
 from serving.describe import describe
 from serving.engine import EngineSettings
 from serving.folder import ServingFolder
-from serving.gate import Verdict
+from serving.gate import GateDecision
 from tests.kits.actors import perturbed
 
 POLICY = Path("worlds/default/policy").resolve()
 KEY = "a-key-for-the-tests-only"
 KEYS_VARIABLE = "ISOGLOSS_TEST_KEYS"
-PASSED = Verdict(True, "test")
+PASSED = GateDecision(True, "test")
 QUESTION = [{"role": "user", "content": "Which city does Bob live in?"}]
 
 

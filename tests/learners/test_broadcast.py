@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 import learners.broadcast
-from learners.broadcast import Host, buckets, receive, send
+from learners.broadcast import RendezvousServer, buckets, receive, send
 from learners.errors import BroadcastFailed
 from learners.manifest import WeightsManifest
-from learners.meeting import Meeting
+from learners.rendezvous import Rendezvous
 from learners.weights import checksum, dtype_name
 
 CPU = torch.device("cpu")
@@ -61,15 +61,15 @@ def in_threads(
     manifest: WeightsManifest,
     loads: Sequence[Callable[[dict[str, Tensor]], object]],
     timeout: float = 30,
-    during: Callable[[Host], None] = lambda host: None,
+    during: Callable[[RendezvousServer], None] = lambda host: None,
     absent: int = 0,
 ) -> list[str]:
     """The outcome at each seat; ``absent`` seats stay empty."""
-    with Host("127.0.0.1", len(loads) + absent, "gloo", timeout) as host, ThreadPoolExecutor(8) as pool:
-        meeting = host.meeting
-        futures = [pool.submit(send, meeting, manifest, weights, CPU)]
+    with RendezvousServer("127.0.0.1", len(loads) + absent, "gloo", timeout) as host, ThreadPoolExecutor(8) as pool:
+        rendezvous = host.rendezvous
+        futures = [pool.submit(send, rendezvous, manifest, weights, CPU)]
         futures += [
-            pool.submit(receive, meeting.seat(1 + index), manifest, CPU, load) for index, load in enumerate(loads)
+            pool.submit(receive, rendezvous.seat(1 + index), manifest, CPU, load) for index, load in enumerate(loads)
         ]
         during(host)
         wait(futures)
@@ -98,10 +98,10 @@ def test_store_listens_on_one_address_and_closes() -> None:
         return {c.laddr.port: c.laddr.ip for c in psutil.Process().net_connections("tcp") if c.status == "LISTEN"}
 
     before = set(ports())
-    with Host("127.0.0.1", 1, "gloo", 5) as host:
+    with RendezvousServer("127.0.0.1", 1, "gloo", 5) as host:
         opened = {port: ip for port, ip in ports().items() if port not in before}
-        assert opened == {host.meeting.port: "127.0.0.1"}
-    with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", host.meeting.port), 1):
+        assert opened == {host.rendezvous.port: "127.0.0.1"}
+    with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", host.rendezvous.port), 1):
         pass
 
 
@@ -133,14 +133,14 @@ def test_one_that_never_comes_ends_at_the_deadline_or_when_the_driver_says_so() 
     manifest = describe(weights)
     ends = in_threads(weights, manifest, [dict().update], timeout=1, absent=1)
     assert all("not everybody was there within 1 s" in end for end in ends), ends
-    ends = in_threads(weights, manifest, [dict().update], during=lambda host: host.give_up("rollout 1 died"), absent=1)
+    ends = in_threads(weights, manifest, [dict().update], during=lambda host: host.abort("rollout 1 died"), absent=1)
     assert ends == ["BroadcastFailed: rollout 1 died"] * 2
 
 
 def test_no_meeting_is_an_error_with_a_reason() -> None:
     weights = weights_of_all_kinds()
-    with Host("127.0.0.1", 1, "gloo", 1) as host:
-        gone = host.meeting
+    with RendezvousServer("127.0.0.1", 1, "gloo", 1) as host:
+        gone = host.rendezvous
     with pytest.raises(BroadcastFailed, match="seat 0: "):
         send(replace(gone, timeout_s=0.5), describe(weights), weights, CPU)
 
@@ -154,8 +154,8 @@ import learners.broadcast
 from learners.broadcast import receive
 
 learners.broadcast.BUCKET_BYTES = 1000
-meeting, manifest, number = pickle.loads(Path(sys.argv[1]).read_bytes())
-receive(meeting, manifest, torch.device("cpu"), lambda tensors: os.kill(os.getpid(), number))
+rendezvous, manifest, number = pickle.loads(Path(sys.argv[1]).read_bytes())
+receive(rendezvous, manifest, torch.device("cpu"), lambda tensors: os.kill(os.getpid(), number))
 """
 
 
@@ -165,9 +165,9 @@ def test_process_that_stops_in_the_middle(number: int, tmp_path: Path, monkeypat
     weights = weights_of_all_kinds()
     manifest = describe(weights)
     timeout = 60 if number == signal.SIGKILL else 8
-    with Host("127.0.0.1", 2, "gloo", timeout) as host, ThreadPoolExecutor(2) as pool:
-        file = tmp_path / "meeting"
-        file.write_bytes(pickle.dumps((host.meeting.seat(2), manifest, number)))
+    with RendezvousServer("127.0.0.1", 2, "gloo", timeout) as host, ThreadPoolExecutor(2) as pool:
+        file = tmp_path / "rendezvous"
+        file.write_bytes(pickle.dumps((host.rendezvous.seat(2), manifest, number)))
         process = subprocess.Popen(
             [sys.executable, "-c", RECEIVER, str(file)],
             env={**os.environ, "PYTHONPATH": os.getcwd()},
@@ -175,8 +175,8 @@ def test_process_that_stops_in_the_middle(number: int, tmp_path: Path, monkeypat
         )
         try:
             futures = [
-                pool.submit(send, host.meeting, manifest, weights, CPU),
-                pool.submit(receive, host.meeting.seat(1), manifest, CPU, dict().update),
+                pool.submit(send, host.rendezvous, manifest, weights, CPU),
+                pool.submit(receive, host.rendezvous.seat(1), manifest, CPU, dict().update),
             ]
             if number == signal.SIGKILL:
                 process.wait(50)
@@ -189,7 +189,7 @@ def test_process_that_stops_in_the_middle(number: int, tmp_path: Path, monkeypat
             process.wait(10)
 
 
-def test_meeting_is_plain_data_without_torch() -> None:
-    code = "import sys; import learners.meeting, learners.manifest; assert 'torch' not in sys.modules"
+def test_rendezvous_is_plain_data_without_torch() -> None:
+    code = "import sys; import learners.rendezvous, learners.manifest; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=os.getcwd())
-    assert Meeting("h", 1, 3, "gloo", 1.0).seat(2) == Meeting("h", 1, 3, "gloo", 1.0, 2)
+    assert Rendezvous("h", 1, 3, "gloo", 1.0).seat(2) == Rendezvous("h", 1, 3, "gloo", 1.0, 2)

@@ -79,7 +79,7 @@ class Deployed:
         return found.get("status") == "RUNNING" and found["last_deployed_time_s"] > since
 
     def status(self) -> dict[str, Any]:
-        """What the desk writes."""
+        """What the coordinator writes."""
         found: dict[str, Any] = json.loads((self.run / "serving.status.json").read_text())
         return found
 
@@ -154,9 +154,9 @@ def test_promotions_reach_it_also_after_its_desk_was_killed(
     def scene() -> None:
         run_promote(deployed.run, 1, False, 60)
         assert deployed.version() == "v1"
-        desk = deployed.status()["desk"]["pid"]
-        os.kill(desk, signal.SIGKILL)
-        deployed.wait(lambda: deployed.status()["desk"]["pid"] != desk, "the desk came back", 30)
+        coordinator = deployed.status()["coordinator"]["pid"]
+        os.kill(coordinator, signal.SIGKILL)
+        deployed.wait(lambda: deployed.status()["coordinator"]["pid"] != coordinator, "the coordinator came back", 30)
         run_rollback(deployed.run, 60)
         assert deployed.version() == "v0"
 
@@ -175,9 +175,9 @@ def test_deployed_again_it_has_the_new_settings_and_no_gap(deployed: Deployed) -
     assert deployed.under_load(again) == {"v0"}
     with pytest.raises(openai.BadRequestError, match="1 to 32"):
         deployed.chat(max_tokens=33)
-    assert not psutil.pid_exists(before["desk"]["pid"]), "two desks"
+    assert not psutil.pid_exists(before["coordinator"]["pid"]), "two coordinators"
     assert not set(before["replicas"]) & set(deployed.status()["replicas"])
-    run_promote(deployed.run, 1, True, 60)  # the desk has the new share as well
+    run_promote(deployed.run, 1, True, 60)  # the coordinator has the new share as well
     rows = deployed.status()["replicas"].values()
     assert sorted(row["version"] for row in rows) == [0, 1]
     assert {deployed.version() for _ in range(40)} == {"v0", "v1"}
@@ -185,9 +185,9 @@ def test_deployed_again_it_has_the_new_settings_and_no_gap(deployed: Deployed) -
 
 def test_shut_down_it_leaves_nothing(deployed: Deployed) -> None:
     status = deployed.status()
-    pids = [status["desk"]["pid"], *(row["pid"] for row in status["replicas"].values())]
+    pids = [status["coordinator"]["pid"], *(row["pid"] for row in status["replicas"].values())]
     assert all(psutil.pid_exists(pid) for pid in pids)
     deployed.serve("shutdown", "--yes")
-    deployed.wait(lambda: not any(psutil.pid_exists(pid) for pid in pids), "desk and replicas ended", 60)
+    deployed.wait(lambda: not any(psutil.pid_exists(pid) for pid in pids), "coordinator and replicas ended", 60)
     state = json.loads((deployed.run / "serving.json").read_text())
     assert state["current"]["version"] == 0, "what is served is on disk, for the next endpoint"

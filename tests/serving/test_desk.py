@@ -1,4 +1,4 @@
-"""The desk without Ray: who serves what, one swap at a time, and what it knows after its death."""
+"""The coordinator without Ray: who serves what, one swap at a time, and what it knows after its death."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from configs.errors import UserError
 from configs.serving import ServeConfig
 from learners.manifest import WeightsManifest
 from serving import contact
-from serving import desk as desks
-from serving.contact import DeskAway, DeskContact
-from serving.desk import Desk
+from serving import coordinator as module
+from serving.contact import CoordinatorContact, DeskAway
+from serving.coordinator import Coordinator
 from serving.folder import Served, ServingFolder
-from serving.gate import Verdict
+from serving.gate import GateDecision
 
-PASSED = Verdict(True, "test")
+PASSED = GateDecision(True, "test")
 NAMES = ["a", "b", "c", "d"]
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(desks, "POLL_S", 0.01)
-    monkeypatch.setattr(desks, "_LONG_POLL_S", 0.05)
+    monkeypatch.setattr(module, "POLL_S", 0.01)
+    monkeypatch.setattr(module, "_LONG_POLL_S", 0.05)
     monkeypatch.setattr(contact, "_AGAIN_S", 0.01)
 
 
@@ -47,9 +47,9 @@ def put(folder: ServingFolder, version: int, canary: bool = False) -> None:
     folder.promote(folder.path.parent / "model", manifest, PASSED, "test", canary)
 
 
-def desk_of(folder: ServingFolder, swap_timeout: float = 60.0, **fields: Any) -> Desk:
+def coordinator_of(folder: ServingFolder, swap_timeout: float = 60.0, **fields: Any) -> Coordinator:
     config = ServeConfig(**{"min_replicas": 4, "max_replicas": 4, **fields})
-    return Desk(str(folder.path), config.model_dump(mode="json"), swap_timeout, "http://here")
+    return Coordinator(str(folder.path), config.model_dump(mode="json"), swap_timeout, "http://here")
 
 
 def play(scene: Coroutine[Any, Any, None]) -> None:
@@ -63,28 +63,28 @@ def facts(version: int) -> dict[str, Any]:
     return {"version": version, "checksum": f"{version:016x}", "probe_error": 0.0, "pid": 1}
 
 
-async def done(desk: Desk, name: str, version: int, refused: Served | None = None) -> None:
-    await desk.report(name, facts(version), refused, "probe")
+async def done(coordinator: Coordinator, name: str, version: int, refused: Served | None = None) -> None:
+    await coordinator.report(name, facts(version), refused, "probe")
 
 
-async def start(desk: Desk) -> None:
+async def start(coordinator: Coordinator) -> None:
     for name in NAMES:
-        assigned = await desk.join(name)
-        await done(desk, name, assigned.manifest.version)
+        assigned = await coordinator.join(name)
+        await done(coordinator, name, assigned.manifest.version)
 
 
 def test_replicas_swap_one_after_the_other(folder: ServingFolder) -> None:
     async def scene() -> None:
-        desk = desk_of(folder)
-        await start(desk)
-        assert await desk.next("a", facts(0), 1) is None
+        coordinator = coordinator_of(folder)
+        await start(coordinator)
+        assert await coordinator.next("a", facts(0), 1) is None
         put(folder, 1)
-        asked = [await desk.next(name, facts(0), 1) for name in NAMES]
+        asked = [await coordinator.next(name, facts(0), 1) for name in NAMES]
         given = [name for name, assigned in zip(NAMES, asked, strict=True) if assigned is not None]
         assert given == ["a"]
-        await done(desk, "a", 1)
-        assert await desk.next("b", facts(0), 1) is not None
-        assert await desk.next("c", facts(0), 1) is None
+        await done(coordinator, "a", 1)
+        assert await coordinator.next("b", facts(0), 1) is not None
+        assert await coordinator.next("c", facts(0), 1) is None
         status = json.loads((folder.path / "serving.status.json").read_text())
         assert {name: row["version"] for name, row in status["replicas"].items()} == {"a": 1, "b": 0, "c": 0, "d": 0}
         assert {row["target"] for row in status["replicas"].values()} == {1}
@@ -94,37 +94,37 @@ def test_replicas_swap_one_after_the_other(folder: ServingFolder) -> None:
 
 def test_a_turn_that_is_not_used_is_lost(folder: ServingFolder) -> None:
     async def scene() -> None:
-        desk = desk_of(folder, swap_timeout=0.1)
-        await start(desk)
+        coordinator = coordinator_of(folder, swap_timeout=0.1)
+        await start(coordinator)
         put(folder, 1)
-        assert await desk.next("a", facts(0), 1) is not None
-        assert await desk.next("b", facts(0), 1) is None
+        assert await coordinator.next("a", facts(0), 1) is not None
+        assert await coordinator.next("b", facts(0), 1) is None
         await asyncio.sleep(0.1)
-        assert await desk.next("b", facts(0), 1) is not None
+        assert await coordinator.next("b", facts(0), 1) is not None
 
     play(scene())
 
 
 def test_a_canary_takes_its_share_and_goes_again(folder: ServingFolder) -> None:
     async def scene() -> None:
-        desk = desk_of(folder, canary_share=0.25)
-        await start(desk)
+        coordinator = coordinator_of(folder, canary_share=0.25)
+        await start(coordinator)
         put(folder, 1, canary=True)
-        desk._look()
-        targets = {name: row["target"] for name, row in (await desk.status())["replicas"].items()}
+        coordinator._look()
+        targets = {name: row["target"] for name, row in (await coordinator.status())["replicas"].items()}
         assert sorted(targets.values()) == [0, 0, 0, 1]
         (chosen,) = [name for name, version in targets.items() if version == 1]
-        assigned = await desk.next(chosen, facts(0), 1)
+        assigned = await coordinator.next(chosen, facts(0), 1)
         assert assigned is not None
         assert (assigned.manifest.version, assigned.canary) == (1, {"version": "v1", "checksum": f"{1:016x}"})
-        await done(desk, chosen, 1)
+        await done(coordinator, chosen, 1)
         # Who serves on learns of the canary as well, without a turn.
-        other = await desk.next("a" if chosen != "a" else "b", facts(0), 1)
+        other = await coordinator.next("a" if chosen != "a" else "b", facts(0), 1)
         assert other is not None
         assert other.manifest.version == 0
         folder.rollback("test")
-        desk._look()
-        back = await desk.next(chosen, facts(1), 2)
+        coordinator._look()
+        back = await coordinator.next(chosen, facts(1), 2)
         assert back is not None
         assert back.manifest.version == 0
 
@@ -133,26 +133,26 @@ def test_a_canary_takes_its_share_and_goes_again(folder: ServingFolder) -> None:
 
 def test_a_failed_load_brings_everybody_back(folder: ServingFolder) -> None:
     async def scene() -> None:
-        desk = desk_of(folder)
-        await start(desk)
+        coordinator = coordinator_of(folder)
+        await start(coordinator)
         put(folder, 1)
-        desk._look()
-        assert await desk.next("a", facts(0), 1) is not None
-        await done(desk, "a", 0, refused=Served(1, f"{1:016x}"))
+        coordinator._look()
+        assert await coordinator.next("a", facts(0), 1) is not None
+        await done(coordinator, "a", 0, refused=Served(1, f"{1:016x}"))
         state = folder.read()
         assert state is not None
         assert state.current.version == 0
-        assert {row["target"] for row in (await desk.status())["replicas"].values()} == {0}
+        assert {row["target"] for row in (await coordinator.status())["replicas"].values()} == {0}
 
     play(scene())
 
 
 def test_desk_is_rebuilt_from_the_folder(folder: ServingFolder) -> None:
     async def scene() -> None:
-        await start(desk_of(folder))
+        await start(coordinator_of(folder))
         put(folder, 1)
-        again = desk_of(folder)
-        # A replica that knew the old desk only asks the new one and is told what is current.
+        again = coordinator_of(folder)
+        # A replica that knew the old coordinator only asks the new one and is told what is current.
         assigned = await again.next("a", facts(0), 1)
         assert assigned is not None
         assert assigned.manifest.version == 1
@@ -164,7 +164,7 @@ def test_desk_is_rebuilt_from_the_folder(folder: ServingFolder) -> None:
 
 def test_of_two_desks_the_younger_writes_the_status(folder: ServingFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scene() -> None:
-        old, new = desk_of(folder), desk_of(folder)
+        old, new = coordinator_of(folder), coordinator_of(folder)
         assert new._started > old._started
 
         def written() -> list[str]:
@@ -179,7 +179,7 @@ def test_of_two_desks_the_younger_writes_the_status(folder: ServingFolder, monke
         await done(old, "a", 0)
         assert written() == ["b"]
         # The younger one is gone: Serve took the change back, say.
-        monkeypatch.setattr(desks, "STATUS_FRESH_S", 0.0)
+        monkeypatch.setattr(module, "STATUS_FRESH_S", 0.0)
         await done(old, "a", 0)
         assert written() == ["a"]
 
@@ -201,7 +201,7 @@ class Line:
 
 
 def test_a_replica_finds_its_desk_again() -> None:
-    # As it goes when Serve replaces a desk: the handle is dead, then there is no such actor, then there is another.
+    # When Serve replaces a coordinator, the handle is dead, then there is no such actor, then another.
     found = [Line("first", RayActorError()), ValueError("no such actor"), Line(RayActorError()), Line("second")]
 
     def find(name: str | None) -> Any:
@@ -212,7 +212,7 @@ def test_a_replica_finds_its_desk_again() -> None:
         return each
 
     async def scene() -> None:
-        line = DeskContact("isogloss-mine", find)
+        line = CoordinatorContact("isogloss-mine", find)
         assert await line.ask(5, "next", "a", 1) == ("first", ("a", 1))
         assert await line.ask(5, "next", "a", 2) == ("second", ("a", 2))
         assert found == []
@@ -226,7 +226,7 @@ def test_a_desk_that_stays_away_is_given_up_in_time() -> None:
 
     async def scene() -> None:
         with pytest.raises(DeskAway, match="no answer to join within 0.05 s .no such actor"):
-            await DeskContact("isogloss-mine", find).ask(0.05, "join", "a")
+            await CoordinatorContact("isogloss-mine", find).ask(0.05, "join", "a")
 
     play(scene())
 
@@ -236,15 +236,15 @@ def test_what_the_desk_itself_refuses_is_not_asked_again() -> None:
         for error in (UserError("damaged"), ValueError("damaged")):
             line = Line(error)
             with pytest.raises(type(error), match="damaged"):
-                await DeskContact("isogloss-mine", lambda name, line=line: line).ask(5, "next")
+                await CoordinatorContact("isogloss-mine", lambda name, line=line: line).ask(5, "next")
 
     play(scene())
 
 
 def test_the_desk_starts_without_torch() -> None:
-    # It would take seconds to load, in which a killed desk is not back.
+    # It would take seconds to load, in which a killed coordinator is not back.
     # Nor need promote and rollback.
-    code = "import serving.command, serving.desk, sys; "
+    code = "import serving.command, serving.coordinator, sys; "
     code += "assert not {'torch', 'transformers', 'vllm', 'ray'} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr

@@ -12,7 +12,7 @@ import pytest
 
 from configs.serving import ServeConfig
 from learners.manifest import WeightsManifest
-from serving.desk import Assignment
+from serving.coordinator import Assignment
 from serving.errors import RequestRefused
 from serving.lanes import Lanes
 
@@ -98,9 +98,9 @@ def test_with_a_spare_nobody_waits_and_nothing_is_mixed() -> None:
 def test_without_a_spare_requests_that_stay_are_marked() -> None:
     async def scene() -> None:
         lanes = lanes_of(at(0), drain_s=0.01)
-        _, ticket = await lanes.admit()
+        _, lease = await lanes.admit()
         assert await lanes.replace(assignment(1), assignment(0)) == (0.1, "")
-        assert (ticket.versions, ticket.broken) == ("v0-v1", False)
+        assert (lease.versions, lease.broken) == ("v0-v1", False)
 
     play(scene())
 
@@ -110,10 +110,10 @@ def test_a_version_that_does_not_load_changes_nothing(spare: bool) -> None:
     async def scene() -> None:
         engines = (at(0, 1), at(0, 1))
         lanes = lanes_of(engines[0], engines[1] if spare else None, drain_s=0.01)
-        _, ticket = await lanes.admit()
+        _, lease = await lanes.admit()
         assert await lanes.replace(assignment(1), assignment(0)) == (0.0, "v1: probe")
         assert (await lanes.admit())[0] is engines[0]
-        assert (ticket.versions, lanes.version, lanes.broken) == ("v0", 0, "")
+        assert (lease.versions, lanes.version, lanes.broken) == ("v0", 0, "")
         await lanes.check()
 
     play(scene())
@@ -123,19 +123,19 @@ def test_a_second_failure_breaks_the_engine_that_answers_and_a_spare_is_let_go()
     async def scene() -> None:
         engine = at(0, 0, 1)
         lanes = lanes_of(engine, drain_s=0.01)
-        _, ticket = await lanes.admit()
+        _, lease = await lanes.admit()
         with pytest.raises(ValueError, match="probe"):
             await lanes.replace(assignment(1), assignment(0))
-        assert (ticket.broken, engine.ended) == (True, "aborted")
+        assert (lease.broken, engine.ended) == (True, "aborted")
         assert (await lanes.admit())[1].broken
         with pytest.raises(RuntimeError, match="v1: probe; and going back failed: probe"):
             await lanes.check()
 
         first, second = at(0), at(0, 0, 1)
         lanes = lanes_of(first, second, drain_s=0.01)
-        _, ticket = await lanes.admit()
+        _, lease = await lanes.admit()
         assert await lanes.replace(assignment(1), assignment(0)) == (0.5, "v1: probe")
-        assert (ticket.broken, second.ended) == (False, "aborted closed")
+        assert (lease.broken, second.ended) == (False, "aborted closed")
         await lanes.check()
         assert await lanes.replace(assignment(2), assignment(0)) == (0.2, ""), "in place from now on"
         assert first.manifest == assignment(2).manifest

@@ -18,16 +18,16 @@ from configs.serving import GateConfig, ServeConfig
 from evaluation.heldout import HeldoutResult, LanguageResult, PromptResult
 from learners.weights import WeightsManifest
 from serving.access import check_key, digest, read_keys
+from serving.chunking import CALM, Chunking
 from serving.errors import ENGINE_FAILED, RequestRefused, refusal_in
 from serving.folder import Served, ServingFolder
-from serving.gate import Verdict, judge
-from serving.pace import CALM, Pace
+from serving.gate import GateDecision, decide
 from serving.requests import Limits, check_request, parse_body
-from serving.swap import Door
+from serving.swap import RequestGate
 
 LIMITS = Limits(("world",), max_tokens=64, max_sequences=4, max_length=256, vocabulary=1000)
 HELLO = {"model": "world", "messages": [{"role": "user", "content": "Hello"}]}
-PASSED = Verdict(True, "test")
+PASSED = GateDecision(True, "test")
 
 
 def refused(work: Any, *arguments: Any) -> RequestRefused:
@@ -224,20 +224,20 @@ def test_heldout_gate_refuses_what_is_surely_worse() -> None:
     gate = GateConfig(kind="heldout")
     served = result(0, [0.5, 0.75] * 20)
     worse, same, better = ([0.25, 0.25] * 20, [0.75, 0.5] * 20, [1.0, 0.75] * 20)
-    assert not judge(gate, "en", served, result(1, worse)).passed
-    assert judge(gate, "en", served, result(1, same)).passed
-    assert judge(gate, "en", served, result(1, better)).passed
-    assert not judge(gate, "en", served, None).passed
-    assert judge(gate, "en", None, result(1, worse)).passed
-    assert judge(GateConfig(), "en", served, None).passed
+    assert not decide(gate, "en", served, result(1, worse)).passed
+    assert decide(gate, "en", served, result(1, same)).passed
+    assert decide(gate, "en", served, result(1, better)).passed
+    assert not decide(gate, "en", served, None).passed
+    assert decide(gate, "en", None, result(1, worse)).passed
+    assert decide(GateConfig(), "en", served, None).passed
 
 
 def test_win_rate_and_right_language_gates() -> None:
     served = result(0, [0.5] * 10)
     new = result(1, [1.0] * 3 + [0.5] * 4 + [0.0] * 3, right=0.9)
-    assert judge(GateConfig(kind="win_rate"), "en", served, new).figures["win_rate"] == pytest.approx(0.5)
-    assert not judge(GateConfig(kind="win_rate", min_win_rate=0.6), "en", served, new).passed
-    verdict = judge(GateConfig(min_right_language=0.95), "en", served, new)
+    assert decide(GateConfig(kind="win_rate"), "en", served, new).figures["win_rate"] == pytest.approx(0.5)
+    assert not decide(GateConfig(kind="win_rate", min_win_rate=0.6), "en", served, new).passed
+    verdict = decide(GateConfig(min_right_language=0.95), "en", served, new)
     assert not verdict.passed
     assert "es: 0.900" in verdict.reason
 
@@ -342,13 +342,13 @@ def test_old_versions_are_removed_beyond_what_a_rollback_reaches(served: Serving
 
 def test_a_swap_waits_for_those_inside_and_marks_who_stays() -> None:
     async def scene() -> None:
-        door = Door(3, capacity=3)
+        door = RequestGate(3, capacity=3)
         quick, slow = await door.admit(), await door.admit()
         late: list[str] = []
 
         async def come_late() -> None:
-            async with door.enter() as ticket:
-                late.append(ticket.versions)
+            async with door.enter() as lease:
+                late.append(lease.versions)
 
         async with door.shut(drain=0.1) as inside_then:
             assert inside_then == 2
@@ -365,7 +365,7 @@ def test_a_swap_waits_for_those_inside_and_marks_who_stays() -> None:
         async with door.shut(drain=60) as inside_then:
             assert inside_then == 0
 
-    def refused_now(door: Door) -> bool:
+    def refused_now(door: RequestGate) -> bool:
         coroutine = door.admit()
         try:
             coroutine.send(None)
@@ -400,15 +400,15 @@ def test_under_serves_own_config_what_is_wrong_is_said(tmp_path: Path, monkeypat
 
 
 def test_tokens_of_a_chunk() -> None:
-    pace = Pace(2, 0.04)
-    assert pace.tokens(100) == 2, "nothing is known yet"
-    pace.saw(100, 0.4)  # 4 ms a token
-    assert [pace.tokens(in_hand) for in_hand in (0, CALM - 1, CALM, 100)] == [2, 2, 10, 10]
-    pace.saw(0, 1.0)
-    assert pace.tokens(100) == 10, "a stream of one event says nothing"
+    chunking = Chunking(2, 0.04)
+    assert chunking.tokens(100) == 2, "nothing is known yet"
+    chunking.saw(100, 0.4)  # 4 ms a token
+    assert [chunking.tokens(running) for running in (0, CALM - 1, CALM, 100)] == [2, 2, 10, 10]
+    chunking.saw(0, 1.0)
+    assert chunking.tokens(100) == 10, "a stream of one event says nothing"
     for _ in range(40):
-        pace.saw(100, 5.0)  # a slow model: nobody waits for a second token
-    assert pace.tokens(100) == 2
-    never = Pace(1, 0)
+        chunking.saw(100, 5.0)  # a slow model: nobody waits for a second token
+    assert chunking.tokens(100) == 2
+    never = Chunking(1, 0)
     never.saw(100, 0.4)
     assert never.tokens(100) == 1

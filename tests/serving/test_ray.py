@@ -340,7 +340,7 @@ def test_prometheus_draws_every_panel_of_an_endpoint(served: Served, tmp_path: P
 
 def test_killed_desk_comes_back_and_nobody_notices(served: Served) -> None:
     served.promote(0)
-    before = served.endpoint.status()["desk"]["pid"]
+    before = served.endpoint.status()["coordinator"]["pid"]
     versions: list[str] = []
 
     def ask() -> None:
@@ -349,10 +349,10 @@ def test_killed_desk_comes_back_and_nobody_notices(served: Served) -> None:
     with in_background(ask, 2) as failures:
         time.sleep(0.3)
         os.kill(before, signal.SIGKILL)
-        # Promoted while there is no desk: the next one begins with it, and the replica asks that one.
+        # Promoted while there is no coordinator: the next one begins with it, and the replica asks that one.
         status = served.promote(1)
         served.promote(0)
-    assert status["desk"]["pid"] != before
+    assert status["coordinator"]["pid"] != before
     assert not failures
     assert {"v0", "v1"} == {one for seen in versions for one in seen.split("-")}
 

@@ -105,7 +105,7 @@ def whole(outcomes: list[tuple[int, str]]) -> bool:
 
 
 def rows(served: Served) -> list[dict[str, Any]]:
-    """Of the replicas that are there; the desk strikes off who is gone only after some seconds of silence."""
+    """Of the replicas that are there; the coordinator strikes off who is gone only after some seconds of silence."""
     found = served.endpoint.status()["replicas"].values()
     return [row for row in found if "pid" in row and psutil.pid_exists(row["pid"])]
 
@@ -196,7 +196,7 @@ def test_after_the_load_a_replica_goes_and_nobody_notices(served: Served) -> Non
     assert len(rows(served)) == 2
 
 
-def test_a_killed_replica_costs_what_it_had_in_hand(served: Served) -> None:
+def test_a_killed_replica_costs_the_requests_it_ran(served: Served) -> None:
     victim, *others = rows(served)
     engine = engine_of(victim)
 

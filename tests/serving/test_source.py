@@ -26,11 +26,11 @@ from serving.engine import EngineSettings
 from serving.fit import check_length, token_bytes
 from serving.folder import ServingFolder
 from serving.follow import Follower, engine_settings
-from serving.gate import Verdict
+from serving.gate import GateDecision
 from tests.kits.run import small_config
 
 POLICY = Path("worlds/default/policy").resolve()
-PASSED = Verdict(True, "test")
+PASSED = GateDecision(True, "test")
 
 
 # --- length -------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The desk: says which replica serves which version, one swap at a time. Rebuilt from the run folder if it dies."""
+"""The coordinator: which replica serves which version, one swap at a time. Rebuilt from the run folder if it dies."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ class _Replica:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-class Desk:
-    """What ``DeskActor`` runs: one event loop, no threads.
+class Coordinator:
+    """What ``CoordinatorActor`` runs: one event loop, no threads.
 
     Args:
         folder: The run's folder.
@@ -91,7 +91,7 @@ class Desk:
 
         Args:
             replica: Its name.
-            facts: What it serves, as in ``report``: a desk that was restarted learns it here.
+            facts: What it serves, as in ``report``: a coordinator that was restarted learns it here.
             generation: Of its last assignment.
         """
         deadline = time.monotonic() + _LONG_POLL_S
@@ -138,7 +138,7 @@ class Desk:
         self._drop_silent()
         return {
             "time": time.time(),
-            "desk": {"pid": os.getpid(), "started": self._started},
+            "coordinator": {"pid": os.getpid(), "started": self._started},
             "url": self._url,
             "wanted": self._state.to_json(),
             "replicas": {
@@ -155,13 +155,13 @@ class Desk:
             logger.warning("cannot write the status file: %s", error)
 
     def _superseded(self) -> bool:
-        """Whether another desk writes the status: while Serve replaces replicas there are two.
+        """Whether another coordinator writes the status: while Serve replaces replicas there are two.
 
         The one whose replicas answer does, and of two of that kind the younger.
         """
         try:
             found = json.loads((self._folder.path / STATUS).read_text(encoding="utf-8"))
-            started, fresh = found["desk"]["started"], time.time() - found["time"] < STATUS_FRESH_S
+            started, fresh = found["coordinator"]["started"], time.time() - found["time"] < STATUS_FRESH_S
             there = any("version" in row for row in found["replicas"].values())
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return False

@@ -40,8 +40,8 @@ class _Open:
 
 
 @contextmanager
-def source_desk(config: Config) -> Iterator[SourceDesk | None]:
-    """The desk of a run, open; None where no source asks a server, a command or a function.
+def source_coordinator(config: Config) -> Iterator[SourceCoordinator | None]:
+    """The coordinator of a run, open; None where no source asks a server, a command or a function.
 
     Answers are kept in the run's folder unless ``candidates.cache`` says otherwise.
     """
@@ -49,12 +49,12 @@ def source_desk(config: Config) -> Iterator[SourceDesk | None]:
         yield None
         return
     cache = config.candidates.cache or config.run.dir / config.run.name / "answers.sqlite"
-    with contextlib.closing(SourceDesk(config, cache)) as desk:
-        yield desk
+    with contextlib.closing(SourceCoordinator(config, cache)) as coordinator:
+        yield coordinator
 
 
-class SourceDesk:
-    """Servers, commands and functions of a run's sources (:func:`source_desk`).
+class SourceCoordinator:
+    """Servers, commands and functions of a run's sources (:func:`source_coordinator`).
 
     Args:
         config: The run.

@@ -6,7 +6,7 @@ CALM = 8  # running requests up to which each token is a chunk
 _WEIGHT = 0.2  # of the newest stream in the moving average
 
 
-class Pace:
+class Chunking:
     """The speed of the streams of a replica, and what follows for the next one.
 
     A chunk costs the CPUs as much as several tokens of a small model, in JSON and HTTP, at both ends. What comes closer
@@ -21,9 +21,9 @@ class Pace:
         self._least, self._chunk_s = least, chunk_s
         self._token_s: float | None = None
 
-    def tokens(self, in_hand: int) -> int:
-        """Tokens of a chunk for a stream that begins while ``in_hand`` other requests are answered."""
-        if in_hand < CALM or not self._token_s:
+    def tokens(self, running: int) -> int:
+        """Tokens of a chunk for a stream that begins while ``running`` other requests are answered."""
+        if running < CALM or not self._token_s:
             return self._least
         return max(self._least, int(self._chunk_s / self._token_s))
 
