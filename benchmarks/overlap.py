@@ -41,7 +41,7 @@ from actors.runtime.cluster import start_cluster  # noqa: E402
 from actors.runtime.pool import Pool, drain  # noqa: E402
 from actors.train.collect import RoundCollector  # noqa: E402
 from actors.train.driver import Driver  # noqa: E402
-from actors.train.store import create_store_actor  # noqa: E402
+from actors.train.store import open_journal  # noqa: E402
 from actors.train.team import Team  # noqa: E402
 from benchmarks.workload import report  # noqa: E402
 from configs.load import load_config  # noqa: E402
@@ -50,7 +50,7 @@ from configs.schema import Config  # noqa: E402
 from learners.group import RoundResult  # noqa: E402
 from learners.manifest import WeightsManifest  # noqa: E402
 from learners.metrics import RoundMetrics, StepMetrics  # noqa: E402
-from rollout.identity import comparable_config, config_digest  # noqa: E402
+from rollout.identity import identity_of  # noqa: E402
 from rollout.plan import Chunk  # noqa: E402
 from rollout.records import Candidate, Score  # noqa: E402
 from rollout.state import RoundState, check_states  # noqa: E402
@@ -109,11 +109,8 @@ class SleepTeam:
 
     def __init__(self, config: Config, folder: Path, sleeps: Sleeps, rollouts: int, rewards: int) -> None:
         self.config, self._sleeps = config, sleeps
-        self.version, self.store_seconds, self.failed_broadcasts = 0, 0.0, 0
-        self._store = create_store_actor(
-            folder / "store.sqlite", config_digest(config), comparable_config(config), config.run.name
-        )
-        call(self._store.ready.remote(), 120, "the journal to open")
+        self.version, self.failed_broadcasts = 0, 0
+        self.store = open_journal(folder / "store.sqlite", identity_of(config), 120)
         self.rollouts = self._pool("rollout actor", rollouts, sleeps.generate)
         self.rewards = self._pool("reward actor", rewards, sleeps.score)
         call([*self.rollouts.start(), *self.rewards.start()], 300, "sleepers to start")
@@ -123,21 +120,14 @@ class SleepTeam:
         hosts = [Sleeper.remote(seconds) for _ in range(math.ceil(size / _SHARED))]
         return Pool(name, lambda index: hosts[index // _SHARED], size, 600.0, 0)
 
-    def store(self, method: str, *arguments: Any) -> Any:
-        """As ``Team.store``."""
-        begin = time.time()
-        result = call(getattr(self._store, method).remote(*arguments), 120, f"the journal's {method}")
-        self.store_seconds += time.time() - begin
-        return result
-
     def states(self) -> dict[int, RoundState]:
         """As ``Team.states``."""
-        found = {number: state for number, (state, _) in self.store("round_states").items()}
+        found = {number: state for number, (state, _) in self.store.round_states().items()}
         return check_states(found, self.config.schedule.rounds)
 
     def reference(self, round: int) -> Future[Any]:
         """Zeros for every example."""
-        examples = self.store("examples", round)
+        examples = self.store.examples(round)
 
         def work() -> dict[str, tuple[float, ...]]:
             time.sleep(self._sleeps.reference)
@@ -147,7 +137,7 @@ class SleepTeam:
 
     def train(self, round: int) -> Future[RoundResult]:
         """A round without weights."""
-        examples = self.store("examples", round)
+        examples = self.store.examples(round)
 
         def work() -> RoundResult:
             time.sleep(self._sleeps.train)
@@ -169,7 +159,7 @@ class SleepTeam:
     def close(self) -> None:
         """Close the journal."""
         self._learner.shutdown()
-        call(self._store.close.remote(), 120, "the journal to close")
+        self.store.close()
 
 
 def config_of(folder: Path, chunks: int, rounds: int = 1, staleness: int = 0) -> Config:
@@ -261,7 +251,7 @@ def scale(sizes: Sequence[int] = (1, 8, 64)) -> tuple[list[str], dict[str, float
             inputs = check_inputs(config, ask_judge=False)
             with team_of(config, folder, sleeps, actors, rewards) as team, _exported(config) as exported:
                 seconds, cores = _sampled(config, inputs, team, exported)
-                rows = len(team.store("candidates", 1))
+                rows = len(team.store.candidates(1))
         assert rows == chunks * 32, f"{rows} candidates in the journal"
         bound = sampling_bound(sleeps, chunks, actors, rewards)
         ratios[f"actors_{actors}"], ratios[f"driver_cores_{actors}"] = bound / seconds, cores

@@ -67,7 +67,7 @@ def _round(config: Config, inputs: Inputs, team: Team, run: Path) -> dict[str, A
     driver.run()
     seconds = time.perf_counter() - begun
     (row,) = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    pairs = team.store("pairs", 1)
+    pairs = team.store.pairs(1)
     (run / "pairs.json").write_text(json.dumps([[one.prompt, one.chosen, one.rejected] for one in pairs]))
     return {
         "seconds": seconds,

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
+from typing import NamedTuple
 
 from configs.explain import fields
 from configs.kinds import KIND, kinds_of
@@ -84,6 +85,25 @@ def comparable_config(config: Config) -> dict[str, object]:
     """The config as flat ``section.field`` -> JSON value, without ``FREE_FIELDS``."""
     flat = _flatten(config.model_dump(mode="json"), "")
     return {name: value for name, value in flat.items() if not _free(name)}
+
+
+class RunIdentity(NamedTuple):
+    """By what a journal knows the run that it belongs to.
+
+    Attributes:
+        digest: :func:`config_digest`.
+        config: :func:`comparable_config`, so that a difference can be named.
+        run_name: ``run.name``.
+    """
+
+    digest: str
+    config: Mapping[str, object]
+    run_name: str
+
+
+def identity_of(config: Config) -> RunIdentity:
+    """The identity of a config's run."""
+    return RunIdentity(config_digest(config), comparable_config(config), config.run.name)
 
 
 def config_digest(config: Config) -> str:

@@ -16,7 +16,7 @@ from filelock import FileLock
 from configs.errors import UserError
 from configs.locks import take
 from configs.reading import shown
-from rollout.identity import differing_fields, locked_changes
+from rollout.identity import RunIdentity, differing_fields, locked_changes
 from rollout.state import reached
 from rollout.store_checksum import damaged_row, insert_sql, install, why_damaged
 from rollout.store_schema import ADDED_IN_2, SCHEMA, SCHEMA_VERSION, dump
@@ -113,7 +113,7 @@ def prepare(
         )
 
 
-def accept_changes(path: Path, digest: str, config: Mapping[str, object]) -> None:
+def accept_changes(path: Path, identity: RunIdentity) -> None:
     """Write to a journal that the run continues with another config; what changed, and when, stays in ``meta``."""
     lock = claim(path)
     try:
@@ -121,11 +121,13 @@ def accept_changes(path: Path, digest: str, config: Mapping[str, object]) -> Non
             check_version(db, path)
             upgrade(db, db.execute("PRAGMA user_version").fetchone()[0])
             meta = read_meta(db, path)
-            if meta["config_digest"] == digest:
+            if meta["config_digest"] == identity.digest:
                 return
             changes = json.loads(meta.get("changes", "[]"))
-            changes.append({"time": time.time(), "fields": differing_fields(json.loads(meta["config"]), config)})
-            values = {"config_digest": digest, "config": dump(config), "changes": dump(changes)}
+            changes.append(
+                {"time": time.time(), "fields": differing_fields(json.loads(meta["config"]), identity.config)}
+            )
+            values = {"config_digest": identity.digest, "config": dump(identity.config), "changes": dump(changes)}
             db.execute("BEGIN IMMEDIATE")
             db.executemany(insert_sql("meta", replace=True), values.items())
             db.execute("COMMIT")

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from actors.observe.metrics import StageClock
 from actors.observe.run_metrics import RunMetrics
@@ -25,11 +24,10 @@ from judges.answers import Answered
 from judges.records import Usage
 from rollout.assignment import Block
 from rollout.feeds import deal
+from rollout.journal import Journal
 from rollout.plan import Chunk, block_chunks, foreign_candidate, translation_chunks
 from rollout.records import Candidate
 from rollout.sources import ASKED, Source, setting, sources
-
-StoreCall = Callable[..., Any]  # store("put_chunk", ...) -> result
 
 
 class RoundCollector:
@@ -58,7 +56,7 @@ class RoundCollector:
         rollouts: Pool,
         rewards: Pool,
         coordinator: SourceCoordinator | None,
-        store: StoreCall,
+        store: Journal,
         clock: StageClock,
         progress: StageProgress,
         exported: RunMetrics,
@@ -90,9 +88,9 @@ class RoundCollector:
     def start(self) -> None:
         """Queue what the journal lacks; ``drain`` of pools and coordinator then does it."""
         # An answer that a text ended has that text among its tokens, and no end: what it is worth is in its text.
-        self._by_ids = not self._config.rollout.stop and self._store("begin_round", self._round)
+        self._by_ids = not self._config.rollout.stop and self._store.begin_round(self._round)
         stages = ("score", "answer", "translate")
-        self._done = {stage: self._store("done_chunks", self._round, stage) for stage in stages}
+        self._done = {stage: self._store.done_chunks(self._round, stage) for stage in stages}
         for unit in self._units:
             if unit.id in self._done["score"]:
                 self._progress.resumed(1)
@@ -182,7 +180,7 @@ class RoundCollector:
         known = self._done[chunks[0].stage]
         if all(chunk.id in known for chunk in chunks):
             for chunk in chunks:
-                then(chunk.id, self._store("candidates", self._round, chunk.id))
+                then(chunk.id, self._store.candidates(self._round, chunk.id))
         else:
             self._generate(chunks, known, then)
 
@@ -192,7 +190,7 @@ class RoundCollector:
         if giver == "policy":
             self._feed([chunk], lambda _name, candidates: self._complete(node, candidates))
         elif chunk.id in self._done[chunk.stage]:
-            candidates = self._store("candidates", self._round, chunk.id)
+            candidates = self._store.candidates(self._round, chunk.id)
             self._note_failed(chunk, candidates)
             self._complete(node, candidates)
         elif giver == "file":
@@ -213,9 +211,9 @@ class RoundCollector:
                 return
             told.add(name)
             if name in known:
-                candidates = self._store("candidates", self._round, name)
+                candidates = self._store.candidates(self._round, name)
             else:
-                self._store("put_chunk", name, self._round, by_id[name].stage, candidates)
+                self._store.put_chunk(name, self._round, by_id[name].stage, candidates)
                 self._exported.sampled(candidates)
                 self._progress.sampled(candidates)
             then(name, candidates)
@@ -252,7 +250,7 @@ class RoundCollector:
             for request, answer in zip(chunk.requests, answers, strict=True)
         ]
         self._note_failed(chunk, candidates, next((one.why for one in answers if one.text is None), ""))
-        self._store("put_chunk", chunk.id, self._round, chunk.stage, candidates)
+        self._store.put_chunk(chunk.id, self._round, chunk.stage, candidates)
         self._exported.sampled(candidates)
         self._progress.sampled(candidates)
         self._complete(node, candidates)
@@ -317,7 +315,7 @@ class RoundCollector:
             self._clock.add("score", begin, end, worker=True)
             if judged.usage is not None:
                 self.usage = judged.usage if self.usage is None else self.usage + judged.usage
-            self._store("put_scores", self._round, unit.id, judged.scores, judged.candidates)
+            self._store.put_scores(self._round, unit.id, judged.scores, judged.candidates)
             self._exported.judged(judged)
             self._progress.advance(1)
 

@@ -161,7 +161,7 @@ class Driver:
         return self._clocks.setdefault(round, StageClock())
 
     def _done(self, action: Action, data: dict[str, Any] | None = None) -> None:
-        self._team.store("set_round_state", action.round, action.then, data)
+        self._team.store.set_round_state(action.round, action.then, data)
 
     def _wait(self, future: Future[Any]) -> None:
         while not future.done():
@@ -180,7 +180,7 @@ class Driver:
             self._generate_and_score(action)
 
     def _generate_and_score(self, action: Action) -> None:
-        store_before = self._team.store_seconds
+        store_before = self._team.store.seconds
         clock = self._clock(action.round)
         wanted = sample_version(self._config.schedule, action.round)
         assert self._team.version == wanted, f"actors hold v{self._team.version}, round wants v{wanted}"
@@ -195,7 +195,7 @@ class Driver:
                 passed += 1
                 if passed == len(assignment.passes):
                     assignment = self._quota.refilled(action.round, assignment) or assignment
-        clock.stages["store"] = clock.stages.get("store", 0.0) + self._team.store_seconds - store_before
+        clock.stages["store"] = clock.stages.get("store", 0.0) + self._team.store.seconds - store_before
         figures = self._judge_figures(action.round, usage) or {}
         self._done(action, figures | self._quota.end(assignment))
 
@@ -228,7 +228,7 @@ class Driver:
         if not self._config.reward.judged:
             return None
         usage = usage or Usage()
-        candidates, scores = (self._team.store(rows, round) for rows in ("candidates", "scores"))
+        candidates, scores = self._team.store.candidates(round), self._team.store.scores(round)
         languages = comparison_counts(self._config, candidates, scores)
         met, inconsistent, failed = (
             sum(row[name] for row in languages.values()) for name in ("comparisons", "inconsistent", "failed")
@@ -241,8 +241,8 @@ class Driver:
     def _pair(self, action: Action) -> None:
         clock = self._clock(action.round)
         with clock.stage("pair"), clock.lane(["driver"], "pair"):
-            candidates = self._team.store("candidates", action.round)
-            scores = self._team.store("scores", action.round)
+            candidates = self._team.store.candidates(action.round)
+            scores = self._team.store.scores(action.round)
             mined = self._mine(action.round, candidates, scores)
             counts = round_counts(candidates, scores, mined) | self._quota.counts(action.round, mined)
             if counts["pairs"] + counts["groups"] == 0:
@@ -253,15 +253,18 @@ class Driver:
                 )
             sampled = sample_version(self._config.schedule, action.round)
             self._exported.paired(counts, sampled, staleness(sampled, action.round - 1))
-            self._team.store("put_groups" if mined.groups else "put_pairs", action.round, mined.examples)
-            self._team.store("set_round_state", action.round, action.then, {"counts": counts})
+            if mined.groups:
+                self._team.store.put_groups(action.round, mined.groups)
+            else:
+                self._team.store.put_pairs(action.round, mined.pairs)
+            self._team.store.set_round_state(action.round, action.then, {"counts": counts})
 
     def _mine(self, round: int, candidates: list[Candidate], scores: list[Score]) -> MinedPairs:
         inputs, assignment = self._inputs, self._quota.assignment(round)
         if self._config.learner.on_groups:
             return mine_groups(self._config, inputs.prompts, round, candidates, scores, assignment)
         replays = replayed_rounds(self._config, round) if self._config.pairs.replay.share else ()
-        earlier = [pair for before in replays for pair in self._team.store("pairs", before)]
+        earlier = [pair for before in replays for pair in self._team.store.pairs(before)]
         given = (inputs.anchors, inputs.untranslated, earlier, assignment)
         return mine_pairs(self._config, inputs.prompts, round, candidates, scores, *given)
 
@@ -272,7 +275,7 @@ class Driver:
         if action.kind == "reference":
             clock.add("reference", begin, time.time(), worker=True)
             clock.call(LEARNER, "reference", begin, time.time())
-            self._team.store("put_reference_logprobs", action.round, result.values)
+            self._team.store.put_reference_logprobs(action.round, result.values)
             self._done(action, self._mismatch(action.round, result.mismatch))
             return
         end = time.time()
@@ -280,10 +283,10 @@ class Driver:
         clock.call(LEARNER, "train", begin, end)
         # Only the optimiser steps count as work: what the call took beyond them is hand-over and checkpoint.
         clock.busy(end - result.metrics.seconds, end)
-        self._team.store("mark_consumed", action.round, action.round)
+        self._team.store.mark_consumed(action.round, action.round)
         figures = learner_figures(result.metrics)
         self._exported.learned(figures, action.round)
-        self._team.store("set_round_state", action.round, action.then, {"learner": figures})
+        self._team.store.set_round_state(action.round, action.then, {"learner": figures})
         self._keep(result)
 
     def _mismatch(self, round: int, found: Mismatch | None) -> dict[str, Any] | None:
@@ -338,13 +341,13 @@ class Driver:
             return
         result = self._results.get(version)
         manifest = None if result is None else result.merged  # what the checkpoint's folder holds
-        offered = self._offer_version(version, manifest, self._team.store("evaluations"))
+        offered = self._offer_version(version, manifest, self._team.store.evaluations())
         if offered is not None:
             self._exported.offered(offered.outcome)
             self._screen.say(offered.line)
 
     def _write_row(self, round: int, reports: list[Any]) -> None:
-        _, data = self._team.store("round_state", round)
+        data = self._team.store.round_data(round)
         sampled = sample_version(self._config.schedule, round)
         row = {
             "round": round,
@@ -361,7 +364,7 @@ class Driver:
             "restarts": {pool.name: pool.restarts for pool in (self._team.rollouts, self._team.rewards)},
             "failed_broadcasts": self._team.failed_broadcasts,
         }
-        if round == 1 and (start := self._team.store("evaluations").get(0)):
+        if round == 1 and (start := self._team.store.evaluations().get(0)):
             row[START] = shown_figures(HeldoutResult.from_json(start))
         self._metrics.write(row)
         self._screen.round_line(row)
@@ -379,7 +382,7 @@ class Driver:
         heldout = self._heldout
         if heldout is None:
             return
-        if known := self._team.store("evaluations").get(version):
+        if known := self._team.store.evaluations().get(version):
             before = HeldoutResult.from_json(known)
             self._exported.evaluated(version, before)
             self._metrics.add(version, {"heldout": shown_figures(before)})
@@ -395,6 +398,6 @@ class Driver:
                 self._config, heldout, version, self._team.rollouts, self._should_stop, progress, self._team.store
             )
         self._exported.evaluated(version, found)
-        self._team.store("put_evaluation", version, found.to_json())
+        self._team.store.put_evaluation(version, found.to_json())
         self._metrics.add(version, {"heldout": shown_figures(found)})
         self._screen.evaluation_line(version, found, self._config.languages.others)

@@ -147,7 +147,7 @@ class OfflineDriver(Driver):
             UserError: The file changed since the run began.
             StopRequested: A stop was asked for; everything finished is in the journal.
         """
-        for round, (_, data) in self._team.store("round_states").items():
+        for round, (_, data) in self._team.store.round_states().items():
             if data.get("offline_digest", self._digest) != self._digest:
                 raise UserError(
                     f"offline.path: {self._config.offline.path} holds other pairs than when round {round} of this run "
@@ -165,9 +165,9 @@ class OfflineDriver(Driver):
             languages = Counter(pair.language for pair in pairs)
             counts: dict[str, Any] = {"pairs": len(pairs), "pairs_by_language": dict(sorted(languages.items()))}
             self._exported.sliced(counts["pairs_by_language"])
-            self._team.store("put_pairs", action.round, pairs)
+            self._team.store.put_pairs(action.round, pairs)
             data = {"counts": counts, "offline_digest": self._digest}
-            self._team.store("set_round_state", action.round, action.then, data)
+            self._team.store.set_round_state(action.round, action.then, data)
         self._screen.say(f"round {action.round}: {len(pairs)} pairs, reference and training")
 
     @property
@@ -175,7 +175,7 @@ class OfflineDriver(Driver):
         return self._offline.heldout
 
     def _publish(self, action: Action) -> None:
-        _, data = self._team.store("round_state", action.round)
+        data = self._team.store.round_data(action.round)
         row = {
             "round": action.round,
             "weight_version": action.round,
@@ -183,7 +183,7 @@ class OfflineDriver(Driver):
             "learner": data["learner"],
             "seconds": self._clock(action.round).summary(),
         }
-        if action.round == 1 and (start := self._team.store("evaluations").get(0)):
+        if action.round == 1 and (start := self._team.store.evaluations().get(0)):
             row[START] = shown_figures(HeldoutResult.from_json(start))
         self._metrics.write(row)
         self._evaluate_between(action.round)

@@ -8,6 +8,7 @@ from typing import Any
 from actors.observe.screen import Screen
 from configs.schema import Config
 from rollout.assignment import Assignment, Passes, assigned, first_pass, refill
+from rollout.journal import Journal
 from rollout.miners import pairs_a_prompt
 from rollout.pairs import MinedPairs
 from rollout.prompts import PromptSet
@@ -31,9 +32,7 @@ class QuotaKeeper:
         screen: Told of refills and of what is short.
     """
 
-    def __init__(
-        self, config: Config, prompts: PromptSet, store: Callable[..., Any], mine: Mine, screen: Screen
-    ) -> None:
+    def __init__(self, config: Config, prompts: PromptSet, store: Journal, mine: Mine, screen: Screen) -> None:
         self._config = config
         self._quota = config.languages.quota
         self._prompts = prompts
@@ -45,7 +44,7 @@ class QuotaKeeper:
         """The round's prompts, as far as the journal says that it has come."""
         if self._quota is None:
             return assigned(self._config, self._prompts, round)
-        states = self._store("round_states")
+        states = self._store.round_states()
         data = states[round][1] if round in states else {}
         if _PASSES in data:
             passes = Passes.from_json(data[_PASSES])
@@ -53,19 +52,19 @@ class QuotaKeeper:
             start = states[round - 1][1][_END] if round > 1 else 0
             per_prompt = {code: pairs_a_prompt(self._config, code) for code in targets(self._config)}
             passes = first_pass(self._config, start, per_prompt)
-            self._store("set_round_state", round, "planned", {_PASSES: passes.to_json()})
+            self._store.set_round_state(round, "planned", {_PASSES: passes.to_json()})
         return assigned(self._config, self._prompts, round, passes)
 
     def refilled(self, round: int, assignment: Assignment) -> Assignment | None:
         """The assignment with one more pass for languages that are short of pairs; None if there is none."""
         if self._quota is None or self._quota.refill == 0:
             return None
-        data = self._store("round_states")[round][1]
-        mined = self._mine(round, self._store("candidates", round), self._store("scores", round))
+        data = self._store.round_states()[round][1]
+        mined = self._mine(round, self._store.candidates(round), self._store.scores(round))
         passes = refill(self._config, Passes.from_json(data[_PASSES]), assignment, mined.new_by_language)
         if passes is None:
             return None
-        self._store("set_round_state", round, "planned", {_PASSES: passes.to_json()})
+        self._store.set_round_state(round, "planned", {_PASSES: passes.to_json()})
         self._screen.note(f"round {round}: further prompts for {', '.join(sorted(passes.needs[-1]))}")
         return assigned(self._config, self._prompts, round, passes)
 

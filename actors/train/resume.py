@@ -13,7 +13,7 @@ from configs.errors import UserError
 from configs.schema import Config
 from learners.checkpoint import point_policy
 from learners.checkpoint_layout import all_checkpoints, latest_checkpoint
-from rollout.identity import comparable_config, config_digest
+from rollout.identity import identity_of
 from rollout.model_folder import Damaged, verify_checkpoint
 from rollout.run_layout import JOURNAL, POLICY_LINK, checkpoint_folder, round_of
 from rollout.staleness import rollout_version
@@ -122,7 +122,7 @@ def rewind(config: Config, run: Path, round: int) -> list[str]:
         point_policy(run, kept)
     else:
         (run / POLICY_LINK).unlink(missing_ok=True)
-    with Store.open(run / JOURNAL, config_digest(config), comparable_config(config), config.run.name) as store:
+    with Store.open(run / JOURNAL, *identity_of(config)) as store:
         dropped = store.drop_damaged(round)
         store.train_again_after(round)
     if dropped:

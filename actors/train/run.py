@@ -113,8 +113,8 @@ def _run_offline(config: Config, resume: bool, from_round: int | None, allowed: 
     def work(team: Team, folder: RunFolder, metrics: MetricsLog, flag: StopFlag) -> None:
         OfflineDriver(inputs, team, screen, metrics, flag, team.exported).run()
         seconds = time.time() - started
-        summary = offline_summary(inputs, team.store("round_states"), seconds)
-        evaluations = team.store("evaluations")
+        summary = offline_summary(inputs, team.store.round_states(), seconds)
+        evaluations = team.store.evaluations()
         if inputs.heldout is not None:
             rounds = config.schedule.rounds
             start, end = (HeldoutResult.from_json(evaluations[version]) for version in (0, rounds))
@@ -201,7 +201,7 @@ def _summarise(
     config: Config, folder: RunFolder, team: Team, screen: Screen, names: dict[str, str], seconds: float
 ) -> None:
     rounds = config.schedule.rounds
-    evaluations = team.store("evaluations")
+    evaluations = team.store.evaluations()
     if rounds in evaluations:
         start, end = (HeldoutResult.from_json(evaluations[version]) for version in (0, rounds))
         summary = build_summary(config, start, end, rounds, seconds)

@@ -17,7 +17,7 @@ from configs.errors import UserError
 from configs.load import dump_yaml, load_run_config
 from configs.locks import take
 from configs.schema import Config
-from rollout.identity import AFTER_OUT_OF_MEMORY, BY_ROUND, comparable_config, config_digest, differing_fields
+from rollout.identity import AFTER_OUT_OF_MEMORY, BY_ROUND, comparable_config, differing_fields, identity_of
 from rollout.run_layout import JOURNAL, RUN_LOCK, checkpoint_folder
 from rollout.store_open import accept_changes
 
@@ -76,7 +76,7 @@ def open_run_folder(config: Config, resume: bool, allowed: frozenset[str] = froz
     lock = _lock(path)
     try:
         if allowed and (path / JOURNAL).is_file():
-            accept_changes(path / JOURNAL, config_digest(config), comparable_config(config))
+            accept_changes(path / JOURNAL, identity_of(config))
         for left in path.glob(".isogloss-*-learner-mailbox-*"):  # of a process that was killed
             shutil.rmtree(left, ignore_errors=True)
         write_text(kept, dump_yaml(config))

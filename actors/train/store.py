@@ -11,9 +11,14 @@ from typing import Any
 
 import ray
 
+from actors.runtime.calls import call
 from actors.runtime.env import base_env
 from actors.runtime.spawn import ActorOptions, Start, actor_name, spawn
+from rollout.identity import RunIdentity
+from rollout.journal import Journal
 from rollout.store import Store
+
+_TIMEOUT_S = 120.0  # one transaction or query; far above what any takes
 
 
 def _measured(name: str) -> Callable[..., Any]:
@@ -31,15 +36,13 @@ class StoreActor:
 
     Args:
         path: Journal file.
-        digest: Digest of the run's config.
-        config: The comparable config.
-        run_name: Name of the run.
+        identity: Of the run.
     """
 
-    def __init__(self, path: Path, digest: str, config: Mapping[str, object], run_name: str) -> None:
-        self._start = Start(lambda: Store.open(Path(path), digest, config, run_name))
+    def __init__(self, path: Path, identity: RunIdentity) -> None:
+        self._start = Start(lambda: Store.open(Path(path), *identity))
         self._stats: defaultdict[str, float] = defaultdict(float)
-        self._name = actor_name(run_name, "store", 0)
+        self._name = actor_name(identity.run_name, "store", 0)
 
     def __repr__(self) -> str:  # what Ray's dashboard and logs call the actor
         return self._name
@@ -84,11 +87,32 @@ class StoreActor:
     close = _measured("close")
 
 
-def create_store_actor(path: Path, digest: str, config: Mapping[str, object], run_name: str) -> ray.actor.ActorHandle:
-    """Start the store actor of a run; it reserves no CPU. Wait for ``ready``, and ``close`` it at the end.
+class StoreClient(Journal):
+    """The journal behind its actor; every call has a deadline.
+
+    Attributes:
+        seconds: Spent waiting for the journal since the start.
+    """
+
+    def __init__(self, handle: ray.actor.ActorHandle) -> None:
+        self._handle = handle
+        self.seconds = 0.0
+
+    def ask(self, method: str, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
+        """See ``Journal.ask``."""
+        begin = time.time()
+        result = call(getattr(self._handle, method).remote(*arguments, **named), _TIMEOUT_S, f"the journal's {method}")
+        self.seconds += time.time() - begin
+        return result
+
+
+def open_journal(path: Path, identity: RunIdentity, start_timeout_s: float) -> StoreClient:
+    """Start the store actor of a run and wait until the file is open; it reserves no CPU. ``close`` it at the end.
 
     It runs on the driver's node: SQLite's journal must not be written from one node now and from another after a
     resume, as network file systems do not keep its locks and shared memory.
     """
     options = ActorOptions(0, 0, base_env(), here=True)
-    return spawn(StoreActor, actor_name(run_name, "store", 0), options, path, digest, config, run_name)
+    handle = spawn(StoreActor, actor_name(identity.run_name, "store", 0), options, path, identity)
+    call(handle.ready.remote(), start_timeout_s, "the journal to open")
+    return StoreClient(handle)

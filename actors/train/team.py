@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -26,13 +25,13 @@ from actors.runtime.pool import Pool
 from actors.runtime.signals import StopFlag, stop_on_signals
 from actors.train.publish import broadcast, publish_via_object_store
 from actors.train.run_folder import RunFolder
-from actors.train.store import create_store_actor
+from actors.train.store import open_journal
 from configs.schema import Config
 from learners.errors import BroadcastFailed
 from learners.group import LearnerGroup, RoundResult
 from learners.sampler_reference import Referenced
 from learners.weights import WeightsManifest
-from rollout.identity import comparable_config, config_digest
+from rollout.identity import identity_of
 from rollout.model_folder import verify_checkpoint
 from rollout.prompts import PromptSet
 from rollout.staleness import rollout_version
@@ -41,8 +40,6 @@ from rollout.state import RoundState, check_states
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
-
-STORE_TIMEOUT_S = 120.0  # one transaction or query; far above what any takes
 
 
 class Team:
@@ -73,14 +70,10 @@ class Team:
         self.exported = exported
         self._prompts = prompts
         self._groups = PlacementGroups()
-        self.store_seconds = 0.0
         self._verified: set[Path] = set()  # model folders whose weights are as saved
         self.failed_broadcasts = 0
         self._whose = "sampling"  # turn it is
-        self._store = create_store_actor(
-            folder.store, config_digest(config), comparable_config(config), config.run.name
-        )
-        call(self._store.ready.remote(), config.cluster.start_timeout_s, "the journal to open")
+        self.store = open_journal(folder.store, identity_of(config), config.cluster.start_timeout_s)
         self.version: int = rollout_version(config.schedule, self.states())
         cluster, plan = config.cluster, PlacementPlan.from_config(config, learns)
         self.rollouts: Pool = Pool(
@@ -122,19 +115,10 @@ class Team:
         if self._learns:
             self._learner_started = self._learner_thread.submit(self._learner.start, timeout)
 
-    def store(self, method: str, *arguments: Any) -> Any:
-        """Call a method of the journal and wait for it."""
-        begin = time.time()
-        result = call(getattr(self._store, method).remote(*arguments), STORE_TIMEOUT_S, f"the journal's {method}")
-        self.store_seconds += time.time() - begin
-        return result
-
     def states(self) -> dict[int, RoundState]:
         """State of every round of the run."""
-        found: dict[int, tuple[str, Any]] = call(
-            self._store.round_states.remote(), STORE_TIMEOUT_S, "the journal's round_states"
-        )
-        return check_states({number: state for number, (state, _) in found.items()}, self.config.schedule.rounds)
+        found = {number: state for number, (state, _) in self.store.round_states().items()}
+        return check_states(found, self.config.schedule.rounds)
 
     def reference(self, round: int) -> Future[Referenced]:
         """Start computing the reference log-probabilities of a round's pairs or sample groups."""
@@ -145,7 +129,7 @@ class Team:
         return self._learn(self._learner.train, round)
 
     def _learn(self, method: Callable[..., T], round: int) -> Future[T]:
-        examples = self.store("examples", round)
+        examples = self.store.examples(round)
         started = self._learner_started
         self._turn("learner")
 
@@ -212,7 +196,7 @@ class Team:
         self._learner_thread.shutdown(wait=False, cancel_futures=True)
         with contextlib.ExitStack() as stack:  # from the last to the first, each whether or not one before it failed
             stack.callback(self._groups.remove)
-            stack.callback(lambda: call(self._store.close.remote(), STORE_TIMEOUT_S, "the journal to close"))
+            stack.callback(self.store.close)
             stack.callback(self._learner.close)
 
     def _model(self, version: int) -> Path:

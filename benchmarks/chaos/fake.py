@@ -15,7 +15,7 @@ import signal
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +35,8 @@ from learners.manifest import WeightsManifest
 from learners.metrics import RoundMetrics, StepMetrics
 from learners.sampler_reference import Referenced
 from rollout.anchors import load_anchors
-from rollout.identity import comparable_config, config_digest
+from rollout.identity import identity_of
+from rollout.journal import Journal
 from rollout.plan import Chunk, finish_candidate
 from rollout.prompts import PromptSet
 from rollout.records import Candidate, Score
@@ -115,24 +116,33 @@ class FakePool:
         return ScoredCandidates(judged, scores, Counter())
 
 
+class FatedJournal(Journal):
+    """The real journal, at whose calls this process may die."""
+
+    seconds = 0.0
+
+    def __init__(self, file: Store, fate: Fate) -> None:
+        self.file, self._fate = file, fate
+
+    def ask(self, method: str, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
+        """See ``Journal.ask``."""
+        return self._fate.around(lambda: getattr(self.file, method)(*arguments, **named))
+
+
 class FakeTeam:
     """What the driver asks of a team: the real journal, and a learner whose weights are a hash of what it was given."""
 
-    failed_broadcasts, store_seconds = 0, 0.0
+    failed_broadcasts = 0
 
     def __init__(self, config: Config, run: Path, fate: Fate) -> None:
         self._config, self._run, self._fate = config, run, fate
-        self._store = Store.open(run / "store.sqlite", config_digest(config), comparable_config(config), "fake")
+        self.store = FatedJournal(Store.open(run / "store.sqlite", *identity_of(config)), fate)
         self.version = rollout_version(config.schedule, self.states())
         self.rollouts, self.rewards = FakePool("rollout actor", self), FakePool("reward actor", self)
 
-    def store(self, method: str, *arguments: Any) -> Any:
-        """A method of the journal, at which this process may die."""
-        return self._fate.around(lambda: getattr(self._store, method)(*arguments))
-
     def states(self) -> Any:
         """State of every round."""
-        found = {number: state for number, (state, _) in self._store.round_states().items()}
+        found = {number: state for number, (state, _) in self.store.file.round_states().items()}
         return check_states(found, self._config.schedule.rounds)
 
     def weights(self, version: int) -> str:
@@ -145,13 +155,13 @@ class FakeTeam:
     def reference(self, round: int) -> Future[Referenced]:
         """Two figures for each pair."""
         before = self.weights(round - 1)
-        pairs = self.store("pairs", round)
+        pairs = self.store.pairs(round)
         values = {one.id: tuple(_number(one.id, side, before) % 100 / 10 for side in (0, 1)) for one in pairs}
         return _done(Referenced(values))
 
     def train(self, round: int) -> Future[RoundResult]:
         """The next weights, from those before and the pairs; a checkpoint that is there is taken."""
-        pairs = self.store("pairs", round)
+        pairs = self.store.pairs(round)
         path = self._checkpoint(round)
         if not path.is_file():
             temporary = path.with_suffix(".new")

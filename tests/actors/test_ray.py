@@ -23,11 +23,12 @@ from actors.runtime.cluster import Cluster, start_cluster
 from actors.runtime.health import IllegalTransition, SyncError
 from actors.runtime.pool import Pool
 from actors.train.publish import broadcast
-from actors.train.store import create_store_actor
+from actors.train.store import open_journal
 from configs.errors import UserError
 from configs.schema import ClusterConfig
 from learners.errors import BroadcastFailed
 from learners.rendezvous import Rendezvous
+from rollout.identity import RunIdentity
 from rollout.plan import Chunk, answer_chunks
 from rollout.prompts import PromptSet
 from rollout.records import Candidate
@@ -201,17 +202,15 @@ def test_a_users_mistake_arrives_as_a_message(cluster: Cluster, tmp_path: Path, 
 
 
 def test_store_actor(cluster: Cluster, tmp_path: Path) -> None:
-    store = create_store_actor(tmp_path / "store.sqlite", "digest", {}, "small")
-    assert call(store.ready.remote(), 30, "open") == str(tmp_path / "store.sqlite")
-    call(store.set_round_state.remote(1, "planned", {"a": 1}), 30, "write")
-    assert call(store.round_state.remote(1), 30, "read") == ("planned", {"a": 1})
-    stats = call(store.stats.remote(), 30, "stats")
-    assert stats["calls"] == 2
-    assert stats["bytes_in"] > 0
-    second = create_store_actor(tmp_path / "store.sqlite", "digest", {}, "small")
-    with pytest.raises(UserError):
-        call(second.ready.remote(), 30, "open")
-    call(store.close.remote(), 30, "close")
+    identity = RunIdentity("digest", {}, "small")
+    store = open_journal(tmp_path / "store.sqlite", identity, 30)
+    store.set_round_state(1, "planned", {"a": 1})
+    assert store.round_state(1) == ("planned", {"a": 1})
+    assert store.round_data(1) == {"a": 1}
+    assert store.seconds > 0
+    with pytest.raises(UserError, match="another process is writing"):
+        open_journal(tmp_path / "store.sqlite", identity, 30)
+    store.close()
 
 
 def test_ray_that_listens_elsewhere_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

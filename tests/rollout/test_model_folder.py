@@ -232,7 +232,8 @@ class _Weights:
 def test_no_rounds_weights_are_kept_by_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driver_module, "learner_figures", lambda metrics: {})
     alive: weakref.WeakSet[Any] = weakref.WeakSet()
-    team = SimpleNamespace(store=lambda *arguments: None)
+    journal = SimpleNamespace(mark_consumed=lambda *_: None, set_round_state=lambda *_: None)
+    team = SimpleNamespace(store=journal)
     exported = SimpleNamespace(learned=lambda *arguments: None)
     driver = Driver(make_config(), None, team, None, None, lambda: False, exported)  # type: ignore[arg-type]
     for round in range(1, 6):
