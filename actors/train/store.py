@@ -1,10 +1,8 @@
-"""The journal behind Ray: one actor that owns the file and measures what it costs."""
+"""The journal behind Ray: one actor that owns the file, and the client that its driver calls."""
 
 from __future__ import annotations
 
-import pickle
 import time
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,9 +19,9 @@ from rollout.store import Store
 _TIMEOUT_S = 120.0  # one transaction or query; far above what any takes
 
 
-def _measured(name: str) -> Callable[..., Any]:
+def _served(name: str) -> Callable[..., Any]:
     def method(self: StoreActor, *arguments: Any, **named: Any) -> Any:
-        return self._run(name, arguments, named)
+        return getattr(self._start.worker, name)(*arguments, **named)
 
     method.__name__ = name
     method.__doc__ = getattr(Store, name).__doc__
@@ -32,7 +30,7 @@ def _measured(name: str) -> Callable[..., Any]:
 
 @ray.remote
 class StoreActor:
-    """``rollout.store.Store`` with the same methods, plus ``stats``; one call at a time.
+    """``rollout.store.Store`` with the same methods; one call at a time.
 
     Args:
         path: Journal file.
@@ -41,50 +39,35 @@ class StoreActor:
 
     def __init__(self, path: Path, identity: RunIdentity) -> None:
         self._start = Start(lambda: Store.open(Path(path), *identity))
-        self._stats: defaultdict[str, float] = defaultdict(float)
         self._name = actor_name(identity.run_name, "store", 0)
 
     def __repr__(self) -> str:  # what Ray's dashboard and logs call the actor
         return self._name
 
-    def _run(self, name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        begun = time.perf_counter()
-        result = getattr(self._start.worker, name)(*arguments, **named)
-        self._stats["seconds"] += time.perf_counter() - begun
-        self._stats["calls"] += 1
-        self._stats["bytes_in"] += len(pickle.dumps((arguments, named), pickle.HIGHEST_PROTOCOL))
-        self._stats["bytes_out"] += len(pickle.dumps(result, pickle.HIGHEST_PROTOCOL))
-        return result
-
     def ready(self) -> str:
         """Answers once the journal is open: its path."""
         return str(self._start.worker.path)
 
-    def stats(self) -> dict[str, float]:
-        """Since the start: calls, seconds spent in them, and bytes received and returned (pickled)."""
-        return dict(self._stats)
-
-    begin_round = _measured("begin_round")
-    put_chunk = _measured("put_chunk")
-    done_chunks = _measured("done_chunks")
-    candidates = _measured("candidates")
-    put_scores = _measured("put_scores")
-    scores = _measured("scores")
-    put_pairs = _measured("put_pairs")
-    pairs = _measured("pairs")
-    put_groups = _measured("put_groups")
-    groups = _measured("groups")
-    examples = _measured("examples")
-    put_reference_logprobs = _measured("put_reference_logprobs")
-    mark_consumed = _measured("mark_consumed")
-    round_state = _measured("round_state")
-    round_states = _measured("round_states")
-    set_round_state = _measured("set_round_state")
-    put_evaluation = _measured("put_evaluation")
-    evaluations = _measured("evaluations")
-    meta = _measured("meta")
-    counts = _measured("counts")
-    close = _measured("close")
+    begin_round = _served("begin_round")
+    put_chunk = _served("put_chunk")
+    done_chunks = _served("done_chunks")
+    candidates = _served("candidates")
+    put_scores = _served("put_scores")
+    scores = _served("scores")
+    put_pairs = _served("put_pairs")
+    pairs = _served("pairs")
+    put_groups = _served("put_groups")
+    groups = _served("groups")
+    examples = _served("examples")
+    put_reference_logprobs = _served("put_reference_logprobs")
+    mark_consumed = _served("mark_consumed")
+    round_state = _served("round_state")
+    round_states = _served("round_states")
+    set_round_state = _served("set_round_state")
+    put_evaluation = _served("put_evaluation")
+    evaluations = _served("evaluations")
+    counts = _served("counts")
+    close = _served("close")
 
 
 class StoreClient(Journal):
