@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from configs.errors import UserError
 from configs.learner import GROUP_OBJECTIVES
 from learners.encode import ChatEncoder, answer_tokens
+from learners.objectives.registry import takes
 from learners.packing import Segment
-from rollout.records import Example, Pair, SampleGroup
-from rollout.token_ids import TokenIds
+from rollout.records import Example, SampleGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class EncodedExample:
     @property
     def units(self) -> int:
         """What it counts for in the mean that a step's loss is: 1 for a pair, the number of answers for a group."""
-        return 1 if isinstance(self.example, Pair) else len(self.segment.completions)
+        return self.example.units
 
 
 def encode_examples(
@@ -52,7 +52,12 @@ def encode_examples(
         if encoded and encoded[-1].id == example.id:
             raise UserError(f"{_name(example)}: is there twice; ids must be unique")
         prompt = tuple(encoder.prompt_ids(example.prompt))
-        segment = Segment(prompt, tuple(answer_tokens(encoder, text, ids) for text, ids in _answers(example)))
+        segment = Segment(
+            prompt,
+            tuple(
+                answer_tokens(encoder, text, ids) for text, ids in zip(example.answers, example.answer_ids, strict=True)
+            ),
+        )
         if segment.longest > max_length:
             raise UserError(
                 f"{_name(example)}: prompt and answer are {segment.longest} tokens, more than model.max_length "
@@ -63,44 +68,30 @@ def encode_examples(
 
 
 def _check_kind(example: Example, objective: str) -> None:
-    if isinstance(example, Pair):
-        if objective in GROUP_OBJECTIVES:
-            raise UserError(
-                f"{_name(example)}: learner.objective {objective} trains on groups of scored answers; leave pairs "
-                "(anchors too) out, or choose another objective"
-            )
-        return
-    if objective not in GROUP_OBJECTIVES:
-        raise UserError(
-            f"{_name(example)}: learner.objective {objective} trains on pairs; set it to {GROUP_OBJECTIVES[0]} to "
-            "train on groups"
+    if example.kind != takes(objective):
+        cure = (
+            "leave pairs (anchors too) out, or choose another objective"
+            if example.kind == "pairs"
+            else f"set it to {GROUP_OBJECTIVES[0]} to train on groups"
         )
-    answers, rewards, reference = len(example.completions), len(example.rewards), example.reference
+        what = "pairs" if takes(objective) == "pairs" else "groups of scored answers"
+        raise UserError(f"{_name(example)}: learner.objective {objective} trains on {what}; {cure}")
+    if isinstance(example, SampleGroup):
+        _check_whole(example)
+
+
+def _check_whole(group: SampleGroup) -> None:
+    answers, rewards, reference = len(group.completions), len(group.rewards), group.reference
     if answers < 2 or rewards != answers or (reference is not None and len(reference) != answers):
         raise UserError(
-            f"{_name(example)}: has {answers} answers, {rewards} rewards and "
+            f"{_name(group)}: has {answers} answers, {rewards} rewards and "
             f"{'no' if reference is None else len(reference)} reference log-probabilities; it needs at least 2 answers "
             "and one reward for each"
         )
 
 
 def _name(example: Example) -> str:
-    return f"{'pair' if isinstance(example, Pair) else 'group'} {example.id}"
-
-
-def _answers(example: Example) -> list[tuple[str, TokenIds | None]]:
-    if isinstance(example, Pair):
-        return [(example.chosen, example.chosen_ids), (example.rejected, example.rejected_ids)]
-    ids = example.completion_ids or (None,) * len(example.completions)
-    return list(zip(example.completions, ids, strict=True))
-
-
-def stored_reference(example: Example) -> tuple[float, ...] | None:
-    """The reference log-probabilities that an example brings along, one an answer; None if it has not got all."""
-    if isinstance(example, SampleGroup):
-        return example.reference
-    good, bad = example.reference_chosen, example.reference_rejected
-    return None if good is None or bad is None else (good, bad)
+    return f"{example.kind.removesuffix('s')} {example.id}"
 
 
 def mismatched(step: Sequence[EncodedExample], max_length: int) -> list[EncodedExample]:

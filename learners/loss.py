@@ -8,15 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from configs.learner import GROUP_OBJECTIVES
 from learners.batching import EncodedExample
 from learners.metrics import ExampleStats
 from learners.microbatches import MicroBatch, References, TokenLogprobs
 from learners.objectives import groups, switches
 from learners.objectives.inputs import GroupLogprobs, ObjectiveSettings, PairLogprobs
 from learners.objectives.pairs import mean_nll
-from learners.objectives.registry import pair_objective
-from rollout.records import Pair, SampleGroup
+from learners.objectives.registry import GROUPS, pair_objective
+from rollout.records import SampleGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +48,15 @@ def losses(
     nll_weight: float,
 ) -> tuple[Tensor, list[ExampleStats]]:
     """Sum of the losses of a micro-batch's examples, each times its ``units``, and the examples' figures."""
-    if objective in GROUP_OBJECTIVES:
-        if objective == "rloo":
-            parts = [
-                _group(one, sums, inputs, settings)
-                for one, sums in zip(micro.examples, micro.sums(values), strict=True)
-            ]
-        else:
-            parts = [
-                _switched(one, tokens, inputs, settings)
-                for one, tokens in zip(micro.examples, micro.by_token(values), strict=True)
-            ]
-        return torch.stack([loss for loss, _ in parts]).sum(), [stats for _, stats in parts]
-    return _pairs(micro, values, inputs, objective, settings, nll_weight)
+    if (group := GROUPS.get(objective)) is None:
+        return _pairs(micro, values, inputs, objective, settings, nll_weight)
+    if group.by_token:
+        tokens = zip(micro.examples, micro.by_token(values), strict=True)
+        parts = [_switched(one, answers, inputs, settings) for one, answers in tokens]
+    else:
+        sums = zip(micro.examples, micro.sums(values), strict=True)
+        parts = [_group(one, answers, inputs, settings) for one, answers in sums]
+    return torch.stack([loss for loss, _ in parts]).sum(), [stats for _, stats in parts]
 
 
 def spread_loss(
@@ -82,7 +77,7 @@ def spread_loss(
     """
     assert micro.answers is not None
     (one,), (begin, end) = micro.examples, micro.answers
-    if objective == "rloo":
+    if not GROUPS[objective].by_token:
         sums = torch.tensor(current[one.id], device=values.device, requires_grad=True)
         loss, stats = _group(one, sums, inputs, settings)
         (slopes,) = torch.autograd.grad(loss, sums)
@@ -193,6 +188,5 @@ def _switched(
 
 
 def _stats(one: EncodedExample, figures: dict[str, float]) -> ExampleStats:
-    kind = "pairs" if isinstance(one.example, Pair) else "groups"
     answers = len(one.segment.completions)
-    return ExampleStats(one.id, one.example.language, kind, answers, one.units, one.segment.tokens, figures)
+    return ExampleStats(one.id, one.example.language, one.example.kind, answers, one.units, one.segment.tokens, figures)

@@ -12,7 +12,6 @@ from torch import Tensor
 from learners import distributed
 from learners.batching import EncodedExample, split_over_ranks
 from learners.packing import PackedBatch, pack
-from rollout.records import SampleGroup
 
 # Summed log-probabilities (nats) of an example's answers, by its id.
 References = dict[str, tuple[float, ...]]
@@ -86,7 +85,7 @@ def is_spread(one: EncodedExample, budget: int) -> bool:
 
     A pair stays together: its loss needs both answers at once.
     """
-    return isinstance(one.example, SampleGroup) and one.segment.tokens > budget and len(one.segment.completions) > 1
+    return one.example.kind == "groups" and one.segment.tokens > budget and len(one.segment.completions) > 1
 
 
 def score(

@@ -16,7 +16,6 @@ import numpy as np
 
 from learners.batching import EncodedExample
 from learners.microbatches import References, TokenLogprobs
-from rollout.records import Pair
 
 Origin = Literal["learner", "sampler", "auto"]
 
@@ -76,12 +75,7 @@ def probe(steps: Sequence[Sequence[EncodedExample]], sampled: Mapping[str, objec
 
 def sampled_logprobs(one: EncodedExample) -> tuple[np.ndarray, ...] | None:
     """The sampler's log-probabilities of all answers' tokens; None unless all are there, one a token."""
-    example = one.example
-    kept = (
-        (example.chosen_logprobs, example.rejected_logprobs)
-        if isinstance(example, Pair)
-        else example.completion_logprobs or (None,)
-    )
+    kept = one.example.answer_logprobs
     if len(kept) != len(one.segment.completions):
         return None
     found = []
@@ -120,7 +114,7 @@ def compare(
             theirs.astype(np.float64) - ours for theirs, ours in zip(sampler[one.id], learner[one.id], strict=True)
         ]
         by_language.setdefault(one.example.language, []).extend(apart)
-        if isinstance(one.example, Pair):
+        if one.example.kind == "pairs":
             # The policy is the reference: only the mismatch is left of the margin, and the loss is ln 2 without it.
             margin = -float(apart[0].sum() - apart[1].sum())
             losses.append(float(np.logaddexp(0.0, -beta * margin)))

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from configs.schema import LearnerConfig, ModelConfig
 from learners import distributed, lora, loss
-from learners.batching import EncodedExample, encode_examples, mismatched, steps_of_epoch, stored_reference
+from learners.batching import EncodedExample, encode_examples, mismatched, steps_of_epoch
 from learners.encode import ChatEncoder
 from learners.engine import Engine, load_model, zero_stage
 from learners.errors import NumericError
@@ -27,7 +27,7 @@ from learners.logprobs import LogprobModel
 from learners.metrics import ExampleStats, RoundMetrics, StepMetrics, by_language, summarise
 from learners.microbatches import References, TokenLogprobs, is_spread, micro_batches, score, score_tokens
 from learners.objectives.inputs import ObjectiveSettings
-from learners.objectives.registry import needs_reference, pair_objective
+from learners.objectives.registry import GROUPS, needs_reference, pair_objective, takes
 from learners.objectives.switches import StepTotals
 from learners.packing import PackedBatch
 from learners.sampler_reference import Referenced, compare, probe, sampled_logprobs, sums
@@ -182,20 +182,22 @@ class LearnerSession:
         """Those that the examples bring along, and the others computed."""
         if not needs_reference(self.learner):
             return {}
-        stored = {one.id: stored_reference(one.example) for one in encoded}
+        stored = {one.id: one.example.references for one in encoded}
         missing = [one for one in encoded if stored[one.id] is None]
         computed = self._score_reference(self._steps(missing, round_number, 0))
         return computed | {name: values for name, values in stored.items() if values is not None}
 
     def _old(self, round_number: int, encoded: Sequence[EncodedExample], references: References) -> References:
         """RLOO's ``pi_old``: the policy that the round begins with."""
-        if self.learner.objective != "rloo" or self.learner.reference == "previous_round":
+        group = GROUPS.get(self.learner.objective)
+        if group is None or group.by_token or self.learner.reference == "previous_round":
             return references
         return self._score(self.engine, self._steps(encoded, round_number, 0))
 
     def _by_token(self, round_number: int, encoded: Sequence[EncodedExample]) -> tuple[TokenLogprobs, TokenLogprobs]:
         """Tokens under the policy that the round begins with and under the loss reference, for ``objective: group``."""
-        if self.learner.objective != "group":
+        group = GROUPS.get(self.learner.objective)
+        if group is None or not group.by_token:
             return {}, {}
         steps = self._steps(encoded, round_number, 0)
         old = self._tokens(self.engine, steps)
@@ -296,7 +298,7 @@ class LearnerSession:
 
     def _numeric_error(self, what: str, round_number: int, ids: Sequence[str]) -> NumericError:
         named = ", ".join(ids[:16]) + (f" and {len(ids) - 16} more" if len(ids) > 16 else "")
-        kind = "groups" if self.learner.on_groups else "pairs"
+        kind = takes(self.learner.objective)
         return NumericError(
             f"round {round_number}, optimiser step {self.step + 1}: the {what} is not finite; "
             f"{kind}: {named}. The step was not applied and the last checkpoint stays; lower "

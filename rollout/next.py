@@ -13,11 +13,11 @@ def next_actions(schedule: ScheduleConfig, states: Mapping[int, RoundState]) -> 
     """All actions that may run now, the most urgent first; empty when the run is over.
 
     Two tracks run beside each other. The learner works on the first round that is not done: its reference and
-    training need the weights of the round before. Sampling (generate, score, pair) works on the first round that is
+    training need the weights of the round before. Sampling (generate and score, pair) works on the first round that is
     not paired, once the weights for it are published. Publishing waits for sampling that still needs the older
     weights. So a list holds at most one action of each track, and they never wait for each other.
 
-    The driver makes sure before "generate" and "score" that the actors hold ``sample_version`` of that round.
+    The driver makes sure before "generate" that the actors hold ``sample_version`` of that round.
     """
     actions: list[Action] = []
     first_open, sampling = True, False
@@ -25,7 +25,7 @@ def next_actions(schedule: ScheduleConfig, states: Mapping[int, RoundState]) -> 
         action = action_of(states.get(round, "planned"), round)
         if action is None:
             continue
-        if action.kind in ("generate", "score", "pair"):
+        if action.kind in ("generate", "pair"):
             if not sampling and may_start_generation(schedule, round, published_version(schedule, states)):
                 actions.append(action)
             sampling = True

@@ -6,7 +6,7 @@ Keys are natural: (round, prompt id, language, source, sample), so that a repeat
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from rollout.token_ids import TokenIds
 
@@ -115,6 +115,9 @@ class Score:
     parts: dict[str, float] = field(default_factory=dict)
 
 
+ExampleKind = Literal["pairs", "groups"]
+
+
 @dataclass(frozen=True, slots=True)
 class Pair:
     """A preference pair, as trained on: ``prompt`` is the native instruction, or a chat of several turns.
@@ -144,6 +147,34 @@ class Pair:
     # The sampler's log-probabilities of these, where they are those of the policy that the round begins with.
     chosen_logprobs: bytes | None = field(default=None, compare=False)
     rejected_logprobs: bytes | None = field(default=None, compare=False)
+
+    kind: ClassVar[ExampleKind] = "pairs"
+
+    @property
+    def units(self) -> int:
+        """What it counts for in the mean that a step's loss is."""
+        return 1
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """Its texts, the chosen one first."""
+        return self.chosen, self.rejected
+
+    @property
+    def answer_ids(self) -> tuple[TokenIds | None, ...]:
+        """Tokens of ``answers`` as sampled, one entry an answer."""
+        return self.chosen_ids, self.rejected_ids
+
+    @property
+    def answer_logprobs(self) -> tuple[bytes | None, ...]:
+        """The sampler's log-probabilities of ``answer_ids``."""
+        return self.chosen_logprobs, self.rejected_logprobs
+
+    @property
+    def references(self) -> tuple[float, ...] | None:
+        """Reference log-probabilities, one an answer; None unless it has all."""
+        good, bad = self.reference_chosen, self.reference_rejected
+        return None if good is None or bad is None else (good, bad)
 
 
 def labelled_pair(
@@ -194,6 +225,33 @@ class SampleGroup:
     reference: tuple[float, ...] | None = None
     completion_ids: tuple[TokenIds | None, ...] = field(default=(), compare=False)  # as a pair's; empty is all None
     completion_logprobs: tuple[bytes | None, ...] = field(default=(), compare=False)  # likewise
+
+    kind: ClassVar[ExampleKind] = "groups"
+
+    @property
+    def units(self) -> int:
+        """As a pair's: each answer counts."""
+        return len(self.completions)
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """As a pair's, in the order of ``completions``."""
+        return self.completions
+
+    @property
+    def answer_ids(self) -> tuple[TokenIds | None, ...]:
+        """As a pair's."""
+        return self.completion_ids or (None,) * len(self.completions)
+
+    @property
+    def answer_logprobs(self) -> tuple[bytes | None, ...]:
+        """As a pair's."""
+        return self.completion_logprobs or (None,) * len(self.completions)
+
+    @property
+    def references(self) -> tuple[float, ...] | None:
+        """As a pair's."""
+        return self.reference
 
 
 Example = Pair | SampleGroup  # what the learner takes

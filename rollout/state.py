@@ -9,8 +9,7 @@ from typing import Literal, get_args
 # Each state says what is in the journal (or, from "trained" on, in a checkpoint) for good.
 RoundState = Literal[
     "planned",  # nothing yet, or some chunks
-    "generated",  # all candidates, translations included
-    "scored",  # all gates and scores
+    "scored",  # all candidates, translations included, with their gates and scores
     "paired",  # the pairs
     "referenced",  # their reference log-probabilities
     "trained",  # a checkpoint with the new weights; the pairs are consumed
@@ -18,10 +17,12 @@ RoundState = Literal[
 ]
 STATES: tuple[RoundState, ...] = get_args(RoundState)
 
-ActionKind = Literal["generate", "score", "pair", "reference", "train", "publish"]
+# Of journals that earlier versions wrote: all candidates are there, and were scored as they came.
+_FORMER: dict[str, RoundState] = {"generated": "scored"}
+
+ActionKind = Literal["generate", "pair", "reference", "train", "publish"]
 _ACTIONS: dict[RoundState, ActionKind] = {
     "planned": "generate",
-    "generated": "score",
     "scored": "pair",
     "paired": "reference",
     "referenced": "train",
@@ -43,16 +44,9 @@ def reached(state: RoundState, milestone: RoundState) -> bool:
     return STATES.index(state) >= STATES.index(milestone)
 
 
-def advance(old: RoundState, new: RoundState) -> RoundState:
-    """The next state; writing the same state again is allowed, skipping or going back is not.
-
-    Raises:
-        ValueError: The transition is not legal.
-    """
-    step = STATES.index(new) - STATES.index(old)
-    if step not in (0, 1):
-        raise ValueError(f"a round cannot go from '{old}' to '{new}'")
-    return new
+def named_today(state: str) -> str:
+    """A state that a journal of an earlier version has, by its present name."""
+    return _FORMER.get(state, state)
 
 
 def action_of(state: RoundState, round: int) -> Action | None:

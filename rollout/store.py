@@ -19,6 +19,7 @@ from filelock import FileLock
 from configs.errors import UserError
 from rollout.records import Candidate, CandidateKey, Example, Pair, SampleGroup, Score
 from rollout.sources import sampled_ids, start_logprobs
+from rollout.state import named_today
 from rollout.store_checksum import damaged, insert_sql
 from rollout.store_file import StoreConflict
 from rollout.store_open import claim, connect, explained, prepare, prepare_reading
@@ -311,7 +312,7 @@ class Store(RepairableFile):
 
     def round_states(self) -> dict[int, tuple[str, dict[str, Any]]]:
         """(state, data) of every round begun."""
-        return dict(self._records("rounds", lambda row: (row[0], (row[1], _object(row[2])))))
+        return dict(self._records("rounds", lambda row: (row[0], (named_today(row[1]), _object(row[2])))))
 
     def set_round_state(self, round: int, state: str, data: Mapping[str, object] | None = None) -> None:
         """Set a round's state; ``data`` (small, JSON) is merged into what is there."""

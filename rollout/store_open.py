@@ -17,7 +17,7 @@ from configs.errors import UserError
 from configs.locks import take
 from configs.reading import shown
 from rollout.identity import RunIdentity, differing_fields, locked_changes
-from rollout.state import reached
+from rollout.state import named_today, reached
 from rollout.store_checksum import damaged_row, insert_sql, install, why_damaged
 from rollout.store_schema import ADDED_IN_2, SCHEMA, SCHEMA_VERSION, dump
 
@@ -99,7 +99,9 @@ def prepare(
     if meta["config_digest"] != digest:
         begun = json.loads(meta["config"])
         states = db.execute("SELECT round, state FROM rounds").fetchall()
-        changed = locked_changes(begun, config or {}, [round for round, state in states if reached(state, "paired")])
+        changed = locked_changes(
+            begun, config or {}, [round for round, state in states if reached(named_today(state), "paired")]
+        )
         if begun and config and not changed:
             db.execute("BEGIN IMMEDIATE")
             values = {"config_digest": digest, "config": dump(config)}

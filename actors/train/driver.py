@@ -49,7 +49,7 @@ POLL_S = 0.02
 
 
 def _track(action: Action) -> str:
-    if action.kind in ("generate", "score", "pair"):
+    if action.kind in ("generate", "pair"):
         return "sample"
     return "publish" if action.kind == "publish" else "learn"
 
@@ -174,8 +174,6 @@ class Driver:
     def _sample(self, action: Action) -> None:
         if action.kind == "pair":
             self._pair(action)
-        elif action.kind == "score":
-            self._done(action)  # scoring streams behind generation and was finished with it
         else:
             self._generate_and_score(action)
 

@@ -1,4 +1,4 @@
-"""Objectives over pairs by name, and what each needs. A new one is a function, a line here and one in the config.
+"""Objectives by name, and what each takes and needs. A new one is a function, a line here and one in the config.
 
 A name that is not here is a function of the user's own (docs/extending.md).
 """
@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from configs.errors import UserError
-from configs.learner import GROUP_OBJECTIVES, OBJECTIVES, LearnerConfig
+from configs.learner import OBJECTIVES, LearnerConfig
 from configs.plugins import failure, load_plugin
 from learners.objectives import pairs
 from learners.objectives.inputs import ObjectiveSettings, PairLogprobs
+from rollout.records import ExampleKind
 
 FIELD = "learner.objective"
 
@@ -53,6 +54,31 @@ PAIR_OBJECTIVES: dict[str, PairObjective] = {
     "apo_down": PairObjective(pairs.apo_down),
     "sigmoid_norm": PairObjective(pairs.sigmoid_norm),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class GroupObjective:
+    """An objective over sample groups.
+
+    Attributes:
+        by_token: Whether it looks at the single tokens' log-probabilities, else at each answer's sum.
+        needs_reference: Whether it uses summed log-probabilities of the loss reference, as the journal keeps them. The
+            switches of ``group`` need them by token, which the learner computes when it trains.
+    """
+
+    by_token: bool
+    needs_reference: bool
+
+
+GROUPS: dict[str, GroupObjective] = {
+    "rloo": GroupObjective(by_token=False, needs_reference=True),
+    "group": GroupObjective(by_token=True, needs_reference=False),
+}
+
+
+def takes(name: str) -> ExampleKind:
+    """What an objective trains on: ``pairs`` or ``groups``."""
+    return "groups" if name in GROUPS else "pairs"
 
 
 class ObjectiveFunction(Protocol):
@@ -109,13 +135,8 @@ def pair_objective(name: str, digest: str | None = None) -> PairObjective:
 
 
 def needs_reference(learner: LearnerConfig) -> bool:
-    """Whether an objective uses summed log-probabilities of the loss reference, as the journal keeps them.
-
-    The switches of ``group`` that use the reference need it by tokens, which the learner computes when it trains.
-    """
-    if learner.objective in GROUP_OBJECTIVES:
-        return learner.objective == "rloo"
-    return pair_objective(learner.objective).needs_reference
+    """Whether an objective uses summed log-probabilities of the loss reference, as the journal keeps them."""
+    return (GROUPS.get(learner.objective) or pair_objective(learner.objective)).needs_reference
 
 
 def try_objective(learner: LearnerConfig) -> None:

@@ -37,7 +37,7 @@ def run(tmp_path: Path) -> Path:
     (folder / "config.yaml").write_text(dump_yaml(config))
     with Store.open(folder / "store.sqlite", "digest", {}, run_name="mine") as store:
         store.put_pairs(1, [pair(n, code) for code in ("en", "sw") for n in range(4)])
-        for state in ("generated", "scored", "paired", "referenced", "trained", "done"):
+        for state in ("scored", "paired", "referenced", "trained", "done"):
             store.set_round_state(1, state)
         store.put_chunk("r0002/answer/sw/0000", 2, "answer", [candidate("p0", "sw", round=2)])
         store.set_round_state(2, "planned")
@@ -63,7 +63,7 @@ def test_where_a_run_stands(run: Path) -> None:
 def test_a_finished_run(run: Path) -> None:
     with Store.open(run / "store.sqlite", "digest", {}, run_name="mine") as store:
         for round in (2, 3):
-            for state in ("planned", "generated", "scored", "paired", "referenced", "trained", "done"):
+            for state in ("planned", "scored", "paired", "referenced", "trained", "done"):
                 store.set_round_state(round, state)
     (run / "summary.json").write_text(json.dumps({"rounds": 3}))
     shown = status_lines(run, now=4e9)

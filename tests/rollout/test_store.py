@@ -149,8 +149,8 @@ def test_a_round_without_pairs_is_remembered(store: Store) -> None:
 def test_round_states_and_evaluations(store: Store) -> None:
     assert store.round_state(1) is None
     store.set_round_state(1, "planned", {"seconds": 1.5})
-    store.set_round_state(1, "generated", {"alphas": {"es": 0.1}})
-    assert store.round_state(1) == ("generated", {"seconds": 1.5, "alphas": {"es": 0.1}})
+    store.set_round_state(1, "generated", {"alphas": {"es": 0.1}})  # as earlier versions called it
+    assert store.round_state(1) == ("scored", {"seconds": 1.5, "alphas": {"es": 0.1}})
     assert store.put_evaluation(0, {"a": [1, 2]})
     assert not store.put_evaluation(0, {"a": [1, 2]})
     with pytest.raises(StoreConflict, match="evaluation after round 0"):
