@@ -73,8 +73,9 @@ bench-serving: install-dev ## The endpoint under load: 50 swaps, a killed replic
 fuzz: install ## Every reader on inputs that are almost right (SEED=n CASES=n, ARGS="--case n" shows one)
 	$(BIN)/python -m benchmarks.fuzz --seed $(SEED) --cases $(or $(CASES),2000) $(ARGS)
 
-docs: install ## Generate the config reference
+docs: $(VENV)/.installed-docs ## The config reference, then all pages with the API, links checked, in build/site
 	$(BIN)/isogloss config-reference
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 lock: install-dev ## Resolve requirements/*.in into the locks (needs uv)
 	requirements/lock.sh
@@ -88,4 +89,8 @@ $(VENV)/.installed: requirements/cpu.lock requirements/install.sh pyproject.toml
 
 $(VENV)/.installed-dev: $(VENV)/.installed requirements/dev.lock
 	$(PIP) install --quiet --no-deps -r requirements/dev.lock
+	@touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed-dev requirements/docs.lock
+	$(PIP) install --quiet --no-deps -r requirements/docs.lock
 	@touch $@

@@ -157,8 +157,7 @@ class LearnerGroup:
 
         Raises:
             UserError: Bad examples, a full disk, or (``NumericError``) a loss that is not finite. The group is
-            of no
-                further use; the last checkpoint is untouched.
+                of no further use; the last checkpoint is untouched.
             LearnerTimeout: It took longer than ``timeout`` seconds.
             LearnerFailed: The ranks died more often than ``learner.max_failures`` allows.
         """

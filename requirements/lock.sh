@@ -10,3 +10,4 @@ compile --excludes excludes.txt cpu.in -o cpu.lock
 # vLLM's CUDA build pins its own tvm-ffi; everything else is held to the CPU lock's versions.
 compile --constraints <(sed 's/+cpu$//; /^vllm/d; /^apache-tvm-ffi/d' cpu.lock) cuda.in -o cuda.lock
 compile dev.in -o dev.lock
+compile docs.in -o docs.lock
