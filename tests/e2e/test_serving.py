@@ -1,12 +1,13 @@
-"""A run that is served while it trains, and the commands on a running endpoint."""
+"""The tutorial, run from its first block to its last: served while it trains, evaluated, served, rolled back."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.kits.run import arguments
+from tests.kits.run import ISOGLOSS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -23,7 +24,52 @@ PORT = 8931
 BASE = f"http://127.0.0.1:{PORT}"
 KEY = "key-of-the-test-0123456789"
 HEADERS = {"Authorization": f"Bearer {KEY}"}
-CLI = [sys.executable, "-m", "cli"]
+PAGE = Path("docs/tutorial.md").read_text(encoding="utf-8")
+WORLD = Path("worlds/default").resolve()
+
+# What makes the tutorial's run one of seconds, for a model of a million parameters.
+TINY = (
+    "model.dtype=float32", "model.max_length=256", "rollout.actors=1", "rollout.cpus_per_actor=0.5",
+    "rollout.prompts_per_round=24", "rollout.chunk_prompts=12", "rollout.max_num_seqs=24",
+    "rollout.samples_per_prompt=4", "rollout.max_new_tokens=32", "rollout.kv_cache_gb=0.0625",
+    "reward.cpus_per_actor=0.5", "prompts.heldout_limit=8", "evaluation.samples_per_prompt=2",
+    "evaluation.bootstrap_samples=200", "evaluation.every=1", "learner.cpus_per_worker=0.5",
+    "learner.pairs_per_step=16", "learner.warmup_steps=0", "learner.keep_checkpoints=3", "cluster.num_cpus=3",
+)  # fmt: skip
+
+
+def blocks(kind: str) -> list[str]:
+    """The page's fenced blocks of a kind, in their order."""
+    return re.findall(rf"^```{kind}\n(.*?)^```$", PAGE, re.M | re.S)
+
+
+def command(name: str) -> list[str]:
+    """The page's one command line of a name, without ``--dry-run``."""
+    lines = [
+        line.split() for block in blocks("") for line in block.splitlines() if line.startswith(f"isogloss {name} ")
+    ]
+    (found,) = [line for line in lines if "--dry-run" not in line]
+    return [str(ISOGLOSS), *found[1:]]
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """The folder that the tutorial begins with, made of the embedded world."""
+    shutil.copytree(WORLD / "policy", tmp_path / "my-model")
+    for name, part in (("prompts", "train"), ("heldout", "heldout")):
+        (tmp_path / name).mkdir()
+        for code in ("en", "sw"):
+            shutil.copy(WORLD / "prompts" / part / f"{code}.jsonl", tmp_path / name)
+    (config,) = blocks("yaml")
+    (tmp_path / "tutorial.yaml").write_text(config, encoding="utf-8")
+    return tmp_path
+
+
+def done(arguments: list[str], cwd: Path) -> str:
+    """What a command prints that ends well."""
+    found = subprocess.run(arguments, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+    assert found.returncode == 0, found.stdout + found.stderr
+    return found.stdout
 
 
 def health() -> dict[str, Any]:
@@ -42,23 +88,37 @@ def wait(reached: Callable[[], bool], process: subprocess.Popen[str], what: str)
         time.sleep(0.1)
 
 
-def start(command: list[str], **env: str) -> subprocess.Popen[str]:
+def start(arguments: list[str], cwd: Path, **env: str) -> subprocess.Popen[str]:
     env = {**os.environ, **env}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
+    return subprocess.Popen(arguments, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
 
 
-def test_endpoint_follows_the_run_and_obeys_the_commands(tmp_path: Path) -> None:
-    overrides = [
-        "serve.enabled=true", f"serve.port={PORT}", "serve.cpus_per_replica=0.5", "serve.kv_cache_gb=0.125",
-        "serve.gate.min_right_language=0.2", "evaluation.every=1", "cluster.num_cpus=3",
+def test_every_block_of_the_tutorial_is_run() -> None:
+    """The names below, and the dry run, are all that the page calls."""
+    called = [line.split()[1] for block in blocks("") for line in block.splitlines() if line.startswith("isogloss ")]
+    assert called == ["train", "train", "status", "pairs", "eval", "serve", "rollback"]
+    (rows,) = blocks("json")
+    shown = [json.loads(line) for line in rows.splitlines()]
+    for row, code in zip(shown, ("sw", "en"), strict=True):
+        first = json.loads((WORLD / f"prompts/train/{code}.jsonl").read_text(encoding="utf-8").splitlines()[0])
+        assert row == {"id": first["id"], "prompt": first["prompt"]}
+
+
+def test_the_tutorial(work: Path) -> None:
+    shown = done([*command("train"), *TINY, "--dry-run"], work)
+    assert "policy: my-model" in shown
+    served = [
+        f"serve.port={PORT}", "serve.cpus_per_replica=0.5", "serve.kv_cache_gb=0.125",
+        "serve.gate.min_right_language=0.2",
         # What travels to the actors is an adapter, what is served the merged weights of the checkpoint.
         "learner.lora={rank: 4, publish: adapter}", "learner.learning_rate=1e-3",
     ]  # fmt: skip
-    training = start([*CLI, *arguments(tmp_path, "served", *overrides)[1:]])
+    (asked,) = re.findall(r"-d '(.*?)'", PAGE, re.S)
+    body = json.loads(asked)
+    training = start([*command("train"), *TINY, *served], work)
     try:
         wait(lambda: health().get("version") == "v0", training, "v0 served")
         wait(lambda: health().get("version") == "v1", training, "v1 served")
-        body = {"model": "served", "messages": [{"role": "user", "content": "Which city does Bob live in?"}]}
         reply = httpx.post(f"{BASE}/v1/chat/completions", json=body, timeout=60)
         assert reply.headers["x-isogloss-version"] in ("v1", "v2")
         output, _ = training.communicate(timeout=240)
@@ -66,19 +126,25 @@ def test_endpoint_follows_the_run_and_obeys_the_commands(tmp_path: Path) -> None
         training.kill()
     assert training.returncode == 0, output
     assert "serving: v1 promoted, right language" in output
-    run = tmp_path / "served"
+    run = work / "runs" / "tutorial"
     rows = [json.loads(line) for line in (run / "promotions.jsonl").read_text().splitlines()]
     assert [(row["event"], row["version"]) for row in rows] == [("promoted", 0), ("promoted", 1), ("promoted", 2)]
 
+    assert "2 of 2 done" in done(command("status"), work)
+    assert "chosen" in done(command("pairs"), work)
+    figures = done([*command("eval"), "--limit", "4", "--kv-cache-gb", "0.0625"], work)
+    assert "right language" in figures
+    assert (run / "policy" / "model.safetensors").is_file()
+
     public = [f"serve.port={PORT}", "serve.host=0.0.0.0", "serve.api_keys_env=KEYS_OF_THE_TEST"]
-    serving = start([*CLI, "serve", str(run), *public, "cluster.num_cpus=2"], KEYS_OF_THE_TEST=KEY)
+    serving = start([*command("serve"), *public, "cluster.num_cpus=2"], work, KEYS_OF_THE_TEST=KEY)
     try:
         wait(lambda: health().get("version") == "v2", serving, "v2 served")
-        asked = [httpx.get(f"{BASE}/v1/models", headers=headers, timeout=20) for headers in ({}, HEADERS)]
-        assert [reply.status_code for reply in asked] == [401, 200]
-        done = subprocess.run([*CLI, "rollback", str(run)], capture_output=True, text=True, timeout=100, check=False)
-        assert done.returncode == 0, done.stderr
-        assert "v1 is served by 1 replica(s)" in done.stdout
+        codes = [httpx.get(f"{BASE}/v1/models", headers=headers, timeout=20).status_code for headers in ({}, HEADERS)]
+        assert codes == [401, 200]
+        reply = httpx.post(f"{BASE}/v1/chat/completions", json=body, headers=HEADERS, timeout=60)
+        assert (reply.status_code, reply.headers["x-isogloss-version"]) == (200, "v2")
+        assert "v1 is served by 1 replica(s)" in done(command("rollback"), work)
         assert (health()["version"], health()["checksum"]) == ("v1", rows[1]["checksum"])
         serving.send_signal(signal.SIGTERM)
         output, _ = serving.communicate(timeout=60)
