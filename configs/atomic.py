@@ -6,10 +6,9 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from configs.errors import UserError
 
@@ -43,7 +42,7 @@ def write_text(path: Path, text: str, durable: bool = False, writers: int = 1) -
     return path
 
 
-def write_json(path: Path, value: dict[str, Any], writers: int = 1) -> Path:
+def write_json(path: Path, value: Mapping[str, object], writers: int = 1) -> Path:
     """Write a JSON object in one step, indented, as :func:`replaced`; returns where it is."""
     return write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n", writers=writers)
 

@@ -26,6 +26,7 @@ from serving.access import read_keys
 from serving.contact import COORDINATOR, NAMESPACE
 from serving.coordinator_actor import CoordinatorActor
 from serving.engine import EngineSettings
+from serving.facts import EndpointStatus
 from serving.folder import ServingFolder
 from serving.replica import PolicyReplicaApp
 
@@ -47,7 +48,7 @@ class Endpoint:
     name: str
     coordinator: Any
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> EndpointStatus:
         """What is wanted and what each replica serves; a coordinator that is being restarted is waited for."""
         again = Retrying(
             retry=retry_if_exception_type(ActorDied),
@@ -55,12 +56,12 @@ class Endpoint:
             stop=stop_after_delay(_COORDINATOR_S),
             reraise=True,
         )
-        found: dict[str, Any] = again(
+        found: EndpointStatus = again(
             lambda: call(self.coordinator.status.remote(), _COORDINATOR_S, "the serving coordinator's status")
         )
         return found
 
-    def wait_for(self, version: int, timeout: float) -> dict[str, Any]:
+    def wait_for(self, version: int, timeout: float) -> EndpointStatus:
         """Wait until every replica serves its part of a version that was promoted.
 
         Raises:

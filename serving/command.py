@@ -21,6 +21,7 @@ from learners.manifest import WeightsManifest
 from rollout.model_folder import verify_checkpoint
 from rollout.policy import run_policy
 from rollout.run_layout import checkpoint_folder, round_of
+from serving.facts import EndpointStatus
 from serving.fit import check_length
 from serving.folder import STATUS, STATUS_FRESH_S, ServingFolder, ServingState
 from serving.gate import GateDecision
@@ -192,10 +193,10 @@ def run_rollback(run: Path, timeout: float) -> None:
     print(_outcome(run, state, timeout))
 
 
-def _fresh_status(run: Path) -> dict[str, Any] | None:
+def _fresh_status(run: Path) -> EndpointStatus | None:
     """What a running endpoint last wrote; None where none runs, or where the file is not what an endpoint writes."""
     try:
-        status = json.loads((run / STATUS).read_text(encoding="utf-8"))
+        status: EndpointStatus = json.loads((run / STATUS).read_text(encoding="utf-8"))
         written, _, wanted = float(status["time"]), status["url"], status["wanted"]["generation"]
         ServingState.from_json(status["wanted"])
         for row in status["replicas"].values():

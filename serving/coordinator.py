@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from configs.atomic import write_json
 from configs.errors import UserError
 from configs.serving import ServeConfig
 from learners.manifest import WeightsManifest
+from serving.facts import EndpointStatus, ReplicaFacts, ReplicaRow, ShownVersion
 from serving.folder import STATE, STATUS, STATUS_FRESH_S, Served, ServingFolder, ServingState
 
 logger = logging.getLogger(__name__)
@@ -42,15 +43,15 @@ class Assignment:
     generation: int
     folder: str
     manifest: WeightsManifest
-    current: dict[str, Any]
-    canary: dict[str, Any] | None
+    current: ShownVersion
+    canary: ShownVersion | None
     promoted_at: float
 
 
 @dataclass
 class _Replica:
     seen: float
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: ReplicaFacts | None = None
 
 
 class Coordinator:
@@ -86,7 +87,7 @@ class Coordinator:
         self._look()
         return self._assignment(self._target(replica))
 
-    async def next(self, replica: str, facts: dict[str, Any], generation: int) -> Assignment | None:
+    async def next(self, replica: str, facts: ReplicaFacts, generation: int) -> Assignment | None:
         """What a replica shall do now; None if nothing changed within some seconds.
 
         Args:
@@ -109,9 +110,7 @@ class Coordinator:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), min(left, POLL_S))
 
-    async def report(
-        self, replica: str, facts: dict[str, Any], refused: Served | None = None, reason: str = ""
-    ) -> None:
+    async def report(self, replica: str, facts: ReplicaFacts, refused: Served | None = None, reason: str = "") -> None:
         """What a replica serves after a swap or its start.
 
         Args:
@@ -129,22 +128,24 @@ class Coordinator:
         self._notify()
         self._write_status()
 
-    async def status(self) -> dict[str, Any]:
+    async def status(self) -> EndpointStatus:
         """What is wanted, and what each replica serves."""
         self._look()  # who has just promoted must not see the state before
         return self._status()
 
-    def _status(self) -> dict[str, Any]:
+    def _status(self) -> EndpointStatus:
         self._drop_silent()
         return {
             "time": time.time(),
             "coordinator": {"pid": os.getpid(), "started": self._started},
             "url": self._url,
             "wanted": self._state.to_json(),
-            "replicas": {
-                name: {**row.facts, "target": self._target(name).version} for name, row in self._replicas.items()
-            },
+            "replicas": {name: self._row(name, replica.facts) for name, replica in self._replicas.items()},
         }
+
+    def _row(self, name: str, facts: ReplicaFacts | None) -> ReplicaRow:
+        target = self._target(name).version
+        return {"target": target} if facts is None else {**facts, "target": target}
 
     def _write_status(self) -> None:
         if self._superseded():
@@ -165,7 +166,7 @@ class Coordinator:
             there = any("version" in row for row in found["replicas"].values())
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return False
-        here = any(row.facts for row in self._replicas.values())
+        here = any(row.facts is not None for row in self._replicas.values())
         if started == self._started or not fresh:
             return False
         return there if here != there else started > self._started
@@ -249,5 +250,5 @@ class Coordinator:
         )
 
 
-def _shown(served: Served) -> dict[str, Any]:
+def _shown(served: Served) -> ShownVersion:
     return {"version": f"v{served.version}", "checksum": served.checksum}

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
+
+if TYPE_CHECKING:  # not imported by Serve's controller
+    from serving.coordinator import Assignment
+    from serving.facts import EndpointStatus, ReplicaFacts
+    from serving.folder import Served
 
 
 class CoordinatorProcess:
@@ -15,16 +20,16 @@ class CoordinatorProcess:
 
         self._coordinator = Coordinator(folder, config, swap_timeout, url)
 
-    async def join(self, replica: str) -> Any:
+    async def join(self, replica: str) -> Assignment:
         return await self._coordinator.join(replica)
 
-    async def next(self, replica: str, facts: dict[str, Any], generation: int) -> Any:
+    async def next(self, replica: str, facts: ReplicaFacts, generation: int) -> Assignment | None:
         return await self._coordinator.next(replica, facts, generation)
 
-    async def report(self, replica: str, facts: dict[str, Any], refused: Any = None, reason: str = "") -> None:
+    async def report(self, replica: str, facts: ReplicaFacts, refused: Served | None = None, reason: str = "") -> None:
         await self._coordinator.report(replica, facts, refused, reason)
 
-    async def status(self) -> dict[str, Any]:
+    async def status(self) -> EndpointStatus:
         return await self._coordinator.status()
 
 

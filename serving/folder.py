@@ -15,13 +15,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from configs.atomic import complete_or_absent, write_json
 from configs.errors import UserError
 from configs.locks import lock_of
 from learners.checkpoint_layout import STATE_FILE, TRAINER_FOLDER
 from learners.manifest import WeightsManifest, manifest_from_json
+from serving.facts import WantedVersions
 from serving.gate import GateDecision
 
 STATE = "serving.json"
@@ -56,12 +57,12 @@ class ServingState:
     canary: Served | None = None
     previous: tuple[Served, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> WantedVersions:
         """For the file."""
-        return asdict(self)
+        return cast(WantedVersions, asdict(self))
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> ServingState:
+    def from_json(cls, data: WantedVersions) -> ServingState:
         """The inverse of :meth:`to_json`."""
         canary = data["canary"]
         return cls(

@@ -24,6 +24,7 @@ from serving.contact import CoordinatorContact
 from serving.coordinator import Assignment
 from serving.engine import EngineSettings, ServingEngine, request_models
 from serving.errors import ENGINE_FAILED, RequestRefused, refusal_in
+from serving.facts import ReplicaFacts
 from serving.folder import Served
 from serving.lanes import Lanes
 from serving.ports import bind_to_node
@@ -57,7 +58,7 @@ class PolicyReplica:
     _limits: Limits
     _following: asyncio.Task[None]
     _adding: asyncio.Task[None] | None
-    _facts: dict[str, Any]
+    _facts: ReplicaFacts
     _started: dict[str, float]
     _routes: FastAPI
 

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import ray
 
@@ -20,6 +20,8 @@ from actors.runtime.calls import ActorDied, DeadlineExceeded
 from actors.runtime.calls import call as remote_call
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")  # what a call gives
 
 # How long a replacement starts before it is looked whether it has a place at all.
 _PLACE_S = 10.0
@@ -30,13 +32,13 @@ Watch = Callable[[str, str, float, float], None]  # actor, method, begin and end
 
 
 @dataclass
-class Call:
-    """One method call that any actor of the pool may do."""
+class Call(Generic[T]):
+    """One method call, with a result of the type ``T``, that any actor of the pool may do."""
 
     what: str  # for messages, e.g. "generate r0001/answer/es/003"
     method: str
-    arguments: tuple[Any, ...]
-    done: Callable[[float, float, Any], None]  # begin and end (Unix seconds, in the actor), result; in the driver
+    arguments: tuple[object, ...]
+    done: Callable[[float, float, T], None]  # begin and end (Unix seconds, in the actor), result; in the driver
     # The method yields such triples, for each of which ``done`` is called at once. A call that is done again, as its
     # actor died, yields all of them again.
     streams: bool = False
@@ -48,7 +50,7 @@ class _Worker:
     ready: Any = None  # reference of a replacement's ``ready()``; None once it is up
     begun: float = field(default_factory=time.monotonic)  # when it was made
     waits: bool = False  # it was told that it waits for a place
-    call: Call | None = None
+    call: Call[Any] | None = None
     reference: Any = None
     deadline: float = 0.0
     restarts: int = 0
@@ -76,7 +78,7 @@ class Pool:
     call_timeout_s: float
     max_restarts: int
     workers: list[_Worker] = field(default_factory=list)
-    queue: deque[Call] = field(default_factory=deque)
+    queue: deque[Call[Any]] = field(default_factory=deque)
     restarts: int = 0
     watch: Watch | None = None
     start_timeout_s: float = 300.0
@@ -93,7 +95,7 @@ class Pool:
         """The live actors."""
         return [worker.handle for worker in self.workers]
 
-    def submit(self, call: Call) -> None:
+    def submit(self, call: Call[Any]) -> None:
         """Queue a call; it starts as soon as an actor is free."""
         self.queue.append(call)
         self._dispatch()
