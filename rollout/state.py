@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 # Each state says what is in the journal (or, from "trained" on, in a checkpoint) for good.
 RoundState = Literal[
@@ -44,9 +44,9 @@ def reached(state: RoundState, milestone: RoundState) -> bool:
     return STATES.index(state) >= STATES.index(milestone)
 
 
-def named_today(state: str) -> str:
-    """A state that a journal of an earlier version has, by its present name."""
-    return _FORMER.get(state, state)
+def named_today(state: str) -> RoundState:
+    """A state that a journal of an earlier version has, by its present name; one that is none is ``check_states``'s."""
+    return _FORMER.get(state, cast(RoundState, state))
 
 
 def action_of(state: RoundState, round: int) -> Action | None:
