@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evaluation.report.charts import Interval, intervals, standalone
 from evaluation.stats import wilson
 
 ALL = "all"
@@ -131,37 +132,23 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def picture(title: str, found: dict[str, dict[str, dict[str, Any]]], path: Path) -> None:
-    """Accuracy with its interval by language, chance as a line."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    names = list(found)
-    values = [found[name][ALL] for name in names]
-    figure, axes = plt.subplots(figsize=(7, 0.9 + 0.32 * len(names)))
-    for place, one in enumerate(values):
+def picture(title: str, found: dict[str, dict[str, dict[str, Any]]]) -> str:
+    """A page with the accuracy and its interval by language, chance as a line."""
+    rows = []
+    for name, subsets in found.items():
+        one = subsets[ALL]
         low, high = one["ci95"]
-        axes.plot([100 * low, 100 * high], [place, place], color="#4477aa", linewidth=2)
-        axes.plot(100 * one["accuracy"], place, "o", color="#4477aa")
-    axes.axvline(100 * _WIDE, color="#888888", linewidth=1, linestyle="--")
-    axes.set_yticks(range(len(names)), [f"{name} ({one['pairs']})" for name, one in zip(names, values, strict=True)])
-    axes.invert_yaxis()
-    axes.set_xlim(0, 100)
-    axes.set_xlabel("accuracy, %, with 95 % interval; dashed: chance")
-    axes.set_title(title, fontsize=10)
-    figure.tight_layout()
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+        rows.append(Interval(f"{name} ({one['pairs']})", 100 * one["accuracy"], 100 * low, 100 * high))
+    chart = intervals(rows, " %", zero=False, level=100 * _WIDE)
+    return standalone(title, chart, "Accuracy, %, with 95 % intervals; dashed: chance. In brackets: pairs.")
 
 
 def write_audit(out: Path, title: str, rows: Sequence[Judgement], left_out: Sequence[str]) -> tuple[str, list[Path]]:
-    """Write ``audit.md``, ``audit.json``, ``pairs.jsonl`` and ``audit.png``; returns the page and the files."""
+    """Write ``audit.md``, ``audit.json``, ``pairs.jsonl`` and ``audit.html``; returns the page and the files."""
     found = audit(rows)
     page = markdown(title, found, left_out)
     out.mkdir(parents=True, exist_ok=True)
-    files = [out / name for name in ("audit.md", "audit.json", "pairs.jsonl", "audit.png")]
+    files = [out / name for name in ("audit.md", "audit.json", "pairs.jsonl", "audit.html")]
     files[0].write_text(page, encoding="utf-8")
     data = {"title": title, "languages": found, "left_out": list(left_out)}
     files[1].write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -169,5 +156,5 @@ def write_audit(out: Path, title: str, rows: Sequence[Judgement], left_out: Sequ
         for row in rows:
             fields = {name: getattr(row, name) for name in Judgement.__slots__}
             file.write(json.dumps(fields, ensure_ascii=False) + "\n")
-    picture(title, found, files[3])
+    files[3].write_text(picture(title, found), encoding="utf-8")
     return page, files

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from evaluation.report.assets import STYLE
 from evaluation.report.markup import Markup, el
 
 WIDTH = 540
@@ -90,17 +91,19 @@ def lines(
     return _svg(height, parts)
 
 
-def intervals(rows: Sequence[Interval], unit: str, zero: bool = True) -> Markup:
+def intervals(rows: Sequence[Interval], unit: str, zero: bool = True, level: float | None = None) -> Markup:
     """A dot with its interval for each row.
 
     Args:
         rows: From top to bottom.
         unit: Behind the values.
         zero: Draw a line at 0, and make room for it.
+        level: Draw a dashed line there too.
     """
     if not rows:
         return _nothing()
-    values = [v for row in rows for v in (row.value, row.low, row.high) if v is not None] + ([0.0] if zero else [])
+    values = [v for row in rows for v in (row.value, row.low, row.high) if v is not None]
+    values += ([0.0] if zero else []) + ([] if level is None else [level])
     marks = ticks(min(values), max(values))
     left = max(_LEFT, 12 + _DIGIT_WIDTH * max(len(row.label) for row in rows))
     right, step = 64, 24
@@ -110,6 +113,9 @@ def intervals(rows: Sequence[Interval], unit: str, zero: bool = True) -> Markup:
         return left + (value - marks[0]) / (marks[-1] - marks[0]) * (WIDTH - left - right)
 
     parts = [_grid_x(place(mark), height, _number(mark), mark == 0) for mark in marks]
+    if level is not None:
+        x = place(level)
+        parts.append(_line(x, _TOP - 6, x, height - _BOTTOM + 2, "stroke:var(--ink2);stroke-dasharray:5 4"))
     for index, row in enumerate(rows):
         y = _TOP + step * (index + 0.5)
         stroke = colour(row.series)
@@ -211,6 +217,19 @@ def legend(names: Sequence[str]) -> Markup:
     """Swatches with names, in the order of the colours."""
     items = (el("span", el("i", style=f"background:{colour(k)}"), name) for k, name in enumerate(names))
     return el("p", *items, class_="legend")
+
+
+def standalone(title: str, chart: Markup, note: str) -> str:
+    """A page of one chart: an HTML file that needs nothing else.
+
+    Args:
+        title: Above it.
+        chart: Of this module.
+        note: Below the title, what is drawn.
+    """
+    head = el("head", el("meta", charset="utf-8"), el("title", title), el("style", Markup(STYLE)))
+    body = el("body", el("header", el("h1", title)), el("main", el("section", el("p", note, class_="note"), chart)))
+    return f"<!DOCTYPE html>\n{el('html', head, body, lang='en')}\n"
 
 
 def _spread(places: Mapping[str, float], gap: float, bottom: float) -> dict[str, float]:

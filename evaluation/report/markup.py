@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Iterable
+
+from markupsafe import Markup, escape
 
 _VOID = frozenset({"meta", "br", "input"})
 # Overrides and embeddings of direction reorder the text around them; controls do worse. Shown by their code instead.
 _UNSAFE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
-
-
-class Markup(str):
-    """Text that is already HTML."""
-
-    __slots__ = ()
 
 
 def visible(text: str) -> str:
@@ -24,7 +19,7 @@ def visible(text: str) -> str:
 
 def safe(value: object) -> Markup:
     """Escape a value, unless it is markup."""
-    return value if isinstance(value, Markup) else Markup(html.escape(visible(str(value))))
+    return value if isinstance(value, Markup) else escape(visible(str(value)))
 
 
 def join(parts: Iterable[object]) -> Markup:

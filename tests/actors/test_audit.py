@@ -84,7 +84,10 @@ def test_implicit_and_likelihood_rewards_are_audited(tmp_path: Path) -> None:
     page = run_audit(tmp_path / "c.yaml", [data], [], tmp_path / "out", None, True)
     assert page.startswith("# Reward implicit of ")
     written = {path.name for path in (tmp_path / "out").iterdir()}
-    assert written == {"audit.md", "audit.json", "pairs.jsonl", "audit.png"}
+    assert written == {"audit.md", "audit.json", "pairs.jsonl", "audit.html"}
+    drawn = (tmp_path / "out" / "audit.html").read_text(encoding="utf-8")
+    assert "es (3)" in drawn
+    assert "stroke-dasharray" in drawn
     found = json.loads((tmp_path / "out" / "audit.json").read_text())["languages"]
     assert found["es"]["all"]["pairs"] == found["en"]["all"]["pairs"] == 3
     lines = (tmp_path / "out" / "pairs.jsonl").read_text().splitlines()

@@ -334,7 +334,7 @@ def test_missing_runs(tmp_path: Path, run: Path) -> None:
 
 
 def test_markup() -> None:
-    assert el("p", "<b>", Markup("<i></i>"), title='"&') == '<p title="&quot;&amp;">&lt;b&gt;<i></i></p>'
+    assert el("p", "<b>", Markup("<i></i>"), title='"&') == '<p title="&#34;&amp;">&lt;b&gt;<i></i></p>'
     assert el("td", 3, class_=None) == "<td>3</td>"
     assert el("meta", name="a") == '<meta name="a">'
     assert json.loads(embedded({"a": "</script>\u2028", "b": float("nan")})) == {"a": "</script>\u2028", "b": None}
