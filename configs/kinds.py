@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
@@ -85,14 +85,26 @@ def fitting(above: dict[str, Any], below: dict[str, Any], model: type[BaseModel]
     return out
 
 
+# Fields that configs of earlier versions' runs have, always with the same value.
+FORMER = frozenset({"learner.lora.dropout"})
+
+
 def without_foreign(values: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
-    """``values`` without fields of other kinds, which earlier versions wrote into the configs of their runs."""
-    out = dict(values)
+    """``values`` without what runs of earlier versions have in their configs: fields of other kinds, and ``FORMER``."""
+    out = _without(values, FORMER)
     for name, field in model.model_fields.items():
         kinds, section = kinds_of(field.annotation), values.get(name)
         if kinds and isinstance(section, dict) and (own := kinds.get(kind_in(section, kinds))) is not None:
             out[name] = _own(section, own)
     return out
+
+
+def _without(values: dict[str, Any], names: Collection[str], prefix: str = "") -> dict[str, Any]:
+    return {
+        key: _without(value, names, f"{prefix}{key}.") if isinstance(value, dict) else value
+        for key, value in values.items()
+        if f"{prefix}{key}" not in names
+    }
 
 
 def _own(values: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:

@@ -20,9 +20,6 @@ class LoraConfig(Section):
 
     rank: int = Field(8, ge=1, le=512, description="Rank of B A.")
     alpha: float = Field(16.0, gt=0, description="The product is scaled by alpha / rank.")
-    dropout: float = Field(
-        0.0, ge=0, le=0, description="Always 0: with dropout a round would not start at its reference."
-    )
     target_modules: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = Field(
         "all-linear",
         description="Ends of the names of the linear layers that get an adapter; `all-linear` is every one but the "

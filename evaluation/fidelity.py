@@ -48,34 +48,6 @@ class AnswerFidelity:
         return len({line for line in self.lines if line is not None}) > 1
 
 
-@dataclass(frozen=True, slots=True)
-class LanguageFidelity:
-    """All answers in one language; shares are None where nothing was decided.
-
-    Attributes:
-        answers: How many.
-        unsure: Answers whose language was not decided; in no share of answers.
-        empty: Answers without a letter outside code; counted as unsure too.
-        right: Share of the decided answers that are in the language.
-        lines: Lines with letters outside code.
-        unsure_lines: Lines that were not decided.
-        right_lines: Share of the decided lines that are in the language.
-        switching: Share of the answers with at least two decided lines in which two are in different languages.
-        script_confusion: Share of the answers with letters in which more than a tenth of them are in a script other
-            than the language's usual one, which is the most frequent one over all its right answers.
-    """
-
-    answers: int
-    unsure: int
-    empty: int
-    right: float | None
-    lines: int
-    unsure_lines: int
-    right_lines: float | None
-    switching: float | None
-    script_confusion: float | None
-
-
 def scripts(text: str) -> dict[str, int]:
     """Letters by script, by the first word of their Unicode names; Japanese and Chinese scripts count as one."""
     names = (unicodedata.name(char, "?").split(" ", 1)[0] for char in text if char.isalpha())
@@ -92,33 +64,6 @@ def answer_fidelity(text: str, language: str, detector: LanguageDetector) -> Ans
         detected=detected,
         lines=(detected,) if len(lines) == 1 else tuple(detector.detect(line, language) for line in lines),
         scripts=scripts(whole),
-    )
-
-
-def language_fidelity(answers: Sequence[AnswerFidelity]) -> dict[str, LanguageFidelity]:
-    """Figures by language asked for."""
-    groups: dict[str, list[AnswerFidelity]] = {}
-    for answer in answers:
-        groups.setdefault(answer.language, []).append(answer)
-    return {code: _language(code, rows) for code, rows in sorted(groups.items())}
-
-
-def _language(code: str, rows: Sequence[AnswerFidelity]) -> LanguageFidelity:
-    decided = [row for row in rows if row.detected is not None]
-    lines = [line for row in rows for line in row.lines]
-    known = [line for line in lines if line is not None]
-    several = [row for row in rows if sum(line is not None for line in row.lines) > 1]
-    lettered = [row for row in rows if row.scripts]
-    return LanguageFidelity(
-        answers=len(rows),
-        unsure=len(rows) - len(decided),
-        empty=len(rows) - len(lettered),
-        right=_share(row.detected == code for row in decided),
-        lines=len(lines),
-        unsure_lines=len(lines) - len(known),
-        right_lines=_share(line == code for line in known),
-        switching=_share(row.switches for row in several),
-        script_confusion=_share(value for value in confused_scripts(code, rows) if value is not None),
     )
 
 
@@ -141,11 +86,6 @@ def _usual_script(rows: Sequence[AnswerFidelity]) -> str:
     for row in rows:
         total.update(row.scripts)
     return min(total, key=lambda name: (-total[name], name)) if total else ""
-
-
-def _share(values: Iterable[bool]) -> float | None:
-    seen = list(values)
-    return sum(seen) / len(seen) if seen else None
 
 
 def confusion(pairs: Iterable[tuple[str, str | None]]) -> dict[str, dict[str, int]]:

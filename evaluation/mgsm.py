@@ -1,9 +1,8 @@
-"""Grade-school maths in many languages (MGSM): the answer in a text, accuracy, and answers in the wrong language."""
+"""Grade-school maths in many languages (MGSM): the number in which a solution ends."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -12,8 +11,7 @@ from typing import Literal
 
 from evaluation.announcements import announced
 from evaluation.numbers import Number, find_numbers, normalise, parse_number
-from evaluation.stats import wilson
-from rollout.language import LanguageDetector, answer_part
+from rollout.language import answer_part
 
 How = Literal["boxed", "hashes", "phrase", "bold", "last", "none"]
 
@@ -36,39 +34,6 @@ class Extraction:
 
     value: Fraction | None
     how: How
-
-
-@dataclass(frozen=True, slots=True)
-class MgsmAnswer:
-    """One answer to one problem; ``gold`` is the number as the data set writes it, such as "2,125"."""
-
-    item: str
-    language: str
-    text: str
-    gold: str
-
-
-@dataclass(frozen=True, slots=True)
-class MgsmResult:
-    """One language.
-
-    Attributes:
-        accuracy: Share of answers whose number is the gold one.
-        ci95: Wilson's interval.
-        items: Answers.
-        no_answer: Answers without any number; they count as wrong.
-        off_target: Share of the answers in a decided language that are in another one; None if none was decided.
-        unsure: Answers whose language was not decided; in neither part of that share.
-        how: Answers by what gave the number away.
-    """
-
-    accuracy: float
-    ci95: tuple[float, float]
-    items: int
-    no_answer: int
-    off_target: float | None
-    unsure: int
-    how: dict[str, int]
 
 
 def extract_answer(text: str, language: str) -> Extraction:
@@ -96,35 +61,6 @@ def is_right(text: str, gold: str, language: str) -> bool:
     if expected is None:
         raise ValueError(f"gold answer '{gold}' is no number")
     return extract_answer(text, language).value == expected
-
-
-def score_mgsm(answers: Sequence[MgsmAnswer], detector: LanguageDetector) -> dict[str, MgsmResult]:
-    """Accuracy and off-target rate by language.
-
-    Raises:
-        ValueError: An item occurs twice in a language, or a gold answer is no number.
-    """
-    if len({(a.language, a.item) for a in answers}) != len(answers):
-        raise ValueError("an item occurs twice in one language")
-    groups: dict[str, list[MgsmAnswer]] = {}
-    for answer in answers:
-        groups.setdefault(answer.language, []).append(answer)
-    out: dict[str, MgsmResult] = {}
-    for code, rows in sorted(groups.items()):
-        right = sum(is_right(row.text, row.gold, code) for row in rows)
-        how = Counter(extract_answer(row.text, code).how for row in rows)
-        detected = [detector.detect(row.text, code) for row in rows]
-        decided = [language for language in detected if language is not None]
-        out[code] = MgsmResult(
-            accuracy=right / len(rows),
-            ci95=wilson(right, len(rows)),
-            items=len(rows),
-            no_answer=how["none"],
-            off_target=sum(language != code for language in decided) / len(decided) if decided else None,
-            unsure=len(rows) - len(decided),
-            how=dict(sorted(how.items())),
-        )
-    return out
 
 
 def _boxed(text: str, language: str) -> Fraction | None:

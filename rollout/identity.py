@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from configs.explain import fields
-from configs.kinds import KIND, kinds_of
+from configs.kinds import FORMER, KIND, kinds_of
 from configs.schema import Config
 
 # A run may be resumed with other values of these: where it runs, how wide, how long, what it keeps.
@@ -142,8 +142,8 @@ def locked_changes(old: Mapping[str, object], new: Mapping[str, object], paired:
 
 
 def _own(flat: Mapping[str, object]) -> dict[str, object]:
-    """A flat config without fields of other kinds than its own (of ``reward``), which mean nothing to it."""
-    own = dict(flat)
+    """A flat config without what means nothing to it: fields of other kinds than its own (of ``reward``), ``FORMER``."""
+    own = {name: value for name, value in flat.items() if name not in FORMER}
     for section, field in Config.model_fields.items():
         kinds = kinds_of(field.annotation)
         if kinds and (model := kinds.get(str(flat.get(f"{section}.{KIND}", next(iter(kinds)))))) is not None:

@@ -104,15 +104,3 @@ def reward_versions(config: Config, round: int) -> tuple[int, int | None]:
     if not config.reward.moving_reference or sampled == 0:
         return policy, None
     return policy, sampled - config.schedule.sync_every
-
-
-def oldest_needed_version(config: Config, states: Mapping[int, RoundState]) -> int:
-    """The oldest checkpoint that a restart could still ask for; older ones may be deleted (0 is the start)."""
-    needed = [rollout_version(config.schedule, states), learner_version(states)]
-    # One round more than configured: a finished run may be continued with more rounds.
-    for round in range(1, config.schedule.rounds + 2):
-        if not reached(states.get(round, "planned"), "scored"):
-            policy, reference = reward_versions(config, round)
-            needed.append(sample_version(config.schedule, round))
-            needed += [version for version in (policy, reference) if version]
-    return min(needed)

@@ -64,19 +64,6 @@ class RequestGate:
         """Requests that are being answered."""
         return len(self._inside)
 
-    @contextlib.asynccontextmanager
-    async def enter(self) -> AsyncIterator[RequestLease]:
-        """One request, from admission to its last byte.
-
-        Raises:
-            RequestRefused: 429, too many are here.
-        """
-        lease = await self.admit()
-        try:
-            yield lease
-        finally:
-            self.leave(lease)
-
     async def admit(self, elsewhere: int = 0) -> RequestLease:
         """Wait until the door is open and go in; every lease must be given to ``leave``.
 

@@ -33,14 +33,12 @@ class SyncReport:
 
     Attributes:
         version: Weight version now in use.
-        checksum_ok: The received bytes are the published ones.
         probe_error: Difference to the learner's log-probabilities of the probe text, nats per token (largest
             in float32, mean in bfloat16).
         seconds: Where the time went: "fetch", "check", "load", "probe", "total" (those that apply).
     """
 
     version: int
-    checksum_ok: bool
     probe_error: float
     seconds: dict[str, float]
 

@@ -336,7 +336,7 @@ class VllmEngine:
         self.health = self.health.refitted(manifest.version)
         probed = time.perf_counter()
         seconds |= {"probe": probed - loaded, "total": probed - begun}
-        return SyncReport(version=manifest.version, checksum_ok=True, probe_error=error, seconds=seconds)
+        return SyncReport(version=manifest.version, probe_error=error, seconds=seconds)
 
     def _expected(self, manifest: WeightsManifest) -> dict[str, tuple[int, ...]]:
         if self._lora is None:

@@ -30,7 +30,6 @@ class Cluster:
 
     Attributes:
         address: Of the head (host:port).
-        started_here: Whether it ends with this process.
         resources: What it has in all.
         nodes: CPU and GPU of every living node, by address.
         seconds: How long starting or joining took.
@@ -38,7 +37,6 @@ class Cluster:
     """
 
     address: str
-    started_here: bool
     resources: dict[str, float]
     nodes: dict[str, dict[str, float]]
     seconds: float
@@ -142,6 +140,6 @@ def start_cluster(config: ClusterConfig, run_dir: Path, dashboard: bool = False)
         seconds = time.monotonic() - begun
         patience = LOCAL_PATIENCE_S if config.address is None else JOINED_PATIENCE_S
         with Watch({"Ray's head": address, "Ray's raylet on this node": _raylet()}, patience).watching() as watch:
-            yield Cluster(address, config.address is None, ray.cluster_resources(), living_nodes(), seconds, watch)
+            yield Cluster(address, ray.cluster_resources(), living_nodes(), seconds, watch)
     finally:
         ray.shutdown()

@@ -5,7 +5,6 @@ STARTING --loaded(restarted)--> STALE(0)       Ray restarted the process: it hol
 READY --begin--> BUSY --finish--> READY
 READY | STALE --refitted--> READY(version)     verified weights are in
 READY | STALE --refit_failed--> STALE          what the engine computes with is unknown
-any --died--> DEAD --restarted--> STARTING
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ class State(enum.Enum):
     READY = "ready"
     BUSY = "busy"
     STALE = "stale"
-    DEAD = "dead"
 
 
 class IllegalTransition(Exception):
@@ -41,7 +39,7 @@ class Health:
         name: The actor, for messages.
         state: Where it is.
         version: Weight version that it computes with; 0 is the start, and what a restart falls back to.
-        reason: Why it is stale or dead.
+        reason: Why it is stale.
     """
 
     name: str
@@ -81,11 +79,3 @@ class Health:
     def refit_failed(self, reason: str) -> Health:
         """A refit was refused or could not be verified."""
         return self._step("refit", (State.READY, State.STALE), State.STALE, reason=reason)
-
-    def died(self, reason: str) -> Health:
-        """The process is gone."""
-        return self._step("die", tuple(State), State.DEAD, reason=reason)
-
-    def restarted(self) -> Health:
-        """Ray starts the process again."""
-        return self._step("restart", (State.DEAD,), State.STARTING, version=0, reason="restarted")

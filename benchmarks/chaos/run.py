@@ -14,8 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
-
 from benchmarks.chaos.processes import descendants, left_over
 
 UP = "reward actors are up"
@@ -181,8 +179,3 @@ def wording(output: str, errors: str, code: int) -> list[str]:
         if "--resume" not in errors:
             problems.append(f"no cure (--resume) in its message: {errors[-300:]!r}")
     return problems
-
-
-def memory_gb() -> float:
-    """Memory that is free now, GiB: a run of this size needs about 4."""
-    return float(psutil.virtual_memory().available) / 2**30

@@ -87,7 +87,6 @@ def test_updated_engine_equals_transformers(engines, folders, kind) -> None:
     assert sum(b.token_ids == a for b, a in zip(before, after, strict=True)) < 8
     assert report.version == engine.version == 1
     assert engine._llm.get_weight_version() == "1"
-    assert report.checksum_ok
     assert report.probe_error < 1e-4
 
 
@@ -174,7 +173,7 @@ def test_broadcast_does_what_an_update_does(engines, folders, kind, monkeypatch)
     with sending(manifest, arrays) as (host, sent):
         report = engine.receive_weights(manifest, host.rendezvous.seat(1))
         assert sent.result(20) is None
-    assert (report.version, engine.version, report.checksum_ok) == (8, 8, True)
+    assert (report.version, engine.version) == (8, 8)
     assert report.probe_error < 1e-4
     assert set(report.seconds) == {"broadcast", "probe", "total"}
     requests = greedy(random_prompts(32))

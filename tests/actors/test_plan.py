@@ -28,15 +28,13 @@ STEPS = {
     "finish": lambda h, v: h.finish(),
     "refitted": lambda h, v: h.refitted(v),
     "refit failed": lambda h, v: h.refit_failed("checksum"),
-    "died": lambda h, v: h.died("killed"),
-    "restarted": lambda h, v: h.restarted(),
 }
 ALLOWED = {
-    State.STARTING: {"loaded", "loaded again", "died"},
-    State.READY: {"begin", "refitted", "refit failed", "died"},
-    State.BUSY: {"finish", "died"},
-    State.STALE: {"refitted", "refit failed", "died"},
-    State.DEAD: {"restarted", "died"},
+    State.STARTING: {"loaded", "loaded again"},
+    State.READY: {"begin", "refitted", "refit failed"},
+    State.BUSY: {"finish"},
+    State.STALE: {"refitted", "refit failed"},
+    State.DEAD: {"restarted"},
 }
 
 
@@ -55,7 +53,7 @@ def test_no_path_gives_work_to_unverified_weights(path: list[tuple[str, int]]) -
         assert step in ALLOWED[health.state]
         if step in ("loaded", "refitted"):
             known = version
-        elif step in ("refit failed", "died", "restarted", "loaded again"):
+        elif step in ("refit failed", "loaded again"):
             known = None
         if after.state in (State.BUSY, State.READY):
             assert after.version == known
@@ -63,7 +61,7 @@ def test_no_path_gives_work_to_unverified_weights(path: list[tuple[str, int]]) -
 
 
 def test_restart_has_base_weights_and_gets_no_work() -> None:
-    again = Health("a").loaded(4).died("killed").restarted().loaded(4, restarted=True)
+    again = Health("a").loaded(4, restarted=True)
     assert (again.state, again.version) == (State.STALE, 0)
     with pytest.raises(IllegalTransition, match="needs a refit"):
         again.begin()

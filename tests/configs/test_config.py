@@ -105,7 +105,7 @@ def test_override_is_typed_as_yaml() -> None:
         ("learner.deepspeed={fp16: {enabled: true}}", "learner.deepspeed.fp16: set model.dtype"),
         ("learner.schedule=cosine", "learner.total_steps: schedule cosine needs it; set it"),
         ("learner.total_steps=9", "learner.total_steps: has no effect with schedule constant; remove it or set"),
-        ("learner.lora={dropout: 0.1}", "learner.lora.dropout: Input should be less than or equal to 0"),
+        ("learner.lora={dropout: 0.1}", "learner.lora.dropout: unknown field"),
         ("learner.lora={rank: 0}", "learner.lora.rank: Input should be greater than or equal to 1"),
         ("learner.deepspeed={bf16: {enabled: true}}", "learner.deepspeed.bf16: set model.dtype"),
         ("learner.deepspeed={zero_optimization: {stage: 3}}", "learner.deepspeed.zero_optimization.stage: 3 contra"),
@@ -311,7 +311,7 @@ def test_only_a_files_own_fields_are_held_against_its_kind(tmp_path: Path) -> No
 
 
 def test_a_config_of_an_earlier_version_that_has_every_kinds_fields(tmp_path: Path) -> None:
-    now = load_config(Path("configs/demo.yaml"))
+    now = load_config(Path("configs/demo.yaml"), ["learner.lora={rank: 4}"])
     values = now.model_dump(mode="json")
     values["reward"] |= {
         "model": None,
@@ -319,9 +319,11 @@ def test_a_config_of_an_earlier_version_that_has_every_kinds_fields(tmp_path: Pa
         "reference": "initial",
         "length_control": {"unit": "tokens"},
     }
+    values["learner"]["lora"]["dropout"] = 0.0  # a field that could have no other value
     (tmp_path / "config.yaml").write_text(dump_yaml_value(values), encoding="utf-8")
     assert load_run_config(tmp_path) == now
     old = comparable_config(now) | {"reward.model": None, "reward.length_control.unit": "tokens"}
+    old["learner.lora.dropout"] = 0.0
     assert locked_changes(old, comparable_config(now), [1]) == [], "what meant nothing to the kind may be gone"
-    other = load_config(Path("configs/demo.yaml"), ["reward.kind=verifier"])
+    other = load_config(Path("configs/demo.yaml"), ["reward.kind=verifier", "learner.lora={rank: 4}"])
     assert next(iter(locked_changes(old, comparable_config(other), [1]))).startswith("reward.kind: ")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from evaluation.fidelity import answer_fidelity, confusion, language_fidelity, prose, scripts
+from evaluation.fidelity import answer_fidelity, confused_scripts, confusion, prose, scripts
 from rollout.language import LanguageDetector
 
 EN = "The river was frozen and nobody could cross it."
@@ -36,26 +36,9 @@ def test_code_has_no_language(detector: LanguageDetector) -> None:
     assert prose("```\nnever closed") == []
 
 
-def test_by_language(detector: LanguageDetector) -> None:
-    texts = [("es", ES), ("es", f"{ES}\n{EN}"), ("es", EN), ("es", "12 + 7"), ("es", "¡Sí!"), ("ru", f"{RU}\n{RU}")]
-    texts.append(("ru", "Река замёрзла, nobody could cross it."))
-    figures = language_fidelity([answer_fidelity(text, code, detector) for code, text in texts])
-    spanish = figures["es"]
-    assert (spanish.answers, spanish.unsure, spanish.empty) == (5, 2, 1)
-    assert (spanish.lines, spanish.unsure_lines) == (5, 1)
-    assert spanish.right == pytest.approx(2 / 3)  # the mixed answer is mostly Spanish; its line tells
-    assert spanish.right_lines == pytest.approx(2 / 4)
-    assert spanish.switching == 1.0  # of the one answer with two decided lines
-    assert spanish.script_confusion == 0.0
-    assert figures["ru"].script_confusion == 0.5
-    assert figures["ru"].switching == 0.0
-
-
-def test_nothing_decided(detector: LanguageDetector) -> None:
-    figures = language_fidelity([answer_fidelity("", "es", detector), answer_fidelity("7", "es", detector)])["es"]
-    assert (figures.answers, figures.unsure, figures.empty, figures.lines) == (2, 2, 2, 0)
-    assert (figures.right, figures.right_lines, figures.switching, figures.script_confusion) == (None,) * 4
-    assert language_fidelity([]) == {}
+def test_unusual_scripts(detector: LanguageDetector) -> None:
+    texts = [f"{RU}\n{RU}", "Река замёрзла, nobody could cross it.", "7"]
+    assert confused_scripts("ru", [answer_fidelity(text, "ru", detector) for text in texts]) == [False, True, None]
 
 
 def test_scripts() -> None:

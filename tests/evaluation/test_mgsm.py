@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.mgsm import MgsmAnswer, extract_answer, is_right, score_mgsm
+from evaluation.mgsm import extract_answer, is_right
 from evaluation.numbers import find_numbers, normalise, parse_number
-from rollout.language import LanguageDetector
 from tests.kits.mgsm import shares
 
 LABELLED = Path("tests/data/mgsm_answers.jsonl")
@@ -162,19 +161,3 @@ def test_gold_answers() -> None:
     assert not is_right("Das sind 2.126 Eier.", "2,125", "de")
     with pytest.raises(ValueError, match="no number"):
         is_right("5", "five", "en")
-
-
-def test_score() -> None:
-    texts = [
-        ("a", "Ella gana dieciocho dólares al día en el mercado. La respuesta es 18.", "18"),
-        ("b", "She makes eighteen dollars every day at the farmers' market. The answer is 18.", "18"),
-        ("c", "No sé cuál es la respuesta a este problema tan difícil.", "18"),
-        ("d", "19", "18"),
-    ]
-    result = score_mgsm([MgsmAnswer(i, "es", t, g) for i, t, g in texts], LanguageDetector(["en", "es"]))["es"]
-    assert (result.accuracy, result.items, result.no_answer, result.unsure) == (0.5, 4, 1, 1)
-    assert result.off_target == pytest.approx(1 / 3)
-    assert result.ci95[0] < 0.5 < result.ci95[1]
-    assert result.how == {"last": 1, "none": 1, "phrase": 2}
-    with pytest.raises(ValueError, match="twice"):
-        score_mgsm([MgsmAnswer("a", "es", "1", "1")] * 2, LanguageDetector(["en", "es"]))

@@ -13,7 +13,6 @@ from rollout.next import next_actions
 from rollout.staleness import (
     learner_version,
     may_start_generation,
-    oldest_needed_version,
     published_version,
     publishes,
     reward_versions,
@@ -121,17 +120,6 @@ def test_reward_versions() -> None:
     assert [versions(r, **previous) for r in (1, 2, 3)] == [(0, None), (1, 0), (2, 1)]
     semi = {**previous, "schedule": {"sync_every": 2, "max_staleness": 1}, "learner__keep_checkpoints": 8}
     assert [versions(r, **semi) for r in (1, 2, 3, 4, 5)] == [(0, None), (0, None), (2, 0), (2, 0), (4, 2)]
-
-
-def test_oldest_needed_version_keeps_what_a_restart_asks_for() -> None:
-    kept = {"learner__keep_checkpoints": 8}
-    semi = make_config(schedule={"rounds": 8, "sync_every": 4, "max_staleness": 3}, **kept)
-    states: dict[int, RoundState] = dict.fromkeys(range(1, 8), "done")
-    assert oldest_needed_version(semi, states) == 4  # round 8 is sampled with version 4
-    online = make_config(schedule={"rounds": 8}, reward__reference="previous_round", **kept)
-    assert oldest_needed_version(online, dict.fromkeys(range(1, 8), "done")) == 6  # reward reference of round 8
-    overlapped = make_config(schedule={"rounds": 8, "max_staleness": 1}, **kept)
-    assert oldest_needed_version(overlapped, dict.fromkeys(range(1, 9), "done")) == 7  # if rounds is raised later
 
 
 def test_a_finished_run_goes_on_with_more_rounds() -> None:

@@ -347,8 +347,9 @@ def test_a_swap_waits_for_those_inside_and_marks_who_stays() -> None:
         late: list[str] = []
 
         async def come_late() -> None:
-            async with door.enter() as lease:
-                late.append(lease.versions)
+            lease = await door.admit()
+            late.append(lease.versions)
+            lease.leave()
 
         async with door.shut(drain=0.1) as inside_then:
             assert inside_then == 2
