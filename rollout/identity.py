@@ -142,7 +142,7 @@ def locked_changes(old: Mapping[str, object], new: Mapping[str, object], paired:
 
 
 def _own(flat: Mapping[str, object]) -> dict[str, object]:
-    """A flat config without what means nothing to it: fields of other kinds than its own (of ``reward``), ``FORMER``."""
+    """A flat config without what means nothing to it: ``FORMER``, and fields of other kinds than its own."""
     own = {name: value for name, value in flat.items() if name not in FORMER}
     for section, field in Config.model_fields.items():
         kinds = kinds_of(field.annotation)
