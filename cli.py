@@ -7,9 +7,11 @@ import os
 import sys
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+
+from configs.json_types import JsonObject
 
 USER_ERROR_EXIT = 2
 _ROOMS = ("configs", "rollout", "evaluation", "judges", "learners", "actors", "serving", "worlds")
@@ -89,7 +91,7 @@ def train(
     allowed = frozenset(name.strip() for name in allow_changed.split(",") if name.strip())
     if (from_round is not None or allowed) and not go_on:
         raise UserError("--from-round, --allow-changed: only where a run continues; add --resume")
-    options: dict[str, Any] = {"from_round": from_round, "allowed": allowed, "quiet": quiet}
+    options: JsonObject = {"from_round": from_round, "allowed": allowed, "quiet": quiet}
     if resolved.serve.enabled:
         from serving.follow import follow
 

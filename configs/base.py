@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, WithJsonSchema, field_validator
 from pydantic_core import PydanticCustomError
@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 from configs.chat import LONGEST_TEMPLATE
 from configs.errors import shortened
 from configs.files import path_problem
+from configs.json_types import Json
 from configs.language_codes import LANGUAGE_PATTERN, is_code, refusal, standard_code
 
 # Beyond these a value is a slip of the pen, and some library's integer overflows. Fields with tighter bounds name them.
@@ -31,7 +32,7 @@ class Section(BaseModel):
 
     @field_validator("*")
     @classmethod
-    def _within_bounds(cls, value: Any, info: ValidationInfo) -> Any:
+    def _within_bounds(cls, value: Json, info: ValidationInfo) -> Json:
         if not isinstance(value, BaseModel):
             limit = MAX_SECONDS if (info.field_name or "").endswith("_s") else MAX_NUMBER
             longest = _LONG_TEXTS.get(info.field_name or "", MAX_TEXT)
@@ -40,7 +41,7 @@ class Section(BaseModel):
         return value
 
 
-def _problem(value: Any, limit: float, longest: int, depth: int) -> str | None:
+def _problem(value: Json, limit: float, longest: int, depth: int) -> str | None:
     """Why no field can have this value, with the cure; None if one can."""
     if isinstance(value, bool):
         return None

@@ -7,7 +7,9 @@ is refused. Pure: the engine's own settings are put around the result by ``learn
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
+
+from configs.json_types import Json, JsonMapping, JsonObject
 
 _AUTO = "auto"
 
@@ -43,7 +45,7 @@ class LearnerFields(Protocol):
     def deepspeed(self) -> dict[str, object]: ...
 
 
-def deepspeed_options(learner: LearnerFields) -> dict[str, Any]:
+def deepspeed_options(learner: LearnerFields) -> JsonObject:
     """``learner.deepspeed`` without ``auto``, with the rates filled in and without what merely repeats a field.
 
     Returns:
@@ -53,7 +55,7 @@ def deepspeed_options(learner: LearnerFields) -> dict[str, Any]:
     Raises:
         ValueError: ``deepspeed.<field>: <what contradicts>; <cure>``.
     """
-    given: dict[str, Any] = _without_auto(learner.deepspeed)
+    given: JsonObject = _without_auto(learner.deepspeed)
     _repeats(given, "train_batch_size", learner.pairs_per_step, "pairs_per_step")
     _repeats(given, "gradient_clipping", learner.max_grad_norm, "max_grad_norm")
     for key in ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps"):
@@ -100,7 +102,7 @@ def check_dtype(deepspeed: Mapping[str, object], dtype: str) -> None:
             raise ValueError(f"learner.deepspeed.{key}: set model.dtype instead, which is {dtype}; remove it here")
 
 
-def _without_auto(options: Mapping[str, Any]) -> dict[str, Any]:
+def _without_auto(options: JsonMapping) -> JsonObject:
     return {
         key: _without_auto(value) if isinstance(value, Mapping) else value
         for key, value in options.items()
@@ -108,20 +110,20 @@ def _without_auto(options: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _number(value: Any) -> Any:
+def _number(value: Json) -> Json:
     try:
         return float(value)  # YAML reads 1e-4, which has no point, as text
     except (TypeError, ValueError):
         return value
 
 
-def _repeats(given: dict[str, Any], key: str, value: float, field: str) -> None:
+def _repeats(given: JsonObject, key: str, value: float, field: str) -> None:
     if key in given and _number(given[key]) != value:
         raise ValueError(f"deepspeed.{key}: {given[key]} contradicts {field} {value:g}; set learner.{field} instead")
     given.pop(key, None)
 
 
-def _params(block: Any, name: str) -> dict[str, Any]:
+def _params(block: Json, name: str) -> JsonObject:
     if not isinstance(block, Mapping) or not isinstance(block.get("type"), str):
         raise ValueError(f"deepspeed.{name}: needs a `type`, as in DeepSpeed's documentation; add it")
     params = block.get("params", {})
@@ -130,7 +132,7 @@ def _params(block: Any, name: str) -> dict[str, Any]:
     return dict(params)
 
 
-def _rate(params: Mapping[str, Any], block: str, key: str, value: float, field: str) -> float:
+def _rate(params: JsonMapping, block: str, key: str, value: float, field: str) -> float:
     if _number(params.get(key, value)) != value:
         raise ValueError(
             f"deepspeed.{block}.params.{key}: {params[key]} contradicts {field} {value:g}; "
@@ -139,7 +141,7 @@ def _rate(params: Mapping[str, Any], block: str, key: str, value: float, field: 
     return value
 
 
-def _zero_options(zero: Any, stage: int) -> dict[str, Any]:
+def _zero_options(zero: Json, stage: int) -> JsonObject:
     where = "deepspeed.zero_optimization"
     if not isinstance(zero, Mapping):
         raise ValueError(f"{where}: must be a mapping")

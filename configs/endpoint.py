@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
 from configs.base import Section
 from configs.errors import shortened
+from configs.json_types import JsonObject
 
 
 class EndpointConfig(Section):
@@ -32,7 +32,7 @@ class EndpointConfig(Section):
     temperature: float | None = Field(
         None, ge=0, description="Of the server's sampling; null leaves it to the server, as some demand."
     )
-    extra_body: dict[str, Any] = Field(
+    extra_body: JsonObject = Field(
         default_factory=dict,
         description="Further fields of every request, e.g. `{chat_template_kwargs: {enable_thinking: false}}`.",
     )

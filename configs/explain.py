@@ -10,6 +10,7 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from configs.errors import shortened
+from configs.json_types import Json
 from configs.kinds import KIND, kinds_of, kinds_of_entries
 
 _SHOWN_ERRORS = 12
@@ -36,7 +37,7 @@ def joined(lines: list[str]) -> str:
     return lines[0] if len(lines) == 1 else "\n  " + "\n  ".join(lines)
 
 
-def _line(item: Any, model: type[BaseModel], within: str) -> str:
+def _line(item: Json, model: type[BaseModel], within: str) -> str:
     loc, foreign = _without_tags(item["loc"], model)
     parts = [within, *(str(part) for part in loc if part != "[key]")]
     location = shortened(".".join(part for part in parts if part), 120)
@@ -57,7 +58,7 @@ def _line(item: Any, model: type[BaseModel], within: str) -> str:
     return f"{location}: {item['msg']} (got {shortened(repr(item['input']))})"
 
 
-def _wrong_kind(item: Any, location: str) -> str:
+def _wrong_kind(item: Json, location: str) -> str:
     if not isinstance(item["input"], dict):
         return f"{location}: is no section but {shortened(repr(item['input']))}; give its fields, `{KIND}` among them"
     if KIND not in item["input"]:

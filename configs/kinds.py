@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
+from configs.json_types import JsonMapping, JsonObject
+
 KIND = "kind"
 Kinds = Mapping[str, type[BaseModel]]  # kind -> its fields; the first is the default
 
@@ -35,12 +37,12 @@ def kinds_of_entries(annotation: Any) -> dict[str, type[BaseModel]]:
     return kinds_of(get_args(annotation)[-1]) if get_origin(annotation) in (dict, list) else {}
 
 
-def kind_in(values: Mapping[str, Any], kinds: Kinds) -> str:
+def kind_in(values: JsonMapping, kinds: Kinds) -> str:
     """The kind of a section as it was read."""
     return str(values.get(KIND, next(iter(kinds))))
 
 
-def fitted(below: dict[str, Any], above: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+def fitted(below: JsonObject, above: JsonObject, model: type[BaseModel]) -> JsonObject:
     """``below`` without what a layer over it makes meaningless: the fields of a kind that it replaces by another.
 
     Args:
@@ -61,7 +63,7 @@ def fitted(below: dict[str, Any], above: dict[str, Any], model: type[BaseModel])
     return out
 
 
-def _fitted_section(low: dict[str, Any], high: dict[str, Any], kinds: Kinds) -> dict[str, Any]:
+def _fitted_section(low: JsonObject, high: JsonObject, kinds: Kinds) -> JsonObject:
     kind = str(high.get(KIND, kind_in(low, kinds)))
     if kind not in kinds:
         return low  # which the schema refuses
@@ -70,7 +72,7 @@ def _fitted_section(low: dict[str, Any], high: dict[str, Any], kinds: Kinds) -> 
     return fitted(low, high, kinds[kind])
 
 
-def fitting(above: dict[str, Any], below: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+def fitting(above: JsonObject, below: JsonObject, model: type[BaseModel]) -> JsonObject:
     """``above`` without the fields that the kind below it has not got, where ``above`` names no kind of its own.
 
     So a file that suits many methods may set fields of several of them.
@@ -89,7 +91,7 @@ def fitting(above: dict[str, Any], below: dict[str, Any], model: type[BaseModel]
 FORMER = frozenset({"learner.lora.dropout"})
 
 
-def without_foreign(values: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+def without_foreign(values: JsonObject, model: type[BaseModel]) -> JsonObject:
     """``values`` without what runs of earlier versions have in their configs: fields of other kinds, and ``FORMER``."""
     out = _without(values, FORMER)
     for name, field in model.model_fields.items():
@@ -99,7 +101,7 @@ def without_foreign(values: dict[str, Any], model: type[BaseModel]) -> dict[str,
     return out
 
 
-def _without(values: dict[str, Any], names: Collection[str], prefix: str = "") -> dict[str, Any]:
+def _without(values: JsonObject, names: Collection[str], prefix: str = "") -> JsonObject:
     return {
         key: _without(value, names, f"{prefix}{key}.") if isinstance(value, dict) else value
         for key, value in values.items()
@@ -107,5 +109,5 @@ def _without(values: dict[str, Any], names: Collection[str], prefix: str = "") -
     }
 
 
-def _own(values: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+def _own(values: JsonObject, model: type[BaseModel]) -> JsonObject:
     return {key: value for key, value in values.items() if key in model.model_fields}

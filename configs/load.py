@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from configs.errors import UserError, shortened
 from configs.explain import explained, joined
 from configs.files import read_text, shown_path
+from configs.json_types import Json, JsonObject
 from configs.kinds import fitted, fitting, without_foreign
 from configs.presets import beside, find_preset, with_world_paths
 from configs.schema import Config
@@ -82,9 +83,9 @@ def load_run_config(run: Path, overrides: Sequence[str] = ()) -> Config:
     return validated(_with_overrides(kept.model_dump(mode="json"), overrides), Config, shown)
 
 
-def _with_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+def _with_overrides(values: JsonObject, overrides: Sequence[str]) -> JsonObject:
     """Overrides laid over a config: they are one layer, in whatever order they are given."""
-    layer: dict[str, Any] = {}
+    layer: JsonObject = {}
     for override in overrides:
         apply_override(layer, override)
     values = fitted(values, layer, Config)
@@ -93,7 +94,7 @@ def _with_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[st
     return values
 
 
-def _kept(values: dict[str, Any], text: str, where: str) -> Config:
+def _kept(values: JsonObject, text: str, where: str) -> Config:
     try:
         return Config.model_validate(without_foreign(values, Config))
     except ValidationError:
@@ -105,7 +106,7 @@ def _kept(values: dict[str, Any], text: str, where: str) -> Config:
         raise
 
 
-def validated(values: Any, model: type[S], where: str, within: str = "") -> S:
+def validated(values: Json, model: type[S], where: str, within: str = "") -> S:
     """``values`` as a config or a section of it.
 
     Args:
@@ -123,7 +124,7 @@ def validated(values: Any, model: type[S], where: str, within: str = "") -> S:
         raise UserError(f"{where}: " + joined(explained(error, model, within))) from None
 
 
-def _read(path: Path, above: tuple[Path, ...], read: list[Path]) -> dict[str, Any]:
+def _read(path: Path, above: tuple[Path, ...], read: list[Path]) -> JsonObject:
     """One file laid over those that it extends, the first of them lowest; every file is added to ``read``."""
     file = find_preset(path, _WHAT, _CURE)
     values = read_yaml(file, _WHAT, _CURE)
@@ -141,7 +142,7 @@ def _read(path: Path, above: tuple[Path, ...], read: list[Path]) -> dict[str, An
     if not isinstance(parents, list) or not all(isinstance(parent, str) for parent in parents):
         raise UserError(f"{shown}: {EXTENDS}: expected a file name, relative to this file, or a list of them")
     here = file.resolve()
-    merged: dict[str, Any] = {}
+    merged: JsonObject = {}
     for parent in parents:
         target = beside(file, parent)
         if target.resolve() in (*above, here):
@@ -151,7 +152,7 @@ def _read(path: Path, above: tuple[Path, ...], read: list[Path]) -> dict[str, An
     return merge(fitted(merged, values, Config), values)
 
 
-def merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+def merge(base: JsonObject, top: JsonObject) -> JsonObject:
     """``base`` with ``top`` laid over it, section by section."""
     merged = dict(base)
     for key, value in top.items():
@@ -160,7 +161,7 @@ def merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def apply_override(values: dict[str, Any], override: str) -> None:
+def apply_override(values: JsonObject, override: str) -> None:
     """Set what ``section.field=value`` names, in place.
 
     Raises:

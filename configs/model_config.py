@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from configs.errors import UserError
+from configs.json_types import JsonMapping, JsonObject
 from configs.reading import is_file, kind, read_json, shown
 
 CONFIG_FILE = "config.json"
@@ -19,7 +18,7 @@ def is_model_folder(folder: Path) -> bool:
     return is_file(folder / CONFIG_FILE)
 
 
-def read_model_config(folder: Path, field: str | None = None, also: str = "") -> dict[str, Any]:
+def read_model_config(folder: Path, field: str | None = None, also: str = "") -> JsonObject:
     """``config.json`` of a model folder.
 
     Args:
@@ -40,7 +39,7 @@ def read_model_config(folder: Path, field: str | None = None, also: str = "") ->
     return found
 
 
-def text_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
+def text_part(config: JsonMapping) -> JsonMapping:
     """What a config says of the language model: its ``text_config``, where it is of a model of text and more."""
     text = config.get("text_config")
     return text if isinstance(text, dict) else config
@@ -63,7 +62,7 @@ def stored_dtype(folder: Path) -> str | None:
         return None  # said by what reads the model
 
 
-def named_dtype(config: Mapping[str, Any]) -> str:
+def named_dtype(config: JsonMapping) -> str:
     """The same of a ``config.json`` that was read."""
     for part in (config, text_part(config)):
         for key in ("dtype", "torch_dtype"):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from configs.errors import UserError
 from configs.files import path_problem, shown_path
+from configs.json_types import Json, JsonObject
 
 FOLDER = Path(__file__).resolve().parent
 _WORLDS = "worlds/"
@@ -71,14 +71,14 @@ def world_path(path: str) -> str:
     return path if Path(_WORLDS, "default").is_dir() else str(FOLDER.parent / path)
 
 
-def with_world_paths(values: dict[str, Any], file: Path) -> dict[str, Any]:
+def with_world_paths(values: JsonObject, file: Path) -> JsonObject:
     """Values of a preset, its ``worlds/...`` paths absolute where the working directory has no embedded world."""
     if not is_packaged(file):
         return values
     return {key: value if key == "extends" else _anchored(value) for key, value in values.items()}
 
 
-def _anchored(value: Any) -> Any:
+def _anchored(value: Json) -> Json:
     if isinstance(value, dict):
         return {key: _anchored(inner) for key, inner in value.items()}
     return world_path(value) if isinstance(value, str) and value.startswith(_WORLDS) else value

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from configs.errors import SHOWN, UserError
 from configs.files import as_text, check_regular_file, shown_path
+from configs.json_types import Json
 
 _KINDS = {
     "NoneType": "null",
@@ -94,7 +94,7 @@ def read_text(path: Path, what: str, cure: str = "correct the path") -> str:
     return as_text(read_bytes(path, what, cure), shown_path(path))
 
 
-def parse_json(text: str, where: str, cure: str) -> Any:
+def parse_json(text: str, where: str, cure: str) -> Json:
     """A JSON document.
 
     Args:
@@ -116,7 +116,7 @@ def parse_json(text: str, where: str, cure: str) -> Any:
         raise UserError(f"{where}: JSON with a number of thousands of digits; {cure}") from None
 
 
-def read_json(path: Path, what: str, cure: str) -> Any:
+def read_json(path: Path, what: str, cure: str) -> Json:
     """The JSON document of a file.
 
     Raises:

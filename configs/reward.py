@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from configs.base import MAX_PARTS, Section
 from configs.errors import UserError, shortened
+from configs.json_types import Json, JsonObject
 from configs.measures import (
     CustomMeasure,
     ImplicitMeasure,
@@ -211,7 +212,7 @@ class TermsReward(RewardSection, Terms):
         return self.of_terms()
 
 
-def _kind(value: Any) -> str:
+def _kind(value: Json) -> str:
     found = value.get("kind", "implicit") if isinstance(value, dict) else getattr(value, "kind", None)
     return found if isinstance(found, str) else shortened(repr(found))
 
@@ -260,7 +261,7 @@ class PairsConfig(Section):
         "standard deviations (arXiv 2605.26293). Or a function of your own, as `package.module:function` or the name "
         "of an entry point of `isogloss.miners` (docs/extending.md).",
     )
-    options: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of a miner of your own.")
+    options: JsonObject = Field(default_factory=dict, description="Keyword arguments of a miner of your own.")
     timeout_s: float = Field(60, gt=0, description="Deadline of one call of a miner of your own: a prompt.")
     chosen: list[str] = Field(default_factory=list, description=f"Of `miner: by_source`. {_SIDE}")
     rejected: list[str] = Field(default_factory=list, description="Of `miner: by_source`, in the same form.")

@@ -31,6 +31,7 @@ from ruamel.yaml.representer import SafeRepresenter
 
 from configs.errors import UserError, shortened
 from configs.files import read_text, shown_path
+from configs.json_types import Json
 
 MAX_DEPTH = 64
 MAX_VALUES = 20_000  # mappings, lists and scalars, what aliases stand for included
@@ -49,7 +50,7 @@ _FLOAT = re.compile(
 )
 
 
-def read_yaml(path: Path, what: str = "YAML file", cure: str = "check the path") -> Any:
+def read_yaml(path: Path, what: str = "YAML file", cure: str = "check the path") -> Json:
     """The value of a file; None if it holds none.
 
     Args:
@@ -63,7 +64,7 @@ def read_yaml(path: Path, what: str = "YAML file", cure: str = "check the path")
     return load_yaml(read_text(path, what, cure), shown_path(path))
 
 
-def load_yaml(text: str, where: str, numbers: re.Pattern[str] = ANY_NUMBER) -> Any:
+def load_yaml(text: str, where: str, numbers: re.Pattern[str] = ANY_NUMBER) -> Json:
     """The value of a text; None if it holds none.
 
     Args:
@@ -80,7 +81,7 @@ def load_yaml(text: str, where: str, numbers: re.Pattern[str] = ANY_NUMBER) -> A
     return loader.value
 
 
-def dump_yaml_value(value: Any) -> str:
+def dump_yaml_value(value: Json) -> str:
     """A text that :func:`load_yaml` reads as ``value``: mappings, lists, strings, numbers, booleans and None."""
     yaml = YAML(typ="safe", pure=True)
     yaml.Representer = _Representer
@@ -96,7 +97,7 @@ def dump_yaml_value(value: Any) -> str:
 class _Representer(SafeRepresenter):
     """Writes every value out, without anchors, and quotes what is not plainly readable."""
 
-    def ignore_aliases(self, data: Any) -> bool:
+    def ignore_aliases(self, data: object) -> bool:
         return True
 
     def represent_str(self, data: str) -> Any:
@@ -133,26 +134,26 @@ def _bad(where: str, line: int, problem: str) -> UserError:
 class _Open:
     """A mapping or list whose end has not come yet."""
 
-    value: dict[Any, Any] | list[Any]
+    value: dict[Json, Json] | list[Json]
     before: int  # values counted before it
     anchor: str | None
-    key: Any = None
+    key: Json = None
     has_key: bool = False
-    merged: list[Any] = field(default_factory=list)  # of `<<` keys
+    merged: list[Json] = field(default_factory=list)  # of `<<` keys
 
 
 class _Builder:
     """Makes values of events."""
 
     def __init__(self, where: str, numbers: re.Pattern[str]) -> None:
-        self.value: Any = None
+        self.value: Json = None
         self._where = where
         self._numbers = numbers
         self._line = 1
         self._count = 0
         self._documents = 0
         self._open: list[_Open] = []
-        self._anchors: dict[str, tuple[Any, int]] = {}
+        self._anchors: dict[str, tuple[Json, int]] = {}
 
     def take(self, event: Any) -> None:
         """One more event, in the text's order."""
@@ -184,7 +185,7 @@ class _Builder:
         if self._count > MAX_VALUES:
             raise self._error(f"more than {MAX_VALUES} values, aliases counted as what they stand for; make it smaller")
 
-    def _begin(self, value: dict[Any, Any] | list[Any], event: Any, kind: str) -> None:
+    def _begin(self, value: dict[Json, Json] | list[Json], event: Any, kind: str) -> None:
         if event.tag not in (None, "!", _TAG + kind):
             raise self._error(f"unknown tag '{shortened(str(event.tag), 60)}'; remove it")
         if len(self._open) >= MAX_DEPTH:
@@ -218,7 +219,7 @@ class _Builder:
     def _wants_key(self) -> bool:
         return bool(self._open) and isinstance(self._open[-1].value, dict) and not self._open[-1].has_key
 
-    def _put(self, value: Any, merge: bool = False) -> None:
+    def _put(self, value: Json, merge: bool = False) -> None:
         if not self._open:
             self.value = value
             return
@@ -236,13 +237,13 @@ class _Builder:
             else:
                 level.value[level.key] = value
 
-    def _merge(self, level: _Open, value: Any) -> None:
+    def _merge(self, level: _Open, value: Json) -> None:
         parts = value if isinstance(value, list) else [value]
         if not all(isinstance(part, dict) for part in parts):
             raise self._error("`<<` takes in mappings; name one, or quote it")
         level.merged.extend(parts)
 
-    def _scalar(self, event: Any) -> Any:
+    def _scalar(self, event: Any) -> Json:
         text = event.value
         if not text.isascii():
             try:
@@ -260,7 +261,7 @@ class _Builder:
             raise self._error(f"'{shortened(text, 60)}' is no {kind}; correct it, or remove the tag")
         return make(text)
 
-    def _plain(self, text: str) -> Any:
+    def _plain(self, text: str) -> Json:
         for kind, (matches, make) in _KINDS.items():
             if kind in ("int", "float") and self._numbers.match(text) is None:
                 continue
@@ -282,7 +283,7 @@ def _int(text: str) -> int:
     return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
 
 
-_KINDS: dict[str, tuple[re.Pattern[str], Callable[[str], Any]]] = {
+_KINDS: dict[str, tuple[re.Pattern[str], Callable[[str], Json]]] = {
     "null": (_NULL, lambda text: None),
     "bool": (_BOOL, lambda text: text.lower() == "true"),
     "int": (_INT, _int),

@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from configs.json_types import JsonObject
 from evaluation.report.charts import Interval, intervals, standalone
 from evaluation.stats import wilson
 
@@ -33,7 +33,7 @@ class Judgement:
         return self.chosen > self.rejected
 
 
-def figures(rows: Sequence[Judgement]) -> dict[str, Any]:
+def figures(rows: Sequence[Judgement]) -> JsonObject:
     """Accuracy and length bias of some pairs.
 
     Returns:
@@ -70,11 +70,11 @@ def _share(rows: Sequence[Judgement], holds: Callable[[Judgement], bool]) -> flo
     return sum(map(holds, rows)) / len(rows) if rows else None
 
 
-def audit(rows: Sequence[Judgement]) -> dict[str, dict[str, dict[str, Any]]]:
+def audit(rows: Sequence[Judgement]) -> dict[str, dict[str, JsonObject]]:
     """:func:`figures` by language and subset, each with ``all``; languages and subsets in order of their names."""
     languages = sorted({row.language for row in rows})
     subsets = sorted({row.subset for row in rows})
-    out: dict[str, dict[str, dict[str, Any]]] = {}
+    out: dict[str, dict[str, JsonObject]] = {}
     for language in [ALL, *languages]:
         own = [row for row in rows if language in (ALL, row.language)]
         cells = {ALL: figures(own)}
@@ -84,7 +84,7 @@ def audit(rows: Sequence[Judgement]) -> dict[str, dict[str, dict[str, Any]]]:
     return out
 
 
-def markdown(title: str, found: dict[str, dict[str, dict[str, Any]]], left_out: Sequence[str]) -> str:
+def markdown(title: str, found: dict[str, dict[str, JsonObject]], left_out: Sequence[str]) -> str:
     """The tables for people."""
     lines = [
         f"# {title}",
@@ -118,7 +118,7 @@ def markdown(title: str, found: dict[str, dict[str, dict[str, Any]]], left_out: 
     return "\n".join(lines) + "\n"
 
 
-def verdict(one: dict[str, Any]) -> str:
+def verdict(one: JsonObject) -> str:
     """In a word: whether the interval is above, over or below what chance gives."""
     low, high = one["ci95"]
     return "above chance" if low > _WIDE else "below chance" if high < _WIDE else "not told from chance"
@@ -132,7 +132,7 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def picture(title: str, found: dict[str, dict[str, dict[str, Any]]]) -> str:
+def picture(title: str, found: dict[str, dict[str, JsonObject]]) -> str:
     """A page with the accuracy and its interval by language, chance as a line."""
     rows = []
     for name, subsets in found.items():

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
+from configs.json_types import JsonObject
 from configs.schema import Config
 from rollout.language import LanguageDetector, answer_part
 from rollout.plan import Chunk, Request
@@ -88,12 +88,12 @@ class HeldoutResult:
     weight_version: int
     languages: dict[str, LanguageResult]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Plain data for the journal."""
         return asdict(self)
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> HeldoutResult:
+    def from_json(cls, data: JsonObject) -> HeldoutResult:
         """The inverse of :meth:`to_json`, also after a way through JSON."""
         return cls(
             data["weight_version"],

@@ -7,9 +7,9 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from configs.errors import UserError
+from configs.json_types import Json, JsonMapping
 from configs.load import load_run_config
 from configs.locks import is_held
 from configs.schema import Config
@@ -110,7 +110,7 @@ def _figures(data: RunData) -> Iterator[str]:
         yield f"  held-out   weights v{version}, greedy / sampled accuracy, per cent: {', '.join(cells)}"
 
 
-def _refused(gates: Mapping[str, Any]) -> str:
+def _refused(gates: JsonMapping) -> str:
     """Answers that the gates refused, by language, the most refused first."""
     counts: Counter[str] = Counter()
     for by_language in gates.values():
@@ -119,7 +119,7 @@ def _refused(gates: Mapping[str, Any]) -> str:
     return ", ".join(f"{code} {count}" for code, count in counts.most_common() if count)
 
 
-def _cell(figures: Any) -> str:
+def _cell(figures: Json) -> str:
     values = [number(figures, name) for name in ("accuracy_greedy", "accuracy_sampled")]
     return " / ".join("-" if value is None else f"{100 * value:.1f}" for value in values)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from configs.json_types import JsonObject
 from configs.schema import Config
 from evaluation.heldout import HeldoutResult, LanguageResult
 from evaluation.judged import language_verdicts, verdicts, win_figures
@@ -22,7 +22,7 @@ def build_summary(
     end: HeldoutResult,
     rounds: int,
     wall_seconds: float,
-) -> dict[str, Any]:
+) -> JsonObject:
     """The content of ``summary.json``.
 
     ``unseen_mean`` is there where ``evaluation.languages`` names languages. ``greedy`` and ``greedy_delta_ci95`` are of
@@ -41,13 +41,13 @@ def build_summary(
     if list(start.languages) != list(end.languages):
         raise ValueError(f"start has languages {list(start.languages)}, end {list(end.languages)}")
     resamples = config.evaluation.bootstrap_samples
-    languages: dict[str, Any] = {}
+    languages: JsonObject = {}
     sides: dict[str, _Sides] = {}
     for code in (code for code in config.evaluated if code in start.languages):
         one, two = start.languages[code], end.languages[code]
         if [row.id for row in one.prompts] != [row.id for row in two.prompts]:
             raise ValueError(f"language {code}: start and end answered different prompts")
-        entry: dict[str, Any] = {
+        entry: JsonObject = {
             "start": language_figures(one),
             "end": language_figures(two),
             "delta_ci95": None,
@@ -92,7 +92,7 @@ def _greedy(result: LanguageResult) -> NDArray[np.float64]:
     return np.array([row.greedy for row in result.prompts if row.greedy is not None], dtype=np.float64)
 
 
-def _unseen(config: Config, sides: dict[str, _Sides], end: HeldoutResult) -> dict[str, Any]:
+def _unseen(config: Config, sides: dict[str, _Sides], end: HeldoutResult) -> JsonObject:
     if not config.evaluation.languages:
         return {}
     return {"unseen_mean": _mean(config, config.evaluation.languages, sides, "unseen_mean", end)}
@@ -100,7 +100,7 @@ def _unseen(config: Config, sides: dict[str, _Sides], end: HeldoutResult) -> dic
 
 def _mean(
     config: Config, languages: Sequence[str], sides: dict[str, _Sides], name: str, end: HeldoutResult
-) -> dict[str, Any]:
+) -> JsonObject:
     """The mean over some languages; for sampled accuracy prompt ids are drawn jointly over them."""
     won = win_figures(verdicts(end, languages))
     judged = {} if won is None else {"win_rate": won}
@@ -115,18 +115,18 @@ def _mean(
     return {**_figures(sampled), "greedy": _figures(greedy), **judged}
 
 
-def _figures(delta: Delta) -> dict[str, Any]:
+def _figures(delta: Delta) -> JsonObject:
     return {"start": delta.start, "end": delta.end, "delta_ci95": list(delta.ci95)}
 
 
-def language_figures(result: LanguageResult) -> dict[str, Any]:
+def language_figures(result: LanguageResult) -> JsonObject:
     """One language's figures, without the rows by prompt.
 
     ``pass_at_k``: share of prompts with a right answer among those sampled. ``best_over_temperature``: the highest
     accuracy among greedy, sampled, and ``evaluation.temperatures``. ``accuracy_greedy_by_group``: by
     ``prompts.group_field``.
     """
-    figures: dict[str, Any] = {
+    figures: JsonObject = {
         "accuracy_greedy": result.accuracy_greedy,
         "accuracy_greedy_ci95": None,
         "accuracy_sampled": result.accuracy_sampled,

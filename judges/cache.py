@@ -9,9 +9,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from configs.errors import UserError
+from configs.json_types import Json, Row
 from configs.reading import shown
 from rollout.sqlite_file import explained, open_cache
 
@@ -43,7 +44,7 @@ class Answer:
     completion_tokens: int = 0
 
 
-def question_key(**parts: Any) -> bytes:
+def question_key(**parts: Json) -> bytes:
     """Key of a question: SHA-256 over everything that can change its answer. ``parts`` are JSON values."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=True).encode()).digest()
 
@@ -97,7 +98,7 @@ class VerdictCache:
     ) -> None:
         self.close()
 
-    def _answer(self, row: tuple[Any, ...]) -> Answer:
+    def _answer(self, row: Row) -> Answer:
         # SQLite keeps a value of any type in any column, so a flipped byte can turn a number into a text.
         preference, source, words, *tokens = row
         known = preference is None or (isinstance(preference, float) and 0 <= preference <= 1)

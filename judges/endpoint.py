@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import Any
 
 import httpx
 from tenacity import (
@@ -25,6 +24,7 @@ from tenacity import (
 
 from configs.endpoint import EndpointConfig
 from configs.errors import UserError
+from configs.json_types import JsonObject
 from configs.judge import JudgeConfig
 from judges.proxy import Way, find_way, open_transport
 from judges.reply import MOST_BYTES, BadReply, Reply, read_reply, shown
@@ -218,9 +218,9 @@ class Endpoint:
                 parts.append(part)
             return _Response(response.status_code, response.headers, b"".join(parts))
 
-    def _body(self, messages: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    def _body(self, messages: Sequence[Mapping[str, str]]) -> JsonObject:
         judge = self._judge
-        body: dict[str, Any] = {"model": judge.model, "messages": list(messages)}
+        body: JsonObject = {"model": judge.model, "messages": list(messages)}
         if judge.max_tokens is not None:
             body["max_tokens"] = judge.max_tokens
         if judge.temperature is not None:

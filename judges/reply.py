@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+
+from configs.json_types import JsonMapping
 
 MOST_BYTES = 32 * 2**20  # of a response; longer ones are given up
 _MOST_TOKENS = 10**12  # of one reply; more is no count
@@ -140,7 +141,7 @@ def _text(text: str, where: str) -> str:
     return text
 
 
-def _count(usage: Mapping[str, Any], name: str) -> int:
+def _count(usage: JsonMapping, name: str) -> int:
     value = usage.get(name)
     if value is None:
         return 0

@@ -15,6 +15,7 @@ from typing import Any
 from jinja2 import TemplateError, TemplateSyntaxError
 
 from configs.errors import UserError
+from configs.json_types import JsonMapping
 
 # Unlikely strings, to find in a rendered chat what became of each text. Letters only: templates trim white space.
 _USER, _ASSISTANT, _NEXT = "isoglossusertext", "isoglossassistantanswer", "isoglossnextusertext"
@@ -79,7 +80,7 @@ class ChatTemplate:
         if _ASSISTANT in longer and _NEXT in longer:
             self.continued = longer.partition(_ASSISTANT)[2].partition(_NEXT)[0]
 
-    def render(self, messages: Sequence[Mapping[str, Any]], generation_prompt: bool = False) -> str:
+    def render(self, messages: Sequence[JsonMapping], generation_prompt: bool = False) -> str:
         """The chat as one text.
 
         Raises:
@@ -132,7 +133,7 @@ class ChatTemplate:
         found = any(token in end for token in specials) and answer.rstrip().endswith(end)
         return end if found else None
 
-    def _render(self, messages: Sequence[Mapping[str, Any]], generation_prompt: bool) -> str:
+    def _render(self, messages: Sequence[JsonMapping], generation_prompt: bool) -> str:
         # A keyword hides the function of the same name that Transformers gives to templates.
         text = self._tokenizer.apply_chat_template(
             list(messages), tokenize=False, add_generation_prompt=generation_prompt, strftime_now=self._now.strftime

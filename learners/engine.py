@@ -19,6 +19,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from configs.deepspeed import check_dtype, deepspeed_options
 from configs.errors import UserError
+from configs.json_types import JsonObject
 from configs.model_config import read_model_config
 from configs.schema import LearnerConfig
 from learners.distributed import load_deepspeed
@@ -78,7 +79,7 @@ def check_arithmetic(dtype: str, device: torch.device) -> None:
         )
 
 
-def deepspeed_config(learner: LearnerConfig, dtype: str, parameters: int) -> dict[str, Any]:
+def deepspeed_config(learner: LearnerConfig, dtype: str, parameters: int) -> JsonObject:
     """The engine's settings: ours first, then ``learner.deepspeed``, which may not contradict our fields.
 
     Args:
@@ -91,7 +92,7 @@ def deepspeed_config(learner: LearnerConfig, dtype: str, parameters: int) -> dic
     """
     stage = zero_stage(learner, dtype)
     bucket = min(_LARGEST_BUCKET, parameters)
-    zero: dict[str, Any] = {
+    zero: JsonObject = {
         "stage": stage,
         "reduce_bucket_size": bucket,
         "allgather_bucket_size": bucket,
@@ -106,7 +107,7 @@ def deepspeed_config(learner: LearnerConfig, dtype: str, parameters: int) -> dic
         raise UserError(str(error)) from None
     given.pop("fp16", None)
     bf16 = given.pop("bf16", {})
-    config: dict[str, Any] = {
+    config: JsonObject = {
         # Counted in packed batches. Accumulation is ours: a step has as many backward passes as its pairs
         # need.
         "train_micro_batch_size_per_gpu": 1,
@@ -268,7 +269,7 @@ def recompute_layers(model: PreTrainedModel) -> None:
             layer.training = True
 
 
-def _groups(parameters: list[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
+def _groups(parameters: list[nn.Parameter], weight_decay: float) -> list[JsonObject]:
     """Weight decay for matrices only: norms and biases are not decayed."""
     if weight_decay == 0:
         return [{"params": parameters, "weight_decay": 0.0}]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from configs.json_types import JsonObject
 from learners.loop_config import LoopConfig
 
 
-def train_loop(settings: dict[str, Any]) -> None:
+def train_loop(settings: JsonObject) -> None:
     """Entry point of every rank."""
     from learners.loop import run_rank
 

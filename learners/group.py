@@ -25,6 +25,7 @@ from ray.experimental import get_object_locations
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from safetensors.torch import load_file
 
+from configs.json_types import JsonObject
 from configs.running import COLLECTIVE_TIMEOUT_S
 from configs.schema import Config
 from learners.entry import train_loop
@@ -269,7 +270,7 @@ class LearnerGroup:
             plugins=self._config.run.plugins,
         )
 
-    def _absolute_model(self) -> dict[str, Any]:
+    def _absolute_model(self) -> JsonObject:
         """The model section with absolute paths: a rank's working directory is Ray's."""
         model = self._config.model
         found = model.model_dump(mode="json")

@@ -169,7 +169,7 @@ class LogprobModel(nn.Module):
     """A causal language model whose forward pass turns a packed batch into completion log-probabilities.
 
     Args:
-        language_model: Any Transformers causal model with a linear output layer.
+        language_model: A Transformers causal model with a linear output layer.
         chunk: Positions whose logits are held at once.
 
     Raises:

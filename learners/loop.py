@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,12 @@ from learners.loop_config import LoopConfig
 from learners.mailbox import Command, Outcome
 from learners.objectives.registry import FIELD, pair_objective
 from learners.rendezvous import Rendezvous
+from learners.sampler_reference import Referenced
 from learners.session import LearnerSession
 from learners.snapshot import Snapshot, republish, restore, save_round
 from learners.weights import to_numpy
 from rollout.model_folder import verify_checkpoint
+from rollout.records import Example
 from rollout.run_layout import checkpoint_folder
 
 # How long rank 0 waits for a command before it tells the others that there is none: far below the
@@ -66,7 +69,7 @@ def run_rank(config: LoopConfig) -> None:
                 ray.get(mailbox.finish.remote(command.number, Outcome(error=failure)))
                 continue
             except UserError as error:
-                # Bad input or numbers: the same again after a restart. Any rank may be the one that saw it.
+                # Bad input or numbers: the same again after a restart. Each rank may be the one that saw it.
                 ray.get(mailbox.finish.remote(command.number, Outcome(error=error)))
                 return
             if rank == 0:
@@ -133,7 +136,7 @@ class _CommandRunner:
             return None, ()
         return self._train(command.round, payload)
 
-    def _reference(self, round: int, examples: Any) -> Any:
+    def _reference(self, round: int, examples: Sequence[Example]) -> Referenced:
         if self._session.round >= round:
             raise UserError(
                 f"round {round}: its reference was asked for, but the learner is past it (at round "
@@ -141,7 +144,7 @@ class _CommandRunner:
             )
         return self._session.referenced(round, examples)
 
-    def _train(self, round: int, examples: Any) -> tuple[Snapshot | None, tuple[ray.ObjectRef, ...]]:
+    def _train(self, round: int, examples: Sequence[Example]) -> tuple[Snapshot | None, tuple[ray.ObjectRef, ...]]:
         session, run_dir = self._session, Path(self._config.run_dir)
         self._published = None  # not beside those that are gathered now
         if session.round == round:

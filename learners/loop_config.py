@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+
+from configs.json_types import JsonObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,6 @@ class LoopConfig:
     seed: int
     min_free_disk_gb: float
     broadcasts: bool
-    learner: dict[str, Any]
-    model: dict[str, Any]
+    learner: JsonObject
+    model: JsonObject
     plugins: dict[str, str]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+
+from configs.json_types import JsonObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,7 @@ class WeightsManifest:
     probe_logprob: tuple[float, ...]  # nats, of probe_ids[1:], each given those before it; temperature 1
 
 
-def manifest_from_json(data: dict[str, Any]) -> WeightsManifest:
+def manifest_from_json(data: JsonObject) -> WeightsManifest:
     """The inverse of ``asdict``, after a way through JSON."""
     return WeightsManifest(
         version=data["version"],

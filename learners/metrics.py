@@ -18,7 +18,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+
+from configs.json_types import JsonObject
 
 # Figures that are counts: summed where others are averaged.
 COUNTS = ("pairs", "groups", "answers")
@@ -58,7 +59,7 @@ class StepMetrics:
     micro_batches: int  # of each rank
     seconds: float
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> JsonObject:
         """Plain data for JSON lines."""
         return asdict(self)
 
@@ -72,7 +73,7 @@ class RoundMetrics:
     seconds: float
     steps: list[StepMetrics] = field(default_factory=list)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> JsonObject:
         """Plain data for JSON lines."""
         return asdict(self)
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
+from configs.json_types import JsonObject
 from learners.batching import EncodedExample
 from learners.microbatches import References, TokenLogprobs
 
@@ -50,7 +51,7 @@ class Mismatch:
     loss: float | None
     languages: dict[str, dict[str, float]] = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """For the journal and ``metrics.jsonl``."""
         return asdict(self)
 

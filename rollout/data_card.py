@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
+from configs.json_types import JsonMapping
 from configs.schema import Config
 from rollout.records import Candidate, Pair, Score
 from rollout.sources import Source, setting, sources
@@ -19,7 +19,7 @@ def data_card(
     pairs: Sequence[Pair],
     candidates: Sequence[Candidate],
     scores: Sequence[Score],
-    counts: Mapping[str, Any],
+    counts: JsonMapping,
     version: str,
 ) -> str:
     """The page.
@@ -87,7 +87,7 @@ def _model(config: Config, source: Source) -> str:
     return config.endpoints[own.endpoint if own.kind == "endpoint" else own.by].model
 
 
-def _pairs(pairs: Sequence[Pair], counts: Mapping[str, Any]) -> list[str]:
+def _pairs(pairs: Sequence[Pair], counts: JsonMapping) -> list[str]:
     quota, agreement = counts.get("quota", {}), counts.get("agreement", {})
     rows: list[Cells] = []
     for code in sorted({pair.language for pair in pairs} | set(quota)):
@@ -117,7 +117,7 @@ def _gates(candidates: Sequence[Candidate]) -> list[str]:
     return _table("Candidates by gate", ("source", "language", *gates), rows)
 
 
-def _refused(counts: Mapping[str, Any]) -> list[str]:
+def _refused(counts: JsonMapping) -> list[str]:
     rows = [
         (code, reason, count)
         for code, reasons in sorted(counts["refused"].items())

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from configs.atomic import replaced
+from configs.json_types import JsonMapping, JsonObject
 from rollout.records import Candidate, CandidateKey, Pair, chat_of
 
 PAIRS = "train.parquet"
@@ -14,7 +14,7 @@ PAIRS = "train.parquet"
 
 def dataset_rows(
     pairs: Sequence[Pair], candidates: Mapping[CandidateKey, Candidate], seed: int, version: str, policy: str
-) -> list[dict[str, Any]]:
+) -> list[JsonObject]:
     """One row a pair: ``prompt``, ``chosen`` and ``rejected`` as chats (TRL's preference form with explicit prompt),
     ``chosen_score`` and ``rejected_score``, ``language``, and of each side source, origin, model and weight version.
 
@@ -25,9 +25,9 @@ def dataset_rows(
         version: Of isogloss.
         policy: What the policy's own answers name as their model.
     """
-    rows: list[dict[str, Any]] = []
+    rows: list[JsonObject] = []
     for pair in pairs:
-        row: dict[str, Any] = {
+        row: JsonObject = {
             "id": f"{pair.language}/{pair.id}",
             "prompt_id": pair.prompt_id,
             "language": pair.language,
@@ -51,13 +51,13 @@ def dataset_rows(
     return rows
 
 
-def write_dataset(rows: Sequence[Mapping[str, Any]], folder: Path) -> Path:
+def write_dataset(rows: Sequence[JsonMapping], folder: Path) -> Path:
     """Write the rows as parquet, in their order; a file that is there is replaced in one step."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     turns = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
-    types: dict[str, Any] = {
+    types: JsonObject = {
         **dict.fromkeys(("prompt", "chosen", "rejected"), turns),
         **dict.fromkeys(("chosen_score", "rejected_score"), pa.float64()),
         **dict.fromkeys(("chosen_weight_version", "rejected_weight_version", "seed"), pa.int64()),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from configs.json_types import JsonMapping, JsonObject, Row
 from rollout.store import Store
 
 P = ParamSpec("P")
@@ -27,7 +28,7 @@ class Journal(ABC):
     """The journal of a run as its driver sees it. How a call gets to the file is a subclass's matter."""
 
     @abstractmethod
-    def ask(self, method: str, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
+    def ask(self, method: str, arguments: Row, named: JsonMapping) -> Any:
         """Call a method of ``Store`` and wait for its result."""
 
     begin_round = _asked(Store.begin_round)
@@ -51,7 +52,7 @@ class Journal(ABC):
     counts = _asked(Store.counts)
     close = _asked(Store.close)
 
-    def round_data(self, round_number: int) -> dict[str, Any]:
+    def round_data(self, round_number: int) -> JsonObject:
         """What is kept of a round beside its state; the round was begun."""
         found = self.round_state(round_number)
         assert found is not None, f"round {round_number} was not begun"

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import xxhash
 
 from configs.errors import UserError
+from configs.json_types import Row
 from configs.model_config import CONFIG_FILE, is_model_folder
 
 SINGLE = "model.safetensors"
@@ -56,7 +56,7 @@ class Damaged(UserError):
         self.file = file
         self.problem = problem
 
-    def __reduce__(self) -> tuple[Any, ...]:  # it travels between Ray's processes
+    def __reduce__(self) -> Row:  # it travels between Ray's processes
         return UserError, (str(self),)
 
 

@@ -106,7 +106,7 @@ class PromptSet:
             partial: Whether ids may be missing in some languages; those of the dominant one then come first.
 
         Raises:
-            UserError: Any bad row, file or mismatch, with file:line and the cure; nothing is skipped but what
+            UserError: A bad row, file or mismatch, with file:line and the cure; nothing is skipped but what
                 ``fields`` lets be left out.
         """
         check_world(pattern)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from configs.errors import UserError
+from configs.json_types import JsonMapping, JsonObject
 from configs.schema import Config
 from rollout.assignment import Assignment, eligible, wanted_pairs
 from rollout.pairs import MinedPairs
@@ -33,15 +33,15 @@ def check_quota(config: Config, prompts: PromptSet) -> dict[str, int]:
     return usable
 
 
-def quota_rows(config: Config, assignment: Assignment, mined: MinedPairs) -> dict[str, dict[str, Any]]:
+def quota_rows(config: Config, assignment: Assignment, mined: MinedPairs) -> dict[str, JsonObject]:
     """Of each language: "asked" and "got" pairs, "prompts" that were assigned, in how many "passes", and if it is
     "short", by how many and for which "reason": "no_prompts" where there are no more, else what refused most.
     """
     got = mined.new_by_language
-    rows: dict[str, dict[str, Any]] = {}
+    rows: dict[str, JsonObject] = {}
     for code, asked in wanted_pairs(config).items():
         passes = sum(any(block.ids.get(code) for block in blocks) for blocks in assignment.passes)
-        row: dict[str, Any] = {
+        row: JsonObject = {
             "asked": asked,
             "got": got.get(code, 0),
             "prompts": len(assignment.ids(code)),
@@ -59,7 +59,7 @@ def quota_rows(config: Config, assignment: Assignment, mined: MinedPairs) -> dic
     return rows
 
 
-def short_lines(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def short_lines(rows: Mapping[str, JsonMapping]) -> list[str]:
     """One line for each language that is short of its quota."""
     return [
         f"{code} is {row['short']} of {row['asked']} pairs short after {row['prompts']} prompts in {row['passes']} "
@@ -69,7 +69,7 @@ def short_lines(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _why(row: Mapping[str, Any]) -> str:
+def _why(row: JsonMapping) -> str:
     if row["reason"] == NO_PROMPTS:
         return "there are no more prompts"
     losses = ", ".join(f"{reason} {count}" for reason, count in sorted(row["lost"].items(), key=lambda item: -item[1]))

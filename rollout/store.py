@@ -12,11 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from filelock import FileLock
 
 from configs.errors import UserError
+from configs.json_types import JsonObject, Row
 from rollout.records import Candidate, CandidateKey, Example, Pair, SampleGroup, Score
 from rollout.sources import sampled_ids, start_logprobs
 from rollout.state import named_today
@@ -306,11 +307,11 @@ class Store(RepairableFile):
             trained = "round > :kept AND state IN ('trained', 'done')"
             self._update("rounds", {"state": "referenced"}, trained, {"kept": round})
 
-    def round_state(self, round: int) -> tuple[str, dict[str, Any]] | None:
+    def round_state(self, round: int) -> tuple[str, JsonObject] | None:
         """(state, data) of a round; None if it was never begun."""
         return self.round_states().get(round)
 
-    def round_states(self) -> dict[int, tuple[str, dict[str, Any]]]:
+    def round_states(self) -> dict[int, tuple[str, JsonObject]]:
         """(state, data) of every round begun."""
         return dict(self._records("rounds", lambda row: (row[0], (named_today(row[1]), _object(row[2])))))
 
@@ -332,7 +333,7 @@ class Store(RepairableFile):
             self._db.execute(insert_sql("evaluations"), (round, text))
         return True
 
-    def evaluations(self) -> dict[int, dict[str, Any]]:
+    def evaluations(self) -> dict[int, JsonObject]:
         """All evaluations by round."""
         return dict(self._records("evaluations", lambda row: (row[0], _object(row[1]))))
 
@@ -352,7 +353,7 @@ class Store(RepairableFile):
         self,
         round: int,
         table: str,
-        rows: Sequence[tuple[Any, ...]],
+        rows: Sequence[Row],
         examples: Sequence[Example],
         references: int,
     ) -> bool:
@@ -369,7 +370,7 @@ class Store(RepairableFile):
         return True
 
     @staticmethod
-    def _same(what: str, old: Iterable[tuple[Any, ...]], new: Iterable[tuple[Any, ...]]) -> None:
+    def _same(what: str, old: Iterable[Row], new: Iterable[Row]) -> None:
         before, after = set(old), set(new)
         if before != after:
             raise StoreConflict(f"{what}: already written with other content, e.g. {min(before ^ after, key=str)}")
@@ -380,7 +381,7 @@ def _named(key: CandidateKey) -> dict[str, object]:
     return {f"key_{column}": value for column, value in zip(KEY_COLUMNS, key_row(key), strict=True)}
 
 
-def _object(text: str) -> dict[str, Any]:
+def _object(text: str) -> JsonObject:
     """A JSON object of ours.
 
     Raises:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from configs.errors import UserError
+from configs.json_types import JsonMapping, Row
 from rollout.store_checksum import damaged, damaged_row, insert_sql, update_sql, why_damaged
 from rollout.store_open import explained, unchecked_rows, unusable
 from rollout.store_schema import KEYS, TABLES
@@ -39,9 +40,7 @@ class JournalFile:
         # A journal that an earlier version wrote: it has no checksums yet (read only), or not for every row.
         self._checked, self._unchecked = unchecked_rows(connection)
 
-    def table(
-        self, name: str, columns: Sequence[str], damage: list[UserError] | None = None
-    ) -> Iterator[tuple[Any, ...]]:
+    def table(self, name: str, columns: Sequence[str], damage: list[UserError] | None = None) -> Iterator[Row]:
         """All rows of a table in key order, streamed (for exports).
 
         Args:
@@ -96,7 +95,7 @@ class JournalFile:
             finally:
                 self._db.execute("ROLLBACK")  # nothing was written
 
-    def _query(self, sql: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
+    def _query(self, sql: str, values: Sequence[Any] | JsonMapping = ()) -> list[Row]:
         with self._mutex, explained(self.path):
             return self._db.execute(sql, values).fetchall()
 
@@ -105,9 +104,7 @@ class JournalFile:
         columns = [c if self._checked or c not in ("logprobs", "model") else "NULL" for c in TABLES[table]]
         return f"SELECT {', '.join(columns)}, {checksum} FROM {table} WHERE {where} ORDER BY {', '.join(KEYS[table])}"
 
-    def _rows(
-        self, table: str, where: str = "1", values: Sequence[Any] | Mapping[str, Any] = ()
-    ) -> list[tuple[Any, ...]]:
+    def _rows(self, table: str, where: str = "1", values: Sequence[Any] | JsonMapping = ()) -> list[Row]:
         """Whole rows of ``TABLES[table]`` in key order, each compared with its checksum.
 
         Raises:
@@ -123,14 +120,14 @@ class JournalFile:
     def _records(
         self,
         table: str,
-        record: Callable[[tuple[Any, ...]], T],
+        record: Callable[[Row], T],
         where: str = "1",
-        values: Sequence[Any] | Mapping[str, Any] = (),
+        values: Sequence[Any] | JsonMapping = (),
     ) -> list[T]:
         """As :meth:`_rows`, decoded; a row that cannot be is told like a damaged one."""
         return [self._decoded(table, record, row) for row in self._rows(table, where, values)]
 
-    def _decoded(self, table: str, record: Callable[[tuple[Any, ...]], T], row: tuple[Any, ...]) -> T:
+    def _decoded(self, table: str, record: Callable[[Row], T], row: Row) -> T:
         try:
             return record(row)
         except _UNREADABLE as error:
@@ -154,7 +151,7 @@ class JournalFile:
             reason = f"{found} rows can be found of the {expected} that were written"
             raise damaged(self.path, table, f"round {round}", reason, round)
 
-    def _insert(self, what: str, table: str, rows: Iterable[tuple[Any, ...]]) -> None:
+    def _insert(self, what: str, table: str, rows: Iterable[Row]) -> None:
         try:
             self._db.executemany(insert_sql(table), rows)
         except sqlite3.IntegrityError as error:

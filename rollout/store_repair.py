@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from typing import Any
 
+from configs.json_types import Row
 from rollout.store_checksum import insert_sql, why_damaged
 from rollout.store_file import JournalFile
 from rollout.store_schema import KEYS, TABLES
@@ -38,7 +38,7 @@ class RepairableFile(JournalFile):
                     self._db.execute(insert_sql("rounds", replace=True), (round, "planned", data))
         return {table: count for table, count in dropped.items() if count}
 
-    def _bad_rows(self, table: str, first: int) -> list[tuple[Any, ...]]:
+    def _bad_rows(self, table: str, first: int) -> list[Row]:
         place = TABLES[table].index("round")
         return [
             row
@@ -48,7 +48,7 @@ class RepairableFile(JournalFile):
             and (not isinstance(row[place], int) or row[place] >= first)
         ]
 
-    def _delete(self, table: str, row: tuple[Any, ...]) -> int:
+    def _delete(self, table: str, row: Row) -> int:
         key = [row[TABLES[table].index(column)] for column in KEYS[table]]
         marks = ["CAST(? AS TEXT)" if isinstance(value, str) else "?" for value in key]
         where = " AND ".join(f"{column} IS {mark}" for column, mark in zip(KEYS[table], marks, strict=True))
@@ -94,5 +94,5 @@ class RepairableFile(JournalFile):
         sql = f"SELECT round, chunk_id, COUNT(*) FROM {table} WHERE round > ? GROUP BY round, chunk_id"
         return Counter({(round, chunk): count for round, chunk, count in self._query(sql, (after,))})
 
-    def _drop(self, table: str, where: str, values: tuple[Any, ...]) -> int:
+    def _drop(self, table: str, where: str, values: Row) -> int:
         return self._db.execute(f"DELETE FROM {table} WHERE {where}", values).rowcount

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from configs.json_types import Row
 from rollout.records import Candidate, CandidateKey, Message, Pair, SampleGroup, Score, Turns
 from rollout.token_ids import TokenIds
 
@@ -114,7 +115,7 @@ ADDED_IN_2 = (
 )
 
 
-def candidate_row(candidate: Candidate, chunk_id: str) -> tuple[Any, ...]:
+def candidate_row(candidate: Candidate, chunk_id: str) -> Row:
     """A row of ``candidates``; token ids are little-endian 32-bit."""
     return (
         *key_row(candidate.key),
@@ -138,7 +139,7 @@ def candidate_of(row: Sequence[Any]) -> Candidate:
     return Candidate(CandidateKey(*row[:6]), text, ids, finish, None if version == NO_VERSION else version, *rest)
 
 
-def score_row(score: Score, chunk_id: str) -> tuple[Any, ...]:
+def score_row(score: Score, chunk_id: str) -> Row:
     """A row of ``scores``. SQLite would store NaN as NULL, so it is refused by name."""
     if not math.isfinite(score.reward):
         raise ValueError(f"{score.key}: reward {score.reward} is not finite")
@@ -150,7 +151,7 @@ def score_of(row: Sequence[Any]) -> Score:
     return Score(CandidateKey(*row[:6]), row[7], json.loads(row[8]))
 
 
-def pair_row(pair: Pair) -> tuple[Any, ...]:
+def pair_row(pair: Pair) -> Row:
     """A row of ``pairs``. A prompt of several turns is JSON in a BLOB, so that no text can be taken for one."""
     values = [getattr(pair, column) for column in PAIR_COLUMNS]
     for name in ("chosen_score", "rejected_score"):
@@ -180,7 +181,7 @@ def _prompt_of(value: str | bytes) -> Turns:
     return value if isinstance(value, str) else tuple(Message(*turn) for turn in json.loads(value))
 
 
-def group_row(group: SampleGroup) -> tuple[Any, ...]:
+def group_row(group: SampleGroup) -> Row:
     """A row of ``groups``; completions, rewards, keys and reference are JSON lists."""
     if not all(math.isfinite(reward) for reward in group.rewards):
         raise ValueError(f"group {group.id}: a reward is not finite")

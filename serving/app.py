@@ -13,6 +13,7 @@ from typing import Any
 
 import ray
 from ray import serve
+from ray.actor import ActorHandle
 from ray.serve.config import DeploymentActorConfig
 from ray.serve.context import _disconnect, _get_global_client  # nothing public says where Serve listens
 from ray.serve.schema import ProxyStatus
@@ -21,6 +22,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_f
 from actors.runtime.calls import ActorDied, call
 from actors.runtime.env import base_env, rollout_env, runtime_env
 from configs.errors import UserError
+from configs.json_types import JsonObject
 from configs.serving import ServeConfig
 from serving.access import read_keys
 from serving.contact import COORDINATOR, NAMESPACE
@@ -46,7 +48,7 @@ class Endpoint:
 
     url: str
     name: str
-    coordinator: Any
+    coordinator: ActorHandle
 
     def status(self) -> EndpointStatus:
         """What is wanted and what each replica serves; a coordinator that is being restarted is waited for."""
@@ -138,7 +140,9 @@ def application_name(settings: EngineSettings) -> str:
     return f"isogloss-{settings.name}"
 
 
-def start_coordinator(folder: ServingFolder, config: ServeConfig, name: str, load_timeout: float, url: str) -> Any:
+def start_coordinator(
+    folder: ServingFolder, config: ServeConfig, name: str, load_timeout: float, url: str
+) -> ActorHandle:
     """The actor that tells the replicas what to serve; ends with this process, restarted by Ray if it dies before.
 
     Args:
@@ -169,7 +173,7 @@ def own_desk(folder: ServingFolder, config: ServeConfig, load_timeout: float) ->
 
 def _desk_arguments(
     folder: ServingFolder, config: ServeConfig, load_timeout: float, url: str | None
-) -> tuple[str, dict[str, Any], float, str | None]:
+) -> tuple[str, JsonObject, float, str | None]:
     swap_timeout = config.drain_s + 4 * load_timeout
     return str(folder.path.resolve()), config.model_dump(mode="json"), swap_timeout, url
 
@@ -287,7 +291,7 @@ def _wait_until_running(name: str, timeout: float) -> None:
         time.sleep(0.1)
 
 
-def _end(name: str, coordinator: Any) -> None:
+def _end(name: str, coordinator: ActorHandle) -> None:
     # Serve itself stays: on a shared cluster others may use it, and a local one ends with this process.
     with contextlib.suppress(Exception), _quiet():  # Ray may be gone already
         serve.delete(name)

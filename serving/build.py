@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from ray import serve
@@ -14,6 +13,7 @@ from ray.serve.exceptions import RayServeException
 from actors.jobs.job import HOME
 from configs.errors import UserError
 from configs.explain import explained, joined
+from configs.json_types import Json, JsonObject
 from serving.access import read_keys
 from serving.app import bind, own_desk
 from serving.command import plan
@@ -36,11 +36,11 @@ class BuildArguments(BaseModel):
 
     @field_validator("overrides", mode="before")
     @classmethod
-    def _as_one_text(cls, value: Any) -> Any:
+    def _as_one_text(cls, value: Json) -> Json:
         return value.split() if isinstance(value, str) else value  # `serve run serving.build:application overrides=...`
 
 
-def application(args: dict[str, Any]) -> serve.Application:
+def application(args: JsonObject) -> serve.Application:
     """Build the application. Serve calls this in a process of its own, anew whenever ``args`` changed.
 
     Serve's config file decides on host and port, mostly 0.0.0.0 here. API keys are therefore required.

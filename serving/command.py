@@ -7,10 +7,11 @@ import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from configs.errors import UserError
 from configs.files import shown_path
+from configs.json_types import JsonObject
 from configs.load import apply_override, load_run_config, validated
 from configs.model_config import is_model_folder, longest_context, named_dtype, read_model_config
 from configs.running import ClusterConfig
@@ -98,7 +99,7 @@ def plan(
         return run.serve, run.cluster, settings, folder
     if not is_model_folder(target):
         raise UserError(f"{target}: neither a run folder (config.yaml) nor a model folder (config.json)")
-    values: dict[str, Any] = {"serve": {}, "cluster": {}}
+    values: JsonObject = {"serve": {}, "cluster": {}}
     for override in overrides:
         apply_override(values, _endpoint_override(override))
     serve = validated(values["serve"], ServeConfig, "overrides", within="serve")

@@ -8,6 +8,7 @@ from typing import Any
 
 import ray
 from ray import serve
+from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
 
 NAMESPACE = "isogloss-serving"
@@ -15,7 +16,7 @@ COORDINATOR = "coordinator"  # of a deployment that has its own
 _AGAIN_S = 0.2
 
 
-class DeskAway(Exception):
+class CoordinatorAway(Exception):
     """The coordinator did not answer in time."""
 
 
@@ -27,12 +28,12 @@ class CoordinatorContact:
         find: Looks it up; raises ValueError as long as there is none. For tests.
     """
 
-    def __init__(self, name: str | None, find: Callable[[str | None], Any] | None = None) -> None:
+    def __init__(self, name: str | None, find: Callable[[str | None], ActorHandle] | None = None) -> None:
         self._name = name
         self._find = find or _look_up
-        self._handle: Any = None
+        self._handle: ActorHandle | None = None
 
-    async def ask(self, within: float, method: str, *arguments: Any) -> Any:
+    async def ask(self, within: float, method: str, *arguments: object) -> Any:
         """Call a method of the coordinator; a coordinator that is being restarted is waited for.
 
         Args:
@@ -41,7 +42,7 @@ class CoordinatorContact:
             arguments: Its arguments. The coordinator may get them twice: it dies after it acted, before it answered.
 
         Raises:
-            DeskAway: No answer in time.
+            CoordinatorAway: No answer in time.
         """
         reason: Exception | None = None
         try:
@@ -50,24 +51,24 @@ class CoordinatorContact:
                     try:
                         handle = await self._found()
                         return await getattr(handle, method).remote(*arguments)
-                    except (RayActorError, _NoDesk) as error:
+                    except (RayActorError, _NoCoordinator) as error:
                         self._handle, reason = None, error
                     await asyncio.sleep(_AGAIN_S)
         except TimeoutError:
-            raise DeskAway(f"no answer to {method} within {within:g} s ({reason or 'it is silent'})") from None
+            raise CoordinatorAway(f"no answer to {method} within {within:g} s ({reason or 'it is silent'})") from None
 
-    async def _found(self) -> Any:
+    async def _found(self) -> ActorHandle:
         if self._handle is None:
             try:
                 self._handle = await asyncio.to_thread(self._find, self._name)
             except ValueError as error:
-                raise _NoDesk(str(error)) from None
+                raise _NoCoordinator(str(error)) from None
         return self._handle
 
 
-class _NoDesk(Exception):
+class _NoCoordinator(Exception):
     """There is no actor of that name now."""
 
 
-def _look_up(name: str | None) -> Any:
+def _look_up(name: str | None) -> ActorHandle:
     return serve.get_deployment_actor(COORDINATOR) if name is None else ray.get_actor(name, namespace=NAMESPACE)

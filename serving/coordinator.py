@@ -10,10 +10,10 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from configs.atomic import write_json
 from configs.errors import UserError
+from configs.json_types import JsonObject
 from configs.serving import ServeConfig
 from learners.manifest import WeightsManifest
 from serving.facts import EndpointStatus, ReplicaFacts, ReplicaRow, ShownVersion
@@ -64,7 +64,7 @@ class Coordinator:
         url: Where the endpoint listens, for the status file; None where Serve's own config says it.
     """
 
-    def __init__(self, folder: str, config: dict[str, Any], swap_timeout: float, url: str | None) -> None:
+    def __init__(self, folder: str, config: JsonObject, swap_timeout: float, url: str | None) -> None:
         self._folder = ServingFolder(Path(folder))
         self._config = ServeConfig.model_validate(config)
         self._swap_timeout, self._url = swap_timeout, url

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import ray
+
+from configs.json_types import JsonObject
 
 if TYPE_CHECKING:  # not imported by Serve's controller
     from serving.coordinator import Assignment
@@ -15,7 +17,7 @@ if TYPE_CHECKING:  # not imported by Serve's controller
 class CoordinatorProcess:
     """``serving.coordinator.Coordinator`` in a process of its own; arguments and methods are the coordinator's."""
 
-    def __init__(self, folder: str, config: dict[str, Any], swap_timeout: float, url: str | None) -> None:
+    def __init__(self, folder: str, config: JsonObject, swap_timeout: float, url: str | None) -> None:
         from serving.coordinator import Coordinator
 
         self._coordinator = Coordinator(folder, config, swap_timeout, url)

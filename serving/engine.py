@@ -16,6 +16,7 @@ from actors.engine.verify import check_probe
 from actors.machine.vllm_check import check_vllm
 from actors.runtime.env import apply_env, rollout_env
 from actors.runtime.health import SyncError
+from configs.json_types import JsonObject
 from configs.serving import ServeConfig
 from learners.weights import WeightsManifest
 from serving.errors import ENGINE_FAILED, RequestRefused
@@ -175,7 +176,7 @@ class ServingEngine:
         rows = outputs[-1].prompt_logprobs[1:]
         return [float(row[token].logprob) for row, token in zip(rows, ids[1:], strict=True)]
 
-    async def answer(self, kind: str, body: dict[str, Any]) -> str | AsyncIterator[str]:
+    async def answer(self, kind: str, body: JsonObject) -> str | AsyncIterator[str]:
         """Answer a request that was checked.
 
         Args:
@@ -251,7 +252,7 @@ def _open_request(kind: str) -> Any:
     return OpenRequest
 
 
-def request_models() -> dict[str, dict[str, Any]]:
+def request_models() -> dict[str, JsonObject]:
     """JSON Schema of vLLM's request model of each kind."""
     from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
     from vllm.entrypoints.openai.completion.protocol import CompletionRequest

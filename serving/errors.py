@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from typing import Any
+
+from configs.json_types import JsonObject
 
 logger = logging.getLogger(__name__)
 
@@ -40,12 +41,12 @@ class RequestRefused(Exception):
         super().__init__(message)
         self.status, self.message, self.param, self.headers = status, message, param, dict(headers or {})
 
-    def body(self) -> dict[str, Any]:
+    def body(self) -> JsonObject:
         """The reply's body."""
         return error_body(self.status, self.message, self.param)
 
 
-def error_body(status: int, message: str, param: str | None = None) -> dict[str, Any]:
+def error_body(status: int, message: str, param: str | None = None) -> JsonObject:
     """``{"error": {message, type, param, code}}``, as OpenAI's clients read it."""
     kind = _TYPES.get(status, "BadRequestError" if status < 500 else "InternalServerError")
     return {"error": {"message": message, "type": kind, "param": param, "code": status}}

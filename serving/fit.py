@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from configs.errors import UserError
+from configs.json_types import JsonMapping
 from configs.model_config import longest_context, read_model_config, text_part
 from configs.serving import ServeConfig
 
@@ -45,7 +45,7 @@ def check_length(model: Path, config: ServeConfig, settings: EngineSettings) -> 
         )
 
 
-def token_bytes(config: Mapping[str, Any], dtype: str) -> int:
+def token_bytes(config: JsonMapping, dtype: str) -> int:
     """Bytes of key-value cache that every token needs at least; 0 where the config does not say.
 
     Layers that keep a window or a state only are left out, so that the engine may need more but never less.
@@ -68,7 +68,7 @@ def token_bytes(config: Mapping[str, Any], dtype: str) -> int:
     return layers * values * (4 if dtype == "float32" else 2)
 
 
-def _growing_layers(text: Mapping[str, Any]) -> int:
+def _growing_layers(text: JsonMapping) -> int:
     kinds = text.get("layer_types")
     if isinstance(kinds, list):
         return kinds.count("full_attention")

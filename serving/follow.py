@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from actors.train.offered import Offered
 from actors.train.run_folder import RunFolder
+from configs.json_types import JsonObject
 from configs.schema import Config
 from evaluation.heldout import HeldoutResult
 from learners.encode import ChatEncoder
@@ -19,7 +19,7 @@ from serving.fit import check_length
 from serving.folder import Served, ServingFolder
 from serving.gate import GateDecision, decide
 
-Offer = Callable[[int, WeightsManifest | None, dict[int, Any]], Offered | None]
+Offer = Callable[[int, WeightsManifest | None, dict[int, JsonObject]], Offered | None]
 
 
 def engine_settings(config: Config) -> EngineSettings:
@@ -57,7 +57,9 @@ class Follower:
             self._decided.add(0)
         return self._serving
 
-    def offer(self, version: int, manifest: WeightsManifest | None, evaluations: dict[int, Any]) -> Offered | None:
+    def offer(
+        self, version: int, manifest: WeightsManifest | None, evaluations: dict[int, JsonObject]
+    ) -> Offered | None:
         """Judge a version, and promote it if it passes.
 
         Args:

@@ -7,8 +7,9 @@ that is not served here (calls of tools, images, a refusal) is refused and named
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import NoReturn
 
+from configs.json_types import Json
 from serving.errors import RequestRefused
 
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
@@ -17,7 +18,7 @@ _TOOL_FIELDS = ("tool_calls", "function_call", "tool_call_id")
 MAX_NAME = 64
 
 
-def plain_messages(messages: Any) -> list[dict[str, str]]:
+def plain_messages(messages: Json) -> list[dict[str, str]]:
     """Messages as a chat template takes them.
 
     Args:
@@ -32,7 +33,7 @@ def plain_messages(messages: Any) -> list[dict[str, str]]:
     return [_plain(message, f"messages[{index}]") for index, message in enumerate(messages)]
 
 
-def _plain(message: Any, place: str) -> dict[str, str]:
+def _plain(message: Json, place: str) -> dict[str, str]:
     if not isinstance(message, dict):
         _refuse(place, "must be an object with the fields role and content")
     told = {name: value for name, value in message.items() if value is not None and value not in ("", [], {})}
@@ -55,7 +56,7 @@ def _plain(message: Any, place: str) -> dict[str, str]:
     return plain
 
 
-def _text(content: Any, role: str, place: str) -> str:
+def _text(content: Json, role: str, place: str) -> str:
     if isinstance(content, str):
         return content
     if content is None and role == "assistant":
@@ -65,7 +66,7 @@ def _text(content: Any, role: str, place: str) -> str:
     return "\n".join(_part(part, f"{place}[{index}]") for index, part in enumerate(content))
 
 
-def _part(part: Any, place: str) -> str:
+def _part(part: Json, place: str) -> str:
     if not isinstance(part, dict):
         _refuse(place, "must be a part such as {'type': 'text', 'text': '...'}")
     if part.get("type") != "text":

@@ -8,7 +8,6 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
 from fastapi import FastAPI
@@ -17,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from actors.observe.telemetry import Telemetry
+from configs.json_types import JsonObject
 from configs.serving import ServeConfig
 from serving.access import check_key
 from serving.chunking import Chunking
@@ -64,7 +64,7 @@ class PolicyReplica:
 
     async def __init__(  # type: ignore[misc]
         self,
-        config: dict[str, Any],
+        config: JsonObject,
         settings: EngineSettings,
         keys: tuple[str, ...],
         coordinator: str | None,
@@ -196,7 +196,7 @@ class PolicyReplica:
         )
         return self._routes
 
-    async def openapi(self) -> dict[str, Any]:
+    async def openapi(self) -> JsonObject:
         """The OpenAPI document of the routes; for callers within the cluster, by Serve's handle."""
         return self._routes.openapi()
 
@@ -237,10 +237,10 @@ class PolicyReplica:
         check_model(request.path_params["model"], self._limits)
         return self._shown(self._card())
 
-    def _shown(self, found: dict[str, Any]) -> Response:
+    def _shown(self, found: JsonObject) -> Response:
         return JSONResponse(found, headers={"x-isogloss-version": f"v{self._lanes.version}"})
 
-    def _card(self) -> dict[str, Any]:
+    def _card(self) -> JsonObject:
         return {
             "id": self._settings.name,
             "object": "model",

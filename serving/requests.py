@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import NoReturn
 
+from configs.json_types import Json, JsonObject
 from serving.errors import RequestRefused
 from serving.messages import plain_messages
 
@@ -26,7 +27,7 @@ FIELDS = {
 }
 # JSON schema of the values without effect: other values of these fields mean something that is not served here.
 _LABEL = {"type": "string"}
-_COMMON_NEUTRAL: dict[str, dict[str, Any]] = {
+_COMMON_NEUTRAL: dict[str, JsonObject] = {
     "metadata": {"type": "object"},  # for a list of stored completions, which is not kept here
     "store": {"type": "boolean"},
     "safety_identifier": _LABEL,
@@ -34,7 +35,7 @@ _COMMON_NEUTRAL: dict[str, dict[str, Any]] = {
     "prompt_cache_retention": _LABEL,
     "service_tier": {"enum": ["auto", "default"]},
 }
-NEUTRAL: dict[str, dict[str, dict[str, Any]]] = {
+NEUTRAL: dict[str, dict[str, JsonObject]] = {
     "chat": {
         **_COMMON_NEUTRAL,
         "tools": {"enum": [[]]},
@@ -88,7 +89,7 @@ class Limits:
     vocabulary: int
 
 
-def parse_body(raw: bytes) -> dict[str, Any]:
+def parse_body(raw: bytes) -> JsonObject:
     """The JSON object of a request.
 
     Raises:
@@ -119,7 +120,7 @@ def parse_body(raw: bytes) -> dict[str, Any]:
     return body
 
 
-def _check_text(value: Any, depth: int) -> None:
+def _check_text(value: Json, depth: int) -> None:
     # JSON can spell half a surrogate pair, which is no text and cannot be sent back.
     if depth > _MAX_DEPTH:
         raise RequestRefused(400, f"the body is nested more than {_MAX_DEPTH} levels deep")
@@ -137,7 +138,7 @@ def _check_text(value: Any, depth: int) -> None:
             _check_text(inner, depth + 1)
 
 
-def check_request(kind: str, body: dict[str, Any], limits: Limits) -> dict[str, Any]:
+def check_request(kind: str, body: JsonObject, limits: Limits) -> JsonObject:
     """The request with defaults put in, if it keeps to what is served here.
 
     Args:
@@ -175,7 +176,7 @@ def check_request(kind: str, body: dict[str, Any], limits: Limits) -> dict[str, 
     return {**request, "model": limits.names[0]}
 
 
-def check_model(model: Any, limits: Limits) -> None:
+def check_model(model: Json, limits: Limits) -> None:
     """Whether a model of that name is served.
 
     Raises:
@@ -186,7 +187,7 @@ def check_model(model: Any, limits: Limits) -> None:
                              "model")  # fmt: skip
 
 
-def _drop_neutral(kind: str, request: dict[str, Any]) -> None:
+def _drop_neutral(kind: str, request: JsonObject) -> None:
     for name, schema in NEUTRAL[kind].items():
         if name not in request:
             continue
@@ -205,14 +206,14 @@ def _drop_neutral(kind: str, request: dict[str, Any]) -> None:
             )
 
 
-def _integer(request: dict[str, Any], name: str, low: int, high: int) -> int:
+def _integer(request: JsonObject, name: str, low: int, high: int) -> int:
     value = request[name]
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise RequestRefused(400, f"{name} must be a whole number from {low} to {high}", name)
     return value
 
 
-def _check_numbers(kind: str, request: dict[str, Any]) -> None:
+def _check_numbers(kind: str, request: JsonObject) -> None:
     for name, (low, high) in NUMBERS.items():
         value = request.get(name, high)
         within = isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
@@ -227,7 +228,7 @@ def _check_numbers(kind: str, request: dict[str, Any]) -> None:
             raise RequestRefused(400, f"{name} must be true or false", name)
 
 
-def _check_stop(request: dict[str, Any]) -> None:
+def _check_stop(request: JsonObject) -> None:
     stops = request.get("stop", [])
     stops = [stops] if isinstance(stops, str) else stops
     if not isinstance(stops, list) or not all(isinstance(text, str) and text for text in stops):
@@ -236,7 +237,7 @@ def _check_stop(request: dict[str, Any]) -> None:
         raise RequestRefused(400, f"at most {MAX_STOPS} stop texts are taken", "stop")
 
 
-def _prompts(request: dict[str, Any], limits: Limits) -> int:
+def _prompts(request: JsonObject, limits: Limits) -> int:
     prompt = request.get("prompt")
     if isinstance(prompt, str) and prompt:
         return 1
@@ -254,7 +255,7 @@ def _prompts(request: dict[str, Any], limits: Limits) -> int:
     )
 
 
-def _is_ids(values: list[Any], limits: Limits) -> bool:
+def _is_ids(values: list[Json], limits: Limits) -> bool:
     return all(
         isinstance(value, int) and not isinstance(value, bool) and 0 <= value < limits.vocabulary for value in values
     )

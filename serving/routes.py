@@ -8,7 +8,6 @@ endpoint's limits. It has no route of its own (an endpoint shows nothing without
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
@@ -16,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from configs.json_types import Json, JsonObject
 from serving.errors import error_body
 from serving.messages import MAX_NAME, ROLES
 from serving.requests import ABOVE, FIELDS, LOGPROBS, MAX_LOGPROBS, MAX_STOPS, NEUTRAL, NUMBERS, WHOLE, Limits
@@ -32,7 +32,7 @@ def build_app(
     models: Endpoint,
     model: Endpoint,
     answers: dict[str, Endpoint],
-    bodies: dict[str, dict[str, Any]],
+    bodies: dict[str, JsonObject],
     cors_origins: Sequence[str] = (),
 ) -> FastAPI:
     """The application.
@@ -101,7 +101,7 @@ _MESSAGE = {
 }
 
 
-def body_schema(kind: str, model: dict[str, Any], limits: Limits) -> dict[str, Any]:
+def body_schema(kind: str, model: JsonObject, limits: Limits) -> JsonObject:
     """JSON Schema of a request body: what gets through and is then within its limits, field by field.
 
     Limits over several fields (prompts times ``n``, prompt and completion together) are not in it.
@@ -129,7 +129,7 @@ def body_schema(kind: str, model: dict[str, Any], limits: Limits) -> dict[str, A
     }
 
 
-def _own(kind: str, limits: Limits) -> dict[str, dict[str, Any]]:
+def _own(kind: str, limits: Limits) -> dict[str, JsonObject]:
     text = {"type": "string", "minLength": 1}
     ids = {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0, "maximum": limits.vocabulary - 1}}
     several = {"type": "array", "minItems": 1, "maxItems": limits.max_sequences}
@@ -158,12 +158,12 @@ def _own(kind: str, limits: Limits) -> dict[str, dict[str, Any]]:
     }
 
 
-def _or_null(field: dict[str, Any]) -> dict[str, Any]:
+def _or_null(field: JsonObject) -> JsonObject:
     null = {"type": "null"}  # stands for a field that is left out
     return field if null in field.get("anyOf", ()) else {"anyOf": [field, null]}
 
 
-def _whole(part: Any, model: dict[str, Any]) -> Any:
+def _whole(part: Json, model: JsonObject) -> Json:
     """A part of a JSON schema with what it refers to put in place."""
     if isinstance(part, dict):
         if "$ref" in part:

@@ -7,7 +7,6 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import ray
 from ray.util.placement_group import PlacementGroup
@@ -19,6 +18,7 @@ from actors.engine.worker_actor import WorkerActor
 from actors.runtime.env import rollout_env
 from actors.runtime.spawn import ActorOptions, absolute_dump, actor_name, spawn
 from configs.errors import UserError
+from configs.json_types import JsonObject
 from configs.schema import Config
 from learners.encode import ChatEncoder
 from learners.lora import ADAPTER_FOLDER, publishes_adapter
@@ -42,7 +42,7 @@ class RolloutWorker:
     """
 
     def __init__(
-        self, config: dict[str, Any], folder: Path, version: int, name: str = "rollout", restarted: bool = False
+        self, config: JsonObject, folder: Path, version: int, name: str = "rollout", restarted: bool = False
     ) -> None:
         begun = time.perf_counter()
         self._config = Config.model_validate(config)
@@ -194,7 +194,7 @@ class RolloutWorker:
 class RolloutActor(WorkerActor[RolloutWorker]):
     """``RolloutWorker`` behind Ray."""
 
-    def __init__(self, config: dict[str, Any], folder: Path, version: int, name: str = "rollout") -> None:
+    def __init__(self, config: JsonObject, folder: Path, version: int, name: str = "rollout") -> None:
         restarted = ray.get_runtime_context().was_current_actor_reconstructed
         super().__init__(name, lambda: RolloutWorker(config, folder, version, name, restarted))
 

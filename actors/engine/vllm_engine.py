@@ -23,6 +23,7 @@ from actors.machine.vllm_check import check_vllm
 from actors.runtime.env import apply_env, rollout_env
 from actors.runtime.health import Health, State, SyncError
 from configs.errors import UserError
+from configs.json_types import JsonObject
 from configs.schema import LoraConfig
 from learners.lora import adapter_shapes, write_adapter
 from learners.rendezvous import Rendezvous
@@ -49,7 +50,7 @@ _LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 PART_BYTES = 2**30
 
 
-def _transfer_settings() -> dict[str, Any]:
+def _transfer_settings() -> JsonObject:
     from vllm.config import WeightTransferConfig
 
     from actors.engine.weight_transfer import BACKEND
@@ -57,7 +58,7 @@ def _transfer_settings() -> dict[str, Any]:
     return {"weight_transfer_config": WeightTransferConfig(backend=BACKEND)}
 
 
-def _lora_settings(lora: LoraConfig) -> dict[str, Any]:
+def _lora_settings(lora: LoraConfig) -> JsonObject:
     rank = next(rank for rank in _LORA_RANKS if rank >= lora.rank)
     return {"enable_lora": True, "max_loras": 1, "max_lora_rank": rank}
 
@@ -150,7 +151,7 @@ class VllmEngine:
         self._shapes = expected_shapes(model)
         self._adapter: LoRARequest | None = None  # goes with every request
         self._adapters_used = 0
-        settings: dict[str, Any] = _transfer_settings() if lora is None else _lora_settings(lora)
+        settings: JsonObject = _transfer_settings() if lora is None else _lora_settings(lora)
         settings["worker_extension_cls"] = "actors.engine.weight_transfer.Extension"
         if not gpu:
             settings["block_size"] = _CPU_BLOCK_TOKENS

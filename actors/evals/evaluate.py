@@ -15,6 +15,7 @@ from rich.table import Table
 from actors.observe.screen import Screen, console
 from configs.atomic import write_json
 from configs.errors import UserError
+from configs.json_types import JsonObject
 from configs.load import load_section
 from configs.schema import PromptsConfig
 from evaluation.fidelity import confusion
@@ -76,7 +77,7 @@ class EvalRequest:
     temperature: float = 0.0
     seed: int = 0
     format: str = "table"
-    machine: dict[str, Any] = field(default_factory=dict)  # of actors.evals.generate.Machine, which imports Ray
+    machine: JsonObject = field(default_factory=dict)  # of actors.evals.generate.Machine, which imports Ray
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class _System:
     answers: Answers
     generated: int
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> JsonObject:
         """What ``result.json`` says of it."""
         digest = xxhash.xxh3_128()
         for key, answer in sorted(self.answers.items()):
@@ -306,7 +307,7 @@ def _judged(
 
 
 def _write(
-    out: Path, suite: Suite, systems: Sequence[_System], marks: Sequence[Marks], found: Any, result: dict[str, Any]
+    out: Path, suite: Suite, systems: Sequence[_System], marks: Sequence[Marks], found: Any, result: JsonObject
 ) -> None:
     for place, (system, name) in enumerate(zip(systems, ("answers", "answers-against"), strict=False)):
         extras: dict[tuple[str, str], dict[str, object]] = {key: {} for key in system.answers}
@@ -329,7 +330,7 @@ def _show(
     systems: Sequence[_System],
     figures: Sequence[Figure],
     asked: dict[str, dict[str, int]],
-    result: dict[str, Any],
+    result: JsonObject,
     out: Path,
 ) -> None:
     title = f"{suite.name}: {' against '.join(system.source.name for system in systems)}"

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from actors.engine.rollout import create_rollout_actor
 from actors.observe.screen import Screen
@@ -18,6 +17,7 @@ from actors.runtime.pool import Call, Pool, StopRequested, drain
 from actors.runtime.signals import StopFlag, stop_on_signals
 from configs.errors import Stopped, UserError
 from configs.inputs import LanguagesConfig, ModelConfig, PromptsConfig, RunConfig
+from configs.json_types import JsonObject
 from configs.model_config import longest_context
 from configs.reward import VerifierReward
 from configs.running import ClusterConfig
@@ -179,7 +179,7 @@ def _tokens(encoder: ChatEncoder, item: SuiteItem) -> int:
 
 
 def _config(suite: Suite, folder: Path, decoding: Decoding, machine: Machine, max_length: int) -> Config:
-    settings: dict[str, Any] = {
+    settings: JsonObject = {
         "dtype": decoding.dtype,
         "add_bos": decoding.add_bos,
         "template_date": _date(decoding),

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from configs.atomic import write_text
 from configs.errors import UserError
+from configs.json_types import JsonMapping, JsonObject
 from configs.plugins import Plugin
 
 START = "heldout_start"  # in the first round's row: the evaluation of the weights before it
@@ -88,7 +88,7 @@ class StageClock:
         """Length of the union of all intervals in which at least one worker was busy."""
         return covered(self._busy, self.started, time.time())
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> JsonObject:
         """The breakdown that ``metrics.jsonl`` holds, seconds."""
         wall = time.time() - self.started
         idle = max(0.0, wall - self.worker_seconds())
@@ -142,7 +142,7 @@ class MetricsLog:
         self._rows = {row["round"]: row for row in read_metrics(self._path)}
         self._board = SummaryWriter(log_dir=str(run_dir / "tensorboard"), flush_secs=10)
 
-    def write(self, row: dict[str, Any]) -> None:
+    def write(self, row: JsonObject) -> None:
         """Record one round; a round that is repeated after a resume replaces its earlier row."""
         self._save(row)
         # The start's figures belong to step 0, which has no round.
@@ -150,7 +150,7 @@ class MetricsLog:
         if START in row:
             self.scalars({"heldout": row[START]}, 0)
 
-    def _save(self, row: dict[str, Any]) -> None:
+    def _save(self, row: JsonObject) -> None:
         self._rows[row["round"]] = row
         lines = [json.dumps(self._rows[key], ensure_ascii=False) + "\n" for key in sorted(self._rows)]
         write_text(self._path, "".join(lines), durable=True)
@@ -162,13 +162,13 @@ class MetricsLog:
             except UserError as error:
                 self._say(f"{error}; the run continues")
 
-    def add(self, round: int, fields: dict[str, Any]) -> None:
+    def add(self, round: int, fields: JsonObject) -> None:
         """Put further fields into the row of a round that was recorded; one that is not there gets none."""
         if round in self._rows and any(self._rows[round].get(name) != value for name, value in fields.items()):
             self._save(self._rows[round] | fields)
             self.scalars(fields, round)
 
-    def scalars(self, values: Mapping[str, Any], step: int) -> None:
+    def scalars(self, values: JsonMapping, step: int) -> None:
         """Numbers for TensorBoard alone."""
         for name, value in scalars_of(values):
             self._board.add_scalar(name, value, step)
@@ -178,14 +178,14 @@ class MetricsLog:
         self._board.close()
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
+def read_metrics(path: Path) -> list[JsonObject]:
     """All rounds recorded so far."""
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def scalars_of(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+def scalars_of(values: JsonMapping, prefix: str = "") -> Iterator[tuple[str, float]]:
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from scalars_of(value, f"{prefix}{key}/")

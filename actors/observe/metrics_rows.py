@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
+from configs.json_types import JsonObject
 from learners.metrics import COUNTS, RoundMetrics, StepMetrics, weight
 from rollout.gates import gate_counts
 from rollout.groups import groups_by_language
@@ -16,7 +16,7 @@ from rollout.sources import is_answer
 from rollout.terms import term_means
 
 
-def round_counts(candidates: Sequence[Candidate], scores: Sequence[Score], mined: MinedPairs) -> dict[str, Any]:
+def round_counts(candidates: Sequence[Candidate], scores: Sequence[Score], mined: MinedPairs) -> JsonObject:
     """Counts and means of a round, by language where that says more.
 
     "candidates" are sampled answers; translations are counted apart, with those that failed.
@@ -70,7 +70,7 @@ _OVER_THE_LAST_PASS = (
 )
 
 
-def learner_figures(metrics: RoundMetrics) -> dict[str, Any]:
+def learner_figures(metrics: RoundMetrics) -> JsonObject:
     """Training of a round: first and last step, first and last pass, by language over the last, every step in short."""
     first, last = metrics.steps[0], metrics.steps[-1]
     opening = [step for step in metrics.steps if step.epoch == first.epoch]

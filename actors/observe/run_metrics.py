@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
 
+from actors.engine.verify import SyncReport
 from actors.observe.telemetry import Telemetry
 from actors.reward.worker import ScoredCandidates
 from actors.runtime.pool import Pool
+from configs.json_types import JsonMapping
 from evaluation.heldout import HeldoutResult
 from rollout.records import Candidate
 
@@ -91,7 +92,7 @@ class RunMetrics:
         for state, holds in (("busy", busy), ("idle", not busy)):
             self._out.set("isogloss_engine_state", holds, actor=name, state=state)
 
-    def paired(self, counts: Mapping[str, Any], sampled_with: int, staleness: int) -> None:
+    def paired(self, counts: JsonMapping, sampled_with: int, staleness: int) -> None:
         """A round's pairs or groups are mined; ``counts`` are those of ``metrics.jsonl``."""
         self._out.set("isogloss_staleness", staleness)
         trained = counts["groups_by_language"] or counts["pairs_by_language"]
@@ -108,7 +109,7 @@ class RunMetrics:
         for language, pairs in pairs_by_language.items():
             self._out.count("isogloss_pairs", pairs, language=language, version="file")
 
-    def learned(self, figures: Mapping[str, Any], version: int) -> None:
+    def learned(self, figures: JsonMapping, version: int) -> None:
         """A round is trained; ``figures`` are the "learner" of ``metrics.jsonl``."""
         self._out.set("isogloss_weight_version", version)
         self._out.set("isogloss_loss", figures["first_loss"], step="first")
@@ -125,7 +126,7 @@ class RunMetrics:
         for language, row in languages.items():
             self._out.set("isogloss_sampling_mismatch", row["mean"], language=language)
 
-    def synced(self, reports: Sequence[Any], version: int) -> None:
+    def synced(self, reports: Sequence[SyncReport], version: int) -> None:
         """New weights are in every actor, verified."""
         for report in reports:
             self._out.observe("isogloss_sync_seconds", report.seconds["total"], version=version)

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -17,6 +16,7 @@ from actors.machine.checks import Finding
 from actors.observe.rates import Rates
 from actors.plan.fit import Placed, by_node, place
 from actors.plan.placement import PlacementPlan
+from configs.json_types import JsonObject
 from evaluation.heldout import HeldoutResult
 from evaluation.judged import verdicts, win_figures
 from rollout.records import Candidate
@@ -193,7 +193,7 @@ class Screen:
             figures.append(f"judged against the start {won['win_rate']:.1f}% [{low:.1f}, {high:.1f}]")
         self.say(f"held-out, weights v{version}, mean of the others: {', '.join(figures) or 'no gold answers'}")
 
-    def round_line(self, row: dict[str, Any]) -> None:
+    def round_line(self, row: JsonObject) -> None:
         """One line a round, from its ``metrics.jsonl`` row."""
         counts, learner, seconds = row["counts"], row["learner"], row["seconds"]
         gated = counts["candidates"] - counts["passed_gates"]
@@ -213,7 +213,7 @@ class Screen:
             f"weights v{row['weight_version']}  {seconds['wall']:.0f}s",
         )
 
-    def offline_line(self, row: dict[str, Any], rounds: int) -> None:
+    def offline_line(self, row: JsonObject, rounds: int) -> None:
         """One line a round of an offline run, from its ``metrics.jsonl`` row."""
         counts, learner, seconds = row["counts"], row["learner"], row["seconds"]
         self.say(
@@ -223,7 +223,7 @@ class Screen:
             f"reward accuracy {learner['reward_accuracy']:.2f}  {seconds['wall']:.0f}s",
         )
 
-    def table(self, summary: dict[str, Any], names: dict[str, str]) -> None:
+    def table(self, summary: JsonObject, names: dict[str, str]) -> None:
         """Before and after, by language."""
         if self._quiet:
             return
@@ -277,7 +277,7 @@ def _change(before: float | None, after: float | None, interval: Sequence[float]
     return [_percent(before), _percent(after), change, f"[{100 * low:+.1f}, {100 * high:+.1f}]"]
 
 
-def _both(start: dict[str, Any], end: dict[str, Any], key: str) -> list[str]:
+def _both(start: JsonObject, end: JsonObject, key: str) -> list[str]:
     return [_percent(start[key]), _percent(end[key])]
 
 
@@ -285,7 +285,7 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
 
 
-def _loss(learner: dict[str, Any]) -> str:
+def _loss(learner: JsonObject) -> str:
     """Means over passes, which hold the same examples: single steps differ by what they hold."""
     if "loss_first_pass" not in learner:  # a round that an earlier version trained
         return f"loss {learner['first_loss']:.3f} in the first step, {learner['last_loss']:.3f} in the last"

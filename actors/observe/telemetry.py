@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from configs.json_types import JsonObject
+
 Kind = Literal["gauge", "counter", "histogram"]
 
 # Seconds; from a cached token to a slow generation.
@@ -120,7 +122,7 @@ class Telemetry:
 
     def __init__(self, owner: Literal["run", "endpoint"], name: str) -> None:
         self._owner, self._name = owner, name
-        self._made: dict[str, Any] = {}
+        self._made: JsonObject = {}
         self._gauges: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
         self._stage: str | None = None
         self._lock = threading.RLock()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from configs.errors import UserError
+from configs.json_types import JsonMapping, JsonObject
 from configs.model_config import CONFIG_FILE, read_model_config, text_part
 from configs.reading import kind, read_json
 
@@ -59,13 +59,13 @@ def _refuse(max_length: int, limit: float, source: str) -> None:
         )
 
 
-def _factor(part: Mapping[str, Any]) -> float:
+def _factor(part: JsonMapping) -> float:
     if "gemma3" in str(part.get("model_type", "")):
         return 1.0  # gives the scaled length
     return max((float(one["factor"]) for one in _ropes(part) if _number(one.get("factor"))), default=1.0)
 
 
-def _ropes(part: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def _ropes(part: JsonMapping) -> Iterator[JsonMapping]:
     """RoPE's parameters that multiply the length; newer configs have them by kind of layer."""
     for name in ("rope_scaling", "rope_parameters"):
         block = part.get(name)
@@ -81,7 +81,7 @@ def _number(value: object) -> float | None:
     return float(value) if real else None  # type: ignore[arg-type]
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path) -> JsonObject:
     found = read_json(file, "the tokenizer's config", "fetch the model again")
     if not isinstance(found, dict):
         raise UserError(f"{file}: holds {kind(found)} instead of an object; fetch the model again")

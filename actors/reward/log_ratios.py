@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +13,7 @@ from transformers import PreTrainedModel
 from actors.engine.verify import check_manifest, check_probe, checked_tensors
 from actors.runtime.health import SyncError
 from configs.errors import UserError
+from configs.json_types import JsonObject
 from configs.measures import ImplicitMeasure, LogprobMeasure
 from configs.schema import Config
 from learners.broadcast import receive
@@ -133,7 +133,7 @@ class ScoringModels:
         return [sums[index] for index in range(len(prompts))], sum(segment.tokens for segment in segments)
 
     @torch.no_grad()
-    def update(self, manifest: WeightsManifest, arrays: dict[str, Any], known: bool) -> float:
+    def update(self, manifest: WeightsManifest, arrays: JsonObject, known: bool) -> float:
         """Put published weights into the policy, and its former weights into a ``previous_round`` reference.
 
         Args:
@@ -216,7 +216,7 @@ class ScoringModels:
         return check_probe(manifest, logprobs.tolist(), self._config.model.dtype)
 
     def _checked(
-        self, manifest: WeightsManifest, arrays: dict[str, Any], shapes: dict[str, tuple[int, ...]]
+        self, manifest: WeightsManifest, arrays: JsonObject, shapes: dict[str, tuple[int, ...]]
     ) -> dict[str, Tensor]:
         """The policy's new weights by name, without those that stay; an adapter is merged into its base."""
         learner, model = self._config.learner, self._config.model

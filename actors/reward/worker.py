@@ -8,7 +8,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import psutil
 import ray
@@ -22,6 +21,7 @@ from actors.reward.shared import Scored, Shared
 from actors.runtime.env import base_env
 from actors.runtime.health import Health, SyncError
 from actors.runtime.spawn import ActorOptions, absolute_dump, actor_name, spawn
+from configs.json_types import JsonObject
 from configs.measures import RewardModelMeasure
 from configs.reward import ModelReward, TermsReward
 from configs.schema import Config
@@ -88,7 +88,7 @@ class RewardWorker:
 
     def __init__(
         self,
-        config: dict[str, Any],
+        config: JsonObject,
         prompts: PromptSet,
         policy: Path,
         reference: Path | None,
@@ -234,7 +234,7 @@ class RewardActor(WorkerActor[RewardWorker]):
 
     def __init__(
         self,
-        config: dict[str, Any],
+        config: JsonObject,
         prompts: PromptSet,
         policy: Path,
         reference: Path | None,

@@ -17,6 +17,7 @@ from actors.machine.checks import Wants, refuse_failing
 from actors.machine.facts import ray_facts
 from actors.runtime.watch import JOINED_PATIENCE_S, LOCAL_PATIENCE_S, Watch
 from configs.errors import UserError
+from configs.json_types import JsonObject
 from configs.schema import ClusterConfig
 
 logger = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ def _tell_reports_apart() -> None:
     """
     from ray._private import worker  # its listener has no other switch
 
-    def told(data: dict[str, Any], ignore_prefix: bool) -> None:
+    def told(data: JsonObject, ignore_prefix: bool) -> None:
         logger.info("Ray reports: %s", " ".join(str(line) for line in data.get("lines", ())))
 
     worker.print_to_stdstream = told

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 import ray
+from ray import ObjectRef
+from ray.actor import ActorHandle
 
 from actors.runtime.calls import ActorDied, DeadlineExceeded
 from actors.runtime.calls import call as remote_call
@@ -46,8 +48,8 @@ class Call(Generic[T]):
 
 @dataclass
 class _Worker:
-    handle: Any
-    ready: Any = None  # reference of a replacement's ``ready()``; None once it is up
+    handle: ActorHandle
+    ready: ObjectRef | None = None  # reference of a replacement's ``ready()``; None once it is up
     begun: float = field(default_factory=time.monotonic)  # when it was made
     waits: bool = False  # it was told that it waits for a place
     call: Call[Any] | None = None
@@ -73,7 +75,7 @@ class Pool:
     """
 
     name: str
-    create: Callable[[int], Any]
+    create: Callable[[int], ActorHandle]
     size: int
     call_timeout_s: float
     max_restarts: int
@@ -85,13 +87,13 @@ class Pool:
     say: Callable[[str], None] = logger.warning
     lacks_place: Callable[[], bool] = lambda: False
 
-    def start(self) -> list[Any]:
+    def start(self) -> list[ObjectRef]:
         """Create all actors; returns the references of their ``ready()``, for a shared wait."""
         self.workers = [_Worker(self.create(index)) for index in range(self.size)]
         return [worker.handle.ready.remote() for worker in self.workers]
 
     @property
-    def handles(self) -> list[Any]:
+    def handles(self) -> list[ActorHandle]:
         """The live actors."""
         return [worker.handle for worker in self.workers]
 
@@ -106,7 +108,7 @@ class Pool:
         return {worker.reference: worker for worker in self.workers if worker.call is not None}
 
     @property
-    def starting(self) -> dict[Any, _Worker]:
+    def starting(self) -> dict[ObjectRef, _Worker]:
         """Replacements that are not up yet, by the reference of their ``ready()``."""
         return {worker.ready: worker for worker in self.workers if worker.ready is not None}
 

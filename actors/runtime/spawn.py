@@ -15,6 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 from actors.runtime.env import runtime_env
 from configs.errors import UserError
 from configs.gc_tuning import keep, started
+from configs.json_types import JsonObject
 from configs.schema import Config
 
 T = TypeVar("T")
@@ -76,14 +77,14 @@ def actor_name(run: str, role: str, index: int) -> str:
     return f"isogloss-{run}-{role}-{index}"
 
 
-def absolute_dump(config: Config) -> dict[str, Any]:
+def absolute_dump(config: Config) -> JsonObject:
     """The config as plain data, for an actor that reads ``model.policy`` from wherever Ray lets it work."""
     dump = config.model_dump(mode="json")
     dump["model"]["policy"] = str(config.model.policy.absolute())
     return dump
 
 
-def spawn(actor: Any, name: str, options: ActorOptions, *arguments: Any) -> ray.actor.ActorHandle:
+def spawn(actor: Any, name: str, options: ActorOptions, *arguments: object) -> ray.actor.ActorHandle:
     """Start an actor that Ray does not restart by itself.
 
     The driver replaces a dead actor by a new one, made from the newest checkpoint: one that Ray restarts would
@@ -95,7 +96,7 @@ def spawn(actor: Any, name: str, options: ActorOptions, *arguments: Any) -> ray.
         options: What it gets.
         arguments: For its constructor.
     """
-    settings: dict[str, Any] = {
+    settings: JsonObject = {
         "num_cpus": options.cpus,
         "num_gpus": options.gpus,
         "max_restarts": 0,

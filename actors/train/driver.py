@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from dataclasses import asdict, replace
 from typing import Any
 
+from actors.engine.verify import SyncReport
 from actors.observe.metrics import START, MetricsLog, StageClock
 from actors.observe.metrics_rows import learner_figures, round_counts
 from actors.observe.run_metrics import LEARNER, RunMetrics
@@ -28,6 +29,7 @@ from actors.train.quota import QuotaKeeper
 from actors.train.source_coordinator import SourceCoordinator, source_coordinator
 from actors.train.team import Team
 from configs.errors import UserError
+from configs.json_types import JsonObject
 from configs.schema import Config
 from evaluation.heldout import HeldoutResult
 from judges.progress import describe
@@ -78,7 +80,7 @@ class Driver:
         metrics: MetricsLog,
         should_stop: Callable[[], bool],
         exported: RunMetrics,
-        offer: Callable[[int, WeightsManifest | None, dict[int, Any]], Offered | None] | None = None,
+        offer: Callable[[int, WeightsManifest | None, dict[int, JsonObject]], Offered | None] | None = None,
     ) -> None:
         self._config = config
         self._given = inputs
@@ -160,7 +162,7 @@ class Driver:
     def _clock(self, round: int) -> StageClock:
         return self._clocks.setdefault(round, StageClock())
 
-    def _done(self, action: Action, data: dict[str, Any] | None = None) -> None:
+    def _done(self, action: Action, data: JsonObject | None = None) -> None:
         self._team.store.set_round_state(action.round, action.then, data)
 
     def _wait(self, future: Future[Any]) -> None:
@@ -221,7 +223,7 @@ class Driver:
             drain(pools, self._tick, beside=coordinator)
         return collector.usage
 
-    def _judge_figures(self, round: int, usage: Usage | None) -> dict[str, Any] | None:
+    def _judge_figures(self, round: int, usage: Usage | None) -> JsonObject | None:
         """What a round's judging came to; ``usage`` is of this process alone."""
         if not self._config.reward.judged:
             return None
@@ -287,7 +289,7 @@ class Driver:
         self._team.store.set_round_state(action.round, action.then, {"learner": figures})
         self._keep(result)
 
-    def _mismatch(self, round: int, found: Mismatch | None) -> dict[str, Any] | None:
+    def _mismatch(self, round: int, found: Mismatch | None) -> JsonObject | None:
         """What a round's journal keeps of sampling against training; None where nothing was compared."""
         if found is None:
             return None
@@ -315,7 +317,7 @@ class Driver:
 
     def _publish(self, action: Action) -> None:
         round, clock = action.round, self._clock(action.round)
-        reports: list[Any] = []
+        reports: list[SyncReport] = []
         if publishes(self._config.schedule, round):
             self._exported.stage("publishing", round)
             self._screen.note(f"round {round}: weights v{round} to every actor")
@@ -344,7 +346,7 @@ class Driver:
             self._exported.offered(offered.outcome)
             self._screen.say(offered.line)
 
-    def _write_row(self, round: int, reports: list[Any]) -> None:
+    def _write_row(self, round: int, reports: list[SyncReport]) -> None:
         data = self._team.store.round_data(round)
         sampled = sample_version(self._config.schedule, round)
         row = {

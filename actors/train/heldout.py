@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
+from actors.observe.screen import StageProgress
 from actors.plan.preflight import within_evaluation
 from actors.runtime.pool import Call, Pool, StopRequested, drain
+from configs.json_types import JsonObject
 from configs.schema import Config, JudgeConfig
 from evaluation.heldout import HeldoutResult, heldout_chunks, score_heldout
 from evaluation.judged import answers_of, with_preferences
 from evaluation.summary import language_figures
 from judges import Item, Usage, compare
 from rollout.feeds import deal
+from rollout.journal import Journal
 from rollout.language import LanguageDetector
 from rollout.prompts import PromptSet
 from rollout.records import Candidate, text_of_turns
@@ -26,8 +28,8 @@ def evaluate(
     version: int,
     rollouts: Pool,
     should_stop: Callable[[], bool],
-    progress: Any,
-    store: StoreCall,
+    progress: StageProgress,
+    store: Journal,
 ) -> HeldoutResult:
     """Sample answers to all held-out prompts with the weights that the rollout actors hold, and score them.
 
@@ -62,7 +64,7 @@ def evaluate(
     settings, judge = config.evaluation, config.evaluation.judge
     result = score_heldout(prompts, answers, detector, settings.temperatures, judge is not None, settings.markers)
     assert result.weight_version == version, f"answers are of v{result.weight_version}, not v{version}"
-    if judge is None or version == 0 or (start := store("evaluations").get(0)) is None:
+    if judge is None or version == 0 or (start := store.evaluations().get(0)) is None:
         return result
     return judged(config, judge, prompts, HeldoutResult.from_json(start), result, should_stop)
 
@@ -97,6 +99,6 @@ def judged(
     return with_preferences(result, {(one.language, one.id): (one.preference, one.inconsistent) for one in said})
 
 
-def shown_figures(result: HeldoutResult) -> dict[str, Any]:
+def shown_figures(result: HeldoutResult) -> JsonObject:
     """What ``metrics.jsonl`` holds of an evaluation: the figures by language, not those by prompt."""
     return {code: language_figures(row) for code, row in result.languages.items()}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from actors.observe.metrics import START, MetricsLog
 from actors.observe.run_metrics import RunMetrics
@@ -16,6 +15,7 @@ from actors.train.driver import Driver
 from actors.train.heldout import shown_figures
 from actors.train.team import Team
 from configs.errors import UserError
+from configs.json_types import JsonMapping, JsonObject
 from configs.schema import Config
 from evaluation.heldout import HeldoutResult
 from learners.encode import ChatEncoder
@@ -163,7 +163,7 @@ class OfflineDriver(Driver):
         with clock.stage("pair"):
             pairs = offline_pairs(self._offline.preferences, self._config.offline.pairs_per_round, action.round)
             languages = Counter(pair.language for pair in pairs)
-            counts: dict[str, Any] = {"pairs": len(pairs), "pairs_by_language": dict(sorted(languages.items()))}
+            counts: JsonObject = {"pairs": len(pairs), "pairs_by_language": dict(sorted(languages.items()))}
             self._exported.sliced(counts["pairs_by_language"])
             self._team.store.put_pairs(action.round, pairs)
             data = {"counts": counts, "offline_digest": self._digest}
@@ -191,9 +191,7 @@ class OfflineDriver(Driver):
         self._screen.offline_line(row, self._config.schedule.rounds)
 
 
-def offline_summary(
-    inputs: OfflineInputs, states: Mapping[int, tuple[str, Mapping[str, Any]]], seconds: float
-) -> dict[str, Any]:
+def offline_summary(inputs: OfflineInputs, states: Mapping[int, tuple[str, JsonMapping]], seconds: float) -> JsonObject:
     """``summary.json`` of an offline run: what was trained on, and how it went from the first step to the last."""
     rounds = inputs.config.schedule.rounds
     first, last = (states[number][1]["learner"] for number in (1, rounds))

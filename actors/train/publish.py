@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any, Literal
+from typing import Literal
 
 import ray
+from ray import ObjectRef
+from ray.actor import ActorHandle
 
 from actors.engine.verify import SyncReport
 from actors.plan.placement import broadcast_gpus
@@ -25,7 +27,7 @@ _GRACE_S = 10.0
 
 
 def publish_via_object_store(
-    pools: Sequence[Pool], manifest: WeightsManifest, weights: list[Any], timeout: float
+    pools: Sequence[Pool], manifest: WeightsManifest, weights: list[ObjectRef], timeout: float
 ) -> list[SyncReport]:
     """Every actor of the pools takes, loads and proves weights from the object store.
 
@@ -63,7 +65,10 @@ def publish_via_object_store(
 
 
 def broadcast(
-    config: Config, receivers: Sequence[Any], manifest: WeightsManifest, send: Callable[[Rendezvous], Future[None]]
+    config: Config,
+    receivers: Sequence[ActorHandle],
+    manifest: WeightsManifest,
+    send: Callable[[Rendezvous], Future[None]],
 ) -> list[SyncReport]:
     """Every actor takes, loads and proves what the learner sends.
 
@@ -98,11 +103,11 @@ def broadcast(
 
 
 def _outcome(
-    server: RendezvousServer, sending: Future[None], receiving: list[Any], timeout: float, what: str
+    server: RendezvousServer, sending: Future[None], receiving: list[ObjectRef], timeout: float, what: str
 ) -> list[SyncReport]:
     """All reports; the first failure ends it for all, also for those who would wait for somebody who died."""
     deadline = time.monotonic() + timeout
-    reports: dict[Any, SyncReport] = {}
+    reports: dict[ObjectRef, SyncReport] = {}
     left, reason = list(receiving), ""
     while left or not sending.done():
         failures: list[BaseException] = []

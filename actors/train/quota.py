@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from actors.observe.screen import Screen
+from configs.json_types import JsonObject
 from configs.schema import Config
 from rollout.assignment import Assignment, Passes, assigned, first_pass, refill
 from rollout.journal import Journal
@@ -72,7 +72,7 @@ class QuotaKeeper:
         """For the round's data: where the next round begins."""
         return {} if self._quota is None else {_END: assignment.end}
 
-    def counts(self, round: int, mined: MinedPairs) -> dict[str, Any]:
+    def counts(self, round: int, mined: MinedPairs) -> JsonObject:
         """For the round's counts: what each language got; what is short is shown."""
         if self._quota is None:
             return {}

@@ -28,6 +28,7 @@ from actors.train.resume import check_checkpoints, rewind
 from actors.train.run_folder import RunFolder, dated, open_run_folder
 from actors.train.team import Team, start_team
 from configs.errors import UserError
+from configs.json_types import JsonObject
 from configs.plugins import load_plugin
 from configs.schema import Config
 from evaluation.heldout import HeldoutResult
@@ -212,7 +213,7 @@ def _summarise(
     _conclude(folder, screen, summary, policy)
 
 
-def _conclude(folder: RunFolder, screen: Screen, summary: dict[str, Any], policy: Path | None = None) -> None:
+def _conclude(folder: RunFolder, screen: Screen, summary: JsonObject, policy: Path | None = None) -> None:
     path = folder.write_summary(summary)
     report = write_report(folder.path)
     model = policy or folder.path / "policy"

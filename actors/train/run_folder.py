@@ -7,13 +7,13 @@ import shutil
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
 from actors.plan.colocate import learner_threads, usable_cores
 from configs.atomic import write_json, write_text
 from configs.errors import UserError
+from configs.json_types import JsonObject
 from configs.load import dump_yaml, load_run_config
 from configs.locks import take
 from configs.schema import Config
@@ -41,7 +41,7 @@ class RunFolder:
         """The model folder of a weight version; version 0 is the starting policy."""
         return start if version == 0 else checkpoint_folder(self.path, version)
 
-    def write_summary(self, summary: dict[str, Any]) -> Path:
+    def write_summary(self, summary: JsonObject) -> Path:
         """Write ``summary.json`` atomically."""
         return write_json(self.path / "summary.json", summary)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import ray
 from actors.runtime.calls import call
 from actors.runtime.env import base_env
 from actors.runtime.spawn import ActorOptions, Start, actor_name, spawn
+from configs.json_types import JsonMapping
 from rollout.identity import RunIdentity
 from rollout.journal import Journal
 from rollout.store import Store
@@ -81,7 +82,7 @@ class StoreClient(Journal):
         self._handle = handle
         self.seconds = 0.0
 
-    def ask(self, method: str, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
+    def ask(self, method: str, arguments: tuple[Any, ...], named: JsonMapping) -> Any:
         """See ``Journal.ask``."""
         begin = time.time()
         result = call(getattr(self._handle, method).remote(*arguments, **named), _TIMEOUT_S, f"the journal's {method}")

@@ -8,7 +8,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
+
+from ray import ObjectRef
+from ray.actor import ActorHandle
 
 from actors.engine.rollout import create_rollout_actor
 from actors.engine.verify import SyncReport
@@ -163,7 +166,7 @@ class Team:
         self.version = manifest.version
         reports, rest = self._broadcast(manifest)
         timeout = self.config.cluster.sync_timeout_s
-        weights: list[Any] = []
+        weights: list[ObjectRef] = []
         if not reports:
             # The rank that published them owns the object: the group re-reads the checkpoint if it died meanwhile.
             weights = self._learner_thread.submit(self._learner.weights, timeout).result()
@@ -206,11 +209,11 @@ class Team:
             self._verified.add(folder)
         return folder
 
-    def _create_rollout(self, index: int) -> Any:
+    def _create_rollout(self, index: int) -> ActorHandle:
         group = self._groups.groups["rollout"]
         return create_rollout_actor(self.config, self._model(self.version), self.version, index, group)
 
-    def _create_reward(self, index: int) -> Any:
+    def _create_reward(self, index: int) -> ActorHandle:
         reward, back = self.config.reward, self.config.schedule.sync_every
         policy = self.version if reward.follows_policy else 0
         previous = reward.moving_reference and policy > 0

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from configs.errors import UserError
+from configs.json_types import Json, JsonObject
 from configs.reading import kind, read_json
 from configs.yaml12 import read_yaml
 from evaluation.fidelity import confusion
@@ -63,10 +63,10 @@ class RunData:
 
     name: str
     path: Path
-    config: dict[str, Any] = field(default_factory=dict)
-    summary: dict[str, Any] = field(default_factory=dict)
-    metrics: dict[int, dict[str, Any]] = field(default_factory=dict)
-    evaluations: dict[int, dict[str, Any]] = field(default_factory=dict)
+    config: JsonObject = field(default_factory=dict)
+    summary: JsonObject = field(default_factory=dict)
+    metrics: dict[int, JsonObject] = field(default_factory=dict)
+    evaluations: dict[int, JsonObject] = field(default_factory=dict)
     gates: dict[int, dict[str, dict[str, int]]] = field(default_factory=dict)
     confusion: dict[int, dict[str, dict[str, int]]] = field(default_factory=dict)
     answers: dict[int, dict[str, AnswerTotals]] = field(default_factory=dict)
@@ -105,7 +105,7 @@ class RunData:
         return sorted(codes)
 
 
-def lookup(data: Any, *path: str) -> Any:
+def lookup(data: Json, *path: str) -> Json:
     """The value at a path of nested mappings, or None."""
     for key in path:
         if not isinstance(data, Mapping) or key not in data:
@@ -114,7 +114,7 @@ def lookup(data: Any, *path: str) -> Any:
     return data
 
 
-def number(data: Any, *path: str) -> float | None:
+def number(data: Json, *path: str) -> float | None:
     """The finite number at a path, or None."""
     value = lookup(data, *path)
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value or abs(value) == float("inf"):
@@ -210,7 +210,7 @@ def _shown(store: Store, pairs: list[Pair]) -> tuple[ShownPair, ...]:
     )
 
 
-def _summary(path: Path) -> dict[str, Any]:
+def _summary(path: Path) -> JsonObject:
     if not path.exists():
         return {}
     data = read_json(path, "the run's summary", "restore or remove the file")
@@ -219,10 +219,10 @@ def _summary(path: Path) -> dict[str, Any]:
     return data
 
 
-def _metrics(path: Path) -> dict[int, dict[str, Any]]:
+def _metrics(path: Path) -> dict[int, JsonObject]:
     if not path.exists() or path.stat().st_size == 0:
         return {}
-    rows: dict[int, dict[str, Any]] = {}
+    rows: dict[int, JsonObject] = {}
     for line, row in read_rows(path, "metrics of the run"):
         round = row.get("round")
         if not isinstance(round, int) or isinstance(round, bool):
@@ -231,7 +231,7 @@ def _metrics(path: Path) -> dict[int, dict[str, Any]]:
     return dict(sorted(rows.items()))
 
 
-def _config(path: Path) -> dict[str, Any]:
+def _config(path: Path) -> JsonObject:
     if not path.exists():
         return {}
     data = read_yaml(path, "config of a run")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
 
+from configs.json_types import JsonObject
 from evaluation.suites.figures import Figure
 
 TITLES = {
@@ -23,7 +23,7 @@ TITLES = {
 }
 
 
-def figures_json(figures: Sequence[Figure]) -> list[dict[str, Any]]:
+def figures_json(figures: Sequence[Figure]) -> list[JsonObject]:
     """Plain data, one object a figure."""
     return [asdict(figure) for figure in figures]
 

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
+from configs.json_types import JsonObject
 from rollout.language.cleaning import prose
 from rollout.language.neighbours import COMMON, NEIGHBOURS, SAME
 from rollout.language.scripts import (
@@ -87,7 +88,7 @@ class LanguageDetector:
         """The language of ``text``: a code of the run, another language's, ``und``; None if undecided.
 
         Args:
-            text: Any text; reasoning, code, formulas and addresses in it have no language.
+            text: A text; reasoning, code, formulas and addresses in it have no language.
             expected: The language that it should be in; without it, any of the run's.
         """
         return self.judge(text, expected).code if expected is not None else self._guess(text)
@@ -316,7 +317,7 @@ def _sample(text: str) -> str:
 
 
 @functools.cache
-def _lingua() -> dict[str, Any]:
+def _lingua() -> JsonObject:
     """ISO 639-1 -> lingua's language."""
     from lingua import Language
 

@@ -18,7 +18,7 @@ from configs.serving import ServeConfig
 from learners.manifest import WeightsManifest
 from serving import contact
 from serving import coordinator as module
-from serving.contact import CoordinatorContact, DeskAway
+from serving.contact import CoordinatorAway, CoordinatorContact
 from serving.coordinator import Coordinator
 from serving.folder import Served, ServingFolder
 from serving.gate import GateDecision
@@ -225,7 +225,7 @@ def test_a_desk_that_stays_away_is_given_up_in_time() -> None:
         raise ValueError("no such actor")
 
     async def scene() -> None:
-        with pytest.raises(DeskAway, match="no answer to join within 0.05 s .no such actor"):
+        with pytest.raises(CoordinatorAway, match="no answer to join within 0.05 s .no such actor"):
             await CoordinatorContact("isogloss-mine", find).ask(0.05, "join", "a")
 
     play(scene())
