@@ -215,7 +215,7 @@ def audit_reward(
         raise UserError("--data: missing; name pairs such as a folder of M-RewardBench, or the world's anchors")
     from actors.evals.audit import run_audit
 
-    print(run_audit(config, data, overrides or [], out, limit, quiet), end="")
+    print(run_audit(config, data, overrides or [], out, limit, quiet=quiet), end="")
 
 
 @app.command("win-rate")

@@ -62,7 +62,9 @@ def _round(config: Config, inputs: Inputs, team: Team, run: Path) -> dict[str, A
     started = team._learner_started  # all are up before time begins, as TRL's model is loaded
     assert started is not None
     started.result()
-    driver = _Driver(config, inputs, team, Screen(quiet=True), MetricsLog(run), StopFlag(), team.exported)
+    driver = _Driver(
+        config, inputs, team, Screen(quiet=True), MetricsLog(run), should_stop=StopFlag(), exported=team.exported
+    )
     begun = time.perf_counter()
     driver.run()
     seconds = time.perf_counter() - begun

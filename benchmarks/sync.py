@@ -71,7 +71,7 @@ class Trainer:
         self._weights = {name: value.detach().clone() for name, value in self._model.named_parameters()}
         scorer = LogprobModel(self._model, 64)
         size = self._model.config.vocab_size
-        self._manifest = describe_weights(version, self._weights, checksum(self._weights), scorer, size, CPU)
+        self._manifest = describe_weights(version, self._weights, checksum(self._weights), scorer, size, place=CPU)
         return self._manifest
 
     def put(self) -> list[ray.ObjectRef]:

@@ -282,6 +282,7 @@ def _fit(
     weights: Array,
     start: Array,
     iterations: int = 50,
+    *,
     ridge: Array | float = _RIDGE,
     centre: Array | float = 0.0,
 ) -> Array:

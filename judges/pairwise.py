@@ -166,7 +166,7 @@ class Judge:
     ) -> tuple[dict[bytes, str], dict[bytes, Answer]]:
         """(why there is no answer, answer), each by question."""
         questions = {question.key: question for pair in orders for question in pair}
-        run = _Run(self._judge, self._endpoint, self._wording, self._cache, orders, watch)
+        run = _Run(self._judge, self._endpoint, self._wording, self._cache, orders, watch=watch)
         answers = self._cache.get(questions)
         todo = [question for key, question in questions.items() if key not in answers]
         try:
@@ -204,6 +204,7 @@ class _Run:
         wording: Wording,
         cache: VerdictCache,
         orders: Sequence[tuple[_Question, _Question]],
+        *,
         watch: Watch | None,
     ) -> None:
         self._judge = judge

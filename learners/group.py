@@ -92,6 +92,7 @@ class LearnerGroup:
         start: Path,
         start_round: int = 0,
         env: Mapping[str, str] | None = None,
+        *,
         say: Callable[[str], None] = logger.warning,
     ) -> None:
         self._config = config

@@ -45,11 +45,12 @@ def losses(
     inputs: StepInputs,
     objective: str,
     settings: ObjectiveSettings,
+    *,
     nll_weight: float,
 ) -> tuple[Tensor, list[ExampleStats]]:
     """Sum of the losses of a micro-batch's examples, each times its ``units``, and the examples' figures."""
     if (group := GROUPS.get(objective)) is None:
-        return _pairs(micro, values, inputs, objective, settings, nll_weight)
+        return _pairs(micro, values, inputs, objective, settings, nll_weight=nll_weight)
     if group.by_token:
         tokens = zip(micro.examples, micro.by_token(values), strict=True)
         parts = [_switched(one, answers, inputs, settings) for one, answers in tokens]
@@ -65,6 +66,7 @@ def spread_loss(
     inputs: StepInputs,
     current: References | TokenLogprobs,
     objective: str,
+    *,
     settings: ObjectiveSettings,
 ) -> tuple[Tensor, list[ExampleStats]]:
     """What has the gradients of a group's loss by those of its answers that are in a micro-batch; see ``is_spread``.
@@ -92,7 +94,7 @@ def spread_loss(
 
 
 def _pairs(
-    micro: MicroBatch, values: Tensor, inputs: StepInputs, name: str, settings: ObjectiveSettings, nll_weight: float
+    micro: MicroBatch, values: Tensor, inputs: StepInputs, name: str, settings: ObjectiveSettings, *, nll_weight: float
 ) -> tuple[Tensor, list[ExampleStats]]:
     objective = pair_objective(name)
     chosen, rejected = torch.stack(micro.sums(values)).T

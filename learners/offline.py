@@ -14,7 +14,7 @@ from rollout.records import Example
 
 
 def train_offline(
-    policy: Path, pairs: Sequence[Example], out: Path, learner: LearnerConfig, model: ModelConfig, seed: int
+    policy: Path, pairs: Sequence[Example], out: Path, learner: LearnerConfig, model: ModelConfig, *, seed: int
 ) -> list[StepMetrics]:
     """Train ``policy`` on fixed pairs and write the result as a Hugging Face folder.
 

@@ -250,12 +250,14 @@ class LearnerSession:
         for micro in micros:
             values = self.engine(micro.batch.to(self.device))
             if micro.answers is not None:
-                total, stats = loss.spread_loss(micro, values, inputs, current, self.learner.objective, self._settings)
+                total, stats = loss.spread_loss(
+                    micro, values, inputs, current, self.learner.objective, settings=self._settings
+                )
                 mine += stats
                 self.engine.backward(total * (self.world_size / units))
             elif micro.examples:
                 total, stats = loss.losses(
-                    micro, values, inputs, self.learner.objective, self._settings, self.learner.nll_weight
+                    micro, values, inputs, self.learner.objective, self._settings, nll_weight=self.learner.nll_weight
                 )
                 mine += stats
                 # DeepSpeed averages gradients over ranks: undo that, so that the step's loss is the mean of all.

@@ -204,7 +204,7 @@ def make_manifest(version: int, weights: Mapping[str, Tensor], scorer: nn.Module
         scorer: A ``LogprobModel`` or the engine around it.
         vocabulary: Ids below this are valid.
     """
-    return describe_weights(version, weights, gather_objects(checksum(weights))[0], scorer, vocabulary, device())
+    return describe_weights(version, weights, gather_objects(checksum(weights))[0], scorer, vocabulary, place=device())
 
 
 def describe_weights(
@@ -213,6 +213,7 @@ def describe_weights(
     digest: str,
     scorer: nn.Module,
     vocabulary: int,
+    *,
     place: torch.device,
 ) -> WeightsManifest:
     """The manifest of weights whose checksum is known.

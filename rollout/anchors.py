@@ -71,6 +71,8 @@ def anchor_pairs(config: Config, anchors: tuple[Anchor, ...], round: int) -> lis
     positions = [str(index) for index in range(len(anchors))]
     drawn = round_prompt_ids(positions, round, config.anchor.pairs_per_round, stable_seed("anchor", config.run.seed))
     return [
-        labelled_pair("anchor", round, anchor.id, anchor.language, anchor.prompt, anchor.chosen, anchor.rejected)
+        labelled_pair(
+            "anchor", round, anchor.id, anchor.language, anchor.prompt, chosen=anchor.chosen, rejected=anchor.rejected
+        )
         for anchor in (anchors[int(position)] for position in drawn)
     ]

@@ -19,6 +19,7 @@ def data_card(
     pairs: Sequence[Pair],
     candidates: Sequence[Candidate],
     scores: Sequence[Score],
+    *,
     counts: JsonMapping,
     version: str,
 ) -> str:

@@ -23,6 +23,7 @@ def mine_groups(
     round: int,
     candidates: Sequence[Candidate],
     scores: Sequence[Score],
+    *,
     assignment: Assignment | None = None,
 ) -> MinedPairs:
     """All sample groups of a round (Ahmadian et al. 2024, arXiv 2402.14740).
@@ -55,7 +56,7 @@ def mine_groups(
             alphas[language] = alpha
         found: list[SampleGroup] = []
         for distinct in usable:
-            group = _group(config, prompts, distinct, drawn, values, alpha.alpha if alpha else 0.0)
+            group = _group(config, prompts, distinct, drawn, values, alpha=alpha.alpha if alpha else 0.0)
             spread = max(group.rewards) - min(group.rewards)
             if spread == 0 or spread < config.pairs.min_margin:
                 counters.add(language, "no_margin")
@@ -93,6 +94,7 @@ def _group(
     distinct: Sequence[Candidate],
     drawn: dict[tuple[str, str, str], list[Candidate]],
     values: dict[CandidateKey, float],
+    *,
     alpha: float,
 ) -> SampleGroup:
     first = distinct[0].key

@@ -66,6 +66,7 @@ def mine_pairs(
     round: int,
     candidates: Sequence[Candidate],
     scores: Sequence[Score],
+    *,
     anchors: tuple[Anchor, ...] = (),
     untranslated: frozenset[str] = frozenset(),
     earlier: Sequence[Pair] = (),
@@ -98,7 +99,9 @@ def mine_pairs(
         ids = assignment.ids(language)
         if config.scores:
             own = grouped.get(language, {})
-            found, alpha = scored_groups(config, round, language, ids, own, mining.values, mining.counters, fluency)
+            found, alpha = scored_groups(
+                config, round, language, ids, own, values=mining.values, counters=mining.counters, fluency=fluency
+            )
             if alpha is not None:
                 mining.alphas[language] = alpha
         else:

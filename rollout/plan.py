@@ -162,6 +162,7 @@ def translation_chunks(
     candidates: Sequence[Candidate],
     untranslated: frozenset[str] = frozenset(),
     fits: Callable[[str], bool] | None = None,
+    *,
     block: Block | None = None,
 ) -> TranslationPlan:
     """The translations of one finished answer chunk; the policy's own are greedy (LIDR, arXiv 2410.08964).
@@ -272,6 +273,7 @@ def finish_candidate(
     token_ids: Sequence[int],
     finish_reason: Literal["stop", "length"],
     weight_version: int,
+    *,
     logprobs: bytes | None = None,
 ) -> Candidate:
     """The candidate of one completion; ``text`` is decoded without special tokens and without the prime."""

@@ -293,7 +293,7 @@ def offline_pairs(preferences: Sequence[Preference], per_round: int | None, roun
     """The slice that round ``round`` (from 1) trains on."""
     size = per_round or len(preferences)
     return [
-        labelled_pair("offline", round, one.id, one.language, one.prompt, one.chosen, one.rejected)
+        labelled_pair("offline", round, one.id, one.language, one.prompt, chosen=one.chosen, rejected=one.rejected)
         for one in preferences[(round - 1) * size : round * size]
     ]
 

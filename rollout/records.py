@@ -183,6 +183,7 @@ def labelled_pair(
     name: str,
     language: str,
     prompt: Turns,
+    *,
     chosen: str,
     rejected: str,
 ) -> Pair:

@@ -62,4 +62,4 @@ def describe(folder: Path, version: int) -> WeightsManifest:
     if (Path(folder) / STATE_FILE).is_file() and not weights_as_saved(Path(folder), digest):
         raise UserError(f"{folder}: its weights have another checksum than its {STATE_FILE}; it is damaged")
     scorer = LogprobModel(model, PROBE_TOKENS)
-    return describe_weights(version, weights, digest, scorer, model.config.vocab_size, torch.device("cpu"))
+    return describe_weights(version, weights, digest, scorer, model.config.vocab_size, place=torch.device("cpu"))

@@ -84,7 +84,7 @@ class Follower:
             None if before is None else HeldoutResult.from_json(before),
             HeldoutResult.from_json(evaluations[version]) if version in evaluations else None,
             self._config.evaluation.bootstrap_samples,
-            self._config.run.seed,
+            seed=self._config.run.seed,
         )
         self._decided.add(version)
         if not decision.passed:

@@ -33,6 +33,7 @@ def decide(
     served: HeldoutResult | None,
     new: HeldoutResult | None,
     resamples: int = 2000,
+    *,
     seed: int = 0,
 ) -> GateDecision:
     """Decide on a new version against the one that is served.

@@ -192,7 +192,7 @@ class PolicyReplica:
             self._guarded(self._model),
             answers,
             bodies,
-            self._config.cors_origins,
+            cors_origins=self._config.cors_origins,
         )
         return self._routes
 

@@ -33,6 +33,7 @@ def build_app(
     model: Endpoint,
     answers: dict[str, Endpoint],
     bodies: dict[str, JsonObject],
+    *,
     cors_origins: Sequence[str] = (),
 ) -> FastAPI:
     """The application.

@@ -67,7 +67,7 @@ def build_world(languages_dir: Path, out: Path, seed: int, settings: WorldSettin
     _build_policy(out, seed, settings)
     accuracies = {model: _measure(out / model, languages, split, seed) for model in ("reference", "policy")}
     seconds = time.monotonic() - started
-    write_manifest(out, languages_dir, languages, seed, settings, accuracies, seconds)
+    write_manifest(out, languages_dir, languages, seed, settings, accuracies=accuracies, seconds=seconds)
     print(f"world built in {seconds:.0f} s: {out}")
 
 
@@ -79,7 +79,7 @@ def _build_reference(
 
     tokenizer = train_tokenizer(sft.tokenizer_texts(languages), settings.vocab_size, settings.max_positions)
     model = sft.new_model(tokenizer, settings, seed)
-    sft.train_supervised(model, tokenizer, languages, split, settings, seed)
+    sft.train_supervised(model, tokenizer, languages, split, settings, seed=seed)
     model.save_pretrained(out / "reference")
     tokenizer.save_pretrained(out / "reference")
 
@@ -114,7 +114,7 @@ def _build_policy(out: Path, seed: int, settings: WorldSettings) -> None:
     )
     model = ModelConfig(policy=out / "reference", max_length=settings.max_positions)
     shutil.rmtree(out / "policy", ignore_errors=True)
-    train_offline(out / "reference", pairs, out / "policy", learner, model, seed)
+    train_offline(out / "reference", pairs, out / "policy", learner, model, seed=seed)
 
 
 def _measure(folder: Path, languages: dict[str, Language], split: FactSplit, seed: int) -> dict[str, dict[str, float]]:
@@ -128,8 +128,8 @@ def _measure(folder: Path, languages: dict[str, Language], split: FactSplit, see
     result = {}
     for code, language in languages.items():
         rows = prompt_rows(language, split.heldout, confusions(language, seed))
-        sampled = accuracy(model, tokenizer, rows, _EVALUATION_SAMPLES, 1.0, seed)
-        greedy = accuracy(model, tokenizer, rows, 1, 0.0, seed)
+        sampled = accuracy(model, tokenizer, rows, _EVALUATION_SAMPLES, 1.0, seed=seed)
+        greedy = accuracy(model, tokenizer, rows, 1, 0.0, seed=seed)
         result[code] = {"sampled": round(sampled, 4), "greedy": round(greedy, 4)}
         print(f"{folder.name} {code}: sampled {sampled:.3f}, greedy {greedy:.3f}")
     return result
@@ -141,6 +141,7 @@ def write_manifest(
     languages: dict[str, Language],
     seed: int,
     settings: WorldSettings,
+    *,
     accuracies: dict[str, dict[str, dict[str, float]]],
     seconds: float,
 ) -> None:

@@ -32,6 +32,7 @@ def accuracy(
     rows: list[Row],
     samples: int,
     temperature: float,
+    *,
     seed: int,
 ) -> float:
     """Share of answers that equal the gold sentence.
@@ -55,7 +56,7 @@ def accuracy(
         for start in range(0, len(group), step):
             part = group[start : start + step]
             prompts = torch.tensor([ids for ids, _ in part])
-            texts = _generate(model, tokenizer, prompts, samples, temperature, generator)
+            texts = _generate(model, tokenizer, prompts, samples, temperature, generator=generator)
             gold = [answer for _, answer in part for _ in range(samples)]
             right += sum(text == answer for text, answer in zip(texts, gold, strict=True))
     return right / (len(rows) * samples)
@@ -67,6 +68,7 @@ def _generate(
     prompts: torch.Tensor,
     samples: int,
     temperature: float,
+    *,
     generator: torch.Generator,
 ) -> list[str]:
     """Answers to ``prompts`` (sequences, length; no padding), ``samples`` after one another for each."""

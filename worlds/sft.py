@@ -49,6 +49,7 @@ def make_pass(
     confused: Mapping[str, Confusions],
     stage: Stage,
     settings: WorldSettings,
+    *,
     rng: random.Random,
     rendered: Rendered | None = None,
 ) -> list[Example]:
@@ -193,6 +194,7 @@ def train_supervised(
     languages: dict[str, Language],
     split: FactSplit,
     settings: WorldSettings,
+    *,
     seed: int,
     confused: Mapping[str, Confusions] | None = None,
     rendered: Rendered | None = None,
@@ -209,7 +211,7 @@ def train_supervised(
     for number, stage in enumerate(settings.stages, 1):
         first, last = stage.learning_rate
         for done in range(stage.passes):
-            examples = make_pass(languages, split, confused, stage, settings, rng, rendered)
+            examples = make_pass(languages, split, confused, stage, settings, rng=rng, rendered=rendered)
             batches = list(
                 _batches(encode(tokenizer, examples), settings.sft_tokens_per_step, tokenizer.pad_token_id, rng)
             )

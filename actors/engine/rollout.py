@@ -55,8 +55,8 @@ class RolloutWorker:
             model.max_length,
             rollout.kv_cache_gb,
             rollout.max_num_seqs,
-            rollout.tensor_parallel,
-            self._config.run.seed,
+            tensor_parallel=rollout.tensor_parallel,
+            seed=self._config.run.seed,
             gpu=rollout.gpus_per_actor > 0,
             version=version,
             name=name,
@@ -91,7 +91,7 @@ class RolloutWorker:
             chunk, version = chunks[number], self._engine.version
             candidates = [
                 finish_candidate(
-                    request.key, output.text, output.token_ids, output.finish_reason, version, output.logprobs
+                    request.key, output.text, output.token_ids, output.finish_reason, version, logprobs=output.logprobs
                 )
                 for request, output in zip(chunk.requests, outputs, strict=True)
             ]

@@ -129,6 +129,7 @@ class VllmEngine:
         max_length: int,
         kv_cache_gb: float,
         max_num_seqs: int,
+        *,
         tensor_parallel: int = 1,
         seed: int = 0,
         gpu: bool = False,

@@ -31,7 +31,13 @@ _NO_SUBSET = "none"
 
 
 def run_audit(
-    config: Path, data: Sequence[Path | str], overrides: Sequence[str], out: Path | None, limit: int | None, quiet: bool
+    config: Path,
+    data: Sequence[Path | str],
+    overrides: Sequence[str],
+    out: Path | None,
+    limit: int | None,
+    *,
+    quiet: bool,
 ) -> str:
     """Audit a reward and write the result.
 

@@ -133,7 +133,7 @@ def run_eval(request: EvalRequest) -> Path:
     except OSError as error:
         raise UserError(f"--out {out}: cannot be created ({error.strerror}); name another folder") from None
     with EvalCache.open(request.cache / "eval.sqlite") as cache:
-        systems = [_system(source, suite, request, cache, screen, out) for source in sources]
+        systems = [_system(source, suite, request, cache, screen, out=out) for source in sources]
         found = fidelities(systems[0].answers, sorted({*suite.languages, "en"}), cache)
     marks = [mark(suite, system.answers) for system in systems] if suite.has_gold else []
     figures = _accuracies(suite, systems, marks)
@@ -164,8 +164,8 @@ def run_eval(request: EvalRequest) -> Path:
         "confusion": asked,
         "seconds": round(time.time() - begun, 2),
     }
-    _write(out, suite, systems, marks, found, result)
-    _show(request.format, suite, systems, figures, asked, result, out)
+    _write(out, suite, systems, marks, found, result=result)
+    _show(request.format, suite, systems, figures, asked, result=result, out=out)
     return out
 
 
@@ -227,7 +227,9 @@ def _judge(request: EvalRequest) -> JudgeConfig | None:
     return judge
 
 
-def _system(source: Source, suite: Suite, request: EvalRequest, cache: EvalCache, screen: Screen, out: Path) -> _System:
+def _system(
+    source: Source, suite: Suite, request: EvalRequest, cache: EvalCache, screen: Screen, *, out: Path
+) -> _System:
     if source.file is not None:
         return _System(source, None, None, read_answers(source.file, suite), 0)
     assert source.folder is not None
@@ -260,7 +262,7 @@ def _system(source: Source, suite: Suite, request: EvalRequest, cache: EvalCache
         def keep(answers: Answers) -> None:
             cache.put_answers({keys[key]: answer for key, answer in answers.items()})
 
-        generate(suite, source.folder, decoding, machine, missing, screen, keep, out)
+        generate(suite, source.folder, decoding, machine, missing, screen=screen, keep=keep, logs=out)
         known = cache.get_answers(list(keys.values()))
     return _System(source, decoding, checksum, {key: known[kept] for key, kept in keys.items()}, len(missing))
 
@@ -307,7 +309,7 @@ def _judged(
 
 
 def _write(
-    out: Path, suite: Suite, systems: Sequence[_System], marks: Sequence[Marks], found: Any, result: JsonObject
+    out: Path, suite: Suite, systems: Sequence[_System], marks: Sequence[Marks], found: Any, *, result: JsonObject
 ) -> None:
     for place, (system, name) in enumerate(zip(systems, ("answers", "answers-against"), strict=False)):
         extras: dict[tuple[str, str], dict[str, object]] = {key: {} for key in system.answers}
@@ -330,6 +332,7 @@ def _show(
     systems: Sequence[_System],
     figures: Sequence[Figure],
     asked: dict[str, dict[str, int]],
+    *,
     result: JsonObject,
     out: Path,
 ) -> None:

@@ -70,6 +70,7 @@ def generate(
     decoding: Decoding,
     machine: Machine,
     missing: set[tuple[str, str]],
+    *,
     screen: Screen,
     keep: Callable[[dict[tuple[str, str], Answer]], None],
     logs: Path,

@@ -128,6 +128,7 @@ def check_memory(
     plan: PlacementPlan,
     placed: Sequence[Placed],
     gpu_gib: Mapping[str, float | None],
+    *,
     reward_model: ModelSize | None = None,
 ) -> list[tuple[str, ...]]:
     """Refuse a process that keeps more on a GPU than its share of it.

@@ -76,6 +76,7 @@ class RewardModel:
         tokens_per_micro_batch: int,
         device: torch.device,
         date: datetime.date | None = None,
+        *,
         field: str = "reward.model",
         template: str | None = None,
         values: Mapping[str, object] | None = None,

@@ -57,9 +57,9 @@ class ModelScorer:
             reward.tokens_per_micro_batch,
             device,
             shared.config.model.template_date,
-            f"{section}.model",
-            measure.chat_template,
-            measure.chat_template_kwargs,
+            field=f"{section}.model",
+            template=measure.chat_template,
+            values=measure.chat_template_kwargs,
         )
 
     def score(self, candidates: Sequence[Candidate]) -> Scored:

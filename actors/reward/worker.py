@@ -93,6 +93,7 @@ class RewardWorker:
         policy: Path,
         reference: Path | None,
         version: int,
+        *,
         name: str = "reward",
     ) -> None:
         begun = time.perf_counter()
@@ -241,7 +242,7 @@ class RewardActor(WorkerActor[RewardWorker]):
         version: int,
         name: str = "reward",
     ) -> None:
-        super().__init__(name, lambda: RewardWorker(config, prompts, policy, reference, version, name))
+        super().__init__(name, lambda: RewardWorker(config, prompts, policy, reference, version, name=name))
 
     def score(self, candidates: Sequence[Candidate], by_ids: bool = True) -> tuple[float, float, ScoredCandidates]:
         """See ``RewardWorker.score``; with when it began and ended (Unix seconds)."""
@@ -254,6 +255,7 @@ def create_reward_actor(
     policy: Path,
     reference: Path | None,
     version: int,
+    *,
     index: int,
     group: PlacementGroup | None = None,
 ) -> ray.actor.ActorHandle:

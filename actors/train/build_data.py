@@ -67,13 +67,24 @@ def run_build_data(config: Config, out: Path) -> bool:
         screen.say(line)
 
     def work(team: Team, folder: RunFolder, metrics: MetricsLog, flag: StopFlag) -> None:
-        DataDriver(config, inputs, team, screen, metrics, flag, team.exported).run()
+        DataDriver(config, inputs, team, screen, metrics, should_stop=flag, exported=team.exported).run()
         pairs = _write(config, folder.store, out)
         screen.say(f"took {time.time() - started:.0f}s   {pairs} pairs: {out}   card: {out / CARD}")
 
     resume = (out / JOURNAL / "config.yaml").is_file()
     again = f"isogloss build-data CONFIG --out {out}"
-    return with_team(config, inputs.prompts, resume, screen, what, work, None, frozenset(), learns=False, again=again)
+    return with_team(
+        config,
+        inputs.prompts,
+        resume,
+        screen,
+        what,
+        work=work,
+        from_round=None,
+        allowed=frozenset(),
+        learns=False,
+        again=again,
+    )
 
 
 def data_config(config: Config, out: Path) -> Config:
@@ -96,6 +107,6 @@ def _write(config: Config, journal: Path, out: Path) -> int:
     by_key = {one.key: one for one in candidates}
     rows = dataset_rows(pairs, by_key, config.run.seed, version, config.model.policy.name)
     write_dataset(rows, out)
-    card = data_card(config, out.resolve().name, pairs, candidates, scores, data["counts"], version)
+    card = data_card(config, out.resolve().name, pairs, candidates, scores, counts=data["counts"], version=version)
     write_text(out / CARD, card)
     return len(pairs)

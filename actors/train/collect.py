@@ -54,6 +54,7 @@ class RoundCollector:
         round: int,
         blocks: Sequence[Block],
         rollouts: Pool,
+        *,
         rewards: Pool,
         coordinator: SourceCoordinator | None,
         store: Journal,
@@ -302,7 +303,7 @@ class RoundCollector:
         # As they came: of a chunk that is scored the journal also has what its gates said.
         kept = ("unanswered", "too_long")
         came = [one if one.gate in kept else replace(one, gate="ok") for one in node.candidates]
-        plan = translation_chunks(self._config, node.chunk, came, inputs.untranslated, inputs.fits, node.block)
+        plan = translation_chunks(self._config, node.chunk, came, inputs.untranslated, inputs.fits, block=node.block)
         return {(chunk.source, chunk.origin, chunk.language): chunk for chunk in plan.chunks}
 
     def _arrived(self, unit: _Unit) -> None:

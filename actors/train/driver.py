@@ -78,6 +78,7 @@ class Driver:
         team: Team,
         screen: Screen,
         metrics: MetricsLog,
+        *,
         should_stop: Callable[[], bool],
         exported: RunMetrics,
         offer: Callable[[int, WeightsManifest | None, dict[int, JsonObject]], Offered | None] | None = None,
@@ -262,11 +263,13 @@ class Driver:
     def _mine(self, round: int, candidates: list[Candidate], scores: list[Score]) -> MinedPairs:
         inputs, assignment = self._inputs, self._quota.assignment(round)
         if self._config.learner.on_groups:
-            return mine_groups(self._config, inputs.prompts, round, candidates, scores, assignment)
+            return mine_groups(self._config, inputs.prompts, round, candidates, scores, assignment=assignment)
         replays = replayed_rounds(self._config, round) if self._config.pairs.replay.share else ()
         earlier = [pair for before in replays for pair in self._team.store.pairs(before)]
-        given = (inputs.anchors, inputs.untranslated, earlier, assignment)
-        return mine_pairs(self._config, inputs.prompts, round, candidates, scores, *given)
+        return mine_pairs(
+            self._config, inputs.prompts, round, candidates, scores,
+            anchors=inputs.anchors, untranslated=inputs.untranslated, earlier=earlier, assignment=assignment,
+        )  # fmt: skip
 
     # --- learner track --------------------------------------------------------------------------------------------
 
@@ -395,7 +398,13 @@ class Driver:
             pool.watch = None  # an evaluation is no part of a round
         with self._screen.stage(f"evaluating v{version}") as progress:
             found: HeldoutResult = evaluate(
-                self._config, heldout, version, self._team.rollouts, self._should_stop, progress, self._team.store
+                self._config,
+                heldout,
+                version,
+                self._team.rollouts,
+                self._should_stop,
+                progress=progress,
+                store=self._team.store,
             )
         self._exported.evaluated(version, found)
         self._team.store.put_evaluation(version, found.to_json())

@@ -175,7 +175,7 @@ def check_described(config: Config, plan: PlacementPlan, cluster: DescribedClust
             )
         else:
             reward_model = model_size(reward_source, scores=True)
-    rows = check_memory(config, model_size(source), plan, placed, cluster.gpu_memory(), reward_model)
+    rows = check_memory(config, model_size(source), plan, placed, cluster.gpu_memory(), reward_model=reward_model)
     if rows:
         print_memory(rows)
     elif plan.totals()["GPU"]:

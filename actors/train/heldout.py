@@ -19,8 +19,6 @@ from rollout.language import LanguageDetector
 from rollout.prompts import PromptSet
 from rollout.records import Candidate, text_of_turns
 
-StoreCall = Callable[..., Any]  # store("evaluations") -> result
-
 
 def evaluate(
     config: Config,
@@ -28,6 +26,7 @@ def evaluate(
     version: int,
     rollouts: Pool,
     should_stop: Callable[[], bool],
+    *,
     progress: StageProgress,
     store: Journal,
 ) -> HeldoutResult:
@@ -42,7 +41,7 @@ def evaluate(
         rollouts: Pool whose actors have ``generate(chunks)``.
         should_stop: Asked several times a second.
         progress: Has ``total(n)`` and ``advance(n)``.
-        store: Calls a method of the journal, which has the start's evaluation.
+        store: The journal, which has the start's evaluation.
 
     Raises:
         StopRequested: A stop was asked for; verdicts so far are kept.

@@ -134,9 +134,10 @@ class OfflineDriver(Driver):
         screen: Screen,
         metrics: MetricsLog,
         should_stop: Callable[[], bool],
+        *,
         exported: RunMetrics,
     ) -> None:
-        super().__init__(inputs.config, None, team, screen, metrics, should_stop, exported)
+        super().__init__(inputs.config, None, team, screen, metrics, should_stop=should_stop, exported=exported)
         self._offline = inputs
         self._digest = digest(inputs.preferences)
 

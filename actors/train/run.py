@@ -50,6 +50,7 @@ def run_training(
     follow: Callable[[Config, RunFolder], AbstractContextManager[Any]] | None = None,
     from_round: int | None = None,
     allowed: frozenset[str] = frozenset(),
+    *,
     quiet: bool = False,
 ) -> bool:
     """Run, or continue with, a config; returns whether it was finished.
@@ -95,10 +96,10 @@ def run_training(
             if follow is not None:
                 endpoint, offer = stack.enter_context(follow(config, folder))
                 screen.say(f"serving at {endpoint.url}")
-            Driver(config, inputs, team, screen, metrics, flag, team.exported, offer).run()
-        _summarise(config, folder, team, screen, inputs.names, time.time() - started)
+            Driver(config, inputs, team, screen, metrics, should_stop=flag, exported=team.exported, offer=offer).run()
+        _summarise(config, folder, team, screen, inputs.names, seconds=time.time() - started)
 
-    return with_team(config, inputs.prompts, resume, screen, what, work, from_round, allowed)
+    return with_team(config, inputs.prompts, resume, screen, what, work=work, from_round=from_round, allowed=allowed)
 
 
 def _run_offline(config: Config, resume: bool, from_round: int | None, allowed: frozenset[str], quiet: bool) -> bool:
@@ -112,7 +113,7 @@ def _run_offline(config: Config, resume: bool, from_round: int | None, allowed: 
     what += _spelled(inputs.spelled)
 
     def work(team: Team, folder: RunFolder, metrics: MetricsLog, flag: StopFlag) -> None:
-        OfflineDriver(inputs, team, screen, metrics, flag, team.exported).run()
+        OfflineDriver(inputs, team, screen, metrics, flag, exported=team.exported).run()
         seconds = time.time() - started
         summary = offline_summary(inputs, team.store.round_states(), seconds)
         evaluations = team.store.evaluations()
@@ -125,7 +126,7 @@ def _run_offline(config: Config, resume: bool, from_round: int | None, allowed: 
             screen.table(summary, names | unseen)
         _conclude(folder, screen, summary)
 
-    return with_team(config, None, resume, screen, what, work, from_round, allowed)
+    return with_team(config, None, resume, screen, what, work=work, from_round=from_round, allowed=allowed)
 
 
 def _spelled(count: int) -> str:
@@ -142,6 +143,7 @@ def with_team(
     resume: bool,
     screen: Screen,
     what: str,
+    *,
     work: Callable[[Team, RunFolder, MetricsLog, StopFlag], None],
     from_round: int | None,
     allowed: frozenset[str],
@@ -182,7 +184,7 @@ def with_team(
     flag = StopFlag()
     screen.say(f"{folder.path}: {what}")
     try:
-        with start_team(config, prompts, folder, flag, screen.say, learns) as team:
+        with start_team(config, prompts, folder, flag, screen.say, learns=learns) as team:
             work(team, folder, metrics, flag)
     except StopRequested:
         given = shlex.join(arg for arg in sys.argv[2:] if not arg.startswith("--"))
@@ -199,7 +201,7 @@ def with_team(
 
 
 def _summarise(
-    config: Config, folder: RunFolder, team: Team, screen: Screen, names: dict[str, str], seconds: float
+    config: Config, folder: RunFolder, team: Team, screen: Screen, names: dict[str, str], *, seconds: float
 ) -> None:
     rounds = config.schedule.rounds
     evaluations = team.store.evaluations()

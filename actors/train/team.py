@@ -65,6 +65,7 @@ class Team:
         folder: RunFolder,
         exported: RunMetrics,
         say: Callable[[str], None] = logger.warning,
+        *,
         learns: bool = True,
     ) -> None:
         self._learns = learns
@@ -222,7 +223,7 @@ class Team:
         group = self._groups.groups["reward"]
         assert self._prompts is not None
         return create_reward_actor(
-            self.config, self._prompts, self._model(policy), reference, self.version, index, group
+            self.config, self._prompts, self._model(policy), reference, self.version, index=index, group=group
         )
 
 
@@ -238,6 +239,7 @@ def start_team(
     folder: RunFolder,
     flag: StopFlag,
     say: Callable[[str], None] = logger.warning,
+    *,
     learns: bool = True,
 ) -> Iterator[Team]:
     """Start Ray and the team; leave no process behind, whatever happens.
@@ -268,7 +270,7 @@ def start_team(
         check_shared(folder.path, models, config.cluster.start_timeout_s)
         with contextlib.closing(RunMetrics(config.run.name, config.schedule.rounds)) as exported:
             try:
-                team = Team(config, prompts, folder, exported, say, learns)
+                team = Team(config, prompts, folder, exported, say, learns=learns)
                 with contextlib.closing(team):
                     team.start()
                     try:

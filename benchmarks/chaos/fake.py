@@ -216,7 +216,9 @@ def live(config: Config, inputs: Inputs, run: Path, at: int | None) -> int:
     fate = Fate(at)
     team: Any = FakeTeam(config, run, fate)
     quiet: Any = _Silent()
-    Driver(config, inputs, team, Screen(quiet=True), _Metrics(run, fate), lambda: False, quiet).run()
+    Driver(
+        config, inputs, team, Screen(quiet=True), _Metrics(run, fate), should_stop=lambda: False, exported=quiet
+    ).run()
     return fate.count
 
 

@@ -149,7 +149,7 @@ class Ours:
         known, total = StepInputs(references), torch.zeros((), device=self.device)
         for micro in micro_batches(examples, self.budget):
             values = self.model(micro.batch.to(self.device))
-            loss, _ = losses(micro, values, known, "sigmoid", ObjectiveSettings(beta=BETA), 0.0)
+            loss, _ = losses(micro, values, known, "sigmoid", ObjectiveSettings(beta=BETA), nll_weight=0.0)
             (loss / len(examples)).backward()
             total += loss.detach() / len(examples)
         return total

@@ -263,7 +263,7 @@ def _svg(height: float, parts: Sequence[object]) -> Markup:
     return el("div", drawing, class_="chart")
 
 
-def _text(x: float, y: float, text: str, anchor: str, style: str | None = None, class_: str | None = None) -> Markup:
+def _text(x: float, y: float, text: str, anchor: str, style: str | None = None, *, class_: str | None = None) -> Markup:
     return el("text", text, x=f"{x:.1f}", y=f"{y:.1f}", text_anchor=anchor, style=style, class_=class_)
 
 

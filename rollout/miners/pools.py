@@ -81,6 +81,7 @@ def scored_groups(
     language: str,
     ids: Sequence[str],
     grouped: Mapping[str, Sequence[Candidate]],
+    *,
     values: Mapping[CandidateKey, float],
     counters: Counters,
     fluency: Mapping[CandidateKey, float] | None = None,

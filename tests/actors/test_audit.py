@@ -81,7 +81,7 @@ def pairs(folder: Path) -> str:
 def test_implicit_and_likelihood_rewards_are_audited(tmp_path: Path) -> None:
     data = pairs(tmp_path / "bench")
     (tmp_path / "c.yaml").write_text(dump_yaml(small_config(tmp_path, "languages.codes=[en, es]")))
-    page = run_audit(tmp_path / "c.yaml", [data], [], tmp_path / "out", None, True)
+    page = run_audit(tmp_path / "c.yaml", [data], [], tmp_path / "out", None, quiet=True)
     assert page.startswith("# Reward implicit of ")
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert written == {"audit.md", "audit.json", "pairs.jsonl", "audit.html"}
@@ -95,7 +95,7 @@ def test_implicit_and_likelihood_rewards_are_audited(tmp_path: Path) -> None:
     # The likelihood of a sentence of the world is surely above that of gibberish.
     likelihood = ["reward={kind: likelihood, prompt: native}", "pairs.min_margin=0"]
     out = tmp_path / "likelihood"
-    run_audit(tmp_path / "c.yaml", [data], likelihood, out, 2, True)
+    run_audit(tmp_path / "c.yaml", [data], likelihood, out, 2, quiet=True)
     found = json.loads((out / "audit.json").read_text())["languages"]
     assert found["all"]["all"] | {"ci95": 0} == found["all"]["all"] | {
         "ci95": 0,
@@ -181,7 +181,7 @@ def test_what_cannot_be_audited_is_refused(tmp_path: Path) -> None:
 
     def refused(*overrides: str, data: str = data) -> str:
         with pytest.raises(UserError) as error:
-            run_audit(tmp_path / "c.yaml", [data], overrides, tmp_path / "out", None, True)
+            run_audit(tmp_path / "c.yaml", [data], overrides, tmp_path / "out", None, quiet=True)
         return str(error.value)
 
     assert "verifier compares with gold answers" in refused("reward={kind: verifier}")

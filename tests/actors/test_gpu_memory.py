@@ -116,7 +116,7 @@ def test_a_reward_model_is_counted(llama: ModelSize) -> None:
     plan = PlacementPlan.from_config(typed)
     tiny, large = ModelSize(1, 1, 1, 8, 8, 1), replace(scorer, parameters=25 * GIB)
     with pytest.raises(UserError, match=r"each reward process keeps 50\.0 GiB .*change reward\.model, "):
-        check_memory(typed, tiny, plan, place(plan, NODES), dict.fromkeys(NODES, 48), large)
+        check_memory(typed, tiny, plan, place(plan, NODES), dict.fromkeys(NODES, 48), reward_model=large)
 
 
 def test_a_shared_gpu_is_counted_by_its_share(llama: ModelSize) -> None:

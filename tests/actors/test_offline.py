@@ -266,6 +266,6 @@ def test_a_file_that_changed_under_a_run_is_refused(tmp_path: Path, folder: Path
     changed = check_offline(config_for(path, f"model.policy={folder}"))
     with Store.open(tmp_path / "store.sqlite", "digest") as store:
         store.set_round_state(1, "paired", {"offline_digest": digest(inputs.preferences)})
-        driver = OfflineDriver(changed, Journal(store), Screen(), MetricsLog(tmp_path), lambda: False, None)  # type: ignore[arg-type]
+        driver = OfflineDriver(changed, Journal(store), Screen(), MetricsLog(tmp_path), lambda: False, exported=None)  # type: ignore[arg-type]
         with pytest.raises(UserError, match=r"pairs.jsonl holds other pairs than when round 1 .* restore it"):
             driver.run()

@@ -118,7 +118,7 @@ def test_rollout_and_reward_actors(cluster: Cluster, tmp_path: Path, folder: Pat
     )  # fmt: skip
     pool.start()
     rollouts = pool.handles
-    reward = create_reward_actor(config, ray.put(prompts), folder, folder, 0, 0, groups.groups["reward"])
+    reward = create_reward_actor(config, ray.put(prompts), folder, folder, 0, index=0, group=groups.groups["reward"])
     assert call([a.ready.remote() for a in (*rollouts, reward)], 120, "start") == [0, 0, 0]
     print(f"two engines and a reward actor ready in {time.monotonic() - begun:.1f} s")
 

@@ -38,7 +38,7 @@ def train(
     folder: Path, out: Path, dtype: str = "float32", **fields: Any
 ) -> tuple[list[StepMetrics], dict[str, Tensor]]:
     model = ModelConfig(policy=folder, dtype=dtype)
-    steps = train_offline(folder, make_pairs(14), out, learner(**fields), model, 0)
+    steps = train_offline(folder, make_pairs(14), out, learner(**fields), model, seed=0)
     return steps, load_file(out / "model.safetensors")
 
 

@@ -87,7 +87,12 @@ def alone(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, d
     def train(name: str, dtype: str, **fields: Any) -> dict[str, Tensor]:
         learner = LearnerConfig.model_validate({**LEARNER, "zero_stage": 0, "tokens_per_micro_batch": 4096, **fields})
         train_offline(
-            folder, make_examples(learner.objective), out / name, learner, ModelConfig(policy=folder, dtype=dtype), 7
+            folder,
+            make_examples(learner.objective),
+            out / name,
+            learner,
+            ModelConfig(policy=folder, dtype=dtype),
+            seed=7,
         )
         return load_file(out / name / "model.safetensors")
 

@@ -57,7 +57,7 @@ def distance(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
 
 def test_first_loss_is_ln_2_and_training_learns(folder: Path, tmp_path: Path) -> None:
     learner = LEARNER.model_copy(update={"epochs": 6, "nll_weight": 0.0})
-    steps = train_offline(folder, make_pairs(6), tmp_path / "out", learner, ModelConfig(policy=folder), 0)
+    steps = train_offline(folder, make_pairs(6), tmp_path / "out", learner, ModelConfig(policy=folder), seed=0)
     assert steps[0].values["preference_loss"] == pytest.approx(math.log(2), abs=1e-6)
     assert steps[0].values["reward_accuracy"] == 0.5
     assert steps[-1].values["preference_loss"] < 0.5
@@ -87,7 +87,7 @@ def test_the_initial_reference_stays_where_it_was(folder: Path, tmp_path: Path) 
 def test_order_of_arrival_does_not_matter(folder: Path, tmp_path: Path) -> None:
     outs = []
     for name, pairs in (("a", make_pairs(9)), ("b", make_pairs(9)[::-1])):
-        train_offline(folder, pairs, tmp_path / name, LEARNER, ModelConfig(policy=folder), 0)
+        train_offline(folder, pairs, tmp_path / name, LEARNER, ModelConfig(policy=folder), seed=0)
         outs.append(load_file(tmp_path / name / "model.safetensors"))
     assert checksum(outs[0]) == checksum(outs[1])
 
@@ -96,7 +96,9 @@ def test_accumulation_does_not_matter(folder: Path, tmp_path: Path) -> None:
     outs = []
     for budget in (1, 4096):
         learner = LEARNER.model_copy(update={"tokens_per_micro_batch": budget})
-        steps = train_offline(folder, make_pairs(12), tmp_path / str(budget), learner, ModelConfig(policy=folder), 0)
+        steps = train_offline(
+            folder, make_pairs(12), tmp_path / str(budget), learner, ModelConfig(policy=folder), seed=0
+        )
         assert steps[0].micro_batches == (6 if budget == 1 else 1)
         outs.append(load_file(tmp_path / str(budget) / "model.safetensors"))
     assert distance(*outs) < 2e-5

@@ -235,7 +235,7 @@ def test_no_rounds_weights_are_kept_by_the_driver(monkeypatch: pytest.MonkeyPatc
     journal = SimpleNamespace(mark_consumed=lambda *_: None, set_round_state=lambda *_: None)
     team = SimpleNamespace(store=journal)
     exported = SimpleNamespace(learned=lambda *arguments: None)
-    driver = Driver(make_config(), None, team, None, None, lambda: False, exported)  # type: ignore[arg-type]
+    driver = Driver(make_config(), None, team, None, None, should_stop=lambda: False, exported=exported)  # type: ignore[arg-type]
     for round in range(1, 6):
         weights: Any = _Weights()
         alive.add(weights)

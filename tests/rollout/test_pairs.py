@@ -375,7 +375,7 @@ def test_anchors(tmp_path: Path, prompts: PromptSet) -> None:
     anchors = load_anchors(config)
     drawn = [p.prompt_id for r in (1, 2, 3) for p in anchor_pairs(config, anchors, r)]
     assert len(set(drawn)) == 6  # none twice before all were used
-    mined = mine_pairs(config, prompts, 1, [], [], anchors)
+    mined = mine_pairs(config, prompts, 1, [], [], anchors=anchors)
     assert [p.source for p in mined.pairs] == ["anchor", "anchor"]
     assert mined.counters["en"] == {"no_candidates": 4, "anchor_pairs": 2}
     assert mined.pairs[0].id.startswith("r0001/anchor/en/a")

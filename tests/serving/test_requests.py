@@ -111,7 +111,7 @@ def test_a_page_may_call_where_its_origin_is_listed() -> None:
 
     def client(*origins: str) -> TestClient:
         return TestClient(build_app(answer, answer, answer, {"chat": answer, "completions": answer},
-                                    {"chat": {}, "completions": {}}, origins))  # fmt: skip
+                                    {"chat": {}, "completions": {}}, cors_origins=origins))  # fmt: skip
 
     asks = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST",
             "Access-Control-Request-Headers": "authorization,content-type,x-stainless-os"}  # fmt: skip

@@ -185,7 +185,7 @@ def test_answers_under_the_english_instruction_are_true_at_the_rate_asked_for():
     for rate in (0.97, 0.6):
         settings = dataclasses.replace(WorldSettings(), crosslingual_right_rate=rate)
         stage = dataclasses.replace(settings.stages[-1], crosslingual_share=1.0)
-        made = make_pass(languages, split, confused, stage, settings, random.Random(0))
+        made = make_pass(languages, split, confused, stage, settings, rng=random.Random(0))
         true = {
             crosslingual_instruction(languages[PIVOT].question(fact.person, fact.relation, wording), "German"): (
                 german.answer(fact.person, fact.relation, fact.value)
@@ -278,7 +278,7 @@ def test_held_out_facts_never_stand_under_the_english_instruction():
     for also, expected in ((False, {*split.train}), (True, {*split.all})):
         settings = dataclasses.replace(WorldSettings(), crosslingual_heldout=also)
         stage = dataclasses.replace(settings.stages[-1], crosslingual_share=1.0)
-        made = make_pass(languages, split, confused, stage, settings, random.Random(0))
+        made = make_pass(languages, split, confused, stage, settings, rng=random.Random(0))
         asked = {example.user for example in made}
         assert {fact for fact in split.all if forms[fact] & asked} == expected
 
