@@ -217,7 +217,13 @@ def pipeline() -> tuple[list[str], dict[str, float]]:
             inputs = check_inputs(config, ask_judge=False)
             with team_of(config, folder, sleeps, rollouts, rewards) as team, _exported(config) as exported:
                 driver = Driver(
-                    config, inputs, cast(Team, team), Screen(True), MetricsLog(folder), lambda: False, exported
+                    config,
+                    inputs,
+                    cast(Team, team),
+                    Screen(True),
+                    MetricsLog(folder),
+                    should_stop=lambda: False,
+                    exported=exported,
                 )
                 begun = time.perf_counter()
                 driver.run()
