@@ -197,7 +197,7 @@ def test_broadcast_that_breaks_off_leaves_a_stale_engine_that_can_be_refitted(en
     with sending(manifest, arrays) as (host, sent):
         with pytest.raises(SyncError, match=r"not this model's: missing or of another shape: \['lm_head"):
             engine.receive_weights(others, host.rendezvous.seat(1))
-        host.give_up("an engine refused")
+        host.abort("an engine refused")
         assert "an engine refused" in str(sent.exception(20))
     engine.update_weights(manifest, arrays)
     requests = greedy(random_prompts(8))

@@ -253,10 +253,7 @@ class Journal:
     """A team of which only the journal exists."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store
-
-    def store(self, method: str, *arguments: Any) -> Any:
-        return getattr(self._store, method)(*arguments)
+        self.store = store
 
 
 def test_a_file_that_changed_under_a_run_is_refused(tmp_path: Path, folder: Path) -> None:

@@ -61,7 +61,7 @@ class Worker:
 
     def sync(self, manifest: WeightsManifest, weights: list[str]) -> SyncReport:
         _, _, name = self.work(str(manifest.version), weights.pop())
-        return SyncReport(int(name), True, 0.0, {"total": 0.0})
+        return SyncReport(int(name), 0.0, {"total": 0.0})
 
 
 def make_pool(marks: Path, timeout: float = 30.0, max_restarts: int = 1) -> Pool:

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from configs.schema import Config
-from learners.broadcast import Host, send
+from learners.broadcast import RendezvousServer, send
 from learners.logprobs import LogprobModel, segment_logprobs
 from learners.packing import Segment
 from learners.rendezvous import Rendezvous
@@ -50,9 +50,11 @@ def send_to(rendezvous: Rendezvous, manifest: WeightsManifest, arrays: dict) -> 
 
 
 @contextmanager
-def sending(manifest: WeightsManifest, arrays: dict, takers: int = 1) -> Iterator[tuple[Host, Future[None]]]:
+def sending(
+    manifest: WeightsManifest, arrays: dict, takers: int = 1
+) -> Iterator[tuple[RendezvousServer, Future[None]]]:
     """A learner that sends, in a thread."""
-    with Host("127.0.0.1", takers, "gloo", 20) as host, ThreadPoolExecutor(1) as pool:
+    with RendezvousServer("127.0.0.1", takers, "gloo", 20) as host, ThreadPoolExecutor(1) as pool:
         yield host, pool.submit(send_to, host.rendezvous, manifest, arrays)
 
 

@@ -18,7 +18,7 @@ import torch
 
 from actors.runtime.cluster import start_cluster
 from configs.schema import ClusterConfig, Config, LanguagesConfig, LearnerConfig, ModelConfig, PromptsConfig
-from learners.broadcast import Host, receive
+from learners.broadcast import RendezvousServer, receive
 from learners.checkpoint_layout import read_state
 from learners.errors import BroadcastFailed, LearnerFailed, LearnerTimeout, NumericError
 from learners.weights import checksum, from_numpy
@@ -131,14 +131,17 @@ def test_weights_are_broadcast_and_come_from_the_checkpoint_where_the_sender_die
     trained = group.train(1, make_pairs(14, 1), 120)
     received: dict[str, Any] = {}
     assert trained.weights == [], "broadcast, and put into the object store besides"
-    with Host("127.0.0.1", 1, "gloo", 60) as host, ThreadPoolExecutor(1) as pool:
+    with RendezvousServer("127.0.0.1", 1, "gloo", 60) as host, ThreadPoolExecutor(1) as pool:
         sent = pool.submit(group.broadcast, host.rendezvous)
         receive(host.rendezvous.seat(1), trained.manifest, torch.device("cpu"), received.update)
         assert sent.result(60) is None
     assert checksum(received) == trained.manifest.checksum
 
     os.kill(group.ranks()[0][1], signal.SIGKILL)
-    with Host("127.0.0.1", 1, "gloo", 120) as host, pytest.raises(BroadcastFailed, match="learner was restarted"):
+    with (
+        RendezvousServer("127.0.0.1", 1, "gloo", 120) as host,
+        pytest.raises(BroadcastFailed, match="learner was restarted"),
+    ):
         group.broadcast(host.rendezvous)
     arrays = ray.get(group.weights(60)[0])
     assert checksum(from_numpy(arrays, trained.manifest)) == trained.manifest.checksum
