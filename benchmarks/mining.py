@@ -119,7 +119,7 @@ def mining(count: int) -> dict[str, float]:
     draw = random.Random(0)
 
     begin = time.process_time()
-    per_prompt = {code: pairs_a_prompt(config, code) for code in targets(config)}
+    per_prompt = {code: pairs_a_prompt(config, code) for code in targets(config.languages)}
     assignment = assigned(config, prompts, 1, first_pass(config, 0, per_prompt))
     chunks = answer_chunks(config, prompts, 1, assignment)
     dealt = time.process_time() - begin

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from configs.json_types import JsonObject
-from configs.schema import Config
+from configs.schema import Config, EvaluationConfig
 from rollout.language import LanguageDetector, answer_part
 from rollout.plan import Chunk, Request
 from rollout.prompts import PromptSet
@@ -129,15 +129,14 @@ def heldout_chunks(config: Config, prompts: PromptSet, round: int) -> list[Chunk
                     stop=tuple(rollout.stop),
                 )
                 for prompt_id in prompts.ids[start : start + rollout.chunk_prompts]
-                for sample, temperature in enumerate(_temperatures(config))
+                for sample, temperature in enumerate(_temperatures(config.evaluation))
             )
             chunks.append(Chunk(f"eval{round:04d}/{code}/{block:04d}", round, "answer", code, code, requests))
     return chunks
 
 
-def _temperatures(config: Config) -> list[float]:
+def _temperatures(evaluation: EvaluationConfig) -> list[float]:
     """By sample index: the greedy answer's, then those of the sampled accuracy, then ``evaluation.temperatures``."""
-    evaluation = config.evaluation
     return [0.0] + [
         temperature
         for temperature in (evaluation.temperature, *evaluation.temperatures)

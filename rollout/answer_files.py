@@ -54,7 +54,7 @@ def left_out_lines(answers: Mapping[str, FileAnswers]) -> list[str]:
 
 
 def _load(config: Config, prompts: PromptSet, source: Source) -> FileAnswers:
-    own = setting(config, source)
+    own = setting(config.candidates, source)
     assert isinstance(own, FileSource)
     field = f"candidates.sources.{source.place}"
     wanted = tuple(source.languages or config.languages.codes)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from configs.schema import Config
+from configs.schema import Config, RolloutConfig
 from rollout.cursor import permutation, round_prompt_ids
 from rollout.prompts import PromptSet
 from rollout.sources import sources, targets
@@ -89,20 +89,20 @@ def assigned(config: Config, prompts: PromptSet, round: int, passes: Passes | No
         round: From 1.
         passes: With a quota: how far the round has come (:func:`first_pass`).
     """
-    codes = targets(config)
+    codes = targets(config.languages)
     if config.languages.quota is not None:
         assert passes is not None, "a round with a quota needs its passes"
         return _dealt(config, prompts, passes)
     ids = round_prompt_ids(prompts.ids, round, config.rollout.prompts_per_round, config.run.seed)
     if config.languages.mix is None:
-        return Assignment((_sliced(config, ids, dict.fromkeys(codes, ids), 0),))
+        return Assignment((_sliced(config.rollout, ids, dict.fromkeys(codes, ids), 0),))
     by_language = {code: ids[place :: len(codes)] for place, code in enumerate(codes)}
-    return Assignment((_side_by_side(config, by_language, 0),))
+    return Assignment((_side_by_side(config.rollout, by_language, 0),))
 
 
 def wanted_pairs(config: Config) -> dict[str, int]:
     """Pairs that each language should get in a round; empty without a quota."""
-    quota, codes = config.languages.quota, targets(config)
+    quota, codes = config.languages.quota, targets(config.languages)
     if quota is None:
         return {}
     number = quota.pairs_per_round
@@ -160,7 +160,7 @@ def eligible(config: Config, prompts: PromptSet) -> dict[str, frozenset[str]]:
     dominant = config.languages.dominant
     asks_dominant = any(one.prompt != "native" for one in config.reward.logprobs.values())
     found: dict[str, frozenset[str]] = {}
-    for code in targets(config):
+    for code in targets(config.languages):
         own = set(by_language.get(code, ()))
         for source in sources(config):
             for origin, target in source.directions:
@@ -186,9 +186,9 @@ def _dealt(config: Config, prompts: PromptSet, passes: Passes) -> Assignment:
         exhausted |= {code for code, count in need.items() if len(by_language[code]) < count}
         ids = {code: tuple(given) for code, given in by_language.items()}
         made = (
-            _side_by_side(config, ids, blocks)
+            _side_by_side(config.rollout, ids, blocks)
             if quota.assignment == "disjoint"
-            else _sliced(config, order, ids, blocks)
+            else _sliced(config.rollout, order, ids, blocks)
         )
         blocks += len(made)
         found.append(made)
@@ -254,10 +254,10 @@ def _endless(ids: Sequence[str], start: int, seed: int) -> Iterator[tuple[int, s
 
 
 def _sliced(
-    config: Config, order: Sequence[str], by_language: Mapping[str, Iterable[str]], first: int
+    rollout: RolloutConfig, order: Sequence[str], by_language: Mapping[str, Iterable[str]], first: int
 ) -> tuple[Block, ...]:
     """Blocks of consecutive ids, each with all languages that take them."""
-    size = config.rollout.chunk_prompts
+    size = rollout.chunk_prompts
     members = {code: frozenset(ids) for code, ids in by_language.items()}
     blocks: list[Block] = []
     for place, start in enumerate(range(0, len(order), size)):
@@ -268,9 +268,9 @@ def _sliced(
     return tuple(blocks)
 
 
-def _side_by_side(config: Config, by_language: Mapping[str, Sequence[str]], first: int) -> tuple[Block, ...]:
+def _side_by_side(rollout: RolloutConfig, by_language: Mapping[str, Sequence[str]], first: int) -> tuple[Block, ...]:
     """Blocks in which each language has as many ids as a chunk holds; no id is in two languages."""
-    size = config.rollout.chunk_prompts
+    size = rollout.chunk_prompts
     longest = max((len(ids) for ids in by_language.values()), default=0)
     blocks: list[Block] = []
     for place, start in enumerate(range(0, longest, size)):

@@ -78,7 +78,7 @@ def _sources(config: Config) -> list[str]:
 def _model(config: Config, source: Source) -> str:
     if source.giver == "policy":
         return config.model.policy.name
-    own = setting(config, source)
+    own = setting(config.candidates, source)
     if own.kind == "file":
         return own.path
     if own.kind == "custom":

@@ -49,9 +49,9 @@ def mine_groups(
     copies = {score.key: len(drawn.get(_place(by_key[score.key]), ())) for score in scores}
     values = {score.key: score.reward for score in round_rewards(config, scores, copies)}
     passed = by_prompt([one for one in candidates if one.key in values], ("ok",), scored_sources(config))
-    for language in targets(config):
+    for language in targets(config.languages):
         usable = distinct_answers(assignment.ids(language), language, passed.get(language, {}), counters)
-        alpha = fit_length(config, round, usable, values)
+        alpha = fit_length(config.reward, round, usable, values)
         if alpha is not None:
             alphas[language] = alpha
         found: list[SampleGroup] = []
@@ -63,7 +63,7 @@ def mine_groups(
             else:
                 found.append(group)
         chosen = in_share(config, round, language, found)
-        counters.add(language, left_by(config), len(found) - len(chosen))
+        counters.add(language, left_by(config.languages), len(found) - len(chosen))
         counters.add(language, "groups", len(chosen))
         kept += chosen
     groups = tuple(sorted(kept, key=lambda group: group.id))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from configs.schema import Config
+from configs.schema import Config, LanguagesConfig, PairsConfig
 from rollout.anchors import Anchor, anchor_pairs
 from rollout.assignment import Assignment, assigned, wanted_pairs
 from rollout.length_control import Fit
@@ -89,7 +89,7 @@ def mine_pairs(
     rewards = round_rewards(config, scores)
     mining = _Mining(config, prompts, {score.key: score.reward for score in rewards})
     fluency = {score.key: score.parts[FLUENCY] for score in scores} if config.pairs.fluency_floor else None
-    languages = targets(config)
+    languages = targets(config.languages)
     gates, names = usable_sources(config)
     if config.scores:
         candidates = [candidate for candidate in candidates if candidate.key in mining.values]
@@ -105,7 +105,7 @@ def mine_pairs(
             if alpha is not None:
                 mining.alphas[language] = alpha
         else:
-            found = unscored_groups(config, language, ids, grouped, untranslated)
+            found = unscored_groups(config.languages, language, ids, grouped, untranslated)
         groups += found
     if config.pairs.pool == "all":
         mining.mine(ALL, make_miner(config, ""), pooled(groups, languages))
@@ -155,7 +155,7 @@ class _Mining:
         for language in languages:
             found = [pair for pair in self._pairs if pair.language == language]
             kept = in_share(self._config, round, language, found)
-            self.counters.add(language, left_by(self._config), len(found) - len(kept))
+            self.counters.add(language, left_by(self._config.languages), len(found) - len(kept))
             self.counters.add(language, "pairs", len(kept))
             mined += kept
         return mined
@@ -200,14 +200,14 @@ def in_share(config: Config, round: int, language: str, examples: Sequence[E]) -
     return sorted(examples, key=lambda one: stable_seed("share", config.run.seed, round, language, one.id))[:count]
 
 
-def left_by(config: Config) -> str:
+def left_by(languages: LanguagesConfig) -> str:
     """What examples beyond those of :func:`in_share` are counted as."""
-    return "share" if config.languages.quota is None else "quota"
+    return "share" if languages.quota is None else "quota"
 
 
-def replayed_rounds(config: Config, round: int) -> range:
+def replayed_rounds(pairs: PairsConfig, round: int) -> range:
     """Earlier rounds whose mined pairs may be trained on again in ``round``."""
-    return range(max(1, round - config.pairs.replay.rounds), round)
+    return range(max(1, round - pairs.replay.rounds), round)
 
 
 def replayed_pairs(config: Config, round: int, earlier: Sequence[Pair], new: int) -> list[Pair]:
@@ -216,7 +216,7 @@ def replayed_pairs(config: Config, round: int, earlier: Sequence[Pair], new: int
     A seeded draw without replacement; fewer where there are fewer. Their scores and the weight version that they were
     sampled with stay; log-probabilities under the loss reference are computed anew, as that may have moved.
     """
-    share, rounds = config.pairs.replay.share, replayed_rounds(config, round)
+    share, rounds = config.pairs.replay.share, replayed_rounds(config.pairs, round)
     if share == 0:
         return []
     known = [pair for pair in earlier if pair.source == "mined" and pair.round in rounds]

@@ -82,7 +82,7 @@ def answer_languages(config: Config) -> tuple[str, ...]:
     A language with share 0 is left out unless its answers are translated for another language's pairs.
     """
     languages = config.languages
-    needed = set(targets(config))
+    needed = set(targets(config.languages))
     for source in sources(config):
         needed |= {origin for origin, target in source.directions if languages.share(target) > 0}
     return tuple(code for code in (languages.dominant, *languages.others) if code in needed)

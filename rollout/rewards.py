@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from configs.measures import LikelihoodMeasure, LogprobMeasure
-from configs.schema import Config
+from configs.schema import Config, LanguagesConfig
 from rollout.gates import passed
 from rollout.language import answer_part
 from rollout.languages import language_name
@@ -39,14 +39,16 @@ class ScoreRequest:
     ended: bool = True  # whether the last token is the end of the turn
 
 
-def reward_prompt(config: Config, measure: LogprobMeasure, prompts: PromptSet, candidate: Candidate) -> Turns:
+def reward_prompt(
+    languages: LanguagesConfig, measure: LogprobMeasure, prompts: PromptSet, candidate: Candidate
+) -> Turns:
     """The user turn under which the reward of a candidate is measured (ICR, arXiv 2503.04647), in its chat.
 
     crosslingual (R_c): the dominant language's instruction, asking for the candidate's language; the plain one for
     the dominant language itself. native (R_m): the instruction that was answered. translated (R_t): the dominant
     language's instruction, for a candidate that was translated into it.
     """
-    dominant = config.languages.dominant
+    dominant = languages.dominant
     key = candidate.key
     kind = measure.prompt
     if kind == "native":
@@ -54,17 +56,19 @@ def reward_prompt(config: Config, measure: LogprobMeasure, prompts: PromptSet, c
     prompt = prompts.get(key.prompt_id, dominant)
     if kind == "translated" or key.language == dominant:
         return prompt.turns
-    return prompt.asking(crosslingual_instruction(prompt.text, language_name(key.language, config.languages.names)))
+    return prompt.asking(crosslingual_instruction(prompt.text, language_name(key.language, languages.names)))
 
 
-def baseline_prompt(config: Config, measure: LogprobMeasure, prompts: PromptSet, candidate: Candidate) -> Turns | None:
+def baseline_prompt(
+    languages: LanguagesConfig, measure: LogprobMeasure, prompts: PromptSet, candidate: Candidate
+) -> Turns | None:
     """The user turn whose likelihood is subtracted (``reward.subtract``); None where nothing is."""
     key = candidate.key
     subtract = measure.subtract if isinstance(measure, LikelihoodMeasure) else "none"
     if subtract == "native":
         return prompts.get(key.prompt_id, key.language).turns
     if subtract == "unconditional":
-        return language_instruction(language_name(key.language, config.languages.names))
+        return language_instruction(language_name(key.language, languages.names))
     return None
 
 
@@ -96,8 +100,8 @@ def score_requests(
                 skipped[key.language, "no_translation"] += 1
                 continue
             text, ids = translation.text, None
-        prompt = reward_prompt(config, measure, prompts, candidate)
-        baseline = baseline_prompt(config, measure, prompts, candidate)
+        prompt = reward_prompt(config.languages, measure, prompts, candidate)
+        baseline = baseline_prompt(config.languages, measure, prompts, candidate)
         ended = ids is None or candidate.finish_reason == "stop"
         requests.append(ScoreRequest(key, prompt, text, baseline, ids, ended))
     return requests, skipped

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from configs.schema import Config
+from configs.schema import CandidatesConfig, Config, LanguagesConfig
 from configs.sources import CustomSource, EndpointSource, FileSource, PolicySource, SourceConfig, TranslationSource
 from rollout.records import Candidate, CandidateKey, Example
 from rollout.token_ids import TokenIds
@@ -80,9 +80,8 @@ def sources(config: Config) -> tuple[Source, ...]:
     return policy, own
 
 
-def targets(config: Config) -> tuple[str, ...]:
+def targets(languages: LanguagesConfig) -> tuple[str, ...]:
     """Languages that get pairs, the dominant one first."""
-    languages = config.languages
     return tuple(code for code in (languages.dominant, *languages.others) if languages.share(code) > 0)
 
 
@@ -114,7 +113,7 @@ def _translation(config: Config, place: int, one: TranslationSource) -> Source:
     position, original = next((i, s) for i, s in enumerate(config.candidates.sources) if s.name == one.of)
     of = _named(config, position, original)
     origin = one.origin or config.languages.dominant
-    trained = targets(config)
+    trained = targets(config.languages)
     out = [(origin, code) for code in trained if code != origin and (not one.languages or code in one.languages)]
     if one.both_directions and origin in trained:
         out += [(code, origin) for code in config.languages.codes if code != origin and of.origins(code)]
@@ -122,9 +121,9 @@ def _translation(config: Config, place: int, one: TranslationSource) -> Source:
     return Source(one.name, giver, of.samples, one.scored, of=one.of, directions=tuple(out), place=place)
 
 
-def setting(config: Config, source: Source) -> EndpointSource | FileSource | TranslationSource | CustomSource:
+def setting(candidates: CandidatesConfig, source: Source) -> EndpointSource | FileSource | TranslationSource | CustomSource:
     """What the config says of a source that it names, and that is not the policy alone."""
-    found = config.candidates.sources[source.place]
+    found = candidates.sources[source.place]
     assert not isinstance(found, PolicySource)
     return found
 
@@ -189,7 +188,7 @@ def parts(config: Config, language: str, selectors: Sequence[str]) -> tuple[Part
 
 def competes(config: Config, source: Source, language: str) -> bool:
     """Whether answers of a source in ``language``, not translated, may enter that language's pairs."""
-    if language not in targets(config) or not source.origins(language):
+    if language not in targets(config.languages) or not source.origins(language):
         return False
     if config.pairs_miner != "by_source":
         return source.scored

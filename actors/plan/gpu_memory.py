@@ -14,7 +14,7 @@ from actors.plan.placement import PlacementPlan
 from configs.deepspeed import deepspeed_options
 from configs.errors import UserError
 from configs.measures import ImplicitMeasure
-from configs.schema import Config
+from configs.schema import Config, RewardConfig
 
 GIB = 2**30
 BYTES = {"float32": 4, "bfloat16": 2}
@@ -75,7 +75,7 @@ def needs(config: Config, model: ModelSize, reward_model: ModelSize | None = Non
         split = {"weights": weights / config.rollout.tensor_parallel, "cache": config.rollout.kv_cache_gb}
         found.append(Need("rollout", split, ("rollout.kv_cache_gb", "rollout.tensor_parallel")))
     if config.reward.gpus_per_actor > 0 and config.reward.from_logprobs and config.offline.path is None:
-        models = {"policy": weights} | ({"reference": weights} if _two_sides(config) else {})
+        models = {"policy": weights} | ({"reference": weights} if _two_sides(config.reward) else {})
         found.append(Need("reward", models, ("reward.gpus_per_actor", "model.dtype")))
     if config.reward.gpus_per_actor > 0 and reward_model is not None:
         for section, one in config.reward.models.items():
@@ -88,8 +88,8 @@ def needs(config: Config, model: ModelSize, reward_model: ModelSize | None = Non
     return found
 
 
-def _two_sides(config: Config) -> bool:
-    return any(isinstance(one, ImplicitMeasure) for one in config.reward.logprobs.values())
+def _two_sides(reward: RewardConfig) -> bool:
+    return any(isinstance(one, ImplicitMeasure) for one in reward.logprobs.values())
 
 
 def _learner(config: Config, model: ModelSize) -> Need:

@@ -18,7 +18,7 @@ from actors.reward.reward_model import check_reward_model
 from configs.errors import UserError
 from configs.model_config import read_model_config
 from configs.reading import gib_apart
-from configs.schema import Config
+from configs.schema import Config, RunConfig
 from judges import check_endpoint
 from judges.generator import check_server
 from judges.own_source import try_sources
@@ -65,7 +65,7 @@ def check_inputs(config: Config, ask_judge: bool = True) -> Inputs:
         UserError: names the file:line or field, and the cure.
     """
     check_machine(config)
-    check_disk(config)
+    check_disk(config.run)
     names = {code: language_name(code, config.languages.names) for code in config.languages.codes}
     prompts = PromptSet.from_config(config, "train")
     heldout = PromptSet.from_config(config, "heldout") if config.prompts.heldout else None
@@ -238,16 +238,16 @@ def check_roles(prompts: PromptSet, encoder: ChatEncoder) -> None:
             raise UserError(f"{prompts.location(key, code)}: {error} (they are {', '.join(roles)}, user)") from error
 
 
-def check_disk(config: Config) -> None:
+def check_disk(run: RunConfig) -> None:
     """Refuse to start on a disk that the first checkpoint would fill."""
-    folder = config.run.dir
+    folder = run.dir
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free / 2**30
-    if free < config.run.min_free_disk_gb:
-        there, wanted = gib_apart(free, config.run.min_free_disk_gb)
+    if free < run.min_free_disk_gb:
+        there, wanted = gib_apart(free, run.min_free_disk_gb)
         raise UserError(
-            f"run.dir: {config.run.dir} has {there} GiB free, less than run.min_free_disk_gb "
+            f"run.dir: {run.dir} has {there} GiB free, less than run.min_free_disk_gb "
             f"{wanted}; free some space or choose another folder"
         )
 

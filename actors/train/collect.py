@@ -265,7 +265,7 @@ class RoundCollector:
         source = self._sources[chunk.source]
         if source.giver not in ASKED:
             return
-        own = setting(self._config, source)
+        own = setting(self._config.candidates, source)
         assert not isinstance(own, FileSource)
         place = (source.name, chunk.language)
         self._failed[place] += sum(one.gate in ("unanswered", "translation_failed") for one in candidates)

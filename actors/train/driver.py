@@ -264,7 +264,7 @@ class Driver:
         inputs, assignment = self._inputs, self._quota.assignment(round)
         if self._config.learner.on_groups:
             return mine_groups(self._config, inputs.prompts, round, candidates, scores, assignment=assignment)
-        replays = replayed_rounds(self._config, round) if self._config.pairs.replay.share else ()
+        replays = replayed_rounds(self._config.pairs, round) if self._config.pairs.replay.share else ()
         earlier = [pair for before in replays for pair in self._team.store.pairs(before)]
         return mine_pairs(
             self._config, inputs.prompts, round, candidates, scores,

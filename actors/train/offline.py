@@ -57,7 +57,7 @@ def check_offline(config: Config, ask_judge: bool = True) -> OfflineInputs:
         UserError: names the file:line or field, and the cure.
     """
     check_machine(config)
-    check_disk(config)
+    check_disk(config.run)
     reading = read_preferences(config)
     preferences = reading.rows
     encoder = ChatEncoder.of(config.model, config.model.policy)

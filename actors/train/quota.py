@@ -50,7 +50,7 @@ class QuotaKeeper:
             passes = Passes.from_json(data[_PASSES])
         else:
             start = states[round - 1][1][_END] if round > 1 else 0
-            per_prompt = {code: pairs_a_prompt(self._config, code) for code in targets(self._config)}
+            per_prompt = {code: pairs_a_prompt(self._config, code) for code in targets(self._config.languages)}
             passes = first_pass(self._config, start, per_prompt)
             self._store.set_round_state(round, "planned", {_PASSES: passes.to_json()})
         return assigned(self._config, self._prompts, round, passes)

@@ -138,7 +138,7 @@ class SourceCoordinator:
             if source.giver == "custom":
                 self._task(self._function(source, chunk, open_chunk))
                 return
-            own = setting(self._config, source)
+            own = setting(self._config.candidates, source)
             assert isinstance(own, EndpointSource | TranslationSource)
             server = self._server(own.endpoint if isinstance(own, EndpointSource) else own.by)
             for place, request in enumerate(chunk.requests):
@@ -172,7 +172,7 @@ class SourceCoordinator:
             self._finished.put(open_chunk)
 
     async def _command(self, source: Source, chunk: Chunk, open_chunk: _Open) -> None:
-        own = setting(self._config, source)
+        own = setting(self._config.candidates, source)
         assert isinstance(own, TranslationSource)
         texts = [
             Text(f"{place}", text_of_turns(request.prompt), chunk.origin, chunk.language)

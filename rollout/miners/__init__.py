@@ -32,7 +32,7 @@ def make_miner(config: Config, language: str) -> Miner:
         return custom(config)
     if name == "target":
         return target(pairs.per_prompt, pairs.min_margin, pairs.deviations)
-    codes = (language,) if language else targets(config)
+    codes = (language,) if language else targets(config.languages)
     chosen, rejected = ([one for code in codes for one in parts(config, code, side)] for side in config.pairs_sides)
     if not config.scores:
         return by_source_matched(language, chosen, rejected)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from configs.schema import Config
+from configs.schema import Config, LanguagesConfig, RewardConfig
 from rollout.language import answer_part
 from rollout.length_control import Fit, Group, fit
 from rollout.miners.group import PromptGroup, Slot, text_compared
@@ -58,16 +58,16 @@ def distinct_answers(
 
 
 def fit_length(
-    config: Config, round: int, usable: Sequence[Sequence[Candidate]], values: Mapping[CandidateKey, float]
+    reward: RewardConfig, round: int, usable: Sequence[Sequence[Candidate]], values: Mapping[CandidateKey, float]
 ) -> Fit | None:
     """The length control of a language's round; None where there is none (it is the implicit reward's)."""
-    control = config.reward.lengths
+    control = reward.lengths
     if not control.enabled:
         return None
     groups = [
         Group(tuple(values[c.key] for c in group), tuple(length_of(c, control.unit) for c in group)) for group in usable
     ]
-    return fit(groups, control, config.reward.bound(round))
+    return fit(groups, control, reward.bound(round))
 
 
 def length_of(candidate: Candidate, unit: str) -> int:
@@ -109,7 +109,7 @@ def scored_groups(
                 counters.add(language, "no_candidates")
     else:
         usable = distinct_answers(ids, language, grouped, counters, 1 if config.pairs.pool == "all" else 2)
-    alpha = fit_length(config, round, usable, values)
+    alpha = fit_length(config.reward, round, usable, values)
     bound = config.reward.bound(round)
     weight, unit = alpha.alpha if alpha else 0.0, config.reward.lengths.unit
     groups = [
@@ -153,7 +153,7 @@ def pooled(groups: Sequence[PromptGroup], languages: Sequence[str]) -> list[Prom
 
 
 def unscored_groups(
-    config: Config,
+    languages: LanguagesConfig,
     language: str,
     ids: Sequence[str],
     grouped: Mapping[str, Mapping[str, Sequence[Candidate]]],
@@ -165,7 +165,7 @@ def unscored_groups(
     other language's answer, were it translated, would no longer be a translation task's. In the others the dominant
     language's answer stands in for its translation as it is (LIDR, arXiv 2410.08964).
     """
-    dominant = config.languages.dominant
+    dominant = languages.dominant
     groups: list[PromptGroup] = []
     for prompt_id in ids:
         candidates = list(grouped.get(language, {}).get(prompt_id, ()))

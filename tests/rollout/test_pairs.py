@@ -110,14 +110,14 @@ def test_grid_has_both_ends() -> None:
 def test_reward_prompts(prompts: PromptSet) -> None:
     english, spanish = candidate(language="en"), candidate(language="es")
     cross = make_config()
-    assert reward_prompt(cross, measure_of(cross), prompts, english) == prompts.get("p0", "en").text
-    text = reward_prompt(cross, measure_of(cross), prompts, spanish)
+    assert reward_prompt(cross.languages, measure_of(cross), prompts, english) == prompts.get("p0", "en").text
+    text = reward_prompt(cross.languages, measure_of(cross), prompts, spanish)
     assert "Answer only in Spanish" in text
     assert text.endswith("\n\n" + prompts.get("p0", "en").text)
     native = make_config(reward__prompt="native")
-    assert reward_prompt(native, measure_of(native), prompts, spanish) == prompts.get("p0", "es").text
+    assert reward_prompt(native.languages, measure_of(native), prompts, spanish) == prompts.get("p0", "es").text
     translated = make_config(reward__prompt="translated")
-    assert reward_prompt(translated, measure_of(translated), prompts, spanish) == prompts.get("p0", "en").text
+    assert reward_prompt(translated.languages, measure_of(translated), prompts, spanish) == prompts.get("p0", "en").text
 
 
 def test_score_requests(prompts: PromptSet) -> None:

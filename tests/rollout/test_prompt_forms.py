@@ -150,16 +150,16 @@ def test_a_chat_is_sampled_scored_and_judged_as_one(tmp_path: Path) -> None:
     for chunks in (answer_chunks(config, found, 1), heldout_chunks(config, found, 0)):
         assert asked in {request.prompt for chunk in chunks for request in chunk.requests}
     answers = [candidate("0", "sw", sample, text=f"jibu {sample}") for sample in range(2)]
-    lingual = reward_prompt(config, config.reward.logprobs["reward"], found, answers[0])
+    lingual = reward_prompt(config.languages, config.reward.logprobs["reward"], found, answers[0])
     assert lingual[0] == SYSTEM
     assert lingual[1].content.startswith("Answer only in Swahili")
     assert lingual[1].content.endswith("en 0")
     native = make_config(languages={"codes": ["en", "sw"]}, reward={"prompt": "native"})
-    assert reward_prompt(native, native.reward.logprobs["reward"], found, answers[0]) == asked
+    assert reward_prompt(native.languages, native.reward.logprobs["reward"], found, answers[0]) == asked
     likelihood = make_config(
         languages={"codes": ["en", "sw"]}, reward={"kind": "likelihood", "prompt": "crosslingual", "subtract": "native"}
     )
-    assert baseline_prompt(likelihood, likelihood.reward.logprobs["reward"], found, answers[0]) == asked
+    assert baseline_prompt(likelihood.languages, likelihood.reward.logprobs["reward"], found, answers[0]) == asked
     items, _, _ = tournament(config, found, answers)
     assert items[0].instruction == "system: Be kind.\nuser: sw 0"
 
