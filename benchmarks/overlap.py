@@ -41,8 +41,10 @@ from actors.runtime.cluster import start_cluster  # noqa: E402
 from actors.runtime.pool import Pool, drain  # noqa: E402
 from actors.train.collect import RoundCollector  # noqa: E402
 from actors.train.driver import Driver  # noqa: E402
+from actors.train.sampling import SamplingTrack  # noqa: E402
 from actors.train.store import open_journal  # noqa: E402
 from actors.train.team import Team  # noqa: E402
+from actors.train.track import RunParts  # noqa: E402
 from benchmarks.workload import report  # noqa: E402
 from configs.load import load_config  # noqa: E402
 from configs.running import ClusterConfig  # noqa: E402
@@ -216,15 +218,8 @@ def pipeline() -> tuple[list[str], dict[str, float]]:
             config = config_of(folder, chunks, rounds, staleness)
             inputs = check_inputs(config, ask_judge=False)
             with team_of(config, folder, sleeps, rollouts, rewards) as team, _exported(config) as exported:
-                driver = Driver(
-                    config,
-                    inputs,
-                    cast(Team, team),
-                    Screen(True),
-                    MetricsLog(folder),
-                    should_stop=lambda: False,
-                    exported=exported,
-                )
+                parts = RunParts(config, cast(Team, team), Screen(True), exported)
+                driver = Driver(parts, SamplingTrack(parts, inputs), MetricsLog(folder), lambda: False)
                 begun = time.perf_counter()
                 driver.run()
                 seconds = time.perf_counter() - begun

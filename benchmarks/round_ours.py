@@ -20,17 +20,19 @@ from actors.plan.preflight import Inputs, check_inputs  # noqa: E402
 from actors.runtime.signals import StopFlag  # noqa: E402
 from actors.train.driver import Driver  # noqa: E402
 from actors.train.run_folder import dated, open_run_folder  # noqa: E402
+from actors.train.sampling import SamplingTrack  # noqa: E402
 from actors.train.team import Team, start_team  # noqa: E402
+from actors.train.track import RunParts  # noqa: E402
 from benchmarks.workload import Size, config_of  # noqa: E402
 from configs.schema import Config  # noqa: E402
 from rollout.pairs import MinedPairs  # noqa: E402
 from rollout.records import Candidate, Pair, Score  # noqa: E402
 
 
-class _Driver(Driver):
+class _EveryPrompt(SamplingTrack):
     """As a run's, but every prompt gives a pair, as in TRL: the first of two equal answers is chosen."""
 
-    def _mine(self, round: int, candidates: list[Candidate], scores: list[Score]) -> MinedPairs:
+    def mine(self, round: int, candidates: list[Candidate], scores: list[Score]) -> MinedPairs:
         worths = {score.key: score.reward for score in scores}
         samples: dict[tuple[str, str], list[Candidate]] = {}
         for one in candidates:
@@ -62,9 +64,8 @@ def _round(config: Config, inputs: Inputs, team: Team, run: Path) -> dict[str, A
     started = team._learner_started  # all are up before time begins, as TRL's model is loaded
     assert started is not None
     started.result()
-    driver = _Driver(
-        config, inputs, team, Screen(quiet=True), MetricsLog(run), should_stop=StopFlag(), exported=team.exported
-    )
+    parts = RunParts(config, team, Screen(quiet=True), team.exported)
+    driver = Driver(parts, _EveryPrompt(parts, inputs), MetricsLog(run), StopFlag())
     begun = time.perf_counter()
     driver.run()
     seconds = time.perf_counter() - begun

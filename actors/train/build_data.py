@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import importlib.metadata
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from actors.observe.metrics import MetricsLog
 from actors.observe.screen import Screen
 from actors.plan.plugins import pinned
-from actors.plan.preflight import check_inputs
+from actors.plan.preflight import Inputs, check_inputs
 from actors.runtime.signals import StopFlag
-from actors.train.driver import Driver
 from actors.train.run import with_team
 from actors.train.run_folder import RunFolder, dated
+from actors.train.sampling import SamplingTrack
 from actors.train.team import Team
+from actors.train.track import RunParts
 from configs.atomic import write_text
 from configs.errors import UserError
 from configs.schema import Config
@@ -28,18 +30,21 @@ JOURNAL = "journal"
 CARD = "README.md"
 
 
-class DataDriver(Driver):
-    """The driver of a round whose pairs nobody trains on."""
+def make_pairs(parts: RunParts, inputs: Inputs, should_stop: Callable[[], bool]) -> None:
+    """Sample, score and mine round 1, whose pairs nobody trains on.
 
-    def run(self) -> None:
-        """Sample, score and mine round 1.
+    Raises:
+        StopRequested: A stop was asked for; everything finished is in the journal.
+    """
+    track = SamplingTrack(parts, inputs)
 
-        Raises:
-            StopRequested: A stop was asked for; everything finished is in the journal.
-        """
-        while (action := action_of(self._team.states()[1], 1)) is not None and action.kind != "reference":
-            self._sample(action)
-        self._exported.stage("finished", 1)
+    def tick() -> bool:
+        parts.exported.pools([parts.team.rollouts, parts.team.rewards], parts.team.version, learning=False)
+        return should_stop()
+
+    while (action := action_of(parts.team.states()[1], 1)) is not None and action.kind != "reference":
+        track.advance(action, tick)
+    parts.exported.stage("finished", 1)
 
 
 def run_build_data(config: Config, out: Path) -> bool:
@@ -67,7 +72,7 @@ def run_build_data(config: Config, out: Path) -> bool:
         screen.say(line)
 
     def work(team: Team, folder: RunFolder, metrics: MetricsLog, flag: StopFlag) -> None:
-        DataDriver(config, inputs, team, screen, metrics, should_stop=flag, exported=team.exported).run()
+        make_pairs(RunParts(config, team, screen, team.exported), inputs, flag)
         pairs = _write(config, folder.store, out)
         screen.say(f"took {time.time() - started:.0f}s   {pairs} pairs: {out}   card: {out / CARD}")
 

@@ -6,18 +6,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from actors.observe.metrics import START, MetricsLog
-from actors.observe.run_metrics import RunMetrics
-from actors.observe.screen import Screen
+from actors.engine.verify import SyncReport
 from actors.plan.positions import check_positions
 from actors.plan.preflight import check_disk, check_heldout_judge, check_machine, check_model, check_plain
-from actors.train.driver import Driver
-from actors.train.heldout import shown_figures
-from actors.train.team import Team
+from actors.train.track import RunParts, Track
 from configs.errors import UserError
 from configs.json_types import JsonMapping, JsonObject
 from configs.schema import Config
-from evaluation.heldout import HeldoutResult
 from learners.encode import ChatEncoder
 from learners.objectives.registry import try_objective
 from rollout.preferences import Preference, Reading, digest, offline_pairs, read_preferences, refuse, rounds_of
@@ -115,81 +110,61 @@ def _plain(one: Preference, encoder: ChatEncoder) -> int:
     return sum(bool(encoder.spelled(text)) for text in (*texts, one.chosen, one.rejected))
 
 
-class OfflineDriver(Driver):
-    """The driver of an offline run: the same journal, states and learner track; nothing is sampled, scored or synced.
+class OfflineTrack(Track):
+    """Slices of the file; nothing is sampled, scored or published.
 
     Args:
+        parts: Shared with the driver.
         inputs: Config and pairs, validated.
-        team: Journal and learner group, started.
-        screen: Where progress is shown.
-        metrics: Where a round's row goes.
-        should_stop: Asked several times a second; True ends the run at a resumable point.
-        exported: What Ray exports for dashboards.
     """
 
-    def __init__(
-        self,
-        inputs: OfflineInputs,
-        team: Team,
-        screen: Screen,
-        metrics: MetricsLog,
-        should_stop: Callable[[], bool],
-        *,
-        exported: RunMetrics,
-    ) -> None:
-        super().__init__(inputs.config, None, team, screen, metrics, should_stop=should_stop, exported=exported)
-        self._offline = inputs
-        self._digest = digest(inputs.preferences)
+    samples = False
 
-    def run(self) -> None:
-        """All slices.
+    def __init__(self, parts: RunParts, inputs: OfflineInputs) -> None:
+        self._parts, self._config, self._offline = parts, inputs.config, inputs
+        self._digest = digest(inputs.preferences)
+        self.heldout = inputs.heldout
+
+    def begin(self) -> None:
+        """Refuse a file that changed since the run began.
 
         Raises:
-            UserError: The file changed since the run began.
-            StopRequested: A stop was asked for; everything finished is in the journal.
+            UserError: It holds other pairs.
         """
-        for round, (_, data) in self._team.store.round_states().items():
+        for round, (_, data) in self._parts.team.store.round_states().items():
             if data.get("offline_digest", self._digest) != self._digest:
                 raise UserError(
                     f"offline.path: {self._config.offline.path} holds other pairs than when round {round} of this run "
                     "was made; restore it, or choose another run.name"
                 )
-        super().run()
 
-    def _sample(self, action: Action) -> None:
+    def advance(self, action: Action, tick: Callable[[], bool]) -> None:
+        """See ``Track.advance``."""
         if action.kind != "pair":
-            self._done(action)  # nothing to sample or to score
+            self._parts.done(action)  # nothing to sample or to score
             return
-        clock = self._clock(action.round)
-        with clock.stage("pair"):
+        with self._parts.clocks[action.round].stage("pair"):
             pairs = offline_pairs(self._offline.preferences, self._config.offline.pairs_per_round, action.round)
             languages = Counter(pair.language for pair in pairs)
             counts: JsonObject = {"pairs": len(pairs), "pairs_by_language": dict(sorted(languages.items()))}
-            self._exported.sliced(counts["pairs_by_language"])
-            self._team.store.put_pairs(action.round, pairs)
-            data = {"counts": counts, "offline_digest": self._digest}
-            self._team.store.set_round_state(action.round, action.then, data)
-        self._screen.say(f"round {action.round}: {len(pairs)} pairs, reference and training")
+            self._parts.exported.sliced(counts["pairs_by_language"])
+            self._parts.team.store.put_pairs(action.round, pairs)
+            self._parts.done(action, {"counts": counts, "offline_digest": self._digest})
+        self._parts.screen.say(f"round {action.round}: {len(pairs)} pairs, reference and training")
 
-    @property
-    def _heldout(self) -> PromptSet | None:
-        return self._offline.heldout
-
-    def _publish(self, action: Action) -> None:
-        data = self._team.store.round_data(action.round)
-        row = {
-            "round": action.round,
-            "weight_version": action.round,
+    def row(self, round_number: int, data: JsonMapping, reports: list[SyncReport]) -> JsonObject:
+        """See ``Track.row``."""
+        return {
+            "round": round_number,
+            "weight_version": round_number,
             "counts": data["counts"],
             "learner": data["learner"],
-            "seconds": self._clock(action.round).summary(),
+            "seconds": self._parts.clocks[round_number].summary(),
         }
-        if action.round == 1 and (start := self._team.store.evaluations().get(0)):
-            row[START] = shown_figures(HeldoutResult.from_json(start))
-        self._metrics.write(row)
-        self._evaluate_between(action.round)
-        self._done(action)  # last: a driver that is killed in between writes the row again
-        self._screen.offline_line(row, self._config.schedule.rounds)
+
+    def show(self, row: JsonObject) -> None:
+        """See ``Track.show``."""
+        self._parts.screen.offline_line(row, self._config.schedule.rounds)
 
 
 def offline_summary(inputs: OfflineInputs, states: Mapping[int, tuple[str, JsonMapping]], seconds: float) -> JsonObject:

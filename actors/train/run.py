@@ -23,10 +23,12 @@ from actors.runtime.health import SyncError
 from actors.runtime.pool import StopRequested
 from actors.runtime.signals import StopFlag
 from actors.train.driver import Driver
-from actors.train.offline import OfflineDriver, check_offline, offline_summary
+from actors.train.offline import OfflineTrack, check_offline, offline_summary
 from actors.train.resume import check_checkpoints, rewind
 from actors.train.run_folder import RunFolder, dated, open_run_folder
+from actors.train.sampling import SamplingTrack
 from actors.train.team import Team, start_team
+from actors.train.track import RunParts
 from configs.errors import UserError
 from configs.json_types import JsonObject
 from configs.plugins import load_plugin
@@ -96,7 +98,8 @@ def run_training(
             if follow is not None:
                 endpoint, offer = stack.enter_context(follow(config, folder))
                 screen.say(f"serving at {endpoint.url}")
-            Driver(config, inputs, team, screen, metrics, should_stop=flag, exported=team.exported, offer=offer).run()
+            parts = RunParts(config, team, screen, team.exported)
+            Driver(parts, SamplingTrack(parts, inputs), metrics, flag, offer).run()
         _summarise(config, folder, team, screen, inputs.names, seconds=time.time() - started)
 
     return with_team(config, inputs.prompts, resume, screen, what, work=work, from_round=from_round, allowed=allowed)
@@ -113,7 +116,8 @@ def _run_offline(config: Config, resume: bool, from_round: int | None, allowed: 
     what += _spelled(inputs.spelled)
 
     def work(team: Team, folder: RunFolder, metrics: MetricsLog, flag: StopFlag) -> None:
-        OfflineDriver(inputs, team, screen, metrics, flag, exported=team.exported).run()
+        parts = RunParts(config, team, screen, team.exported)
+        Driver(parts, OfflineTrack(parts, inputs), metrics, flag).run()
         seconds = time.time() - started
         summary = offline_summary(inputs, team.store.round_states(), seconds)
         evaluations = team.store.evaluations()

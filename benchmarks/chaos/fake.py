@@ -27,6 +27,8 @@ from actors.plan.preflight import Inputs
 from actors.reward.worker import ScoredCandidates
 from actors.runtime.pool import Call
 from actors.train.driver import Driver
+from actors.train.sampling import SamplingTrack
+from actors.train.track import RunParts
 from benchmarks.chaos.compare import Left, journal_differences, left_by
 from configs.load import load_config
 from configs.schema import Config
@@ -216,9 +218,8 @@ def live(config: Config, inputs: Inputs, run: Path, at: int | None) -> int:
     fate = Fate(at)
     team: Any = FakeTeam(config, run, fate)
     quiet: Any = _Silent()
-    Driver(
-        config, inputs, team, Screen(quiet=True), _Metrics(run, fate), should_stop=lambda: False, exported=quiet
-    ).run()
+    parts = RunParts(config, team, Screen(quiet=True), quiet)
+    Driver(parts, SamplingTrack(parts, inputs), _Metrics(run, fate), lambda: False).run()
     return fate.count
 
 

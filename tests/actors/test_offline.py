@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.observe.metrics import MetricsLog
 from actors.observe.screen import Screen
 from actors.plan.placement import PlacementPlan
-from actors.train.offline import OfflineDriver, check_offline
+from actors.train.offline import OfflineTrack, check_offline
+from actors.train.track import RunParts
 from configs.errors import UserError
 from configs.load import load_config
 from configs.schema import Config
@@ -263,6 +263,6 @@ def test_a_file_that_changed_under_a_run_is_refused(tmp_path: Path, folder: Path
     changed = check_offline(config_for(path, f"model.policy={folder}"))
     with Store.open(tmp_path / "store.sqlite", "digest") as store:
         store.set_round_state(1, "paired", {"offline_digest": digest(inputs.preferences)})
-        driver = OfflineDriver(changed, Journal(store), Screen(), MetricsLog(tmp_path), lambda: False, exported=None)  # type: ignore[arg-type]
+        parts = RunParts(changed.config, Journal(store), Screen(), None)  # type: ignore[arg-type]
         with pytest.raises(UserError, match=r"pairs.jsonl holds other pairs than when round 1 .* restore it"):
-            driver.run()
+            OfflineTrack(parts, changed).begin()

@@ -23,6 +23,7 @@ from actors.train import driver as driver_module
 from actors.train.driver import Driver
 from actors.train.resume import check_checkpoints, rewind
 from actors.train.run_folder import open_run_folder
+from actors.train.track import RunParts
 from configs.atomic import complete_or_absent
 from configs.errors import UserError
 from configs.load import load_config
@@ -235,7 +236,8 @@ def test_no_rounds_weights_are_kept_by_the_driver(monkeypatch: pytest.MonkeyPatc
     journal = SimpleNamespace(mark_consumed=lambda *_: None, set_round_state=lambda *_: None)
     team = SimpleNamespace(store=journal)
     exported = SimpleNamespace(learned=lambda *arguments: None)
-    driver = Driver(make_config(), None, team, None, None, should_stop=lambda: False, exported=exported)  # type: ignore[arg-type]
+    parts = RunParts(make_config(), team, None, exported)  # type: ignore[arg-type]
+    driver = Driver(parts, None, None, lambda: False)  # type: ignore[arg-type]
     for round in range(1, 6):
         weights: Any = _Weights()
         alive.add(weights)
