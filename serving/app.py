@@ -153,7 +153,8 @@ def start_coordinator(
         url: For its status.
     """
     options = CoordinatorActor.options(name=name, namespace=NAMESPACE, num_cpus=0, max_restarts=-1, max_task_retries=0)
-    return options.remote(*_desk_arguments(folder, config, load_timeout, url))
+    handle: ActorHandle = options.remote(*_coordinator_arguments(folder, config, load_timeout, url))
+    return handle
 
 
 def own_desk(folder: ServingFolder, config: ServeConfig, load_timeout: float) -> DeploymentActorConfig:
@@ -164,14 +165,14 @@ def own_desk(folder: ServingFolder, config: ServeConfig, load_timeout: float) ->
         config: The serve section.
         load_timeout: Each step of a weight update, in seconds.
     """
-    arguments = _desk_arguments(folder, config, load_timeout, None)
+    arguments = _coordinator_arguments(folder, config, load_timeout, None)
     options = {"num_cpus": 0, "runtime_env": runtime_env(base_env())}
     return DeploymentActorConfig(
         name=COORDINATOR, actor_class=CoordinatorActor, init_args=arguments, actor_options=options
     )
 
 
-def _desk_arguments(
+def _coordinator_arguments(
     folder: ServingFolder, config: ServeConfig, load_timeout: float, url: str | None
 ) -> tuple[str, JsonObject, float, str | None]:
     swap_timeout = config.drain_s + 4 * load_timeout

@@ -170,7 +170,7 @@ class RewardWorker:
         models = self._models
         if models is None or not self._config.reward.follows_policy or self._holds(manifest.version):
             self.health = self.health.refitted(manifest.version)
-            return SyncReport(manifest.version, True, 0.0, {"total": time.perf_counter() - begun})
+            return SyncReport(manifest.version, 0.0, {"total": time.perf_counter() - begun})
 
         def load(known: bool) -> tuple[float, dict[str, float]]:
             arrays = ray.get(weights[0])
@@ -214,7 +214,7 @@ class RewardWorker:
         self.health = self.health.refitted(manifest.version)
         total = time.perf_counter() - begun
         self._stats["sync_seconds"] += total
-        return SyncReport(manifest.version, True, error, {**seconds, "total": total})
+        return SyncReport(manifest.version, error, {**seconds, "total": total})
 
     def turn(self, mine: bool) -> None:
         """Take the GPU, or leave it to another stage (``cluster.colocate``): models then lie in main memory."""

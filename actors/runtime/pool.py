@@ -146,6 +146,7 @@ class Pool:
 
     def _arrived(self, worker: _Worker) -> None:
         index, reference = self.workers.index(worker), worker.ready
+        assert reference is not None, "it is starting"
         try:
             remote_call(reference, self.start_timeout_s, f"{self.name} {index} to start")
         except ActorDied as died:

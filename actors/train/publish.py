@@ -46,7 +46,7 @@ def publish_via_object_store(
     """
     for pool in pools:
         pool.await_starts()
-    waiting = {
+    waiting: dict[ObjectRef, tuple[Pool, int]] = {
         handle.sync.remote(manifest, weights): (pool, index)
         for pool in pools
         for index, handle in enumerate(pool.handles)
@@ -94,7 +94,7 @@ def broadcast(
     backend: Literal["nccl", "gloo"] = "nccl" if all(broadcast_gpus(config).values()) else "gloo"
     with RendezvousServer(here, processes, backend, cluster.sync_timeout_s) as server:
         sending = send(server.rendezvous)
-        receiving = [
+        receiving: list[ObjectRef] = [
             handle.receive.remote(manifest, server.rendezvous.seat(seat))
             for handle, seat in zip(receivers, seats, strict=True)
         ]

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 from markupsafe import Markup, escape
 
+__all__ = ["Markup", "el", "join", "safe", "visible"]
+
 _VOID = frozenset({"meta", "br", "input"})
 # Overrides and embeddings of direction reorder the text around them; controls do worse. Shown by their code instead.
 _UNSAFE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
