@@ -157,7 +157,7 @@ def start_coordinator(
     return handle
 
 
-def own_desk(folder: ServingFolder, config: ServeConfig, load_timeout: float) -> DeploymentActorConfig:
+def own_coordinator(folder: ServingFolder, config: ServeConfig, load_timeout: float) -> DeploymentActorConfig:
     """A coordinator that Serve starts, restarts and ends together with the deployment; each version of it has its own.
 
     Args:

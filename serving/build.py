@@ -15,7 +15,7 @@ from configs.errors import UserError
 from configs.explain import explained, joined
 from configs.json_types import Json, JsonObject
 from serving.access import read_keys
-from serving.app import bind, own_desk
+from serving.app import bind, own_coordinator
 from serving.command import plan
 
 
@@ -68,7 +68,7 @@ def _application(args: BuildArguments, environment: Mapping[str, str]) -> serve.
             "need API keys; add api_keys_env=ISOGLOSS_API_KEYS, or api_keys_file=..., to overrides"
         )
     timeout = cluster.sync_timeout_s
-    return bind(config, settings, keys, own_desk(folder, config, timeout), timeout)
+    return bind(config, settings, keys, own_coordinator(folder, config, timeout), timeout)
 
 
 def _state(args: BuildArguments, environment: Mapping[str, str]) -> Path | None:

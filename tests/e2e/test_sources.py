@@ -12,7 +12,7 @@ import yaml
 
 from configs.load import load_config
 from rollout.preferences import load_preferences
-from tests.actors.test_desk import ECHO, generator
+from tests.actors.test_source_coordinator import ECHO, generator
 from tests.kits.run import ISOGLOSS, journal, train
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]

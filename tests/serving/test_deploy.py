@@ -148,7 +148,7 @@ def test_only_who_has_a_key_is_answered(deployed: Deployed) -> None:
     assert httpx.get(f"http://127.0.0.1:{deployed.port}/health").json()["version"] == "v0"
 
 
-def test_promotions_reach_it_also_after_its_desk_was_killed(
+def test_promotions_reach_it_also_after_its_coordinator_was_killed(
     deployed: Deployed, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def scene() -> None:

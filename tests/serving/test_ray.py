@@ -338,7 +338,7 @@ def test_prometheus_draws_every_panel_of_an_endpoint(served: Served, tmp_path: P
         assert watch.values("ray_isogloss_served_version", "endpoint") == {"world"}, "the dashboard's variable"
 
 
-def test_killed_desk_comes_back_and_nobody_notices(served: Served) -> None:
+def test_killed_coordinator_comes_back_and_nobody_notices(served: Served) -> None:
     served.promote(0)
     before = served.endpoint.status()["coordinator"]["pid"]
     versions: list[str] = []

@@ -147,7 +147,7 @@ def test_a_failed_load_brings_everybody_back(folder: ServingFolder) -> None:
     play(scene())
 
 
-def test_desk_is_rebuilt_from_the_folder(folder: ServingFolder) -> None:
+def test_coordinator_is_rebuilt_from_the_folder(folder: ServingFolder) -> None:
     async def scene() -> None:
         await start(coordinator_of(folder))
         put(folder, 1)
@@ -162,7 +162,9 @@ def test_desk_is_rebuilt_from_the_folder(folder: ServingFolder) -> None:
     play(scene())
 
 
-def test_of_two_desks_the_younger_writes_the_status(folder: ServingFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_two_coordinators_the_younger_writes_the_status(
+    folder: ServingFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def scene() -> None:
         old, new = coordinator_of(folder), coordinator_of(folder)
         assert new._started > old._started
@@ -200,7 +202,7 @@ class Line:
         return outcome, arguments
 
 
-def test_a_replica_finds_its_desk_again() -> None:
+def test_a_replica_finds_its_coordinator_again() -> None:
     # When Serve replaces a coordinator, the handle is dead, then there is no such actor, then another.
     found = [Line("first", RayActorError()), ValueError("no such actor"), Line(RayActorError()), Line("second")]
 
@@ -220,7 +222,7 @@ def test_a_replica_finds_its_desk_again() -> None:
     play(scene())
 
 
-def test_a_desk_that_stays_away_is_given_up_in_time() -> None:
+def test_a_coordinator_that_stays_away_is_given_up_in_time() -> None:
     def find(name: str | None) -> Any:
         raise ValueError("no such actor")
 
@@ -231,7 +233,7 @@ def test_a_desk_that_stays_away_is_given_up_in_time() -> None:
     play(scene())
 
 
-def test_what_the_desk_itself_refuses_is_not_asked_again() -> None:
+def test_what_the_coordinator_itself_refuses_is_not_asked_again() -> None:
     async def scene() -> None:
         for error in (UserError("damaged"), ValueError("damaged")):
             line = Line(error)
@@ -241,7 +243,7 @@ def test_what_the_desk_itself_refuses_is_not_asked_again() -> None:
     play(scene())
 
 
-def test_the_desk_starts_without_torch() -> None:
+def test_the_coordinator_starts_without_torch() -> None:
     # It would take seconds to load, in which a killed coordinator is not back.
     # Nor need promote and rollback.
     code = "import serving.command, serving.coordinator, sys; "
