@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import ray
 from ray import serve
@@ -153,8 +153,7 @@ def start_coordinator(
         url: For its status.
     """
     options = CoordinatorActor.options(name=name, namespace=NAMESPACE, num_cpus=0, max_restarts=-1, max_task_retries=0)
-    handle: ActorHandle = options.remote(*_coordinator_arguments(folder, config, load_timeout, url))
-    return handle
+    return cast(ActorHandle, options.remote(*_coordinator_arguments(folder, config, load_timeout, url)))
 
 
 def own_coordinator(folder: ServingFolder, config: ServeConfig, load_timeout: float) -> DeploymentActorConfig:
