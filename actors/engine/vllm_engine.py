@@ -399,4 +399,4 @@ class VllmEngine:
     def memory(self) -> dict[str, float]:
         """Memory of this process and of the key-value cache, GiB."""
         rss = psutil.Process().memory_info().rss / 2**30
-        return {"process_gb": rss, "kv_cache_gb": self._kv_cache_gb}
+        return {"process_gib": rss, "kv_cache_gb": self._kv_cache_gb}

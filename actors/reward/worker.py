@@ -226,7 +226,7 @@ class RewardWorker:
     def stats(self) -> dict[str, float]:
         """Counters since the start: seconds, calls and tokens; memory (GiB); process id."""
         memory = psutil.Process().memory_info().rss / 2**30
-        return {**self._stats, "process_gb": memory, "version": self.health.version, "pid": os.getpid()}
+        return {**self._stats, "process_gib": memory, "version": self.health.version, "pid": os.getpid()}
 
 
 @ray.remote

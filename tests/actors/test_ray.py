@@ -153,7 +153,7 @@ def test_rollout_and_reward_actors(cluster: Cluster, tmp_path: Path, folder: Pat
     stats = call(rollouts[1].stats.remote(), 30, "stats")
     assert stats["generate_calls"] == 2
     assert stats["version"] == 1
-    print("start", stats["start_seconds"], "memory", stats["process_gb"])
+    print("start", stats["start_seconds"], "memory", stats["process_gib"])
 
     # A broadcast reaches all, the stale one, too.
     newer = publish(perturbed(folder, seed=4, std=0.05), 2)
