@@ -30,7 +30,7 @@ def check_checkpoints(config: Config, run: Path) -> None:
     """
     newest = latest_checkpoint(run)
     states = _states(config, run)
-    if newest and states and not reached(states.get(_round(newest), "planned"), "referenced"):
+    if newest and states and not reached(states.get(round_of(newest), "planned"), "referenced"):
         raise UserError(_lost_rows(run, newest, states))
     needed = {folder for folder in (checkpoint_folder(run, n) for n in _sampled_from(config, run)) if folder.is_dir()}
     for folder in sorted(needed | ({newest} if newest else set())):
@@ -67,7 +67,7 @@ def _lost_rows(run: Path, newest: Path, states: Mapping[int, RoundState]) -> str
     known = (round_of(folder) for folder in all_checkpoints(run) if round_of(folder) in trained)
     whole = max(known, default=0)
     return (
-        f"{run / 'store.sqlite'}: its last rows are lost (a damaged store.sqlite-wal, or an older copy of it): it does "
+        f"{run / JOURNAL}: its last rows are lost (a damaged store.sqlite-wal, or an older copy of it): it does "
         f"not know what {newest} was trained on\n"
         f"  put back the journal that belongs to the checkpoints, or add --resume --from-round {whole}: rounds from "
         f"{whole + 1} on are sampled as far as the journal lacks them and trained again"
