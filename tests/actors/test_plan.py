@@ -34,7 +34,6 @@ ALLOWED = {
     State.READY: {"begin", "refitted", "refit failed"},
     State.BUSY: {"finish"},
     State.STALE: {"refitted", "refit failed"},
-    State.DEAD: {"restarted"},
 }
 
 
