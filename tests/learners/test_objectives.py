@@ -14,7 +14,7 @@ from configs.errors import UserError
 from configs.learner import GROUP_OBJECTIVES, OBJECTIVES, GroupConfig, LearnerConfig, Objective
 from learners.objectives import groups, pairs
 from learners.objectives.inputs import GroupLogprobs, ObjectiveSettings, PairLogprobs
-from learners.objectives.registry import PAIR_OBJECTIVES, needs_reference, pair_objective, try_objective
+from learners.objectives.registry import GROUPS, PAIR_OBJECTIVES, needs_reference, pair_objective, takes, try_objective
 from learners.objectives.switches import StepTotals, TokenGroup, group_loss
 
 # r_w = 1, r_l = -3, h = 4
@@ -32,6 +32,8 @@ def logistic(x: float) -> float:
 
 def test_config_and_registry_know_the_same_objectives() -> None:
     assert {*PAIR_OBJECTIVES, *GROUP_OBJECTIVES} == set(OBJECTIVES) == set(get_args(Objective))
+    assert set(GROUPS) == set(GROUP_OBJECTIVES)
+    assert [takes(name) for name in ("sigmoid", "my:own", "rloo", "group")] == ["pairs", "pairs", "groups", "groups"]
     settings = ObjectiveSettings.of(LearnerConfig())
     assert settings == replace(SETTINGS, group=GroupConfig())  # the defaults of the config
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from rollout.journal import Journal
+from rollout.records import labelled_pair
 from rollout.store import Store
-from tests.kits.rollout import pair
 
 
 class InProcess(Journal):
@@ -24,7 +24,7 @@ class InProcess(Journal):
 def test_calls_reach_the_store_with_their_results(tmp_path: Path) -> None:
     with Store.open(tmp_path / "store.sqlite", "digest") as store:
         journal = InProcess(store)
-        assert journal.put_pairs(1, [pair("p0")])
+        assert journal.put_pairs(1, [labelled_pair("offline", 1, "p0", "en", "Who?", chosen="Ada", rejected="Bob")])
         journal.set_round_state(1, "paired", {"counts": {"pairs": 1}})
         assert journal.pairs(1) == store.pairs(1) != []
         assert journal.round_data(1) == {"counts": {"pairs": 1}}
