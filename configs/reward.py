@@ -73,9 +73,9 @@ class RewardSection(Section):
     gpus_per_actor: float = Field(0.0, ge=0, description="GPUs that Ray reserves for a reward actor.")
     tokens_per_micro_batch: int = Field(4096, ge=1, description="Tokens scored in one forward pass.")
 
-    def bound(self, round: int) -> float | None:
+    def bound(self, round_number: int) -> float | None:
         """The upper bound of a round, from 1; None where it has none."""
-        return self.upper_bound if round >= self.upper_bound_from_round else None
+        return self.upper_bound if round_number >= self.upper_bound_from_round else None
 
     @property
     def lengths(self) -> LengthControlConfig:

@@ -104,13 +104,13 @@ class HeldoutResult:
         )
 
 
-def heldout_chunks(config: Config, prompts: PromptSet, round: int) -> list[Chunk]:
+def heldout_chunks(config: Config, prompts: PromptSet, round_number: int) -> list[Chunk]:
     """One greedy and ``evaluation.samples_per_prompt`` sampled answers to every held-out prompt, all languages.
 
     Then as many at each of ``evaluation.temperatures``.
 
-    The seeds don't depend on ``round``, so evaluations before and after are paired draws. ``round`` is the round
-    whose weights answer (0 at the start) and stands in the keys and chunk ids only.
+    The seeds don't depend on ``round_number``, so evaluations before and after are paired draws. It is the round whose
+    weights answer (0 at the start) and stands in the keys and chunk ids only.
     """
     rollout = config.rollout
     chunks: list[Chunk] = []
@@ -118,7 +118,7 @@ def heldout_chunks(config: Config, prompts: PromptSet, round: int) -> list[Chunk
         for block, start in enumerate(range(0, len(prompts.ids), rollout.chunk_prompts)):
             requests = tuple(
                 Request(
-                    key=CandidateKey(round, prompt_id, code, "policy", code, sample),
+                    key=CandidateKey(round_number, prompt_id, code, "policy", code, sample),
                     prompt=prompts.get(prompt_id, code).turns,
                     prime="",
                     temperature=temperature,
@@ -131,7 +131,9 @@ def heldout_chunks(config: Config, prompts: PromptSet, round: int) -> list[Chunk
                 for prompt_id in prompts.ids[start : start + rollout.chunk_prompts]
                 for sample, temperature in enumerate(_temperatures(config.evaluation))
             )
-            chunks.append(Chunk(f"eval{round:04d}/{code}/{block:04d}", round, "answer", code, code, requests))
+            chunks.append(
+                Chunk(f"eval{round_number:04d}/{code}/{block:04d}", round_number, "answer", code, code, requests)
+            )
     return chunks
 
 

@@ -90,8 +90,8 @@ def _ago(seconds: float) -> str:
 
 def _figures(data: RunData) -> Iterator[str]:
     if data.metrics:
-        round = max(data.metrics)
-        row = data.metrics[round]
+        round_number = max(data.metrics)
+        row = data.metrics[round_number]
         wanted = (
             ("pairs", number(row, "counts", "pairs"), "{:.0f}"),
             ("candidates", number(row, "counts", "candidates"), "{:.0f}"),
@@ -100,7 +100,7 @@ def _figures(data: RunData) -> Iterator[str]:
             ("seconds", number(row, "seconds", "wall"), "{:.0f}"),
         )
         shown = "  ".join(f"{name} {form.format(value)}" for name, value, form in wanted if value is not None)
-        yield f"  round {round:<5}{shown}"
+        yield f"  round {round_number:<5}{shown}"
         gates = lookup(row, "counts", "gates")
         if isinstance(gates, Mapping) and (refused := _refused(gates)):
             yield f"  gated      {refused}"
@@ -124,13 +124,13 @@ def _cell(figures: Json) -> str:
     return " / ".join("-" if value is None else f"{100 * value:.1f}" for value in values)
 
 
-def pair_lines(run: Path, language: str | None, round: int | None, count: int) -> list[str]:
+def pair_lines(run: Path, language: str | None, round_number: int | None, count: int) -> list[str]:
     """Pairs of a run to read, as lines: evenly over the round's ids.
 
     Args:
         run: Its folder.
         language: Only pairs of this one.
-        round: By default the last that has pairs.
+        round_number: By default the last that has pairs.
         count: How many.
 
     Raises:
@@ -139,13 +139,13 @@ def pair_lines(run: Path, language: str | None, round: int | None, count: int) -
     with Store.read(run / JOURNAL) as store:
         rounds = sorted(store.round_states(), reverse=True)
         found: dict[int, list[Pair]] = {}
-        for number_ in rounds if round is None else [round]:
+        for number_ in rounds if round_number is None else [round_number]:
             if pairs := store.pairs(number_):
                 found[number_] = pairs
                 break
     if not found:
         there = f"rounds {', '.join(map(str, reversed(rounds)))}" if rounds else "no rounds"
-        raise UserError(f"{run}: no pairs{'' if round is None else f' in round {round}'}; the run has {there}")
+        raise UserError(f"{run}: no pairs{'' if round is None else f' in round {round_number}'}; the run has {there}")
     ((taken, pairs),) = found.items()
     own = [pair for pair in pairs if language in (None, pair.language)]
     if not own:

@@ -136,27 +136,29 @@ class _CommandRunner:
             return None, ()
         return self._train(command.round, payload)
 
-    def _reference(self, round: int, examples: Sequence[Example]) -> Referenced:
-        if self._session.round >= round:
+    def _reference(self, round_number: int, examples: Sequence[Example]) -> Referenced:
+        if self._session.round >= round_number:
             raise UserError(
-                f"round {round}: its reference was asked for, but the learner is past it (at round "
+                f"round {round_number}: its reference was asked for, but the learner is past it (at round "
                 f"{self._session.round}); remove the newer checkpoints to train that round again"
             )
-        return self._session.referenced(round, examples)
+        return self._session.referenced(round_number, examples)
 
-    def _train(self, round: int, examples: Sequence[Example]) -> tuple[Snapshot | None, tuple[ray.ObjectRef, ...]]:
+    def _train(
+        self, round_number: int, examples: Sequence[Example]
+    ) -> tuple[Snapshot | None, tuple[ray.ObjectRef, ...]]:
         session, run_dir = self._session, Path(self._config.run_dir)
         self._published = None  # not beside those that are gathered now
-        if session.round == round:
+        if session.round == round_number:
             # Trained and saved by a group that died before it could say so.
-            snapshot = republish(session, checkpoint_folder(run_dir, round))
-        elif session.round > round:
+            snapshot = republish(session, checkpoint_folder(run_dir, round_number))
+        elif session.round > round_number:
             raise UserError(
-                f"round {round}: cannot be trained, the learner is at round {session.round}; "
+                f"round {round_number}: cannot be trained, the learner is at round {session.round}; "
                 "remove the newer checkpoints to train it again"
             )
         else:
-            metrics = session.train_round(round, examples)
+            metrics = session.train_round(round_number, examples)
             keep, spare = session.learner.keep_checkpoints, self._config.min_free_disk_gb
             snapshot = save_round(session, run_dir, metrics, keep, spare)
         if session.rank != 0:
@@ -167,11 +169,13 @@ class _CommandRunner:
             return told, ()
         return told, (ray.put(to_numpy(snapshot.weights)),)
 
-    def _broadcast(self, round: int, rendezvous: Rendezvous) -> None:
+    def _broadcast(self, round_number: int, rendezvous: Rendezvous) -> None:
         if self._session.rank != 0:
             return
-        if self._published is None or self._published.manifest.version != round:
-            raise BroadcastFailed(f"the learner was restarted and does not hold the weights of round {round} any more")
+        if self._published is None or self._published.manifest.version != round_number:
+            raise BroadcastFailed(
+                f"the learner was restarted and does not hold the weights of round {round_number} any more"
+            )
         send(rendezvous, self._published.manifest, self._published.weights, distributed.device())
 
 

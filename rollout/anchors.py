@@ -64,15 +64,23 @@ def load_anchors(config: Config) -> tuple[Anchor, ...]:
     return tuple(anchors)
 
 
-def anchor_pairs(config: Config, anchors: tuple[Anchor, ...], round: int) -> list[Pair]:
+def anchor_pairs(config: Config, anchors: tuple[Anchor, ...], round_number: int) -> list[Pair]:
     """The anchors of a round: seeded, without replacement, and all are used once before any is used again."""
     if not anchors:
         return []
     positions = [str(index) for index in range(len(anchors))]
-    drawn = round_prompt_ids(positions, round, config.anchor.pairs_per_round, stable_seed("anchor", config.run.seed))
+    drawn = round_prompt_ids(
+        positions, round_number, config.anchor.pairs_per_round, stable_seed("anchor", config.run.seed)
+    )
     return [
         labelled_pair(
-            "anchor", round, anchor.id, anchor.language, anchor.prompt, chosen=anchor.chosen, rejected=anchor.rejected
+            "anchor",
+            round_number,
+            anchor.id,
+            anchor.language,
+            anchor.prompt,
+            chosen=anchor.chosen,
+            rejected=anchor.rejected,
         )
         for anchor in (anchors[int(position)] for position in drawn)
     ]

@@ -78,7 +78,7 @@ class Assignment:
         return [prompt_id for block in self.blocks for prompt_id in block.ids.get(language, ())]
 
 
-def assigned(config: Config, prompts: PromptSet, round: int, passes: Passes | None = None) -> Assignment:
+def assigned(config: Config, prompts: PromptSet, round_number: int, passes: Passes | None = None) -> Assignment:
     """The prompts of a round.
 
     Without a quota all languages take the round's ids, or, under ``languages.mix``, each its part of them.
@@ -86,14 +86,14 @@ def assigned(config: Config, prompts: PromptSet, round: int, passes: Passes | No
     Args:
         config: The run.
         prompts: Training prompts.
-        round: From 1.
+        round_number: From 1.
         passes: With a quota: how far the round has come (:func:`first_pass`).
     """
     codes = targets(config.languages)
     if config.languages.quota is not None:
         assert passes is not None, "a round with a quota needs its passes"
         return _dealt(config, prompts, passes)
-    ids = round_prompt_ids(prompts.ids, round, config.rollout.prompts_per_round, config.run.seed)
+    ids = round_prompt_ids(prompts.ids, round_number, config.rollout.prompts_per_round, config.run.seed)
     if config.languages.mix is None:
         return Assignment((_sliced(config.rollout, ids, dict.fromkeys(codes, ids), 0),))
     by_language = {code: ids[place :: len(codes)] for place, code in enumerate(codes)}

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rollout.seeds import stable_seed
 
 
-def round_prompt_ids(ids: Sequence[str], round: int, per_round: int, seed: int) -> tuple[str, ...]:
+def round_prompt_ids(ids: Sequence[str], round_number: int, per_round: int, seed: int) -> tuple[str, ...]:
     """The ids of one round.
 
     The ids form an endless sequence of epochs, each a seeded permutation of all ids; round ``r`` takes positions
@@ -17,16 +17,16 @@ def round_prompt_ids(ids: Sequence[str], round: int, per_round: int, seed: int) 
 
     Args:
         ids: All ids, each once.
-        round: From 1.
+        round_number: From 1.
         per_round: ``n``; with ``n >= len(ids)`` every round takes all ids once.
         seed: Run seed.
     """
-    if round < 1 or per_round < 1:
-        raise ValueError(f"round {round} and per_round {per_round} must be at least 1")
+    if round_number < 1 or per_round < 1:
+        raise ValueError(f"round {round_number} and per_round {per_round} must be at least 1")
     size = len(ids)
     if per_round >= size:
-        return tuple(permutation(ids, round - 1, seed))
-    start = (round - 1) * per_round
+        return tuple(permutation(ids, round_number - 1, seed))
+    start = (round_number - 1) * per_round
     taken: list[str] = []
     order: list[str] = []
     for epoch in range((start + per_round - 1) // size + 1):

@@ -20,7 +20,7 @@ from rollout.sources import scored, scored_sources, targets
 def mine_groups(
     config: Config,
     prompts: PromptSet,
-    round: int,
+    round_number: int,
     candidates: Sequence[Candidate],
     scores: Sequence[Score],
     *,
@@ -35,12 +35,12 @@ def mine_groups(
     Args:
         config: The run.
         prompts: Training prompts.
-        round: From 1.
+        round_number: From 1.
         candidates: All of the round, judged by the gates, in any order.
         scores: Rewards of the gate-ok ones, in any order.
         assignment: The round's prompts; None for those of a round without a quota.
     """
-    assignment = assignment or assigned(config, prompts, round)
+    assignment = assignment or assigned(config, prompts, round_number)
     counters = Counters()
     alphas: dict[str, Fit] = {}
     kept: list[SampleGroup] = []
@@ -51,7 +51,7 @@ def mine_groups(
     passed = by_prompt([one for one in candidates if one.key in values], ("ok",), scored_sources(config))
     for language in targets(config.languages):
         usable = distinct_answers(assignment.ids(language), language, passed.get(language, {}), counters)
-        alpha = fit_length(config.reward, round, usable, values)
+        alpha = fit_length(config.reward, round_number, usable, values)
         if alpha is not None:
             alphas[language] = alpha
         found: list[SampleGroup] = []
@@ -62,7 +62,7 @@ def mine_groups(
                 counters.add(language, "no_margin")
             else:
                 found.append(group)
-        chosen = in_share(config, round, language, found)
+        chosen = in_share(config, round_number, language, found)
         counters.add(language, left_by(config.languages), len(found) - len(chosen))
         counters.add(language, "groups", len(chosen))
         kept += chosen

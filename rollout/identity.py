@@ -136,7 +136,7 @@ def locked_changes(old: Mapping[str, object], new: Mapping[str, object], paired:
     """
     whole = {**_defaults(without=old), **old}
     whole, new = _own(whole), _own(new)
-    same_bounds = all(_bound(whole, round) == _bound(new, round) for round in paired)
+    same_bounds = all(_bound(whole, round_number) == _bound(new, round_number) for round_number in paired)
     kept = {**whole, **{name: new.get(name) for name in BY_ROUND}} if same_bounds else whole
     return differing_fields(kept, new)
 
@@ -157,9 +157,9 @@ def _free(name: str) -> bool:
     return any(name.startswith(f"{free}.") or fnmatchcase(name, free) for free in FREE_FIELDS)
 
 
-def _bound(config: Mapping[str, object], round: int) -> object:
+def _bound(config: Mapping[str, object], round_number: int) -> object:
     first = config.get(_BOUND_FROM)
-    return config.get(_BOUND) if not isinstance(first, int) or round >= first else None
+    return config.get(_BOUND) if not isinstance(first, int) or round_number >= first else None
 
 
 def _defaults(without: Mapping[str, object]) -> dict[str, object]:

@@ -21,16 +21,18 @@ def next_actions(schedule: ScheduleConfig, states: Mapping[int, RoundState]) -> 
     """
     actions: list[Action] = []
     first_open, sampling = True, False
-    for round in range(1, schedule.rounds + 1):
-        action = action_of(states.get(round, "planned"), round)
+    for round_number in range(1, schedule.rounds + 1):
+        action = action_of(states.get(round_number, "planned"), round_number)
         if action is None:
             continue
         if action.kind in ("generate", "pair"):
-            if not sampling and may_start_generation(schedule, round, published_version(schedule, states)):
+            if not sampling and may_start_generation(schedule, round_number, published_version(schedule, states)):
                 actions.append(action)
             sampling = True
         elif first_open and (
-            action.kind != "publish" or not publishes(schedule, round) or may_publish(schedule, round, states)
+            action.kind != "publish"
+            or not publishes(schedule, round_number)
+            or may_publish(schedule, round_number, states)
         ):
             actions.append(action)
         first_open = False

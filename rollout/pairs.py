@@ -63,7 +63,7 @@ class MinedPairs:
 def mine_pairs(
     config: Config,
     prompts: PromptSet,
-    round: int,
+    round_number: int,
     candidates: Sequence[Candidate],
     scores: Sequence[Score],
     *,
@@ -77,7 +77,7 @@ def mine_pairs(
     Args:
         config: The run.
         prompts: Training prompts.
-        round: From 1.
+        round_number: From 1.
         candidates: All of the round, judged by the gates, in any order.
         scores: Rewards of the gate-ok ones, in any order; not used where the run scores nothing.
         anchors: All anchors of the run.
@@ -85,7 +85,7 @@ def mine_pairs(
         earlier: Pairs of the rounds that ``pairs.replay`` draws from.
         assignment: The round's prompts; None for those of a round without a quota.
     """
-    assignment = assignment or assigned(config, prompts, round)
+    assignment = assignment or assigned(config, prompts, round_number)
     rewards = round_rewards(config, scores)
     mining = _Mining(config, prompts, {score.key: score.reward for score in rewards})
     fluency = {score.key: score.parts[FLUENCY] for score in scores} if config.pairs.fluency_floor else None
@@ -100,7 +100,14 @@ def mine_pairs(
         if config.scores:
             own = grouped.get(language, {})
             found, alpha = scored_groups(
-                config, round, language, ids, own, values=mining.values, counters=mining.counters, fluency=fluency
+                config,
+                round_number,
+                language,
+                ids,
+                own,
+                values=mining.values,
+                counters=mining.counters,
+                fluency=fluency,
             )
             if alpha is not None:
                 mining.alphas[language] = alpha
@@ -112,11 +119,11 @@ def mine_pairs(
     else:
         for language in languages:
             mining.mine(language, make_miner(config, language), [g for g in groups if g.language == language])
-    mined = mining.kept(round, languages)
-    replayed = replayed_pairs(config, round, earlier, len(mined))
+    mined = mining.kept(round_number, languages)
+    replayed = replayed_pairs(config, round_number, earlier, len(mined))
     for pair in replayed:
         mining.counters.add(pair.language, "replayed_pairs")
-    drawn = anchor_pairs(config, anchors, round)
+    drawn = anchor_pairs(config, anchors, round_number)
     for pair in drawn:
         mining.counters.add(pair.language, "anchor_pairs")
     pairs = tuple(sorted([*mined, *replayed, *drawn], key=lambda pair: pair.id))
@@ -149,12 +156,12 @@ class _Mining:
         if compared:
             self.agreement[counted] = {"compared": compared, "disagreeing": disagreeing}
 
-    def kept(self, round: int, languages: Sequence[str]) -> list[Pair]:
+    def kept(self, round_number: int, languages: Sequence[str]) -> list[Pair]:
         """The pairs within each language's share or quota."""
         mined: list[Pair] = []
         for language in languages:
             found = [pair for pair in self._pairs if pair.language == language]
-            kept = in_share(self._config, round, language, found)
+            kept = in_share(self._config, round_number, language, found)
             self.counters.add(language, left_by(self._config.languages), len(found) - len(kept))
             self.counters.add(language, "pairs", len(kept))
             mined += kept
@@ -186,7 +193,7 @@ class _Mining:
         )
 
 
-def in_share(config: Config, round: int, language: str, examples: Sequence[E]) -> list[E]:
+def in_share(config: Config, round_number: int, language: str, examples: Sequence[E]) -> list[E]:
     """A seeded subset: as many as the language's quota, else ``share * len(examples)``, rounded half up.
 
     A larger share or quota is a superset. Under ``languages.mix`` all are kept: fewer prompts were sampled for.
@@ -197,7 +204,9 @@ def in_share(config: Config, round: int, language: str, examples: Sequence[E]) -
         count = len(examples)
     else:
         count = int(config.languages.share(language) * len(examples) + 0.5)
-    return sorted(examples, key=lambda one: stable_seed("share", config.run.seed, round, language, one.id))[:count]
+    return sorted(examples, key=lambda one: stable_seed("share", config.run.seed, round_number, language, one.id))[
+        :count
+    ]
 
 
 def left_by(languages: LanguagesConfig) -> str:
@@ -205,28 +214,28 @@ def left_by(languages: LanguagesConfig) -> str:
     return "share" if languages.quota is None else "quota"
 
 
-def replayed_rounds(pairs: PairsConfig, round: int) -> range:
-    """Earlier rounds whose mined pairs may be trained on again in ``round``."""
-    return range(max(1, round - pairs.replay.rounds), round)
+def replayed_rounds(pairs: PairsConfig, round_number: int) -> range:
+    """Earlier rounds whose mined pairs may be trained on again in ``round_number``."""
+    return range(max(1, round_number - pairs.replay.rounds), round_number)
 
 
-def replayed_pairs(config: Config, round: int, earlier: Sequence[Pair], new: int) -> list[Pair]:
+def replayed_pairs(config: Config, round_number: int, earlier: Sequence[Pair], new: int) -> list[Pair]:
     """Mined pairs of earlier rounds, ``pairs.replay.share`` of all together with ``new`` new ones.
 
     A seeded draw without replacement; fewer where there are fewer. Their scores and the weight version that they were
     sampled with stay; log-probabilities under the loss reference are computed anew, as that may have moved.
     """
-    share, rounds = config.pairs.replay.share, replayed_rounds(config.pairs, round)
+    share, rounds = config.pairs.replay.share, replayed_rounds(config.pairs, round_number)
     if share == 0:
         return []
     known = [pair for pair in earlier if pair.source == "mined" and pair.round in rounds]
     count = min(int(new * share / (1 - share) + 0.5), len(known))
-    drawn = sorted(known, key=lambda pair: stable_seed("replay", config.run.seed, round, pair.id))[:count]
+    drawn = sorted(known, key=lambda pair: stable_seed("replay", config.run.seed, round_number, pair.id))[:count]
     return [
         replace(
             pair,
-            id=f"r{round:04d}/replay/{pair.id}",
-            round=round,
+            id=f"r{round_number:04d}/replay/{pair.id}",
+            round=round_number,
             source="replay",
             reference_chosen=None,
             reference_rejected=None,

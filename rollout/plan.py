@@ -98,7 +98,9 @@ def answered_ids(config: Config, block: Block, source: Source, language: str) ->
     return tuple(prompt_id for prompt_id in block.order if prompt_id in wanted)
 
 
-def answer_chunks(config: Config, prompts: PromptSet, round: int, assignment: Assignment | None = None) -> list[Chunk]:
+def answer_chunks(
+    config: Config, prompts: PromptSet, round_number: int, assignment: Assignment | None = None
+) -> list[Chunk]:
     """The answers of a round: blocks of ``rollout.chunk_prompts`` prompts, one language and source each.
 
     Blocks come before languages, so that translations can start while later blocks are sampled.
@@ -106,14 +108,14 @@ def answer_chunks(config: Config, prompts: PromptSet, round: int, assignment: As
     Args:
         config: The run.
         prompts: Training prompts.
-        round: From 1.
+        round_number: From 1.
         assignment: Its prompts; None for those of a round without a quota.
     """
-    blocks = (assignment or assigned(config, prompts, round)).blocks
-    return [chunk for block in blocks for chunk in block_chunks(config, prompts, round, block)]
+    blocks = (assignment or assigned(config, prompts, round_number)).blocks
+    return [chunk for block in blocks for chunk in block_chunks(config, prompts, round_number, block)]
 
 
-def block_chunks(config: Config, prompts: PromptSet, round: int, block: Block) -> list[Chunk]:
+def block_chunks(config: Config, prompts: PromptSet, round_number: int, block: Block) -> list[Chunk]:
     """The answers of one block, those of the policy first."""
     chunks: list[Chunk] = []
     for code in answer_languages(config):
@@ -121,14 +123,14 @@ def block_chunks(config: Config, prompts: PromptSet, round: int, block: Block) -
             if source.of is not None or not (ids := answered_ids(config, block, source, code)):
                 continue
             requests = tuple(
-                _answer(config, source, CandidateKey(round, prompt_id, code, source.name, code, sample),
+                _answer(config, source, CandidateKey(round_number, prompt_id, code, source.name, code, sample),
                         prompts.get(prompt_id, code).turns)
                 for prompt_id in ids
                 for sample in range(source.samples)
             )  # fmt: skip
             part = "" if source.name == POLICY else f"{source.name}/"
-            name = f"r{round:04d}/answer/{part}{code}/{block.index:04d}"
-            chunks.append(Chunk(name, round, "answer", code, code, requests, source.name))
+            name = f"r{round_number:04d}/answer/{part}{code}/{block.index:04d}"
+            chunks.append(Chunk(name, round_number, "answer", code, code, requests, source.name))
     return chunks
 
 

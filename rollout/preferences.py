@@ -289,12 +289,14 @@ def _answer(answer: str | tuple[Message, ...], prompt: tuple[Message, ...], name
     return rest[0].content
 
 
-def offline_pairs(preferences: Sequence[Preference], per_round: int | None, round: int) -> list[Pair]:
-    """The slice that round ``round`` (from 1) trains on."""
+def offline_pairs(preferences: Sequence[Preference], per_round: int | None, round_number: int) -> list[Pair]:
+    """The slice that round ``round_number`` (from 1) trains on."""
     size = per_round or len(preferences)
     return [
-        labelled_pair("offline", round, one.id, one.language, one.prompt, chosen=one.chosen, rejected=one.rejected)
-        for one in preferences[(round - 1) * size : round * size]
+        labelled_pair(
+            "offline", round_number, one.id, one.language, one.prompt, chosen=one.chosen, rejected=one.rejected
+        )
+        for one in preferences[(round_number - 1) * size : round_number * size]
     ]
 
 

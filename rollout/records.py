@@ -179,7 +179,7 @@ class Pair:
 
 def labelled_pair(
     source: Literal["anchor", "offline"],
-    round: int,
+    round_number: int,
     name: str,
     language: str,
     prompt: Turns,
@@ -191,8 +191,8 @@ def labelled_pair(
     no policy of this run wrote it, so staleness does not apply.
     """
     return Pair(
-        id=f"r{round:04d}/{source}/{language}/{name}",
-        round=round,
+        id=f"r{round_number:04d}/{source}/{language}/{name}",
+        round=round_number,
         prompt_id=name,
         language=language,
         source=source,

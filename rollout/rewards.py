@@ -232,9 +232,9 @@ def shuffle_scores(scores: Sequence[Score], seed: int) -> list[Score]:
     for score in sorted(scores, key=lambda s: s.key):
         groups.setdefault((score.key.round, score.key.prompt_id, score.key.language), []).append(score)
     rewards: dict[CandidateKey, float] = {}
-    for (round, prompt_id, language), group in groups.items():
+    for (round_number, prompt_id, language), group in groups.items():
         values = [score.reward for score in group]
-        random.Random(stable_seed("shuffle", seed, round, prompt_id, language)).shuffle(values)
+        random.Random(stable_seed("shuffle", seed, round_number, prompt_id, language)).shuffle(values)
         rewards.update(zip((score.key for score in group), values, strict=True))
     return [
         replace(score, reward=rewards[score.key], parts={**score.parts, "unshuffled": score.reward}) for score in scores

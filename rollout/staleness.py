@@ -18,45 +18,45 @@ def staleness(sample_version: int, learner_version: int) -> int:
     return learner_version - sample_version
 
 
-def sample_version(schedule: ScheduleConfig, round: int) -> int:
-    """The weight version that round ``round`` (from 1) is sampled with.
+def sample_version(schedule: ScheduleConfig, round_number: int) -> int:
+    """The weight version that round ``round_number`` (from 1) is sampled with.
 
     The newest published one; where ``max_staleness`` leaves a round to spare, the newest one before the round that
     trains meanwhile, so that sampling and training overlap. That is decided here and not by who finishes first: the
     same config gives the same samples. A larger ``max_staleness`` is a bound, not a goal.
     """
     lag = 1 if schedule.max_staleness >= schedule.sync_every else 0
-    newest = max(round - 1 - lag, 0)
+    newest = max(round_number - 1 - lag, 0)
     return newest - newest % schedule.sync_every
 
 
-def sampler_has_reference(config: Config, round: int) -> bool:
+def sampler_has_reference(config: Config, round_number: int) -> bool:
     """Whether a round is sampled with the weights of its loss's reference, and their log-probabilities are wanted."""
     learner = config.learner
     return (
         learner.reference_logprobs != "learner"
         and not config.rollout.stop
         and learner.reference == "previous_round"
-        and sample_version(config.schedule, round) == round - 1
+        and sample_version(config.schedule, round_number) == round_number - 1
     )
 
 
-def may_start_generation(schedule: ScheduleConfig, round: int, published: int) -> bool:
-    """Whether round ``round`` can be sampled once version ``published`` has been published to the rollouts."""
-    return sample_version(schedule, round) <= published
+def may_start_generation(schedule: ScheduleConfig, round_number: int, published: int) -> bool:
+    """Whether round ``round_number`` can be sampled once version ``published`` has been published to the rollouts."""
+    return sample_version(schedule, round_number) <= published
 
 
-def publishes(schedule: ScheduleConfig, round: int) -> bool:
-    """Whether the weights are published to the rollouts after training round ``round``."""
-    return round % schedule.sync_every == 0
+def publishes(schedule: ScheduleConfig, round_number: int) -> bool:
+    """Whether the weights are published to the rollouts after training round ``round_number``."""
+    return round_number % schedule.sync_every == 0
 
 
 def may_publish(schedule: ScheduleConfig, version: int, states: Mapping[int, RoundState]) -> bool:
     """Whether rollout and reward actors may go to ``version``: no round still needs older weights from them."""
     return all(
-        reached(states.get(round, "planned"), "scored")
-        for round in range(1, schedule.rounds + 1)
-        if sample_version(schedule, round) < version
+        reached(states.get(round_number, "planned"), "scored")
+        for round_number in range(1, schedule.rounds + 1)
+        if sample_version(schedule, round_number) < version
     )
 
 
@@ -75,9 +75,9 @@ def rollout_version(schedule: ScheduleConfig, states: Mapping[int, RoundState]) 
     the version before.
     """
     waiting = (
-        sample_version(schedule, round)
-        for round in range(1, schedule.rounds + 1)
-        if not reached(states.get(round, "planned"), "scored")
+        sample_version(schedule, round_number)
+        for round_number in range(1, schedule.rounds + 1)
+        if not reached(states.get(round_number, "planned"), "scored")
     )
     published = published_version(schedule, states)
     return min(published, next(waiting, published))
@@ -91,7 +91,7 @@ def learner_version(states: Mapping[int, RoundState]) -> int:
     return version
 
 
-def reward_versions(config: Config, round: int) -> tuple[int, int | None]:
+def reward_versions(config: Config, round_number: int) -> tuple[int, int | None]:
     """Versions of the implicit reward's two sides in a round.
 
     Returns:
@@ -99,7 +99,7 @@ def reward_versions(config: Config, round: int) -> tuple[int, int | None]:
         held before the present one: with ``sync_every`` above 1 that is ``sync_every`` rounds back, since a
         log-ratio of a policy against itself is 0.
     """
-    sampled = sample_version(config.schedule, round)
+    sampled = sample_version(config.schedule, round_number)
     policy = sampled if config.reward.follows_policy else 0
     if not config.reward.moving_reference or sampled == 0:
         return policy, None

@@ -49,11 +49,11 @@ def named_today(state: str) -> RoundState:
     return _FORMER.get(state, cast(RoundState, state))
 
 
-def action_of(state: RoundState, round: int) -> Action | None:
+def action_of(state: RoundState, round_number: int) -> Action | None:
     """What a round in ``state`` needs next; None if it is done."""
     if state == "done":
         return None
-    return Action(_ACTIONS[state], round, STATES[STATES.index(state) + 1])
+    return Action(_ACTIONS[state], round_number, STATES[STATES.index(state) + 1])
 
 
 def check_states(states: Mapping[int, str], rounds: int) -> dict[int, RoundState]:
@@ -63,11 +63,13 @@ def check_states(states: Mapping[int, str], rounds: int) -> dict[int, RoundState
         ValueError: Unknown state, a gap, or a round trained before the one in front of it.
     """
     checked: dict[int, RoundState] = {}
-    for round in range(1, max([rounds, *states]) + 1):
-        state = states.get(round, "planned")
+    for round_number in range(1, max([rounds, *states]) + 1):
+        state = states.get(round_number, "planned")
         if state not in STATES:
-            raise ValueError(f"round {round}: unknown state '{state}'")
-        checked[round] = state
-        if round > 1 and reached(state, "trained") and not reached(checked[round - 1], "trained"):
-            raise ValueError(f"round {round} is '{state}' but round {round - 1} is '{checked[round - 1]}'")
-    return {round: state for round, state in checked.items() if round <= rounds}
+            raise ValueError(f"round {round_number}: unknown state '{state}'")
+        checked[round_number] = state
+        if round_number > 1 and reached(state, "trained") and not reached(checked[round_number - 1], "trained"):
+            raise ValueError(
+                f"round {round_number} is '{state}' but round {round_number - 1} is '{checked[round_number - 1]}'"
+            )
+    return {round_number: state for round_number, state in checked.items() if round_number <= rounds}

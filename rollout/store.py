@@ -118,20 +118,20 @@ class Store(RepairableFile):
     ) -> None:
         self.close()
 
-    def begin_round(self, round: int) -> bool:
+    def begin_round(self, round_number: int) -> bool:
         """Whether a round's answers are scored and trained on by their tokens as sampled, not by their texts.
 
         Decided before its first chunk: a round that an earlier version began stays with the texts.
         """
         with self._transaction():
-            if self._is_done(round, *_BY_IDS):
+            if self._is_done(round_number, *_BY_IDS):
                 return True
-            if self._rows("chunks", "round = ?", (round,)):
+            if self._rows("chunks", "round = ?", (round_number,)):
                 return False
-            self._mark_done(round, *_BY_IDS, 0)
+            self._mark_done(round_number, *_BY_IDS, 0)
         return True
 
-    def put_chunk(self, chunk_id: str, round: int, stage: str, candidates: Sequence[Candidate]) -> bool:
+    def put_chunk(self, chunk_id: str, round_number: int, stage: str, candidates: Sequence[Candidate]) -> bool:
         """Write all candidates of a chunk and mark it done.
 
         Returns:
@@ -140,33 +140,39 @@ class Store(RepairableFile):
         Raises:
             StoreConflict: The chunk or one of its keys is there with other content.
         """
-        if any(candidate.key.round != round for candidate in candidates):
-            raise ValueError(f"chunk {chunk_id}: a candidate is not of round {round}")
+        if any(candidate.key.round != round_number for candidate in candidates):
+            raise ValueError(f"chunk {chunk_id}: a candidate is not of round {round_number}")
         rows = [candidate_row(candidate, chunk_id) for candidate in candidates]
         with self._transaction():
-            if self._is_done(round, stage, chunk_id):
-                old = self._rows("candidates", "round = ? AND chunk_id = ?", (round, chunk_id))
+            if self._is_done(round_number, stage, chunk_id):
+                old = self._rows("candidates", "round = ? AND chunk_id = ?", (round_number, chunk_id))
                 self._same(f"chunk {chunk_id}", *([(*row[:11], *row[13:]) for row in some] for some in (old, rows)))
                 return False
             self._insert(f"chunk {chunk_id}", "candidates", rows)
-            self._mark_done(round, stage, chunk_id, len(rows))
+            self._mark_done(round_number, stage, chunk_id, len(rows))
         return True
 
-    def done_chunks(self, round: int, stage: str) -> set[str]:
+    def done_chunks(self, round_number: int, stage: str) -> set[str]:
         """Ids of the finished chunks of a stage; :meth:`put_scores` writes stage "score"."""
-        return {row[2] for row in self._rows("chunks", "round = ? AND stage = ?", (round, stage))}
+        return {row[2] for row in self._rows("chunks", "round = ? AND stage = ?", (round_number, stage))}
 
-    def candidates(self, round: int, chunk_id: str | None = None, language: str | None = None) -> list[Candidate]:
+    def candidates(
+        self, round_number: int, chunk_id: str | None = None, language: str | None = None
+    ) -> list[Candidate]:
         """Candidates of a round (of one chunk, of one language), sorted by key."""
         where, values = (
-            ("round = ?", [round]) if chunk_id is None else ("round = ? AND chunk_id = ?", [round, chunk_id])
+            ("round = ?", [round_number])
+            if chunk_id is None
+            else ("round = ? AND chunk_id = ?", [round_number, chunk_id])
         )
         with self._snapshot():
             found = self._records("candidates", candidate_of, where, values)
-            self._complete("candidates", round, _ANSWERS, len(found), chunk_id)
+            self._complete("candidates", round_number, _ANSWERS, len(found), chunk_id)
         return [one for one in found if language is None or one.key.language == language]
 
-    def put_scores(self, round: int, chunk_id: str, scores: Sequence[Score], judged: Sequence[Candidate] = ()) -> bool:
+    def put_scores(
+        self, round_number: int, chunk_id: str, scores: Sequence[Score], judged: Sequence[Candidate] = ()
+    ) -> bool:
         """Write the scores of a chunk, and the gates and detected languages of its judged candidates.
 
         Returns:
@@ -178,8 +184,8 @@ class Store(RepairableFile):
         rows = [score_row(score, chunk_id) for score in scores]
         gates = [({"gate": c.gate, "detected_language": c.detected_language}, _named(c.key)) for c in judged]
         with self._transaction():
-            if self._is_done(round, "score", chunk_id):
-                old = self._rows("scores", "round = ? AND chunk_id = ?", (round, chunk_id))
+            if self._is_done(round_number, "score", chunk_id):
+                old = self._rows("scores", "round = ? AND chunk_id = ?", (round_number, chunk_id))
                 self._same(f"scores of {chunk_id}", old, rows)
                 for gate, key in gates:
                     found = self._db.execute(f"SELECT gate, detected_language FROM candidates WHERE {_WHERE_KEY}", key)
@@ -189,17 +195,17 @@ class Store(RepairableFile):
             changed = sum(self._update("candidates", gate, _WHERE_KEY, key) for gate, key in gates)
             if changed != len(gates):
                 raise StoreConflict(f"scores of {chunk_id}: {len(gates) - changed} candidates are not in the journal")
-            self._mark_done(round, "score", chunk_id, len(rows))
+            self._mark_done(round_number, "score", chunk_id, len(rows))
         return True
 
-    def scores(self, round: int) -> list[Score]:
+    def scores(self, round_number: int) -> list[Score]:
         """Scores of a round, sorted by key."""
         with self._snapshot():
-            found = self._records("scores", score_of, "round = ?", (round,))
-            self._complete("scores", round, _SCORES, len(found))
+            found = self._records("scores", score_of, "round = ?", (round_number,))
+            self._complete("scores", round_number, _SCORES, len(found))
         return found
 
-    def put_pairs(self, round: int, pairs: Sequence[Pair]) -> bool:
+    def put_pairs(self, round_number: int, pairs: Sequence[Pair]) -> bool:
         """Write all pairs of a round at once (an empty list is an answer too).
 
         Returns:
@@ -208,25 +214,25 @@ class Store(RepairableFile):
         Raises:
             StoreConflict: They were there and differ.
         """
-        return self._put_examples(round, "pairs", [pair_row(pair) for pair in pairs], pairs, 2)
+        return self._put_examples(round_number, "pairs", [pair_row(pair) for pair in pairs], pairs, 2)
 
-    def put_groups(self, round: int, groups: Sequence[SampleGroup]) -> bool:
+    def put_groups(self, round_number: int, groups: Sequence[SampleGroup]) -> bool:
         """Write all sample groups of a round at once; otherwise as :meth:`put_pairs`."""
-        return self._put_examples(round, "groups", [group_row(group) for group in groups], groups, 1)
+        return self._put_examples(round_number, "groups", [group_row(group) for group in groups], groups, 1)
 
-    def pairs(self, round: int) -> list[Pair]:
+    def pairs(self, round_number: int) -> list[Pair]:
         """Pairs of a round, sorted by id."""
-        return [one for one in self._examples(round) if isinstance(one, Pair)]
+        return [one for one in self._examples(round_number) if isinstance(one, Pair)]
 
-    def groups(self, round: int) -> list[SampleGroup]:
+    def groups(self, round_number: int) -> list[SampleGroup]:
         """Sample groups of a round, sorted by id."""
-        return [one for one in self._examples(round) if isinstance(one, SampleGroup)]
+        return [one for one in self._examples(round_number) if isinstance(one, SampleGroup)]
 
-    def examples(self, round: int) -> list[Example]:
+    def examples(self, round_number: int) -> list[Example]:
         """What a round trains on: its pairs or its sample groups, sorted by id, with their answers' tokens."""
         with self._snapshot():
-            found = self._examples(round)
-            return [self._with_ids(one) for one in found] if self._is_done(round, *_BY_IDS) else found
+            found = self._examples(round_number)
+            return [self._with_ids(one) for one in found] if self._is_done(round_number, *_BY_IDS) else found
 
     def _with_ids(self, one: Example) -> Example:
         if isinstance(one, SampleGroup):
@@ -243,14 +249,14 @@ class Store(RepairableFile):
             raise damaged(self.path, "candidates", f"row ({key})", "it cannot be found", key.round)
         return sampled_ids(found[0]), start_logprobs(found[0], one)
 
-    def _examples(self, round: int) -> list[Example]:
+    def _examples(self, round_number: int) -> list[Example]:
         with self._snapshot():
-            pairs = self._records("pairs", pair_of, "round = ?", (round,))
-            groups = self._records("groups", group_of, "round = ?", (round,))
-            self._complete("groups" if groups else "pairs", round, _EXAMPLES, len(pairs) + len(groups))
+            pairs = self._records("pairs", pair_of, "round = ?", (round_number,))
+            groups = self._records("groups", group_of, "round = ?", (round_number,))
+            self._complete("groups" if groups else "pairs", round_number, _EXAMPLES, len(pairs) + len(groups))
         return [*pairs, *groups]
 
-    def put_reference_logprobs(self, round: int, logprobs: Mapping[str, tuple[float, ...]]) -> bool:
+    def put_reference_logprobs(self, round_number: int, logprobs: Mapping[str, tuple[float, ...]]) -> bool:
         """Set the reference log-probabilities (nats) of a round's pairs (chosen, rejected) or groups by id.
 
         Returns:
@@ -259,14 +265,14 @@ class Store(RepairableFile):
         Raises:
             StoreConflict: One is set to another value, or its pair or group is not in the round.
         """
-        known = {one.id: one for one in self._examples(round)}
+        known = {one.id: one for one in self._examples(round_number)}
         changed = 0
         with self._transaction():
             for name, values in logprobs.items():
                 if any(value != value for value in values):
                     raise ValueError(f"{name}: a reference log-probability is NaN")
                 if name not in known:
-                    raise StoreConflict(f"{name}: not among the pairs of round {round}")
+                    raise StoreConflict(f"{name}: not among the pairs of round {round_number}")
                 one = known[name]
                 pair = isinstance(one, Pair)
                 old = one.reference if isinstance(one, SampleGroup) else (one.reference_chosen, one.reference_rejected)
@@ -281,7 +287,7 @@ class Store(RepairableFile):
                 changed += 1
         return changed > 0
 
-    def mark_consumed(self, round: int, version: int) -> int:
+    def mark_consumed(self, round_number: int, version: int) -> int:
         """Record that a round's pairs or groups were trained on, by the step that made weight version ``version``.
 
         Returns:
@@ -293,44 +299,44 @@ class Store(RepairableFile):
         marked = 0
         with self._transaction():
             for table in ("pairs", "groups"):
-                for row in self._rows(table, "round = ? AND consumed_version != ?", (round, version)):
+                for row in self._rows(table, "round = ? AND consumed_version != ?", (round_number, version)):
                     raise StoreConflict(f"{row[0]}: consumed by version {row[-1]}, now by {version}")
                 mine = "round = :mine AND consumed_version IS NULL"
-                marked += self._update(table, {"consumed_version": version}, mine, {"mine": round})
+                marked += self._update(table, {"consumed_version": version}, mine, {"mine": round_number})
         return marked
 
-    def train_again_after(self, round: int) -> None:
-        """Take back that rounds after ``round`` were trained; candidates, scores, pairs and references stay."""
+    def train_again_after(self, round_number: int) -> None:
+        """Take back that rounds after ``round_number`` were trained; candidates, scores, pairs and references stay."""
         with self._transaction():
             for table in ("pairs", "groups"):
-                self._update(table, {"consumed_version": None}, "round > :kept", {"kept": round})
+                self._update(table, {"consumed_version": None}, "round > :kept", {"kept": round_number})
             trained = "round > :kept AND state IN ('trained', 'done')"
-            self._update("rounds", {"state": "referenced"}, trained, {"kept": round})
+            self._update("rounds", {"state": "referenced"}, trained, {"kept": round_number})
 
-    def round_state(self, round: int) -> tuple[str, JsonObject] | None:
+    def round_state(self, round_number: int) -> tuple[str, JsonObject] | None:
         """(state, data) of a round; None if it was never begun."""
-        return self.round_states().get(round)
+        return self.round_states().get(round_number)
 
     def round_states(self) -> dict[int, tuple[str, JsonObject]]:
         """(state, data) of every round begun."""
         return dict(self._records("rounds", lambda row: (row[0], (named_today(row[1]), _object(row[2])))))
 
-    def set_round_state(self, round: int, state: str, data: Mapping[str, object] | None = None) -> None:
+    def set_round_state(self, round_number: int, state: str, data: Mapping[str, object] | None = None) -> None:
         """Set a round's state; ``data`` (small, JSON) is merged into what is there."""
         with self._transaction():
-            old = self._records("rounds", lambda row: _object(row[2]), "round = ?", (round,))
+            old = self._records("rounds", lambda row: _object(row[2]), "round = ?", (round_number,))
             merged = {**(old[0] if old else {}), **(data or {})}
-            self._db.execute(insert_sql("rounds", replace=True), (round, state, dump(merged)))
+            self._db.execute(insert_sql("rounds", replace=True), (round_number, state, dump(merged)))
 
-    def put_evaluation(self, round: int, data: Mapping[str, object]) -> bool:
-        """Write the evaluation of the weights after ``round`` (0 is the start); repeated equal data is a no-op."""
+    def put_evaluation(self, round_number: int, data: Mapping[str, object]) -> bool:
+        """Write the evaluation of the weights after a round (0 is the start); repeated equal data is a no-op."""
         text = dump(data)
         with self._transaction():
-            old = self._rows("evaluations", "round = ?", (round,))
+            old = self._rows("evaluations", "round = ?", (round_number,))
             if old:
-                self._same(f"evaluation after round {round}", old, [(round, text)])
+                self._same(f"evaluation after round {round_number}", old, [(round_number, text)])
                 return False
-            self._db.execute(insert_sql("evaluations"), (round, text))
+            self._db.execute(insert_sql("evaluations"), (round_number, text))
         return True
 
     def evaluations(self) -> dict[int, JsonObject]:
@@ -351,22 +357,22 @@ class Store(RepairableFile):
 
     def _put_examples(
         self,
-        round: int,
+        round_number: int,
         table: str,
         rows: Sequence[Row],
         examples: Sequence[Example],
         references: int,
     ) -> bool:
         """``references``: how many columns at the end are written later and do not count in a comparison."""
-        if any(one.round != round for one in examples):
-            raise ValueError(f"one of the {table} is not of round {round}")
+        if any(one.round != round_number for one in examples):
+            raise ValueError(f"one of the {table} is not of round {round_number}")
         with self._transaction():
-            if self._is_done(round, "pair", "all"):
-                old = [row[: -1 - references] for row in self._rows(table, "round = ?", (round,))]
-                self._same(f"{table} of round {round}", old, [row[:-references] for row in rows])
+            if self._is_done(round_number, "pair", "all"):
+                old = [row[: -1 - references] for row in self._rows(table, "round = ?", (round_number,))]
+                self._same(f"{table} of round {round_number}", old, [row[:-references] for row in rows])
                 return False
-            self._insert(f"{table} of round {round}", table, [(*row, None) for row in rows])
-            self._mark_done(round, "pair", "all", len(rows))
+            self._insert(f"{table} of round {round_number}", table, [(*row, None) for row in rows])
+            self._mark_done(round_number, "pair", "all", len(rows))
         return True
 
     @staticmethod

@@ -72,7 +72,7 @@ class DamagedRow(UserError):
     """A row of the journal is not as it was written, or cannot be read."""
 
 
-def damaged(path: Path, table: str, what: str, reason: str, round: int | None) -> DamagedRow:
+def damaged(path: Path, table: str, what: str, reason: str, round_number: int | None) -> DamagedRow:
     """The error: file, table, row, reason and the cure.
 
     Args:
@@ -80,14 +80,14 @@ def damaged(path: Path, table: str, what: str, reason: str, round: int | None) -
         table: Its table.
         what: Which row(s).
         reason: What is wrong.
-        round: The round that the row belongs to; None if it belongs to none.
+        round_number: The round that the row belongs to; None if it belongs to none.
     """
-    if round is None:
+    if round_number is None:
         cure = (
             "restore the file from a backup, or move the run folder away and start again (its checkpoints stay valid)"
         )
     else:
-        back = max(round - (table != "evaluations"), 0)
+        back = max(round_number - (table != "evaluations"), 0)
         cure = (
             f"continue with --resume --from-round {back}: what is damaged in later rounds is dropped and made again, "
             "the rest of the journal is kept"
@@ -101,10 +101,10 @@ def damaged_row(path: Path, table: str, row: Sequence[Any], reason: str) -> Dama
     key = ", ".join(f"{column} {fields[column]}" for column in KEYS[table])
     # The name may be what is damaged: shown, but with nothing that a terminal would act upon.
     shown = shortened(key.encode("utf-8", "replace").decode()) if key.isprintable() else repr(shortened(repr(key)))
-    round = fields.get("round")
-    if "round" in fields and not (isinstance(round, int) and 0 <= round < 1_000_000):
-        round = 0
-    return damaged(path, table, f"row ({shown})", reason, round)
+    round_number = fields.get("round")
+    if "round" in fields and not (isinstance(round_number, int) and 0 <= round_number < 1_000_000):
+        round_number = 0
+    return damaged(path, table, f"row ({shown})", reason, round_number)
 
 
 def why_damaged(row: Sequence[Any], checksum: object, unchecked: bool) -> str | None:

@@ -134,22 +134,22 @@ class JournalFile:
             reason = f"it cannot be read ({type(error).__name__}: {error})"
             raise damaged_row(self.path, table, row, reason) from error
 
-    def _complete(self, table: str, round: int, stages: str, found: int, chunk_id: str | None = None) -> None:
+    def _complete(self, table: str, round_number: int, stages: str, found: int, chunk_id: str | None = None) -> None:
         """Refuse a table that lost rows without a trace: each finished chunk says how many it has.
 
         Args:
             table: For the message.
-            round: The round that was read.
+            round_number: The round that was read.
             stages: SQL condition on the column ``stage`` of ``chunks``.
             found: How many rows were read.
             chunk_id: The chunk that was read; None for the whole round.
         """
-        where, values = f"round = ? AND {stages}", [round, *([chunk_id] if chunk_id is not None else [])]
+        where, values = f"round = ? AND {stages}", [round_number, *([chunk_id] if chunk_id is not None else [])]
         chunks = self._rows("chunks", where + (" AND chunk_id = ?" if chunk_id is not None else ""), values)
         expected = sum(row[3] for row in chunks)
         if found != expected:
             reason = f"{found} rows can be found of the {expected} that were written"
-            raise damaged(self.path, table, f"round {round}", reason, round)
+            raise damaged(self.path, table, f"round {round_number}", reason, round_number)
 
     def _insert(self, what: str, table: str, rows: Iterable[Row]) -> None:
         try:
@@ -174,8 +174,8 @@ class JournalFile:
                 raise damaged_row(self.path, table, row, reason)
         return self._db.execute(update_sql(table, assigned, where), {**assigned, **named}).rowcount
 
-    def _is_done(self, round: int, stage: str, chunk_id: str) -> bool:
-        return bool(self._rows("chunks", "round = ? AND stage = ? AND chunk_id = ?", (round, stage, chunk_id)))
+    def _is_done(self, round_number: int, stage: str, chunk_id: str) -> bool:
+        return bool(self._rows("chunks", "round = ? AND stage = ? AND chunk_id = ?", (round_number, stage, chunk_id)))
 
-    def _mark_done(self, round: int, stage: str, chunk_id: str, rows: int) -> None:
-        self._db.execute(insert_sql("chunks"), (round, stage, chunk_id, rows))
+    def _mark_done(self, round_number: int, stage: str, chunk_id: str, rows: int) -> None:
+        self._db.execute(insert_sql("chunks"), (round_number, stage, chunk_id, rows))

@@ -100,7 +100,9 @@ def prepare(
         begun = json.loads(meta["config"])
         states = db.execute("SELECT round, state FROM rounds").fetchall()
         changed = locked_changes(
-            begun, config or {}, [round for round, state in states if reached(named_today(state), "paired")]
+            begun,
+            config or {},
+            [round_number for round_number, state in states if reached(named_today(state), "paired")],
         )
         if begun and config and not changed:
             db.execute("BEGIN IMMEDIATE")

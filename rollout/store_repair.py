@@ -32,10 +32,10 @@ class RepairableFile(JournalFile):
                 first = after if table == "evaluations" else after + 1
                 dropped[table] += sum(self._delete(table, row) for row in self._bad_rows(table, first))
             again = self._incomplete(after, dropped)
-            for round, state, data in self._rows("rounds", "round > ?", (after,)):
+            for round_number, state, data in self._rows("rounds", "round > ?", (after,)):
                 # Its chunks and pairs say what is still there: nothing is done twice.
-                if round in again and state != "planned":
-                    self._db.execute(insert_sql("rounds", replace=True), (round, "planned", data))
+                if round_number in again and state != "planned":
+                    self._db.execute(insert_sql("rounds", replace=True), (round_number, "planned", data))
         return {table: count for table, count in dropped.items() if count}
 
     def _bad_rows(self, table: str, first: int) -> list[Row]:
@@ -63,36 +63,40 @@ class RepairableFile(JournalFile):
         again: set[int] = set()
         marks = Counter({(row[0], row[1], row[2]): row[3] for row in self._rows("chunks", "round > ?", (after,))})
         answers = self._counted("candidates", after)
-        for round, chunk in answers.keys() | {(r, c) for r, stage, c in marks if stage not in _OF_STAGE}:
-            stages = [(r, s, c) for r, s, c in marks if (r, c) == (round, chunk) and s not in _OF_STAGE]
-            if answers[round, chunk] != sum(marks[mark] for mark in stages):
-                dropped["candidates"] += self._drop("candidates", "round = ? AND chunk_id = ?", (round, chunk))
-                self._drop("chunks", "round = ? AND chunk_id = ? AND stage NOT IN ('score', 'pair')", (round, chunk))
-                again.add(round)
+        for round_number, chunk in answers.keys() | {(r, c) for r, stage, c in marks if stage not in _OF_STAGE}:
+            stages = [(r, s, c) for r, s, c in marks if (r, c) == (round_number, chunk) and s not in _OF_STAGE]
+            if answers[round_number, chunk] != sum(marks[mark] for mark in stages):
+                dropped["candidates"] += self._drop("candidates", "round = ? AND chunk_id = ?", (round_number, chunk))
+                self._drop(
+                    "chunks", "round = ? AND chunk_id = ? AND stage NOT IN ('score', 'pair')", (round_number, chunk)
+                )
+                again.add(round_number)
         scores = self._counted("scores", after)
         scored = {(r, c) for r, stage, c in marks if stage == "score"}
         wrong = {place for place in scores.keys() | scored if scores[place] != marks[place[0], "score", place[1]]}
-        for round in sorted({place[0] for place in wrong} | again):
-            dropped["scores"] += self._drop("scores", "round = ?", (round,))
+        for round_number in sorted({place[0] for place in wrong} | again):
+            dropped["scores"] += self._drop("scores", "round = ?", (round_number,))
             # As they were before they were judged: which are translated depends on it.
             fresh = {"gate": "ok", "detected_language": None}
-            self._update("candidates", fresh, "round = :of AND translation IS NOT 'failed'", {"of": round})
-            self._drop("chunks", "round = ? AND stage = 'score'", (round,))
-            again.add(round)
+            self._update("candidates", fresh, "round = :of AND translation IS NOT 'failed'", {"of": round_number})
+            self._drop("chunks", "round = ? AND stage = 'score'", (round_number,))
+            again.add(round_number)
         examples = Counter[int]()
         for table in ("pairs", "groups"):
             examples.update(dict(self._query(f"SELECT round, COUNT(*) FROM {table} GROUP BY round")))
-        for round in sorted({r for r in examples if r > after} | {r for r, stage, _ in marks if stage == "pair"}):
-            if examples[round] != marks[round, "pair", "all"]:
+        for round_number in sorted(
+            {r for r in examples if r > after} | {r for r, stage, _ in marks if stage == "pair"}
+        ):
+            if examples[round_number] != marks[round_number, "pair", "all"]:
                 for table in ("pairs", "groups"):
-                    dropped[table] += self._drop(table, "round = ?", (round,))
-                self._drop("chunks", "round = ? AND stage = 'pair'", (round,))
-                again.add(round)
+                    dropped[table] += self._drop(table, "round = ?", (round_number,))
+                self._drop("chunks", "round = ? AND stage = 'pair'", (round_number,))
+                again.add(round_number)
         return again
 
     def _counted(self, table: str, after: int) -> Counter[tuple[int, str]]:
         sql = f"SELECT round, chunk_id, COUNT(*) FROM {table} WHERE round > ? GROUP BY round, chunk_id"
-        return Counter({(round, chunk): count for round, chunk, count in self._query(sql, (after,))})
+        return Counter({(round_number, chunk): count for round_number, chunk, count in self._query(sql, (after,))})
 
     def _drop(self, table: str, where: str, values: Row) -> int:
         return self._db.execute(f"DELETE FROM {table} WHERE {where}", values).rowcount

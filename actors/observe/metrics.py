@@ -162,11 +162,13 @@ class MetricsLog:
             except UserError as error:
                 self._say(f"{error}; the run continues")
 
-    def add(self, round: int, fields: JsonObject) -> None:
+    def add(self, round_number: int, fields: JsonObject) -> None:
         """Put further fields into the row of a round that was recorded; one that is not there gets none."""
-        if round in self._rows and any(self._rows[round].get(name) != value for name, value in fields.items()):
-            self._save(self._rows[round] | fields)
-            self.scalars(fields, round)
+        if round_number in self._rows and any(
+            self._rows[round_number].get(name) != value for name, value in fields.items()
+        ):
+            self._save(self._rows[round_number] | fields)
+            self.scalars(fields, round_number)
 
     def scalars(self, values: JsonMapping, step: int) -> None:
         """Numbers for TensorBoard alone."""

@@ -42,12 +42,12 @@ class RunMetrics:
         """The actors are up; ``version`` is what the learner continues from."""
         self._out.set("isogloss_weight_version", version)
 
-    def stage(self, name: str, round: int) -> None:
+    def stage(self, name: str, round_number: int) -> None:
         """The driver begins a stage of a round."""
         self._out.stage(name)
         if name == "sampling":
             self._sampling = time.monotonic(), Counter()
-        self._out.set("isogloss_round", round)
+        self._out.set("isogloss_round", round_number)
 
     def sampled(self, candidates: Sequence[Candidate]) -> None:
         """A chunk came back from a rollout actor."""

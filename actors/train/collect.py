@@ -36,7 +36,7 @@ class RoundCollector:
     Args:
         config: The run.
         inputs: Train prompts and what goes with them.
-        round: From 1.
+        round_number: From 1.
         blocks: Of the round's prompts.
         rollouts: Pool whose actors have ``generate(chunks)``.
         rewards: Pool whose actors have ``score(candidates)``.
@@ -51,7 +51,7 @@ class RoundCollector:
         self,
         config: Config,
         inputs: Inputs,
-        round: int,
+        round_number: int,
         blocks: Sequence[Block],
         rollouts: Pool,
         *,
@@ -64,7 +64,7 @@ class RoundCollector:
     ) -> None:
         self._config = config
         self._inputs = inputs
-        self._round = round
+        self._round = round_number
         self._rollouts = rollouts
         self._rewards = rewards
         self._coordinator = coordinator

@@ -76,7 +76,7 @@ class Driver:
             StopRequested: A stop was asked for; everything finished is in the journal.
         """
         self._track.begin()
-        trained = [round for round, state in self._team.states().items() if reached(state, "trained")]
+        trained = [round_number for round_number, state in self._team.states().items() if reached(state, "trained")]
         self._exported.begun(max(trained, default=0))
         self._evaluate(0)
         while actions := self._actions():
@@ -149,26 +149,26 @@ class Driver:
         self._team.store.set_round_state(action.round, action.then, {"learner": figures})
         self._keep(result)
 
-    def _mismatch(self, round: int, found: Mismatch | None) -> JsonObject | None:
+    def _mismatch(self, round_number: int, found: Mismatch | None) -> JsonObject | None:
         """What a round's journal keeps of sampling against training; None where nothing was compared."""
         if found is None:
             return None
         loss = "" if found.loss is None else f", first loss {found.loss:.1e} from ln 2"
         whose = "the sampler's" if found.used else "the learner's, as that is too much"
         self._screen.say(
-            f"round {round}: sampler against learner {found.mean:.1e} nats a token ({found.most:.1e} at most{loss}); "
-            f"the references are {whose}"
+            f"round {round_number}: sampler against learner {found.mean:.1e} nats a token ({found.most:.1e} at most{loss})"
+            f"; the references are {whose}"
         )
         self._exported.mismatched(found.languages)
         return {"sampling_mismatch": found.to_json()}
 
-    def _trained(self, round: int) -> RoundResult:
+    def _trained(self, round_number: int) -> RoundResult:
         """The result of a round that is trained; after a restart it comes from the checkpoint."""
-        if round not in self._results:
-            future = self._team.train(round)
+        if round_number not in self._results:
+            future = self._team.train(round_number)
             self._wait(future)
             self._keep(future.result())
-        return self._results[round]
+        return self._results[round_number]
 
     def _keep(self, result: RoundResult) -> None:
         # Without the references: each keeps a round's weights in the object store, and the learner group holds those
@@ -176,25 +176,25 @@ class Driver:
         self._results[result.round] = replace(result, weights=[])
 
     def _publish(self, action: Action) -> None:
-        round, clock = action.round, self._parts.clocks[action.round]
+        round_number, clock = action.round, self._parts.clocks[action.round]
         reports: list[SyncReport] = []
-        if self._track.samples and publishes(self._config.schedule, round):
-            self._exported.stage("publishing", round)
-            self._screen.note(f"round {round}: weights v{round} to every actor")
+        if self._track.samples and publishes(self._config.schedule, round_number):
+            self._exported.stage("publishing", round_number)
+            self._screen.note(f"round {round_number}: weights v{round_number} to every actor")
             pools = (self._team.rollouts, self._team.rewards)
             actors = [f"{pool.name} {index}" for pool in pools for index in range(pool.size)]
             with clock.stage("sync", worker=True), clock.lane(actors, "sync"):
-                result = self._trained(round)
+                result = self._trained(round_number)
                 reports = self._team.publish(result.manifest)
-            self._exported.synced(reports, round)
+            self._exported.synced(reports, round_number)
         # Before the round counts as done: a driver that is killed in between does both again, and loses neither.
-        self._write_row(round, reports)
-        publishes_now = publishes(self._config.schedule, round)
+        self._write_row(round_number, reports)
+        publishes_now = publishes(self._config.schedule, round_number)
         if publishes_now:
-            self._evaluate_between(round)
+            self._evaluate_between(round_number)
         self._parts.done(action)
         if publishes_now:
-            self._offer(round)
+            self._offer(round_number)
 
     def _offer(self, version: int) -> None:
         if self._offer_version is None or version == 0:
@@ -206,20 +206,20 @@ class Driver:
             self._exported.offered(offered.outcome)
             self._screen.say(offered.line)
 
-    def _write_row(self, round: int, reports: list[SyncReport]) -> None:
-        row = self._track.row(round, self._team.store.round_data(round), reports)
-        if round == 1 and (start := self._team.store.evaluations().get(0)):
+    def _write_row(self, round_number: int, reports: list[SyncReport]) -> None:
+        row = self._track.row(round_number, self._team.store.round_data(round_number), reports)
+        if round_number == 1 and (start := self._team.store.evaluations().get(0)):
             row[START] = shown_figures(HeldoutResult.from_json(start))
         self._metrics.write(row)
         self._track.show(row)
 
     # --- evaluation -----------------------------------------------------------------------------------------------
 
-    def _evaluate_between(self, round: int) -> None:
+    def _evaluate_between(self, round_number: int) -> None:
         """What ``evaluation.every`` asks for after a round that is not the last one."""
         every = self._config.evaluation.every
-        if every and round % every == 0 and round < self._config.schedule.rounds:
-            self._evaluate(round)
+        if every and round_number % every == 0 and round_number < self._config.schedule.rounds:
+            self._evaluate(round_number)
 
     def _evaluate(self, version: int) -> None:
         """Held-out accuracy of the weights that the rollout actors hold, once a version."""

@@ -45,7 +45,7 @@ def _sampled_from(config: Config, run: Path) -> set[int]:
     states = _states(config, run)
     if not states:
         return set()
-    asked = {round: state for round, state in states.items() if round <= config.schedule.rounds}
+    asked = {round_number: state for round_number, state in states.items() if round_number <= config.schedule.rounds}
     version = rollout_version(config.schedule, asked)
     previous = config.reward.moving_reference
     return {version, version - config.schedule.sync_every if previous else version}
@@ -58,12 +58,14 @@ def _states(config: Config, run: Path) -> Mapping[int, RoundState]:
         return {}
     with Store.read(store) as journal:
         found: Mapping[int, tuple[str, object]] = journal.round_states()
-    return check_states({round: state for round, (state, _) in found.items()}, max([config.schedule.rounds, *found]))
+    return check_states(
+        {round_number: state for round_number, (state, _) in found.items()}, max([config.schedule.rounds, *found])
+    )
 
 
 def _lost_rows(run: Path, newest: Path, states: Mapping[int, RoundState]) -> str:
     """SQLite drops what follows a damaged page of its write-ahead log without a word: the journal is older then."""
-    trained = {round for round, state in states.items() if reached(state, "trained")}
+    trained = {round_number for round_number, state in states.items() if reached(state, "trained")}
     known = (round_of(folder) for folder in all_checkpoints(run) if round_of(folder) in trained)
     whole = max(known, default=0)
     return (
@@ -94,8 +96,8 @@ def _is_whole(folder: Path) -> bool:
     return True
 
 
-def rewind(config: Config, run: Path, round: int) -> list[str]:
-    """Set a run back to the weights after ``round``: later rounds keep what was sampled and are trained again.
+def rewind(config: Config, run: Path, round_number: int) -> list[str]:
+    """Set a run back to the weights after ``round_number``: later rounds keep what was sampled and are trained again.
 
     Their checkpoints are renamed, not deleted. What is damaged of them in the journal is dropped, to be made again.
     Done twice, it changes nothing more, so it may be cut off at any point.
@@ -104,27 +106,29 @@ def rewind(config: Config, run: Path, round: int) -> list[str]:
         What was done, for the screen: where the later checkpoints are now, what was dropped.
 
     Raises:
-        UserError: There is no whole checkpoint of ``round``.
+        UserError: There is no whole checkpoint of ``round_number``.
     """
-    kept = checkpoint_folder(run, round)
-    if round > 0:
+    kept = checkpoint_folder(run, round_number)
+    if round_number > 0:
         if kept not in all_checkpoints(run):
             there = ", ".join(str(round_of(folder)) for folder in all_checkpoints(run)) or "none"
-            raise UserError(f"--from-round: {run} has no checkpoint of round {round} (there are: {there}, and 0)")
+            raise UserError(
+                f"--from-round: {run} has no checkpoint of round {round_number} (there are: {there}, and 0)"
+            )
         verify_checkpoint(kept)
     moved = []
     for folder in reversed(all_checkpoints(run)):
-        if round_of(folder) > round:
+        if round_of(folder) > round_number:
             aside = _unused(folder.parent / f"set-aside-{folder.name}")
             os.replace(folder, aside)
             moved.append(f"set aside, not deleted: {aside}")
-    if round > 0:
+    if round_number > 0:
         point_policy(run, kept)
     else:
         (run / POLICY_LINK).unlink(missing_ok=True)
     with Store.open(run / JOURNAL, *identity_of(config)) as store:
-        dropped = store.drop_damaged(round)
-        store.train_again_after(round)
+        dropped = store.drop_damaged(round_number)
+        store.train_again_after(round_number)
     if dropped:
         rows = ", ".join(f"{count} of {table}" for table, count in dropped.items())
         moved.append(f"damaged in the journal, or made from what was: {rows}; dropped, and made again")

@@ -76,15 +76,19 @@ class SamplingTrack(Track):
         self._parts.done(action, figures | self._quota.end(assignment))
 
     def _collect(
-        self, round: int, blocks: Sequence[Block], coordinator: SourceCoordinator | None, tick: Callable[[], bool]
+        self,
+        round_number: int,
+        blocks: Sequence[Block],
+        coordinator: SourceCoordinator | None,
+        tick: Callable[[], bool],
     ) -> Usage | None:
         """Sample and score some blocks of a round; what its judge was asked for them."""
-        pools, clock = [self._parts.team.rollouts, self._parts.team.rewards], self._parts.clocks[round]
-        with self._parts.screen.stage(f"round {round}: sampling and scoring") as progress:
+        pools, clock = [self._parts.team.rollouts, self._parts.team.rewards], self._parts.clocks[round_number]
+        with self._parts.screen.stage(f"round {round_number}: sampling and scoring") as progress:
             collector = RoundCollector(
                 self._config,
                 self._inputs,
-                round,
+                round_number,
                 blocks,
                 rollouts=pools[0],
                 rewards=pools[1],
@@ -101,18 +105,22 @@ class SamplingTrack(Track):
             drain(pools, tick, beside=coordinator)
         return collector.usage
 
-    def _judge_figures(self, round: int, usage: Usage | None) -> JsonObject | None:
+    def _judge_figures(self, round_number: int, usage: Usage | None) -> JsonObject | None:
         """What a round's judging came to; ``usage`` is of this process alone."""
         if not self._config.reward.judged:
             return None
         usage = usage or Usage()
-        candidates, scores = self._parts.team.store.candidates(round), self._parts.team.store.scores(round)
+        candidates, scores = (
+            self._parts.team.store.candidates(round_number),
+            self._parts.team.store.scores(round_number),
+        )
         languages = comparison_counts(self._config, candidates, scores)
         met, inconsistent, failed = (
             sum(row[name] for row in languages.values()) for name in ("comparisons", "inconsistent", "failed")
         )
         self._parts.screen.say(
-            f"round {round}: judge, {met} comparisons ({inconsistent} inconsistent, {failed} failed), {describe(usage)}"
+            f"round {round_number}: judge, {met} comparisons ({inconsistent} inconsistent, {failed} failed), "
+            f"{describe(usage)}"
         )
         return {"judge": {**asdict(usage), "languages": languages}}
 
@@ -137,15 +145,15 @@ class SamplingTrack(Track):
                 self._parts.team.store.put_pairs(action.round, mined.pairs)
             self._parts.team.store.set_round_state(action.round, action.then, {"counts": counts})
 
-    def mine(self, round: int, candidates: list[Candidate], scores: list[Score]) -> MinedPairs:
+    def mine(self, round_number: int, candidates: list[Candidate], scores: list[Score]) -> MinedPairs:
         """The pairs, or sample groups, of a round."""
-        inputs, assignment = self._inputs, self._quota.assignment(round)
+        inputs, assignment = self._inputs, self._quota.assignment(round_number)
         if self._config.learner.on_groups:
-            return mine_groups(self._config, inputs.prompts, round, candidates, scores, assignment=assignment)
-        replays = replayed_rounds(self._config.pairs, round) if self._config.pairs.replay.share else ()
+            return mine_groups(self._config, inputs.prompts, round_number, candidates, scores, assignment=assignment)
+        replays = replayed_rounds(self._config.pairs, round_number) if self._config.pairs.replay.share else ()
         earlier = [pair for before in replays for pair in self._parts.team.store.pairs(before)]
         return mine_pairs(
-            self._config, inputs.prompts, round, candidates, scores,
+            self._config, inputs.prompts, round_number, candidates, scores,
             anchors=inputs.anchors, untranslated=inputs.untranslated, earlier=earlier, assignment=assignment,
         )  # fmt: skip
 

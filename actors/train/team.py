@@ -124,23 +124,23 @@ class Team:
         found = {number: state for number, (state, _) in self.store.round_states().items()}
         return check_states(found, self.config.schedule.rounds)
 
-    def reference(self, round: int) -> Future[Referenced]:
+    def reference(self, round_number: int) -> Future[Referenced]:
         """Start computing the reference log-probabilities of a round's pairs or sample groups."""
-        return self._learn(self._learner.reference, round)
+        return self._learn(self._learner.reference, round_number)
 
-    def train(self, round: int) -> Future[RoundResult]:
+    def train(self, round_number: int) -> Future[RoundResult]:
         """Start training a round; one that has its checkpoint already is only published again."""
-        return self._learn(self._learner.train, round)
+        return self._learn(self._learner.train, round_number)
 
-    def _learn(self, method: Callable[..., T], round: int) -> Future[T]:
-        examples = self.store.examples(round)
+    def _learn(self, method: Callable[..., T], round_number: int) -> Future[T]:
+        examples = self.store.examples(round_number)
         started = self._learner_started
         self._turn("learner")
 
         def work() -> T:
             if started is not None:
                 started.result()  # its error, if it could not start
-            return method(round, examples, self.config.cluster.train_timeout_s)
+            return method(round_number, examples, self.config.cluster.train_timeout_s)
 
         return self._learner_thread.submit(work)
 

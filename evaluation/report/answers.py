@@ -69,7 +69,7 @@ def curves(rounds: Mapping[int, Mapping[str, float | None]], codes: Iterable[str
     """Language -> round -> value, of round -> language -> value; what is not known is left out."""
     out: dict[str, dict[int, float]] = {}
     for code in codes:
-        points = {round: value for round, row in rounds.items() if (value := row.get(code)) is not None}
+        points = {round_number: value for round_number, row in rounds.items() if (value := row.get(code)) is not None}
         if points:
             out[code] = points
     return out

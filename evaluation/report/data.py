@@ -134,7 +134,7 @@ def read_run(path: Path) -> RunData:
         raise UserError(f"{path}: no store.sqlite in it; name a run folder such as runs/demo")
     with Store.read(path / JOURNAL) as store:
         gates, asked, answers = _candidates(store)
-        pairs = [pair for round in sorted(store.round_states()) for pair in store.pairs(round)]
+        pairs = [pair for round_number in sorted(store.round_states()) for pair in store.pairs(round_number)]
         return RunData(
             name=store.meta().get("run_name") or path.resolve().name,
             path=path,
@@ -158,15 +158,15 @@ def _candidates(store: Store) -> tuple[Counts, Counts, dict[int, dict[str, Answe
     detected: dict[int, list[tuple[str, str | None]]] = {}
     answers: dict[int, dict[str, AnswerTotals]] = {}
     for row in store.table("candidates", (*_KEY, "gate", "detected_language", "text")):
-        round, _, language, _, origin, _, gate, found, text = row
-        gates[round, language, gate] += 1
+        round_number, _, language, _, origin, _, gate, found, text = row
+        gates[round_number, language, gate] += 1
         if origin == language:  # an answer, no translation of one
-            detected.setdefault(round, []).append((language, found))
-            answers.setdefault(round, {}).setdefault(language, AnswerTotals()).add(text)
+            detected.setdefault(round_number, []).append((language, found))
+            answers.setdefault(round_number, {}).setdefault(language, AnswerTotals()).add(text)
     out: dict[int, dict[str, dict[str, int]]] = {}
-    for (round, language, gate), count in sorted(gates.items()):
-        out.setdefault(round, {}).setdefault(language, {})[gate] = count
-    return out, {round: confusion(rows) for round, rows in sorted(detected.items())}, answers
+    for (round_number, language, gate), count in sorted(gates.items()):
+        out.setdefault(round_number, {}).setdefault(language, {})[gate] = count
+    return out, {round_number: confusion(rows) for round_number, rows in sorted(detected.items())}, answers
 
 
 def _selection(pairs: list[Pair]) -> list[Pair]:
@@ -187,8 +187,8 @@ def _selection(pairs: list[Pair]) -> list[Pair]:
 
 def _shown(store: Store, pairs: list[Pair]) -> tuple[ShownPair, ...]:
     wanted = {(pair.round, pair.prompt_id, pair.language) for pair in pairs if pair.source == "mined"}
-    rounds = sorted({round for round, _, _ in wanted})
-    scores: dict[CandidateKey, float] = {s.key: s.reward for round in rounds for s in store.scores(round)}
+    rounds = sorted({round_number for round_number, _, _ in wanted})
+    scores: dict[CandidateKey, float] = {s.key: s.reward for round_number in rounds for s in store.scores(round_number)}
     candidates: dict[tuple[int, str, str], list[ShownCandidate]] = {}
     for row in store.table("candidates", (*_KEY, "text", "gate", "detected_language")):
         key = CandidateKey(*row[:6])
@@ -224,10 +224,10 @@ def _metrics(path: Path) -> dict[int, JsonObject]:
         return {}
     rows: dict[int, JsonObject] = {}
     for line, row in read_rows(path, "metrics of the run"):
-        round = row.get("round")
-        if not isinstance(round, int) or isinstance(round, bool):
+        round_number = row.get("round")
+        if not isinstance(round_number, int) or isinstance(round_number, bool):
             raise UserError(f"{path}:{line}: 'round' is missing or no integer; remove the line")
-        rows[round] = row
+        rows[round_number] = row
     return dict(sorted(rows.items()))
 
 

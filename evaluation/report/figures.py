@@ -94,10 +94,10 @@ def evaluation_curves(run: RunData, name: str) -> dict[str, dict[int, float]]:
     """Language -> round -> a share of the held-out evaluation, per cent."""
     out: dict[str, dict[int, float]] = {}
     for code in run.languages:
-        for round, evaluation in sorted(run.evaluations.items()):
+        for round_number, evaluation in sorted(run.evaluations.items()):
             value = percent(number(evaluation, "languages", code, name))
             if value is not None:
-                out.setdefault(code, {})[round] = value
+                out.setdefault(code, {})[round_number] = value
     return out
 
 
@@ -105,9 +105,9 @@ def others_curve(run: RunData) -> dict[int, float]:
     """Round -> mean sampled accuracy of all languages of the run but the dominant one, per cent."""
     left_out = {run.dominant, *run.unseen}
     curves = [points for code, points in evaluation_curves(run, "accuracy_sampled").items() if code not in left_out]
-    rounds = sorted({round for points in curves for round in points})
-    complete = [round for round in rounds if all(round in points for points in curves)]
-    return {round: sum(points[round] for points in curves) / len(curves) for round in complete}
+    rounds = sorted({round_number for points in curves for round_number in points})
+    complete = [round_number for round_number in rounds if all(round_number in points for points in curves)]
+    return {round_number: sum(points[round_number] for points in curves) / len(curves) for round_number in complete}
 
 
 def learner_curves(run: RunData, name: str, scale: float = 1.0) -> dict[str, dict[int, float]]:
@@ -115,21 +115,21 @@ def learner_curves(run: RunData, name: str, scale: float = 1.0) -> dict[str, dic
     out: dict[str, dict[int, float]] = {}
     codes = {code for row in run.metrics.values() for code in lookup(row, "learner", "languages") or {}}
     for code in sorted(codes, key=lambda code: (code != run.dominant, code)):
-        for round, row in run.metrics.items():
+        for round_number, row in run.metrics.items():
             value = number(row, "learner", "languages", code, name)
             if value is not None:
-                out.setdefault(code, {})[round] = scale * value
+                out.setdefault(code, {})[round_number] = scale * value
     return out
 
 
 def term_curves(run: RunData) -> dict[str, dict[str, dict[int, float]]]:
     """Term of the reward -> language -> round -> mean; empty for a reward without terms."""
     out: dict[str, dict[str, dict[int, float]]] = {}
-    for round, row in run.metrics.items():
+    for round_number, row in run.metrics.items():
         for term, means in (lookup(row, "counts", "reward_terms") or {}).items():
             for code in run.languages:
                 if (value := number(means, code)) is not None:
-                    out.setdefault(term, {}).setdefault(code, {})[round] = value
+                    out.setdefault(term, {}).setdefault(code, {})[round_number] = value
     return out
 
 
@@ -180,12 +180,12 @@ def stage_seconds(run: RunData) -> tuple[dict[str, dict[str, float]], list[str]]
     """(round -> stage -> seconds, stages by their total). Stages overlap: they add up to more than the wall."""
     rows: dict[str, dict[str, float]] = {}
     totals: dict[str, float] = {}
-    for round, row in run.metrics.items():
+    for round_number, row in run.metrics.items():
         stages = lookup(row, "seconds", "stages") or {}
         times = {stage: number(stages, stage) for stage in stages}
         known = {stage: seconds for stage, seconds in times.items() if seconds is not None}
         wall = number(row, "seconds", "wall")
-        label = f"round {round}" + (f" ({wall:.0f} s)" if wall is not None else "")
+        label = f"round {round_number}" + (f" ({wall:.0f} s)" if wall is not None else "")
         rows[label] = known
         for stage, seconds in known.items():
             totals[stage] = totals.get(stage, 0.0) + seconds
@@ -227,10 +227,16 @@ def training_answers(run: RunData) -> TrainingAnswers:
     """What a run has to say without held-out prompts."""
     codes = run.languages
     right = {
-        round: {asked: right_share(row, asked) for asked, row in rows.items()} for round, rows in run.confusion.items()
+        round_number: {asked: right_share(row, asked) for asked, row in rows.items()}
+        for round_number, rows in run.confusion.items()
     }
-    length = {round: {code: totals.length for code, totals in row.items()} for round, row in run.answers.items()}
-    repeated = {round: {code: totals.repetition for code, totals in row.items()} for round, row in run.answers.items()}
+    length = {
+        round_number: {code: totals.length for code, totals in row.items()} for round_number, row in run.answers.items()
+    }
+    repeated = {
+        round_number: {code: totals.repetition for code, totals in row.items()}
+        for round_number, row in run.answers.items()
+    }
     return TrainingAnswers(
         curves(right, codes),
         curves(length, codes),
@@ -286,7 +292,7 @@ Spans = list[tuple[float, float]]
 def timelines(run: RunData) -> tuple[dict[str, dict[str, dict[str, Spans]]], list[str]]:
     """(round -> actor -> what it did -> (begin, end) in seconds of the round, all that was done in order)."""
     out: dict[str, dict[str, dict[str, Spans]]] = {}
-    for round, row in run.metrics.items():
+    for round_number, row in run.metrics.items():
         actors = lookup(row, "timeline")
         if not isinstance(actors, dict):
             continue
@@ -294,7 +300,7 @@ def timelines(run: RunData) -> tuple[dict[str, dict[str, dict[str, Spans]]], lis
         for actor in sorted(actors, key=_lane):
             kinds = actors[actor] if isinstance(actors[actor], dict) else {}
             lanes[actor] = {KINDS.get(kind, kind): _spans(moments) for kind, moments in kinds.items()}
-        out[f"round {round}"] = lanes
+        out[f"round {round_number}"] = lanes
     seen = dict.fromkeys(kind for lanes in out.values() for spans in lanes.values() for kind in spans)
     order = list(KINDS.values())
     return out, sorted(seen, key=lambda kind: order.index(kind) if kind in order else len(order))

@@ -173,8 +173,8 @@ def _rewards(run: RunData) -> Section | Absent:
         for code in run.languages
         if (
             points := {
-                round: value
-                for round, row in run.metrics.items()
+                round_number: value
+                for round_number, row in run.metrics.items()
                 if (value := number(row, "counts", "pair_lengths", code, "margin")) is not None
             }
         )

@@ -58,7 +58,7 @@ def distinct_answers(
 
 
 def fit_length(
-    reward: RewardConfig, round: int, usable: Sequence[Sequence[Candidate]], values: Mapping[CandidateKey, float]
+    reward: RewardConfig, round_number: int, usable: Sequence[Sequence[Candidate]], values: Mapping[CandidateKey, float]
 ) -> Fit | None:
     """The length control of a language's round; None where there is none (it is the implicit reward's)."""
     control = reward.lengths
@@ -67,7 +67,7 @@ def fit_length(
     groups = [
         Group(tuple(values[c.key] for c in group), tuple(length_of(c, control.unit) for c in group)) for group in usable
     ]
-    return fit(groups, control, reward.bound(round))
+    return fit(groups, control, reward.bound(round_number))
 
 
 def length_of(candidate: Candidate, unit: str) -> int:
@@ -77,7 +77,7 @@ def length_of(candidate: Candidate, unit: str) -> int:
 
 def scored_groups(
     config: Config,
-    round: int,
+    round_number: int,
     language: str,
     ids: Sequence[str],
     grouped: Mapping[str, Sequence[Candidate]],
@@ -90,7 +90,7 @@ def scored_groups(
 
     Args:
         config: The run.
-        round: From 1.
+        round_number: From 1.
         language: Of the prompts and the answers.
         ids: Prompts of the language in this round.
         grouped: Prompt id -> its scored candidates that passed the gates (:func:`by_prompt`).
@@ -109,8 +109,8 @@ def scored_groups(
                 counters.add(language, "no_candidates")
     else:
         usable = distinct_answers(ids, language, grouped, counters, 1 if config.pairs.pool == "all" else 2)
-    alpha = fit_length(config.reward, round, usable, values)
-    bound = config.reward.bound(round)
+    alpha = fit_length(config.reward, round_number, usable, values)
+    bound = config.reward.bound(round_number)
     weight, unit = alpha.alpha if alpha else 0.0, config.reward.lengths.unit
     groups = [
         PromptGroup(

@@ -39,8 +39,9 @@ def test_a_link_changes_in_one_step_and_a_folder_goes_whole(tmp_path: Path) -> N
 def test_a_lock_is_held_by_one_and_ends_with_its_process(tmp_path: Path) -> None:
     path = tmp_path / ".lock"
     assert not is_held(path)
-    code = f"from configs.locks import take; from pathlib import Path; assert take(Path({str(path)!r})); print(1, flush=True); input()"
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+    code = "import sys; from pathlib import Path; from configs.locks import take; "
+    code += "assert take(Path(sys.argv[1])); print(1, flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         other.stdout.readline()
         assert is_held(path)
