@@ -156,8 +156,8 @@ class Driver:
         loss = "" if found.loss is None else f", first loss {found.loss:.1e} from ln 2"
         whose = "the sampler's" if found.used else "the learner's, as that is too much"
         self._screen.say(
-            f"round {round_number}: sampler against learner {found.mean:.1e} nats a token ({found.most:.1e} at most{loss})"
-            f"; the references are {whose}"
+            f"round {round_number}: sampler against learner {found.mean:.1e} nats a token ({found.most:.1e} at most"
+            f"{loss}); the references are {whose}"
         )
         self._exported.mismatched(found.languages)
         return {"sampling_mismatch": found.to_json()}

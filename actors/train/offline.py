@@ -134,8 +134,8 @@ class OfflineTrack(Track):
         for round_number, (_, data) in self._parts.team.store.round_states().items():
             if data.get("offline_digest", self._digest) != self._digest:
                 raise UserError(
-                    f"offline.path: {self._config.offline.path} holds other pairs than when round {round_number} of this "
-                    "run was made; restore it, or choose another run.name"
+                    f"offline.path: {self._config.offline.path} holds other pairs than when round {round_number} "
+                    "of this run was made; restore it, or choose another run.name"
                 )
 
     def advance(self, action: Action, tick: Callable[[], bool]) -> None:
