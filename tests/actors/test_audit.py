@@ -109,7 +109,7 @@ def audited(folder: Path, data: str, *overrides: str) -> tuple[dict[str, Any], l
     """Figures by language and subset, and the pairs with their rewards."""
     (folder / "c.yaml").write_text(dump_yaml(small_config(folder, "languages.codes=[en, es]")))
     out = folder / "audited"
-    run_audit(folder / "c.yaml", [data], overrides, out, None, True)
+    run_audit(folder / "c.yaml", [data], overrides, out, None, quiet=True)
     rows = [json.loads(line) for line in (out / "pairs.jsonl").read_text(encoding="utf-8").splitlines()]
     return json.loads((out / "audit.json").read_text())["languages"], rows
 
