@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any
 
+from configs.json_types import JsonObject
 from evaluation.heldout import HeldoutResult, LanguageResult
-from evaluation.winrate import BASELINE, Verdict, win_rate
+from evaluation.winrate import BASELINE, Comparison, win_rate
 
 Key = tuple[str, str]  # (language, prompt id)
 
@@ -45,13 +45,13 @@ def with_preferences(result: HeldoutResult, found: Mapping[Key, tuple[float | No
     return replace(result, languages=languages)
 
 
-def verdicts(result: HeldoutResult, languages: Sequence[str]) -> list[Verdict]:
+def verdicts(result: HeldoutResult, languages: Sequence[str]) -> list[Comparison]:
     """The judge's verdicts in some languages, the failed ones among them."""
     return [verdict for code in languages if code in result.languages
             for verdict in language_verdicts(code, result.languages[code])]  # fmt: skip
 
 
-def win_figures(found: Sequence[Verdict]) -> dict[str, Any] | None:
+def win_figures(found: Sequence[Comparison]) -> JsonObject | None:
     """A win rate in per cent with its 95 % interval, as ``summary.json`` has it; None without verdicts.
 
     The same figures as those of ``isogloss eval``: of several languages the mean of their win rates; the interval is
@@ -65,10 +65,10 @@ def win_figures(found: Sequence[Verdict]) -> dict[str, Any] | None:
     return {**figures, "ci95": None if interval is None else list(interval)}
 
 
-def language_verdicts(code: str, language: LanguageResult) -> list[Verdict]:
+def language_verdicts(code: str, language: LanguageResult) -> list[Comparison]:
     """Those of one language."""
     return [
-        Verdict(
+        Comparison(
             row.id,
             code,
             None if row.preference is None else BASELINE + row.preference,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from configs.json_types import JsonMapping, JsonObject
 from configs.load import load_run_config
 from configs.reading import is_file, read_json
 from configs.schema import Config
@@ -42,7 +43,7 @@ def run_card(run: Path, version: int, repo: str) -> str:
     return model_card(load_run_config(run), summary, version, repo)
 
 
-def model_card(config: Config, summary: Mapping[str, Any] | None, version: int, repo: str) -> str:
+def model_card(config: Config, summary: JsonMapping | None, version: int, repo: str) -> str:
     """The page, with the metadata that the Hub reads.
 
     Args:
@@ -81,11 +82,11 @@ def model_card(config: Config, summary: Mapping[str, Any] | None, version: int, 
     return "\n".join([*head, *lines])
 
 
-def _figures(summary: Mapping[str, Any] | None) -> list[str]:
+def _figures(summary: JsonMapping | None) -> list[str]:
     title = ["## Before and after", ""]
     if summary is None:
         return [*title, "These weights were not evaluated on held-out prompts at the end of a run.", ""]
-    languages: Mapping[str, Any] = summary.get("languages", {})
+    languages: JsonMapping = summary.get("languages", {})
     if not languages:
         return [*title, "The run had no held-out prompts.", ""]
     rows: list[Sequence[str]] = []
@@ -113,7 +114,7 @@ def _figures(summary: Mapping[str, Any] | None) -> list[str]:
     ]
 
 
-def _data(config: Config, summary: Mapping[str, Any] | None) -> list[str]:
+def _data(config: Config, summary: JsonMapping | None) -> list[str]:
     rows: list[Sequence[str]] = []
     for field, value in (
         ("prompts.train", config.prompts.train),
@@ -132,8 +133,8 @@ def _data(config: Config, summary: Mapping[str, Any] | None) -> list[str]:
     return ["## Data and method", "", *_table(("what", "which"), rows)]
 
 
-def _public(config: Config) -> dict[str, Any]:
-    values: dict[str, Any] = config.model_dump(mode="json", exclude_unset=True)
+def _public(config: Config) -> JsonObject:
+    values: JsonObject = config.model_dump(mode="json", exclude_unset=True)
     for name in _LEFT_OUT:
         section, _, field = name.partition(".")
         if not field:

@@ -121,7 +121,9 @@ def _translation(config: Config, place: int, one: TranslationSource) -> Source:
     return Source(one.name, giver, of.samples, one.scored, of=one.of, directions=tuple(out), place=place)
 
 
-def setting(candidates: CandidatesConfig, source: Source) -> EndpointSource | FileSource | TranslationSource | CustomSource:
+def setting(
+    candidates: CandidatesConfig, source: Source
+) -> EndpointSource | FileSource | TranslationSource | CustomSource:
     """What the config says of a source that it names, and that is not the policy alone."""
     found = candidates.sources[source.place]
     assert not isinstance(found, PolicySource)

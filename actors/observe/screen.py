@@ -245,7 +245,7 @@ class Screen:
         console.print(table)
         self._wins(summary, names)
 
-    def _wins(self, summary: dict[str, Any], names: dict[str, str]) -> None:
+    def _wins(self, summary: JsonObject, names: dict[str, str]) -> None:
         """Win rates against the start, where a judge compared the answers."""
         rates = {f"{names[code]} ({code})": row["end"].get("win_rate") for code, row in summary["languages"].items()}
         for key, title in (("non_english_mean", "mean of the others"), ("unseen_mean", "mean of the unseen")):

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from actors.observe.metrics import START, scalars_of
 from configs.errors import UserError
+from configs.json_types import JsonMapping
 from configs.yaml12 import read_yaml
 
 try:
@@ -36,7 +36,7 @@ def _check_login() -> None:
 _check_login()
 
 
-def track(row: Mapping[str, Any], folder: Path) -> None:
+def track(row: JsonMapping, folder: Path) -> None:
     """Log a round's numbers, by round; of a row that comes again only those that are new.
 
     A run that is resumed continues in the same run of Weights & Biases.
@@ -46,7 +46,7 @@ def track(row: Mapping[str, Any], folder: Path) -> None:
         folder: The run's.
     """
     run = _run(folder)
-    steps: list[tuple[int, Mapping[str, Any]]] = [(row["round"], {k: v for k, v in row.items() if k != START})]
+    steps: list[tuple[int, JsonMapping]] = [(row["round"], {k: v for k, v in row.items() if k != START})]
     if START in row:
         steps.insert(0, (0, {"heldout": row[START]}))
     for step, values in steps:

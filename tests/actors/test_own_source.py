@@ -8,15 +8,15 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from actors.train.desk import SourceDesk, source_desk
 
 from actors.plan.plugins import pinned
+from actors.train.source_coordinator import SourceCoordinator, source_coordinator
 from configs.errors import UserError
 from configs.schema import Config
 from judges.answers import Answered
 from judges.own_source import try_sources
 from rollout.identity import config_digest
-from tests.actors.test_desk import WAIT_S, chunk
+from tests.actors.test_source_coordinator import WAIT_S, chunk
 from tests.kits.rollout import make_config, make_prompts
 
 SOURCE = '''
@@ -69,10 +69,12 @@ def own(mine: str, name: str, tmp_path: Path, **fields: object) -> Config:
 
 def answers(config: Config, *texts: str, samples: int = 1) -> list[Answered]:
     found: list[Answered] = []
-    with closing(SourceDesk(config, Path(config.candidates.cache or ""))) as desk:
-        desk.submit(chunk("c", list(texts), "mine", samples=samples), lambda _begin, _end, rows: found.extend(rows))
-        while not desk.idle:
-            desk.collect(WAIT_S)
+    with closing(SourceCoordinator(config, Path(config.candidates.cache or ""))) as coordinator:
+        coordinator.submit(
+            chunk("c", list(texts), "mine", samples=samples), lambda _begin, _end, rows: found.extend(rows)
+        )
+        while not coordinator.idle:
+            coordinator.collect(WAIT_S)
     return found
 
 
@@ -143,7 +145,7 @@ def test_its_source_is_part_of_the_runs_identity(mine: str, tmp_path: Path) -> N
         file.write("\n# another version\n")
     assert config_digest(before) != config_digest(pinned(own(mine, "shout", tmp_path)))
     with pytest.raises(UserError, match=r"candidates\.sources\.1\.function: .*:shout has another source here"), \
-            source_desk(before):  # fmt: skip
+            source_coordinator(before):  # fmt: skip
         pass
 
 
