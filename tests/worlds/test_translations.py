@@ -99,7 +99,7 @@ def test_rendered_answers_change_nothing_else_of_a_pass() -> None:
     }
     settings = WorldSettings()
     plain, same, loud = (
-        make_pass(LANGUAGES, SPLIT, confused, stage, settings, random.Random(3), rendered)
+        make_pass(LANGUAGES, SPLIT, confused, stage, settings, rng=random.Random(3), rendered=rendered)
         for rendered in (None, lambda _code, sentence: sentence, lambda code, sentence: f"{code}: {sentence}")
     )
     assert plain == same
