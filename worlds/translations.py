@@ -47,10 +47,10 @@ class TranslationSettings:
     weak_right_rate: float = 0.5
     translator_error_rate: float = 0.1  # share of translations that state another value than their original
     filler_rate: float = 0.6  # of the opening and of the closing; one of them is always there
-    translated_share: float = 0.5  # of the supervised answers in the other languages that are translations
+    translated_share: float = 0.4  # of the supervised answers in the other languages that are translations
     pivot_right_rate: float = 0.8  # of the supervised answers in English, whose mode stays the truth
-    passes: int = 4
-    learning_rate: tuple[float, float] = (1.5e-3, 0.0)
+    passes: int = 3
+    learning_rate: tuple[float, float] = (7e-4, 0.0)
     crosslingual_share: float = 0.2
     translations: int = 40
 
