@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from configs.errors import UserError
-from configs.json_types import Json, JsonMapping
+from configs.json_types import JsonMapping
 from configs.load import load_run_config
 from configs.locks import is_held
 from configs.schema import Config
@@ -106,8 +106,7 @@ def _figures(data: RunData) -> Iterator[str]:
             yield f"  gated      {refused}"
     for version in sorted(data.evaluations)[-1:]:
         languages = lookup(data.evaluations[version], "languages") or {}
-        cells = [f"{code} {_cell(figures)}" for code, figures in languages.items()]
-        yield f"  held-out   weights v{version}, greedy / sampled accuracy, per cent: {', '.join(cells)}"
+        yield f"  held-out   weights v{version}, {heldout_line(languages)}"
 
 
 def _refused(gates: JsonMapping) -> str:
@@ -119,9 +118,19 @@ def _refused(gates: JsonMapping) -> str:
     return ", ".join(f"{code} {count}" for code, count in counts.most_common() if count)
 
 
-def _cell(figures: Json) -> str:
-    values = [number(figures, name) for name in ("accuracy_greedy", "accuracy_sampled")]
-    return " / ".join("-" if value is None else f"{100 * value:.1f}" for value in values)
+def heldout_line(languages: JsonMapping) -> str:
+    """Accuracy by language; where no prompt has a gold answer, how often the language was right."""
+    names: tuple[str, ...] = ("accuracy_greedy", "accuracy_sampled")
+    title = "greedy / sampled accuracy"
+    if all(number(figures, name) is None for figures in languages.values() for name in names):
+        names, title = ("right_language",), "answers in the right language"
+    cells = [f"{code} {' / '.join(_percent(number(figures, name)) for name in names)}"
+             for code, figures in languages.items()]  # fmt: skip
+    return f"{title}, per cent: {', '.join(cells)}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
 
 
 def pair_lines(run: Path, language: str | None, round_number: int | None, count: int) -> list[str]:

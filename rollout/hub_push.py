@@ -14,8 +14,8 @@ from rollout.model_folder import verify_checkpoint
 _REPO = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 _ROUND = re.compile(r"round-(\d+)")
 _CARD = "README.md"
-# Of a checkpoint, what only a resumed run reads.
-_NOT_PUSHED = ("trainer", "state.json")
+# Of a checkpoint, what only its own run reads.
+_NOT_PUSHED = ("trainer", "state.json", "metrics.json")
 
 
 def pushed_checkpoint(run: Path) -> tuple[Path, int]:

@@ -16,7 +16,7 @@ from actors.observe.screen import Screen
 from cli import app
 from configs.errors import UserError
 from configs.load import dump_yaml
-from evaluation.status import pair_lines, status_lines
+from evaluation.status import heldout_line, pair_lines, status_lines
 from rollout.records import Message, Pair
 from rollout.store import Store
 from tests.kits.rollout import candidate, make_config
@@ -117,3 +117,10 @@ def test_a_log_gets_lines_and_a_quiet_screen_none(
         assert ("1 of 4 chunks, " in out) is not quiet
         assert out.endswith("took 3s\n")
     assert out == "took 3s\n"
+
+
+def test_without_gold_answers_the_language_is_shown() -> None:
+    one = {"accuracy_greedy": 0.5, "accuracy_sampled": None, "right_language": 1.0}
+    none = {"accuracy_greedy": None, "accuracy_sampled": None, "right_language": 0.75}
+    assert heldout_line({"en": one, "es": none}) == "greedy / sampled accuracy, per cent: en 50.0 / -, es - / -"
+    assert heldout_line({"en": none}) == "answers in the right language, per cent: en 75.0"
