@@ -196,7 +196,7 @@ def _take(reading: _Reading, row: Row, raw: RawRow, fields: PromptsConfig, code:
 
 
 def _asked(prompt: Prompt, where: str, given: PromptsConfig, words: int | None) -> SuiteItem:
-    """The item with what goes around its prompt: MGSM's words with so many examples, the frame, the system turn."""
+    """The item with what goes around its prompt: MGSM's words and examples, frame, system turn."""
     worded = prompt if words is None else replace(prompt, text=maths_prompt(prompt.text, prompt.language, words))
     turns = framed(worded, given, {}).turns
     return SuiteItem(prompt.id, prompt.language, text_of_turns(prompt.turns), turns, prompt.answer, where)
