@@ -181,7 +181,7 @@ def _dealt(config: Config, prompts: PromptSet, passes: Passes) -> Assignment:
     found: list[tuple[Block, ...]] = []
     for kept in passes.needs:
         # Ties between languages go by their order, which the journal does not keep.
-        need = {code: kept[code] for code in targets(config) if code in kept}
+        need = {code: kept[code] for code in targets(config.languages) if code in kept}
         order, by_language, end = _deal(rest, need, usable, quota.assignment == "disjoint", end)
         exhausted |= {code for code, count in need.items() if len(by_language[code]) < count}
         ids = {code: tuple(given) for code, given in by_language.items()}

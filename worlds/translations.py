@@ -221,7 +221,7 @@ def _build_policy(
     noisy = {**languages, PIVOT: dataclasses.replace(languages[PIVOT], clear_right_rate=settings.pivot_right_rate)}
     confused = {code: confusions(language, world_seed) for code, language in languages.items()}
     own = dataclasses.replace(WorldSettings(), stages=(stage,))
-    sft.train_supervised(model, tokenizer, noisy, split, own, seed, confused, translated)
+    sft.train_supervised(model, tokenizer, noisy, split, own, seed=seed, confused=confused, rendered=translated)
     shutil.rmtree(out / "policy", ignore_errors=True)
     model.save_pretrained(out / "policy")
     tokenizer.save_pretrained(out / "policy")
