@@ -35,8 +35,12 @@ def test_round_under_a_judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         return Says("out of memory", status=500) if 2 < shown.number <= 12 else longer(shown)
 
     monkeypatch.setenv("TEST_JUDGE_KEY", "not-to-be-written-down")
-    with judge_server(shaky) as stub:
+    with judge_server(shaky) as stub, judge_server(longer) as other:
         settings = (
+            "prompts.heldout=worlds/default/prompts/heldout/{lang}.jsonl",
+            "prompts.heldout_limit=2",
+            "evaluation.samples_per_prompt=1",
+            f"evaluation.judge={{model: another, base_url: '{other.url}'}}",
             "judge.model=stub",
             f"judge.base_url={stub.url}",
             "judge.comparisons_per_candidate=2",
@@ -46,9 +50,17 @@ def test_round_under_a_judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         done = train(tmp_path, "judged", *TINY, "reward.kind=judge", *settings)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "round 1: judge, " in done.stdout
+        assert "Greedy answers judged against those of the start" in done.stdout
         asked = len(stub.shown)
         assert set(stub.authorization) == {"Bearer not-to-be-written-down"}
     run = tmp_path / "judged"
+    found = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    rates = [row["end"]["win_rate"] for row in found["languages"].values()]
+    assert [rate["items"] + rate["failed"] for rate in rates] == [2, 2, 2]
+    assert found["non_english_mean"]["win_rate"]["items"] == 4
+    with sqlite3.connect(tmp_path / ".cache" / "judge.sqlite") as db:  # where `isogloss eval` keeps its verdicts
+        assert db.execute("SELECT count(*) FROM verdicts").fetchone() == (len(other.shown) - 1,)
+    assert "Judged against the start" in (run / "report.html").read_text(encoding="utf-8")
     written = [path for path in run.rglob("*") if path.is_file() and b"not-to-be-written-down" in path.read_bytes()]
     assert written == []
     with journal(tmp_path, "judged") as store:

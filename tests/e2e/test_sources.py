@@ -1,8 +1,9 @@
-"""A data set from servers and a command, and a round that trains on the policy's answers beside a server's."""
+"""A data set from servers and a command; a round with functions of one's own, from a folder outside the repository."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -77,11 +78,21 @@ def test_a_data_set_is_built_stopped_and_continued(tmp_path: Path) -> None:
     assert len(load_preferences(offline)) == 10, "what it writes can be trained on"
 
 
-def test_a_round_with_a_server_beside_the_policy(tmp_path: Path) -> None:
+def test_a_round_with_a_server_and_with_ones_own_source_miner_and_reward(tmp_path: Path) -> None:
+    """As a user would: in a folder with three files of their own, and isogloss untouched."""
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    for name in ("own_reward", "own_miner", "own_source"):
+        shutil.copy(Path("examples") / f"{name}.py", mine)
     with generator() as stub:
         settings = (
             f"endpoints={{strong: {{base_url: '{stub.url}', model: strong-1}}}}",
-            "candidates.sources=[{kind: policy, samples: 3}, {kind: endpoint, name: direct, endpoint: strong}]",
+            "candidates.sources=[{kind: policy, samples: 3}, {kind: endpoint, name: direct, endpoint: strong}, "
+            "{kind: custom, name: parrot, function: own_source:parrot, options: {words: 3}}]",
+            "reward.kind=custom",
+            "reward.function=own_reward:score",
+            "pairs.miner=own_miner:nearest",
+            "pairs.options={least: 1}",
             "languages.quota={pairs_per_round: 8, refill: 2}",
             "gates.language=false",
             "schedule.rounds=1",
@@ -91,16 +102,26 @@ def test_a_round_with_a_server_beside_the_policy(tmp_path: Path) -> None:
             "learner.pairs_per_step=4",
             "learner.epochs=1",
         )
-        done = train(tmp_path, "mixed", *settings)
+        done = train(tmp_path, "mixed", *settings, cwd=mine)
         assert done.returncode == 0, done.stdout + done.stderr
     with journal(tmp_path, "mixed") as store:
         candidates, pairs = store.candidates(1), store.pairs(1)
-        scores = {score.key for score in store.scores(1)}
+        scores = {score.key: score.reward for score in store.scores(1)}
     foreign = [one for one in candidates if one.key.source == "direct"]
     assert foreign
     assert {(one.weight_version, one.model) for one in foreign} == {(None, "strong-1")}
     assert all(one.token_ids for one in foreign)
-    assert {one.key for one in foreign if one.gate == "ok"} <= scores, "they are scored like the policy's own"
+    assert {one.key for one in foreign if one.gate == "ok"} <= scores.keys(), "they are scored like the policy's own"
+    own = [one for one in candidates if one.key.source == "parrot"]
+    assert {(one.weight_version, one.model) for one in own} == {(None, "own_source:parrot")}
+    assert {len(one.text.split()) for one in own} <= {1, 2, 3}
+    texts = {one.key: one.text for one in candidates}
+    assert all(scores[key] == -len(texts[key].split()) for key in scores), "without a bonus for digits: the shortest"
+    mined = [pair for pair in pairs if pair.source == "mined"]
+    assert mined
+    assert all(pair.chosen_score - pair.rejected_score >= 1 for pair in mined)
+    kept = yaml.safe_load((tmp_path / "mixed" / "config.yaml").read_text(encoding="utf-8"))["run"]["plugins"]
+    assert set(kept) == {"candidates.sources.2.function", "pairs.miner", "reward.function"}
     (row,) = [json.loads(line) for line in (tmp_path / "mixed" / "metrics.jsonl").read_text().splitlines()]
     for code in ("es", "sw"):
         quota = row["counts"]["quota"][code]
