@@ -4,7 +4,8 @@
     python -m benchmarks.language_id package/declaration
 
 Each sentence is judged with its own language expected, in a run of these languages and English; then as an answer to
-each of its neighbours' speakers, where it must be found out. "Undecided" counts as not right.
+each of its neighbours' speakers, where it must be found out. "Undecided" counts as not right. The last line is about
+answers in languages that nobody thought of.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from rollout.language import LanguageDetector
 from rollout.language.neighbours import NEIGHBOURS
+from rollout.language.scripts import scripts_of
 
 # Code -> file of the package: one each, the standard form.
 FILES = {
@@ -47,6 +49,7 @@ GROUPS = (
     ("ne",),
 )
 SENTENCES = 60
+STRANGE = ("en", "es", "fr", "de", "sw")
 
 
 def sentences(path: Path) -> list[str]:
@@ -84,6 +87,26 @@ def measure(folder: Path) -> dict[str, dict[str, float | int | str]]:
             "ms": 1000 * seconds / len(lines),
         }
     return rows
+
+
+def strangers(folder: Path) -> str:
+    """What passes of languages that nobody asked for and that are no neighbours, in a run of five languages.
+
+    The first sentences of every other language in Latin letters, each as an answer to all five.
+    """
+    detector, outcomes, passed = LanguageDetector(STRANGE), Counter[str](), Counter[str]()
+    others = [code for code in FILES if scripts_of(code)[0] == "Latn" and code not in STRANGE]
+    for code in others:
+        lines = sentences(folder / f"{FILES[code]}.html")[:12]
+        for asked in STRANGE:
+            found = [detector.judge(line, asked).outcome for line in lines]
+            outcomes.update(found)
+            passed[f"{code} as {asked}"] += found.count("right")
+    most = ", ".join(f"{name} {count}" for name, count in passed.most_common(5))
+    return (
+        f"{len(others)} other languages as {', '.join(STRANGE)}: of {outcomes.total()} answers {outcomes['other']} "
+        f"found out, {outcomes['undecided']} undecided, {outcomes['right']} pass (most of them: {most})"
+    )
 
 
 def render(rows: dict[str, dict[str, float | int | str]]) -> str:
@@ -129,6 +152,7 @@ def main() -> None:
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=1))
     print(render(rows))
+    print(strangers(arguments.folder))
 
 
 if __name__ == "__main__":

@@ -72,6 +72,8 @@ def load_cluster(path: Path) -> DescribedCluster:
         UserError: Names the file and line, or the field.
     """
     values = read_yaml(path, "cluster description", _EXAMPLES)
+    if not isinstance(values, dict):
+        raise UserError(f"{shown_path(path)}: expected `nodes:` at the top level; {_EXAMPLES}")
     try:
         cluster = DescribedCluster.model_validate(values)
     except ValidationError as error:

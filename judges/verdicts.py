@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from configs.yaml12 import read_yaml
+from rollout.language.cleaning import THINKING
 
 FIRST, SECOND, EVEN = "A", "B", "tie"
 VOCABULARY = Path(__file__).parent / "wordings" / "vocabulary.yaml"
@@ -25,10 +26,9 @@ Form = Literal["bare", "announced", "praised"]
 
 _LONGEST = 240  # characters of a sentence that states a verdict
 _READ = 20_000  # characters at the end of an answer that are read
-_THOUGHTS = re.compile(
-    r"\A.*(?:</think(?:ing)?>|\[/THINK\]|◁/think▷|<\|channel\|>final<\|message\|>)", re.DOTALL | re.IGNORECASE
-)
-_UNFINISHED = re.compile(r"\A\s*(?:<think(?:ing)?>|\[THINK\]|◁think▷|<\|channel\|>analysis)", re.IGNORECASE)
+_BEGINS, _ENDS = (tuple(map(re.escape, marks)) for marks in zip(*THINKING, strict=True))
+_THOUGHTS = re.compile(rf"\A.*(?:{'|'.join(_ENDS)})", re.DOTALL | re.IGNORECASE)
+_UNFINISHED = re.compile(rf"\A\s*(?:{'|'.join(_BEGINS)})", re.IGNORECASE)
 
 # Letters that look like the labels, or stand first and second in a script of their own. NFKC has already turned
 # full-width, circled and mathematical letters into plain ones.

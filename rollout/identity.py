@@ -73,6 +73,7 @@ AFTER_OUT_OF_MEMORY = (
     "learner.logprob_chunk",
     "learner.workers",
     "learner.zero_stage",
+    "learner.activation_checkpointing",
     "learner.deepspeed",
     "reward.tokens_per_micro_batch",
     "rollout.kv_cache_gb",

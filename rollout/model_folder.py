@@ -100,6 +100,30 @@ def weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
+def check_engine_files(folder: Path) -> None:
+    """Refuse a folder of which vLLM would load other files than everybody else.
+
+    vLLM takes the index's files where there is an index, and without one all ``*.safetensors`` that lie there; its own
+    switches leave out neither for a local folder.
+
+    Raises:
+        UserError: Names the files, or as :func:`weight_files`.
+    """
+    ours = {file.name for file in weight_files(folder)}
+    if ours != {SINGLE}:
+        return
+    if (Path(folder) / INDEX).is_file():
+        raise UserError(
+            f"{folder}: has both {SINGLE} and {INDEX}, two copies of the weights, of which vLLM takes the latter and "
+            "Transformers the former; move one of them out of the folder"
+        )
+    if others := sorted({path.name for path in Path(folder).glob("*.safetensors")} - ours):
+        raise UserError(
+            f"{folder}: beside {SINGLE} lies {', '.join(others[:3])}, which vLLM would load as well; move it out of "
+            "the folder"
+        )
+
+
 def check_model_folder(folder: Path) -> None:
     """Refuse what is no loadable model folder: configuration, index, and each weight file's header and length.
 

@@ -19,7 +19,7 @@ from configs.schema import Config
 from configs.serving import ServeConfig
 from learners.checkpoint_layout import all_checkpoints, read_manifest
 from learners.manifest import WeightsManifest
-from rollout.model_folder import verify_checkpoint
+from rollout.model_folder import check_engine_files, verify_checkpoint
 from rollout.policy import run_policy
 from rollout.run_layout import checkpoint_folder, round_of
 from serving.facts import EndpointStatus
@@ -104,6 +104,7 @@ def plan(
         apply_override(values, _endpoint_override(override))
     serve = validated(values["serve"], ServeConfig, "overrides", within="serve")
     cluster = validated(values["cluster"], ClusterConfig, "overrides", within="cluster")
+    check_engine_files(target)
     name = serve.model_name or target.resolve().name
     folder = ServingFolder(state or Path("runs") / f"serving-{name}")
     settings = _model_settings(target, name, serve)

@@ -22,7 +22,7 @@ from configs.errors import UserError
 from configs.locks import lock_of
 from learners.checkpoint_layout import STATE_FILE, TRAINER_FOLDER
 from learners.manifest import WeightsManifest, manifest_from_json
-from serving.facts import WantedVersions
+from serving.facts import ServedVersion, WantedVersions
 from serving.gate import GateDecision
 
 STATE = "serving.json"
@@ -63,14 +63,28 @@ class ServingState:
 
     @classmethod
     def from_json(cls, data: WantedVersions) -> ServingState:
-        """The inverse of :meth:`to_json`."""
-        canary = data["canary"]
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            KeyError, TypeError: It is of another form.
+        """
+        canary, generation = data["canary"], data["generation"]
+        if type(generation) is not int:
+            raise TypeError("the generation is no whole number")
         return cls(
-            data["generation"],
-            Served(**data["current"]),
-            None if canary is None else Served(**canary),
-            tuple(Served(**row) for row in data["previous"]),
+            generation,
+            _served(data["current"]),
+            None if canary is None else _served(canary),
+            tuple(_served(row) for row in data["previous"]),
         )
+
+
+def _served(row: ServedVersion) -> Served:
+    served = Served(**row)
+    # A bool is no version, though Python takes it for a number.
+    if type(served.version) is not int or served.version < 0 or not isinstance(served.checksum, str):
+        raise TypeError("a version is no whole number, or its checksum no text")
+    return served
 
 
 class ServingFolder:
@@ -97,7 +111,7 @@ class ServingFolder:
             return ServingState.from_json(json.loads((self.path / STATE).read_text(encoding="utf-8")))
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise UserError(f"{self.path / STATE}: cannot be read ({error}); remove it and promote again") from None
 
     def manifest(self, version: int) -> WeightsManifest:
@@ -194,12 +208,25 @@ class ServingFolder:
             shutil.rmtree(self.path / "serving", ignore_errors=True)
 
     def decided(self) -> set[int]:
-        """Versions that were promoted or refused before."""
+        """Versions that were promoted or refused before.
+
+        A line that a kill cut short, or that somebody edited, names none: that version is judged once more.
+
+        Raises:
+            UserError: The record cannot be read.
+        """
+        record = self.path / PROMOTIONS
+        found: set[int] = set()
         try:
-            lines = (self.path / PROMOTIONS).read_text(encoding="utf-8").splitlines()
+            lines = record.read_bytes().splitlines()
         except FileNotFoundError:
             return set()
-        return {json.loads(line)["version"] for line in lines}
+        except OSError as error:
+            raise UserError(f"{record}: cannot be read ({error.strerror}); make it readable, or remove it") from None
+        for line in lines:
+            with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
+                found.add(int(json.loads(line)["version"]))
+        return found
 
     def _back(self, state: ServingState, reason: str, asked_by: str) -> ServingState:
         if state.canary is not None:
@@ -234,8 +261,12 @@ class ServingFolder:
 
     def _record(self, event: str, served: Served, decision: GateDecision, asked_by: str) -> None:
         row = {"time": time.time(), "event": event, **asdict(served), **asdict(decision), "asked_by": asked_by}
-        with (self.path / PROMOTIONS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
+        with (self.path / PROMOTIONS).open("a+b") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                line = line if file.read(1) == b"\n" else b"\n" + line  # after one that a kill cut short
+            file.write(line)
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:

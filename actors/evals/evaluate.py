@@ -42,7 +42,7 @@ from evaluation.suites.verdicts import RESULT, VERDICTS, read_others, write_verd
 from evaluation.suites.weights import model_checksum
 from evaluation.winrate import Comparison
 from rollout.language import answer_part
-from rollout.model_folder import verify_checkpoint
+from rollout.model_folder import check_engine_files, verify_checkpoint
 
 if TYPE_CHECKING:
     from actors.evals.generate import Machine
@@ -256,6 +256,7 @@ def _system(
         from actors.evals.generate import Machine, generate
 
         verify_checkpoint(source.folder, weights_only=True)
+        check_engine_files(source.folder)
         screen.say(f"{source.name}: {len(missing)} of {len(keys)} answers are not in {cache.path}")
         machine: Machine = Machine(**request.machine)
 

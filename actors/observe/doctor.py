@@ -9,7 +9,9 @@ from pathlib import Path
 from actors.machine.checks import ALL, GIB, Finding, Wants
 from actors.machine.facts import look
 from actors.plan.placement import PlacementPlan
+from configs.errors import UserError
 from configs.schema import Config
+from rollout.model_folder import weight_files
 
 _PROCESS = 0.9 * GIB  # Python, torch and vLLM or DeepSpeed, without a model: measured on a CPU
 _DRIVER = 1.5 * GIB  # with Ray's servers and agents
@@ -43,8 +45,11 @@ def wants_of(config: Config) -> Wants:
 
 
 def _weights(folder: Path) -> int:
-    """Bytes of a model folder's weights; 0 where they are not on this machine."""
-    return sum(path.stat().st_size for path in folder.glob("*.safetensors")) if folder.is_dir() else 0
+    """Bytes of a model folder's weights; 0 where they are not on this machine, or damaged, which preflight names."""
+    try:
+        return sum(path.stat().st_size for path in weight_files(folder))
+    except UserError:
+        return 0
 
 
 def diagnose(config: Config | None) -> list[Finding]:

@@ -28,7 +28,7 @@ from rollout.anchors import Anchor, load_anchors
 from rollout.answer_files import FileAnswers, load_answers
 from rollout.languages import DEFAULT_NAMES, language_name
 from rollout.miners import try_miner
-from rollout.model_folder import check_model_folder
+from rollout.model_folder import check_engine_files, check_model_folder
 from rollout.plan import load_untranslated
 from rollout.prompts import PromptSet, check_lengths
 from rollout.quota import check_quota
@@ -71,6 +71,7 @@ def check_inputs(config: Config, ask_judge: bool = True) -> Inputs:
     heldout = PromptSet.from_config(config, "heldout") if config.prompts.heldout else None
     encoder = ChatEncoder.of(config.model, config.model.policy)
     check_model(config.model.policy, "model.policy")
+    _named("model.policy", check_engine_files, config.model.policy)
     check_positions(config.model.policy, config.model.max_length)
     if config.reads_reference and config.model.reference is not None:
         check_model(config.model.reference, "model.reference")
@@ -255,8 +256,12 @@ def check_disk(run: RunConfig) -> None:
 def check_model(folder: Path, field: str) -> None:
     """Refuse a folder without config or whole weights; ``field`` is the config field that names it."""
     read_model_config(folder, field)
+    _named(field, check_model_folder, folder)
+
+
+def _named(field: str, check: Callable[[Path], None], folder: Path) -> None:
     try:
-        check_model_folder(folder)
+        check(folder)
     except UserError as error:
         raise UserError(f"{field}: {error}") from None
 

@@ -12,13 +12,13 @@ from typing import Any, Literal, NamedTuple
 
 from configs.json_types import JsonObject
 from rollout.language.cleaning import prose
+from rollout.language.letters import languages_of_letters, without_latin, without_names
 from rollout.language.neighbours import COMMON, NEIGHBOURS, SAME
 from rollout.language.scripts import (
     base_of,
     chinese_variant,
     letters_needed,
     script_counts,
-    script_of,
     scripts_of,
     variant_of,
 )
@@ -81,7 +81,7 @@ class LanguageDetector:
         """
         self._codes = tuple(codes)
         self._min_chars = min_chars
-        self._known_rivals: dict[tuple[str, str], _Rivals] = {}
+        self._known_rivals: dict[tuple[str, str, frozenset[str]], _Rivals] = {}
         self.undetectable = undetectable(codes)
 
     def detect(self, text: str, expected: str | None = None) -> str | None:
@@ -96,8 +96,7 @@ class LanguageDetector:
     @functools.lru_cache(maxsize=1 << 14)  # noqa: B019 -- a detector lives as long as its process; answers repeat
     def judge(self, text: str, expected: str) -> LanguageCheck:
         """Whether ``text`` is in the language ``expected`` (see :meth:`detect`)."""
-        clean = "\n".join(prose(text))
-        counts = script_counts(clean)
+        clean, counts = self._counted(text, expected)
         letters = sum(counts.values())
         if not letters:
             return LanguageCheck("undecided", None, "no letters")
@@ -114,13 +113,26 @@ class LanguageDetector:
             if found is not None:
                 return found
         if script != "Latn":  # names in Latin letters among others
-            clean = _without_latin(clean)
+            clean = without_latin(clean)
         return self._against_neighbours(clean, expected, script)
 
-    def _script(self, text: str) -> tuple[str, dict[str, int], str] | None:
-        """The prose of a text, its letters by script and the script of most; None where there are too few letters."""
+    def _counted(self, text: str, expected: str | None) -> tuple[str, dict[str, int]]:
+        """The prose of a text and its letters by script.
+
+        In a text of another script names in Latin letters have no language, where enough is left without them.
+        """
         clean = "\n".join(prose(text))
         counts = script_counts(clean)
+        if expected is not None and counts["Latn"] and "Latn" not in (own := scripts_of(expected)):
+            script = max(own, key=lambda name: counts[name])
+            if counts[script] >= letters_needed(script, self._min_chars):
+                clean = without_names(clean)
+                counts = script_counts(clean)
+        return clean, counts
+
+    def _script(self, text: str, expected: str | None = None) -> tuple[str, dict[str, int], str] | None:
+        """The prose of a text, its letters by script and the script of most; None where there are too few letters."""
+        clean, counts = self._counted(text, expected)
         script = max(counts, key=lambda name: (counts[name], name), default="")
         letters = sum(counts.values())
         return (clean, counts, script) if letters and letters >= letters_needed(script, self._min_chars) else None
@@ -132,7 +144,7 @@ class LanguageDetector:
         run's other languages where the script has several. Where :meth:`judge` gives a verdict by yes or no, this is
         graded.
         """
-        found = self._script(text)
+        found = self._script(text, expected)
         if found is None:
             return None
         clean, counts, script = found
@@ -147,11 +159,11 @@ class LanguageDetector:
             by_rule = self._without_model(clean, expected, script)
         if by_rule is not None:
             return None if by_rule.outcome == "undecided" else share * (by_rule.outcome == "right")
-        rivals = self._rivals(expected, script, own)
+        rivals = self._rivals(expected, script, own, clean)
         if not rivals.names:
             return share
         if script != "Latn":
-            clean = _without_latin(clean)
+            clean = without_latin(clean)
         values = _confidences(_sample(clean), rivals.with_own)
         return share * sum(values.get(language, 0.0) for language in own) if any(values.values()) else None
 
@@ -159,7 +171,7 @@ class LanguageDetector:
         own = _models(expected, script)
         if not own:
             return self._without_model(text, expected, script)
-        rivals = self._rivals(expected, script, own)
+        rivals = self._rivals(expected, script, own, text)
         if not rivals.names:
             return LanguageCheck("right", expected, "script")
         sample = _sample(text)
@@ -210,16 +222,21 @@ class LanguageDetector:
             return LanguageCheck("other", self._run_code(first, script), "no model")
         return LanguageCheck("undecided", None, "no model")
 
-    def _rivals(self, expected: str, script: str, own: frozenset[str]) -> _Rivals:
-        found = self._known_rivals.get((expected, script))
+    def _rivals(self, expected: str, script: str, own: frozenset[str], text: str) -> _Rivals:
+        """What a text is held against: the run's languages, neighbours, and those that its letters hint at."""
+        hinted: frozenset[str] = frozenset()
+        if script == "Latn":
+            hinted = languages_of_letters(_sample(text), min(own))
+        found = self._known_rivals.get((expected, script, hinted))
         if found is None:
             asked = {language for code in self._codes for language in _models(code, script)}
             near = {language for name in own for language in NEIGHBOURS.get(name, ())}
-            common = {*near, *COMMON.get(script, ())}
+            common = {*near, *COMMON.get(script, ()), *hinted}
             present = {language for language in common if script in scripts_of(language)}
             same = {name for group in SAME if expected in group or own & group for name in group}
             rivals = frozenset((present - same) | asked) - own
-            found = self._known_rivals[expected, script] = _Rivals(tuple(sorted(rivals)), rivals & asked, rivals | own)
+            found = _Rivals(tuple(sorted(rivals)), rivals & asked, rivals | own)
+            self._known_rivals[expected, script, hinted] = found
         return found
 
     def _run_code(self, language: str, script: str) -> str:
@@ -289,22 +306,6 @@ def _han(expected: str, text: str, counts: dict[str, int]) -> LanguageCheck | No
     if asked in ("Hans", "Hant") and variant is not None and variant != asked:
         return LanguageCheck("other", f"zh-{variant}", "script")
     return LanguageCheck("right", expected, "script")
-
-
-class _LatinOut(dict[int, int]):
-    """Code point -> itself, or a space for a Latin letter; filled as characters are met."""
-
-    def __missing__(self, point: int) -> int:
-        char = chr(point)
-        self[point] = ord(" ") if char.isalpha() and script_of(char) == "Latn" else point
-        return self[point]
-
-
-_LATIN_OUT = _LatinOut()
-
-
-def _without_latin(text: str) -> str:
-    return text.translate(_LATIN_OUT)
 
 
 def _sample(text: str) -> str:

@@ -8,9 +8,11 @@ import pytest
 from rich.console import Console
 
 import actors.observe.screen
+from actors.observe.metrics_rows import learner_figures
 from actors.observe.screen import Screen, print_nodes
 from configs.schema import Config
 from judges.progress import judging_progress
+from learners.metrics import RoundMetrics, StepMetrics
 
 ODD = ["runs/[x]", "[/x]", "[bold]runs[/bold]", "[red", "[link=x]b[/link]", "\\[x]", "{names}", ":smile:"]
 
@@ -61,6 +63,24 @@ def test_a_round_s_line_begins_in_bold_and_names_its_counts(seen: io.StringIO) -
     row = {"round": 2, "counts": counts, "learner": learner, "seconds": {"wall": 4.0}, "weight_version": 2}
     Screen().round_line(row)
     assert "round 2  9 candidates (2 gated)  3 pairs + 2 anchors" in seen.getvalue()
+
+
+def test_a_falling_loss_is_shown_falling_though_the_last_step_is_short_and_hard(seen: io.StringIO) -> None:
+    def step(epoch: int, loss: float, pairs: float) -> StepMetrics:
+        return StepMetrics(1, epoch, 1, {"loss": loss, "pairs": pairs}, {}, 1.0, 1e-4, 10, 0.0, 1, 1.0)
+
+    first, last = [step(0, 0.60, 96.0), step(0, 0.90, 24.0)], [step(1, 0.55, 96.0), step(1, 0.80, 24.0)]
+    figures = learner_figures(RoundMetrics(1, 120, 4.0, [*first, *last])) | {"reward_accuracy": 0.5}
+    assert figures["last_loss"] > figures["first_loss"] == 0.60
+    assert figures["loss_first_pass"] == pytest.approx(0.66)  # weighted by the pairs of each step
+    assert figures["loss_last_pass"] == pytest.approx(0.60)
+    counts = {"candidates": 9, "passed_gates": 7, "pairs": 3, "anchors": 2, "groups": 0}
+    row = {"round": 1, "counts": counts, "learner": figures, "seconds": {"wall": 4.0}, "weight_version": 1}
+    Screen().round_line(row)
+    assert "mean loss 0.660 in the first pass, 0.600 in the last" in seen.getvalue()
+    one = learner_figures(RoundMetrics(1, 120, 4.0, first)) | {"reward_accuracy": 0.5}
+    Screen().round_line({**row, "learner": one})
+    assert "mean loss 0.660 (one pass)" in seen.getvalue()
 
 
 @pytest.mark.parametrize("text", ODD)

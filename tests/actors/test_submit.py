@@ -332,6 +332,8 @@ def test_enough_in_all_is_not_enough_on_a_node(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("", r"cluster\.yaml: expected `nodes:` at the top level"),
+        ("5", r"cluster\.yaml: expected `nodes:` at the top level"),
         ("nodes: []", "nodes: List should have at least 1 item"),
         ("nodes: [{cpus: 4, gpu: 1}]", r"nodes\.0\.gpu: unknown field; remove it"),
         ("nodes: [{cpus: 4}, {cpus: 8}]", "two groups have the same name"),

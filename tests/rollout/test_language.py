@@ -6,8 +6,10 @@ import unicodedata
 
 import pytest
 
+from judges.verdicts import whole_answer
 from rollout.gates import apply_gates
-from rollout.language import LanguageDetector, answer_part, normalised, visible
+from rollout.language import LanguageDetector, answer_part, normalised, prose, visible
+from rollout.language.cleaning import THINKING
 from rollout.rewards import is_correct
 from tests.kits.rollout import candidate, make_config
 
@@ -32,6 +34,32 @@ def test_neighbours_and_foreign_scripts_are_other(asked: str, text: str) -> None
     assert LanguageDetector([*RUN, *([] if asked in RUN else [asked])]).judge(text, asked).outcome == "other"
 
 
+@pytest.mark.parametrize(
+    ("asked", "text"),
+    [
+        ("en", "Els drets humans són universals i ningú no pot ser-ne privat sense un judici just."),  # ca
+        ("es", "Mindenkinek joga van a gondolat szabadságához, továbbá a közösségben való művelődéshez."),  # hu
+        ("sw", "Ihmisoikeudet ovat yleismaailmallisia, eikä ketään saa tuomita ilman oikeudenkäyntiä."),  # fi
+        ("sw", "Drepturile omului sunt universale și nimeni nu poate fi condamnat fără un proces echitabil."),  # ro
+    ],
+)
+def test_a_language_that_nobody_asked_for_is_found_by_its_letters(asked: str, text: str) -> None:
+    assert LanguageDetector(RUN).judge(text, asked).outcome == "other"
+
+
+@pytest.mark.parametrize(
+    ("asked", "text"),
+    [
+        ("en", "Beyoncé, Zoë, São Paulo, Gdańsk, Győr and Malmö are names that a writer of English spells like this."),
+        ("sw", "Mji wa Malmö uko karibu na Göteborg, na watu wengi wanaishi huko kwa furaha kila mwaka."),
+        ("de", "Die Städte Győr, Łódź und Málaga liegen weit voneinander entfernt und sind alle sehr schön."),
+        ("es", "Las ciudades de Łódź, Győr y Malmö están muy lejos unas de otras, pero son muy bonitas."),
+    ],
+)
+def test_names_with_foreign_letters_change_nothing(asked: str, text: str) -> None:
+    assert LanguageDetector(RUN).judge(text, asked).outcome == "right"
+
+
 def test_without_a_model_a_text_is_undecided_but_english_is_found_out() -> None:
     detector = LanguageDetector(["en", "ha"])
     assert detector.undetectable == ("ha",)
@@ -46,6 +74,53 @@ def test_code_is_no_language_and_short_han_is_decided() -> None:
     assert LanguageDetector(["en", "zh"]).judge("北京大学", "zh").outcome == "right"
 
 
+THAI, ENGLISH = "นี่คือคำตอบของคำถามนี้", "these are the words of another language and there are many of them"
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        f"````md\n```\n{ENGLISH}\n```\n````",  # a fence within a longer one
+        f"~~~~\n~~~\n{ENGLISH}\n~~~~",
+        f"```\n```python\n{ENGLISH}\n```",  # an end names no language
+        f"1. ```sh\n   {ENGLISH}\n   ```",
+        f"> ```\n> {ENGLISH}\n> ```",
+        f"```\n{ENGLISH}",
+        f"$$\n\\text{{{ENGLISH}}}\n= 18\n$$",
+        f"\\[\n\\text{{{ENGLISH}}}\n\\]",
+        f"\\begin{{align*}}\nx &= \\text{{{ENGLISH}}} \\\\\ny &= 1\n\\end{{align*}}",
+        "Microsoft Azure, Google Cloud Platform, Amazon Web Services, iPhone, GPT-4, Zürich",
+    ],
+)
+def test_what_has_no_language_over_lines(part: str) -> None:
+    detector = LanguageDetector(["en", "th"])
+    assert detector.judge(f"{THAI}\n{part}", "th").outcome == "right"
+    assert detector.judge(f"{part}\n{ENGLISH}" if "```\nthese" not in part else ENGLISH, "th").outcome == "other"
+
+
+def test_code_in_one_line_begins_no_block() -> None:
+    assert prose(f"```print('x')``` {THAI}\n{ENGLISH}") == [THAI, ENGLISH]
+    assert prose(f"It costs $$ or more.\n\n{ENGLISH}\n\nThat is $$.")[1] == ENGLISH
+
+
+def test_names_alone_make_no_answer_in_another_script() -> None:
+    detector = LanguageDetector(["en", "zh", "th"])
+    assert detector.judge("使用 PyTorch Lightning 和 DeepSpeed ZeRO 训练模型", "zh").outcome == "right"
+    for text in ("Paris", "The Capital Of France Is Paris", "THIS IS NOT CHINESE", f"{ENGLISH} 训练模型"):
+        assert detector.judge(text, "zh").outcome != "right"
+    assert detector.judge("The Capital Of France Is Paris 是", "zh").outcome == "other"
+
+
+@pytest.mark.parametrize(("begin", "end"), THINKING)
+def test_reasoning_in_the_marks_of_many_models_is_no_part_of_an_answer(begin: str, end: str) -> None:
+    assert answer_part(f"\n{begin}\nThe answer is Lyon.\n{end}\nParís") == "París"
+    assert answer_part(f"{begin.upper()} The answer is Lyon.{end.upper()} París") == "París"
+    assert answer_part(f"The answer is Lyon.{end}París") == "París"
+    assert answer_part(f"{begin}The answer is") == ""
+    assert whole_answer(f"{begin}\nVerdict: A\n{end}\nVerdict: B") == "B"
+    assert whole_answer(f"{begin}\nVerdict: A") is None
+
+
 def test_reasoning_is_no_part_of_an_answer() -> None:
     assert answer_part("<think>What is asked for?</think>\nParís") == "París"
     assert answer_part("begun in the prompt</think>París") == "París"
@@ -56,6 +131,8 @@ def test_reasoning_is_no_part_of_an_answer() -> None:
 
 def test_what_nobody_sees_and_other_forms_of_one_text() -> None:
     assert not visible("\u200b\u2060\ufeff \x00\n")
+    assert not visible("\u3164\u115f\u1160\uffa0\u2800\ufe0f\u034f\u180b\U000e0101")  # drawn as nothing
+    assert visible("❤\ufe0f")
     assert normalised(unicodedata.normalize("NFD", "  Sí,\u200b señor ")) == "Sí, señor"
     texts = ["\u200b\u200d", "Sí, se\ufffdor", "El niño comió", unicodedata.normalize("NFD", "El niño comió")]
     texts.append("<think>Sí o no")

@@ -23,6 +23,7 @@ from actors.train import driver as driver_module
 from actors.train.driver import Driver
 from actors.train.resume import check_checkpoints, rewind
 from actors.train.run_folder import open_run_folder
+from actors.train.team import Team
 from actors.train.track import RunParts
 from configs.atomic import complete_or_absent
 from configs.errors import UserError
@@ -35,6 +36,7 @@ from learners.weights import checksum
 from rollout.identity import comparable_config, config_digest
 from rollout.model_folder import (
     Damaged,
+    check_engine_files,
     check_model_folder,
     file_digests,
     read_header,
@@ -88,6 +90,25 @@ def test_only_files_of_the_index_hold_weights(tmp_path: Path) -> None:
         index.write_text(text)
         with pytest.raises(UserError, match=r"index.json"):
             weight_files(tmp_path)
+
+
+def test_a_folder_of_which_the_engine_would_load_more_is_refused(tmp_path: Path) -> None:
+    """vLLM takes every *.safetensors of a folder without an index, and the index's where there is one."""
+    save_file(WEIGHTS, tmp_path / "model.safetensors")
+    (tmp_path / "adapter").mkdir()
+    save_file(WEIGHTS, tmp_path / "adapter" / "adapter_model.safetensors")  # as a checkpoint has it: not at its top
+    check_engine_files(tmp_path)
+    other = tmp_path / "consolidated.safetensors"
+    save_file(WEIGHTS, other)
+    assert [path.name for path in weight_files(tmp_path)] == ["model.safetensors"]
+    with pytest.raises(UserError, match=r"beside model.safetensors lies consolidated.safetensors, .*move it out"):
+        check_engine_files(tmp_path)
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "model-1.safetensors"}}))
+    with pytest.raises(UserError, match=r"has both model.safetensors and model.safetensors.index.json"):
+        check_engine_files(tmp_path)
+    (tmp_path / "model.safetensors").rename(tmp_path / "model-1.safetensors")
+    check_engine_files(tmp_path)
 
 
 @pytest.mark.parametrize("digests", [True, False])
@@ -192,6 +213,9 @@ def test_what_must_change_after_out_of_memory_may(tmp_path: Path) -> None:
     open_run_folder(config, resume=False).close()
     path = config.run.dir / config.run.name
     Store.open(path / "store.sqlite", config_digest(config), comparable_config(config)).close()
+    layers = load_config(DEMO, [f"run.dir={tmp_path}", "learner.activation_checkpointing=true"])
+    with pytest.raises(UserError, match=r"--allow-changed learner.activation_checkpointing "):
+        open_run_folder(layers, resume=True)
     smaller = load_config(DEMO, [f"run.dir={tmp_path}", "learner.tokens_per_micro_batch=512", "rollout.max_num_seqs=8"])
     with pytest.raises(UserError, match=r"--allow-changed learner.tokens_per_micro_batch,rollout.max_num_seqs"):
         open_run_folder(smaller, resume=True)
@@ -228,6 +252,23 @@ def test_a_slow_rank_still_finds_what_was_posted() -> None:
 
 class _Weights:
     """Stands for a reference into the object store."""
+
+
+def test_places_are_given_back_where_the_journal_or_the_learner_does_not_close() -> None:
+    ended: list[str] = []
+
+    def fails(name: str) -> None:
+        ended.append(name)
+        raise RuntimeError(name)
+
+    team = object.__new__(Team)
+    team._learner_thread = SimpleNamespace(shutdown=lambda **how: None)  # type: ignore[assignment]
+    team._learner = SimpleNamespace(close=lambda: fails("learner"))  # type: ignore[assignment]
+    team.store = SimpleNamespace(close=lambda: fails("store"))  # type: ignore[assignment]
+    team._groups = SimpleNamespace(remove=lambda: ended.append("places"))  # type: ignore[assignment]
+    with pytest.raises(RuntimeError):
+        team.close()
+    assert ended == ["learner", "store", "places"]
 
 
 def test_no_rounds_weights_are_kept_by_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
