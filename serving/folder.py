@@ -111,7 +111,7 @@ class ServingFolder:
             return ServingState.from_json(json.loads((self.path / STATE).read_text(encoding="utf-8")))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise UserError(f"{self.path / STATE}: cannot be read ({error}); remove it and promote again") from None
 
     def manifest(self, version: int) -> WeightsManifest:
