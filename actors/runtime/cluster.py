@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from configs.schema import ClusterConfig
 logger = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
+_CONNECT_S = 10.0  # until the head of a cluster that was asked for takes a connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +91,12 @@ def _init_local(config: ClusterConfig, dashboard: bool) -> dict[str, str]:
 
 def _join(address: str) -> dict[str, str]:
     try:
+        host, _, port = address.rpartition(":")
+        if port.isdigit() and "://" not in host:
+            # Where nobody listens Ray would try for two minutes, and end in an error of no type of its own.
+            socket.create_connection((host.strip("[]"), int(port)), _CONNECT_S).close()
         context: Any = ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
-    except ConnectionError as error:
+    except (OSError, RuntimeError) as error:
         raise UserError(
             f"cluster.address: no Ray cluster answers at '{address}' ({error}); start one with `ray start --head`, "
             "or remove the field to run on this machine alone"

@@ -33,6 +33,7 @@ from rollout.plan import Chunk, answer_chunks
 from rollout.prompts import PromptSet
 from rollout.records import Candidate
 from tests.kits.actors import perturbed, publish, send_to, small_config
+from tests.kits.cluster import HEAD, free_ports
 from tests.kits.tiny import build_tiny_model
 
 pytestmark = pytest.mark.ray
@@ -51,7 +52,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_tiny_model(tmp_path_factory.mktemp("models") / "policy", seed=1)
 
 
-@ray.remote(num_cpus=0)
 class Sleeper:
     def sleep(self, seconds: float) -> float:
         time.sleep(seconds)
@@ -62,6 +62,9 @@ class Sleeper:
 
     def blame(self) -> None:
         raise UserError("model.policy: no such folder; fix it")
+
+
+SLEEPER: Any = ray.remote(num_cpus=0)(Sleeper)
 
 
 def generate(actor: Any, chunk: Chunk) -> tuple[float, float, list[Candidate]]:
@@ -79,7 +82,7 @@ def test_loopback_only(cluster: Cluster) -> None:
 
 
 def test_calls(cluster: Cluster) -> None:
-    sleeper = Sleeper.remote()
+    sleeper = SLEEPER.remote()
     assert call(sleeper.sleep.remote(0.0), 30, "a nap") == 0.0
     assert call([sleeper.sleep.remote(0.0)] * 2, 30, "two naps") == [0.0, 0.0]
     with pytest.raises(UserError, match=r"^model\.policy: no such folder; fix it$"):
@@ -88,7 +91,7 @@ def test_calls(cluster: Cluster) -> None:
     with pytest.raises(DeadlineExceeded, match=r"no answer within 0\.2 s: a long nap of sleeper 7"):
         call(sleeper.sleep.remote(3.0), 0.2, "a long nap of sleeper 7")
     assert time.monotonic() - begun < 2
-    mortal = Sleeper.remote()
+    mortal = SLEEPER.remote()
     with pytest.raises(ActorDied, match="last words: the process died"):
         call(mortal.die.remote(), 30, "last words")
     ray.kill(sleeper)
@@ -228,6 +231,7 @@ def test_ray_that_listens_elsewhere_is_refused(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_no_cluster_at_the_address(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
     code = f"""
 import pathlib
 from actors.runtime.env import apply_driver_env
@@ -236,7 +240,7 @@ from actors.runtime.cluster import start_cluster
 from configs.errors import UserError
 from configs.schema import ClusterConfig
 try:
-    with start_cluster(ClusterConfig(address="auto"), pathlib.Path({str(tmp_path)!r})):
+    with start_cluster(ClusterConfig(address="{HEAD}:{port}"), pathlib.Path({str(tmp_path)!r})):
         print("joined")
 except UserError as error:
     print(error)
@@ -244,4 +248,4 @@ except UserError as error:
     env = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True, env=env)
-    assert "joined" in done.stdout or done.stdout.startswith("cluster.address:")
+    assert done.stdout.startswith(f"cluster.address: no Ray cluster answers at '{HEAD}:{port}'"), done.stdout
