@@ -1,7 +1,9 @@
 """The driver's own part of surviving kills, in seconds: the real driver, journal and metrics over a fake engine.
 
-Each life is a process of its own that SIGKILLs itself at a random operation, just before it or just after: a call of
-the journal, the write of a checkpoint, a row of metrics. ``python -m benchmarks.chaos.fake --seed n --kills n``.
+Each life is a process of its own that SIGKILLs itself at an operation, just before it or just after: a call of the
+journal, the write of a checkpoint, a row of metrics. ``--kills n`` of them are drawn at random. One run a schedule is
+killed before and after every kind of write of its second round, one after the other; with ``--every`` each operation of
+a run is met by a run of its own (some minutes). ``python -m benchmarks.chaos.fake --seed n --kills n [--every]``.
 """
 
 from __future__ import annotations
@@ -11,11 +13,12 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -43,7 +46,7 @@ from rollout.plan import Chunk, finish_candidate
 from rollout.prompts import PromptSet
 from rollout.records import Candidate, Score
 from rollout.staleness import rollout_version
-from rollout.state import check_states
+from rollout.state import STATES, check_states
 from rollout.store import Store
 
 OVERRIDES = (
@@ -58,24 +61,28 @@ OVERRIDES = (
 )
 
 
+# What changes something on disk; the others only read.
+WRITES = ("begin_round", "put_", "set_round_state", "mark_consumed", "checkpoint", "row")
+
+
 class Fate:
-    """Kills this process at an operation that was chosen beforehand; counts operations."""
+    """Kills this process at a moment that was chosen beforehand: a number, or a name; keeps the moments' names."""
 
-    def __init__(self, at: int | None) -> None:
+    def __init__(self, at: int | str | None) -> None:
         self._at = at
-        self.count = 0
+        self.moments: list[str] = []
 
-    def around(self, work: Callable[[], Any]) -> Any:
-        """Do an operation; die before it at an even moment of it, after it at an odd one."""
-        self._pass()
+    def around(self, name: str, work: Callable[[], Any]) -> Any:
+        """Do an operation, between two moments at each of which this process may die."""
+        self._pass(f"before {name}")
         result = work()
-        self._pass()
+        self._pass(f"after {name}")
         return result
 
-    def _pass(self) -> None:
-        if self.count == self._at:
+    def _pass(self, moment: str) -> None:
+        if self._at in (len(self.moments), moment):
             os.kill(os.getpid(), signal.SIGKILL)
-        self.count += 1
+        self.moments.append(moment)
 
 
 def _number(*parts: object) -> int:
@@ -128,7 +135,10 @@ class FatedJournal(Journal):
 
     def ask(self, method: str, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
         """See ``Journal.ask``."""
-        return self._fate.around(lambda: getattr(self.file, method)(*arguments, **named))
+        given = (*arguments, *named.values())
+        told = [str(one) for one in given if isinstance(one, int) or one in ("answer", "translate", *STATES)]
+        name = " ".join([method, *told[:2]])
+        return self._fate.around(name, lambda: getattr(self.file, method)(*arguments, **named))
 
 
 class FakeTeam:
@@ -168,7 +178,7 @@ class FakeTeam:
         if not path.is_file():
             temporary = path.with_suffix(".new")
             temporary.write_text(f"{_number(self.weights(round - 1), pairs):x}")
-            self._fate.around(lambda: temporary.replace(path))
+            self._fate.around(f"checkpoint {round}", lambda: temporary.replace(path))
         manifest = WeightsManifest(round, path.read_text(), (), (), (), (), ())
         values = {
             "loss": 1.0,
@@ -209,21 +219,21 @@ class _Metrics(MetricsLog):
         self._fate = fate
 
     def write(self, row: dict[str, Any]) -> None:
-        self._fate.around(lambda: super(_Metrics, self).write(row))
+        self._fate.around(f"row {row['round']}", lambda: super(_Metrics, self).write(row))
 
 
-def live(config: Config, inputs: Inputs, run: Path, at: int | None) -> int:
-    """Run from whatever the folder holds until the end or the kill; returns how many operations it took."""
+def live(config: Config, inputs: Inputs, run: Path, at: int | str | None) -> list[str]:
+    """Run from whatever the folder holds until the end or the kill; returns the moments that it went through."""
     run.mkdir(parents=True, exist_ok=True)
     fate = Fate(at)
     team: Any = FakeTeam(config, run, fate)
     quiet: Any = _Silent()
     parts = RunParts(config, team, Screen(quiet=True), quiet)
     Driver(parts, SamplingTrack(parts, inputs), _Metrics(run, fate), lambda: False).run()
-    return fate.count
+    return fate.moments
 
 
-def life(config: Config, inputs: Inputs, run: Path, at: int | None) -> int:
+def life(config: Config, inputs: Inputs, run: Path, at: int | str | None) -> int:
     """``live`` in a process of its own; returns how it ended."""
     child = os.fork()
     if child == 0:
@@ -236,45 +246,71 @@ def life(config: Config, inputs: Inputs, run: Path, at: int | None) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+class Trial:
+    """Runs of one schedule, killed and compared with one that nothing disturbs."""
+
+    def __init__(self, root: Path, staleness: int) -> None:
+        schedule = [f"schedule.max_staleness={staleness}", f"schedule.sync_every={staleness + 1}"]
+        preset = ("configs/icr.yaml", "configs/lidr.yaml")[staleness]  # the latter translates
+        self._config = load_config(Path(preset), [f"run.dir={root}", *OVERRIDES, *schedule])
+        prompts = PromptSet.from_config(self._config, "train")
+        anchors = load_anchors(self._config)
+        self._inputs = Inputs(prompts, None, anchors, frozenset(), {}, lambda _: True, 0, {}, lambda *_: ((), True), 0)
+        self._root = root / f"staleness-{staleness}"
+        self._straight = self._root / "straight"
+        self._runs = 0
+        self.problems: list[str] = []
+        self.moments = live(self._config, self._inputs, self._straight, None)
+
+    def kinds(self, round: int) -> list[str]:
+        """Before and after the first of every kind of write of a round, in the order of an undisturbed run."""
+        own = [one for one in self.moments if one.split()[2:3] == [str(round)] and one.split()[1].startswith(WRITES)]
+        return list(dict.fromkeys(own))
+
+    def kill(self, moments: Iterable[int | str]) -> int:
+        """One run: a life for each of the moments, as long as it is not finished, and one to the end; counts kills."""
+        self._runs += 1
+        run, killed, known = self._root / f"run-{self._runs}", 0, Left()
+        for moment in moments:
+            code = life(self._config, self._inputs, run, moment)
+            if code == 0:
+                break  # it was finished before
+            killed += code == -signal.SIGKILL
+            if code != -signal.SIGKILL:
+                self.problems.append(f"{run.name}, {moment}: ended with {code}")
+            left = left_by(run, self._config.schedule.rounds)
+            self.problems += known.within(left, f"were lost or changed in {run.name}, {moment}")
+            known = left
+        if (code := life(self._config, self._inputs, run, None)) != 0:
+            self.problems.append(f"{run.name}: ended with {code}")
+        differences = _differences(self._straight, run, self._config.schedule.rounds)
+        self.problems += [f"{run.name}: {what}" for what in differences]
+        shutil.rmtree(run)
+        return killed
+
+
 def main() -> int:
     """Kill as often as asked, in runs of up to four kills; print the figures. Exit status 1 where anything differs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--every", action="store_true")
     given = parser.parse_args()
     draw = random.Random(f"fake {given.seed}")
-    killed, runs, problems = 0, 0, []
+    killed, by_kind, every, problems = 0, {}, 0, []
     with tempfile.TemporaryDirectory() as name:
-        root = Path(name)
         for staleness in (0, 1):
-            schedule = [f"schedule.max_staleness={staleness}", f"schedule.sync_every={staleness + 1}"]
-            preset = ("configs/icr.yaml", "configs/lidr.yaml")[staleness]  # the latter translates
-            config = load_config(Path(preset), [f"run.dir={name}", *OVERRIDES, *schedule])
-            prompts = PromptSet.from_config(config, "train")
-            inputs = Inputs(
-                prompts, None, load_anchors(config), frozenset(), {}, lambda _: True, 0, {}, lambda *_: ((), True), 0
-            )
-            rounds = config.schedule.rounds
-            straight = root / f"straight-{staleness}"
-            operations = live(config, inputs, straight, None)
+            trial = Trial(Path(name), staleness)
             target = given.kills * (staleness + 1) // 2
             while killed < target:
-                run, known = root / f"run-{runs}", Left()
-                runs += 1
-                for _ in range(min(4, target - killed)):
-                    code = life(config, inputs, run, draw.randrange(operations // 2))
-                    if code == 0:
-                        break  # it was finished before
-                    killed += code == -signal.SIGKILL
-                    if code != -signal.SIGKILL:
-                        problems.append(f"run {runs}: ended with {code}")
-                    left = left_by(run, rounds)
-                    problems += known.within(left, f"were lost or changed in run {runs}")
-                    known = left
-                if (code := life(config, inputs, run, None)) != 0:
-                    problems.append(f"run {runs}: ended with {code}")
-                problems += [f"run {runs}: {what}" for what in _differences(straight, run, rounds)]
-    print(json.dumps({"kills": killed, "runs": runs, "problems": problems}))
+                least = min(4, target - killed)
+                killed += trial.kill(draw.randrange(len(trial.moments) // 2) for _ in range(least))
+            kinds = trial.kinds(2)
+            by_kind[staleness] = (trial.kill(kinds), len(kinds))
+            if given.every:
+                every += sum(trial.kill([number]) for number in range(len(trial.moments)))
+            problems += trial.problems
+    print(json.dumps({"kills": killed, "kinds": by_kind, "every": every, "problems": problems}))
     return 1 if problems else 0
 
 

@@ -105,12 +105,16 @@ def test_book_adds_up_over_calls(tmp_path: Path) -> None:
     ]
 
 
-def test_ten_kills_of_the_driver_over_a_fake_engine() -> None:
-    """Each life is a process that SIGKILLs itself between any two operations on the journal, checkpoints and rows."""
+def test_kills_of_the_driver_over_a_fake_engine() -> None:
+    """Lives that SIGKILL themselves at operations on the journal, checkpoints and rows: ten at random, and before and
+    after every kind of write of a round, with and without overlap.
+    """
     command = [sys.executable, "-m", "benchmarks.chaos.fake", "--seed", str(os.getpid()), "--kills", "10"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     print("seed", os.getpid())
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout)
     assert (found["kills"], found["problems"]) == (10, [])
+    for killed, moments in found["kinds"].values():
+        assert killed == moments > 20
     assert not psutil.Process().children(recursive=True)
