@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 RUN ?= demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: help demo test install install-dev check format science real smollm2 bench-learner bench-round bench-rollout bench-serving gpu-check chaos fuzz docs lock clean
+.PHONY: help demo test test-unit test-engines test-ray install install-dev check format science real smollm2 bench-learner bench-round bench-rollout bench-serving gpu-check chaos fuzz docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -13,16 +13,24 @@ help: ## Show this list
 demo: install ## Install, then run two rounds over the embedded world (RUN=name RESUME=1 continues one)
 	$(BIN)/isogloss train configs/demo.yaml run.name=$(RUN) $(if $(RESUME),--resume)
 
-# Processes for each kind: vLLM, Ray and torch.distributed each leave state behind that the others trip over.
-test: install-dev ## Install, then run all tests (ARGS="-k pairs -x" is passed to one pytest instead)
+# Stages, the quickest first. Processes for each kind: vLLM, Ray and torch.distributed each leave state behind that the
+# others trip over. Two side by side, each with clusters of its own (they wait for each other's parts as often as they
+# compute); a file's tests share what it starts, so a file stays in one process.
 ifdef ARGS
+test: install-dev ## Install, then run all tests (ARGS="-k pairs -x" is passed to one pytest instead)
 	$(BIN)/python -m pytest $(ARGS)
 else
-	$(BIN)/python -m pytest -n 2 -m "not vllm and not ray and not e2e"
-	$(BIN)/python -m pytest -m "vllm and not ray and not e2e"
-	$(BIN)/python -m pytest -m "ray and not e2e"
-	$(BIN)/python -m pytest -m e2e
+test: test-unit test-engines test-ray
 endif
+
+test-unit: install-dev ## Tests that start neither engines nor Ray
+	$(BIN)/python -m pytest -n 2 -m "not vllm and not ray and not e2e"
+
+test-engines: install-dev ## Tests of vLLM engines alone
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "vllm and not ray and not e2e"
+
+test-ray: install-dev ## Tests that start Ray, Serve or the command from start to end
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "ray or e2e"
 
 install: $(VENV)/.installed ## Install the CPU stack into .venv
 
@@ -88,7 +96,7 @@ $(VENV)/.installed: requirements/cpu.lock requirements/install.sh pyproject.toml
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed requirements/dev.lock
-	$(PIP) install --quiet --no-deps -r requirements/dev.lock
+	$(PIP) install --quiet --no-compile --no-deps -r requirements/dev.lock
 	@touch $@
 
 $(VENV)/.installed-docs: $(VENV)/.installed-dev requirements/docs.lock
