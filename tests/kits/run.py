@@ -32,6 +32,10 @@ SMALL = (
     "learner.keep_checkpoints=3",
 )
 
+TRAINED = "straight"  # the run of the fixture ``trained``
+# An engine holds one chunk and others wait: answers come one after the other, so that a stop finds some missing.
+CHUNKS = ("rollout.chunk_prompts=4", "rollout.max_num_seqs=16")
+
 
 def arguments(run_dir: Path, name: str, *overrides: str, config: str = "icr") -> list[str]:
     """Command line of a small run."""
