@@ -14,8 +14,9 @@ demo: install ## Install, then run two rounds over the embedded world (RUN=name 
 	$(BIN)/isogloss train configs/demo.yaml run.name=$(RUN) $(if $(RESUME),--resume)
 
 # Stages, the quickest first. Processes for each kind: vLLM, Ray and torch.distributed each leave state behind that the
-# others trip over. Two side by side, each with clusters of its own (they wait for each other's parts as often as they
-# compute); a file's tests share what it starts, so a file stays in one process.
+# others trip over. With PROCESSES=2 engines and Ray are tested in two, each with clusters of its own; a file's tests share
+# what it starts, so a file stays in one of them, and so do all that serve (tests/conftest.py).
+PROCESSES ?= 0
 ifdef ARGS
 test: install-dev ## Install, then run all tests (ARGS="-k pairs -x" is passed to one pytest instead)
 	$(BIN)/python -m pytest $(ARGS)
@@ -27,10 +28,10 @@ test-unit: install-dev ## Tests that start neither engines nor Ray
 	$(BIN)/python -m pytest -n 2 -m "not vllm and not ray and not e2e"
 
 test-engines: install-dev ## Tests of vLLM engines alone
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "vllm and not ray and not e2e"
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup -m "vllm and not ray and not e2e"
 
 test-ray: install-dev ## Tests that start Ray, Serve or the command from start to end
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "ray or e2e"
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder -m "ray or e2e"
 
 install: $(VENV)/.installed ## Install the CPU stack into .venv
 
