@@ -16,11 +16,12 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.kits.cluster import free_ports
 from tests.kits.run import ISOGLOSS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
-PORT = 8931
+(PORT,) = free_ports(1)
 BASE = f"http://127.0.0.1:{PORT}"
 KEY = "key-of-the-test-0123456789"
 HEADERS = {"Authorization": f"Bearer {KEY}"}

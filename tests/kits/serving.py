@@ -40,6 +40,10 @@ class Served:
     client: openai.OpenAI
     models: dict[int, tuple[Path, WeightsManifest]]
 
+    @property
+    def port(self) -> int:
+        return int(self.endpoint.url.rsplit(":", 1)[1].removesuffix("/v1"))
+
     def chat(self, **fields: Any) -> Any:
         return self.client.chat.completions.create(**{"model": "world", "messages": QUESTION, **fields})
 

@@ -27,7 +27,7 @@ from configs.errors import UserError
 from configs.serving import ServeConfig
 from serving.app import serving
 from serving.engine import EngineSettings
-from tests.kits.cluster import fetch
+from tests.kits.cluster import fetch, free_ports
 from tests.kits.fuzz import fault, fuzz
 from tests.kits.metrics import Sample, samples, wrong_labels
 from tests.kits.prometheus import PROMETHEUS, expressions, prometheus
@@ -41,7 +41,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.timeout(900)]
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """One replica, two versions to swap between."""
     config = ServeConfig(
-        port=8917,
+        port=free_ports(1)[0],
         cpus_per_replica=0.5,
         kv_cache_gb=0.125,
         max_tokens=128,
@@ -126,7 +126,7 @@ def test_nothing_but_loopback_is_open(served: Served) -> None:
     with httpx.stream("GET", served.endpoint.url.removesuffix("/v1") + "/health") as reply:
         assert reply.status_code == 200
     proxies = [process for process in psutil.process_iter() if process.name() == "haproxy"]
-    ours = [p for p in proxies if any(c.laddr.port == 8917 for c in p.net_connections("tcp"))]
+    ours = [p for p in proxies if any(c.laddr.port == served.port for c in p.net_connections("tcp"))]
     assert ours, "the endpoint is not behind HAProxy"
     listening = {c.laddr.ip for p in ours for c in p.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
     assert listening == {"127.0.0.1"}
@@ -272,10 +272,10 @@ def test_a_version_that_engines_cannot_prove_is_given_up(served: Served) -> None
 
 
 def test_a_second_endpoint_on_the_cluster_is_refused_before_it_starts(served: Served) -> None:
-    other = EngineSettings("other", "float32", 256, 0)
+    other, ours = EngineSettings("other", "float32", 256, 0), served.port
     for port, message in (
-        (8917, r"127\.0\.0\.1:8917 is where isogloss-world is served on this cluster"),
-        (8918, r"Serve already runs on this cluster and listens on 127\.0\.0\.1:8917 .* set .* serve\.port=8917"),
+        (ours, rf"127\.0\.0\.1:{ours} is where isogloss-world is served on this cluster"),
+        (free_ports(1)[0], rf"Serve already runs .* listens on 127\.0\.0\.1:{ours} .* set .* serve\.port={ours}"),
     ):
         with (
             pytest.raises(UserError, match=message),

@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from configs.serving import ServeConfig
+from tests.kits.cluster import free_ports
 from tests.kits.serving import KEY, KEYS_VARIABLE, QUESTION, Served, in_background, serve_two_versions
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.timeout(900)]
@@ -31,7 +32,7 @@ HEADERS = {"Authorization": f"Bearer {KEY}"}
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """Two replicas, three under load."""
     config = ServeConfig(
-        port=8918,
+        port=free_ports(1)[0],
         min_replicas=2,
         max_replicas=3,
         target_ongoing_requests=4,
