@@ -62,6 +62,14 @@ def processes_of(driver: int, victim: Victim) -> list[psutil.Process]:
     return [one for one in psutil.Process(driver).children(recursive=True) if victim_of(title(one)) == victim]
 
 
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it runs; what has ended and is waited for by nobody does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
 class KillsAnEngine:
     """Kills a rollout actor while the learner trains round 1, so that it is missed when weights are published."""
 
@@ -127,8 +135,10 @@ def interrupt(
         processes_of(process.pid, victim)[0].send_signal(sent)
     code = process.wait(timeout=60)
     # The journal's process outlives a killed driver for a moment, and holds the lock that the next start needs.
-    _, left = psutil.wait_procs(family, timeout=60)
-    assert not left, [title(one) for one in left]
+    deadline = time.monotonic() + 60
+    while left := [title(one) for one in family if is_alive(one)]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
     return Interrupted(stage, code, output.read_text(), sampled(folder, NAME))
 
 
