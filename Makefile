@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 RUN ?= demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: help demo test test-unit test-engines test-ray install install-dev check format science real smollm2 bench-learner bench-round bench-rollout bench-serving gpu-check chaos fuzz docs lock clean
+.PHONY: help demo test test-unit test-engines test-ray install install-dev check format science real smollm2 bench-learner bench-round bench-rollout bench-overlap bench-sync bench-serving gpu-check chaos fuzz docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -66,6 +66,12 @@ bench-rollout: install ## Our rollout actors against bare vLLM engines; needs ma
 
 bench-round: install-dev ## A whole round against TRL's OnlineDPOTrainer; needs make smollm2 (ARGS="--sizes 1m_32" does not)
 	$(BIN)/python -m benchmarks.round $(ARGS)
+
+bench-overlap: install ## The driver over stages that only sleep: overlap, and 64 rollout actors (3 minutes; ARGS=--short)
+	$(BIN)/python -m benchmarks.overlap $(ARGS)
+
+bench-sync: install ## New weights into engines: objects, broadcast, and vLLM's own reload at 135 M and 270 M
+	$(BIN)/python -m benchmarks.sync $(ARGS)
 
 SEED ?= 0
 KILLS ?= 100

@@ -1,12 +1,13 @@
 """The driver with stages that only sleep: overlap against the pipeline's bound, and many rollout actors.
 
-    python -m benchmarks.overlap [--part pipeline|scale] [--out runs/bench]
+    python -m benchmarks.overlap [--part pipeline|scale] [--short] [--out runs/bench]
 
 Driver, pools, mining and journal are a run's own, and so is Ray between them; actors sleep instead of computing, and
 give back candidates as real ones do. What is lost against the bound is thus what the machinery costs.
 
 ``pipeline``: rounds with ``max_staleness`` 0 and 1 against the time that the stages take by arithmetic. ``scale``: one
 to 64 rollout actors that each have as much to do; eight share a process, which makes no difference to the driver.
+``--short`` tries both on a small scale. Writes ``overlap.json`` and ``overlap.md``.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -38,8 +39,7 @@ from actors.plan.preflight import Inputs, check_inputs  # noqa: E402
 from actors.reward.worker import ScoredCandidates  # noqa: E402
 from actors.runtime.calls import call  # noqa: E402
 from actors.runtime.cluster import start_cluster  # noqa: E402
-from actors.runtime.pool import Pool, drain  # noqa: E402
-from actors.train.collect import RoundCollector  # noqa: E402
+from actors.runtime.pool import Pool  # noqa: E402
 from actors.train.driver import Driver  # noqa: E402
 from actors.train.sampling import SamplingTrack  # noqa: E402
 from actors.train.store import open_journal  # noqa: E402
@@ -52,10 +52,12 @@ from configs.schema import Config  # noqa: E402
 from learners.group import RoundResult  # noqa: E402
 from learners.manifest import WeightsManifest  # noqa: E402
 from learners.metrics import RoundMetrics, StepMetrics  # noqa: E402
+from learners.sampler_reference import Referenced  # noqa: E402
 from rollout.identity import identity_of  # noqa: E402
 from rollout.plan import Chunk  # noqa: E402
 from rollout.records import Candidate, Score  # noqa: E402
-from rollout.state import RoundState, check_states  # noqa: E402
+from rollout.state import Action, RoundState, check_states  # noqa: E402
+from rollout.token_ids import TokenIds  # noqa: E402
 
 _SHARED = 8  # simulated actors of one process
 _WORDS = ("the", "cat", "and", "dog", "count", "seven", "pears", "for", "nine", "friends", "near", "house")
@@ -82,19 +84,19 @@ class Sleeper:
     def ready(self) -> None:
         """Answers once the process is there."""
 
-    def generate(self, chunk: Chunk) -> tuple[float, float, list[Candidate]]:
-        """A candidate of some words for every request."""
-        begin = time.time()
-        found = []
-        for request in chunk.requests:
-            draw = random.Random(request.seed)
-            text = " ".join(draw.choices(_WORDS, k=24))
-            ids = tuple(draw.randrange(2, 2000) for _ in range(48))
-            found.append(Candidate(request.key, text, ids, "stop", 0))
-        self._rest(begin)
-        return begin, time.time(), found
+    def generate(self, chunks: list[Chunk]) -> Iterator[tuple[float, float, tuple[str, list[Candidate]]]]:
+        """A candidate of some words for every request, a chunk at a time."""
+        for chunk in chunks:
+            begin = time.time()
+            found = []
+            for request in chunk.requests:
+                draw = random.Random(request.seed)
+                ids = TokenIds(draw.randrange(2, 2000) for _ in range(48))
+                found.append(Candidate(request.key, " ".join(draw.choices(_WORDS, k=24)), ids, "stop", 0))
+            self._rest(begin)
+            yield begin, time.time(), (chunk.id, found)
 
-    def score(self, candidates: list[Candidate]) -> tuple[float, float, ScoredCandidates]:
+    def score(self, candidates: list[Candidate], by_ids: bool) -> tuple[float, float, ScoredCandidates]:
         """A score for each."""
         begin = time.time()
         judged = [replace(one, gate="ok", detected_language=one.key.language) for one in candidates]
@@ -127,13 +129,13 @@ class SleepTeam:
         found = {number: state for number, (state, _) in self.store.round_states().items()}
         return check_states(found, self.config.schedule.rounds)
 
-    def reference(self, round: int) -> Future[Any]:
+    def reference(self, round: int) -> Future[Referenced]:
         """Zeros for every example."""
         examples = self.store.examples(round)
 
-        def work() -> dict[str, tuple[float, ...]]:
+        def work() -> Referenced:
             time.sleep(self._sleeps.reference)
-            return {one.id: (0.0, 0.0) for one in examples}
+            return Referenced({one.id: (0.0, 0.0) for one in examples})
 
         return self._learner.submit(work)
 
@@ -164,13 +166,14 @@ class SleepTeam:
         self.store.close()
 
 
-def config_of(folder: Path, chunks: int, rounds: int = 1, staleness: int = 0) -> Config:
+def config_of(folder: Path, chunks: int, rollouts: int, rounds: int = 1, staleness: int = 0) -> Config:
     """The embedded world with N answer chunks a round (a multiple of its five languages), of 32 requests."""
     return load_config(
         Path("configs/demo.yaml"),
         [
             f"run.dir={folder}",
             "prompts.heldout=null",
+            f"rollout.actors={rollouts}",
             "evaluation.languages=[]",
             f"rollout.prompts_per_round={4 * chunks // 5}",
             "rollout.chunk_prompts=4",
@@ -206,20 +209,19 @@ def rounds_bound(sleeps: Sleeps, sampling: float, rounds: int, staleness: int) -
     return sampling + (rounds - 1) * max(sampling, learning) + learning + rounds * sleeps.publish
 
 
-def pipeline() -> tuple[list[str], dict[str, float]]:
-    """Two to three rounds with and without overlap, against their bounds."""
+def pipeline(short: bool) -> tuple[list[str], dict[str, float]]:
+    """Three rounds (short: two) with and without overlap, against their bounds."""
     sleeps = Sleeps(generate=1.5, score=0.4, reference=2.0, train=6.0, publish=0.2)
-    chunks, rollouts, rewards, rounds = 10, 2, 1, 3
+    chunks, rollouts, rewards, rounds = 10, 2, 1, 2 if short else 3
     sampling = sampling_bound(sleeps, chunks, rollouts, rewards)
     lines, ratios = ["| max_staleness | bound, s | measured, s | share of the bound |", "|---|---|---|---|"], {}
     for staleness in (0, 1):
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place)
-            config = config_of(folder, chunks, rounds, staleness)
+            config = config_of(folder, chunks, rollouts, rounds, staleness)
             inputs = check_inputs(config, ask_judge=False)
             with team_of(config, folder, sleeps, rollouts, rewards) as team, _exported(config) as exported:
-                parts = RunParts(config, cast(Team, team), Screen(True), exported)
-                driver = Driver(parts, SamplingTrack(parts, inputs), MetricsLog(folder), lambda: False)
+                driver = Driver(*_parts(config, inputs, team, exported), MetricsLog(folder), lambda: False)
                 begun = time.perf_counter()
                 driver.run()
                 seconds = time.perf_counter() - begun
@@ -230,28 +232,33 @@ def pipeline() -> tuple[list[str], dict[str, float]]:
     return lines, ratios
 
 
+def _parts(config: Config, inputs: Inputs, team: SleepTeam, exported: RunMetrics) -> tuple[RunParts, SamplingTrack]:
+    parts = RunParts(config, cast(Team, team), Screen(True), exported)
+    return parts, SamplingTrack(parts, inputs)
+
+
 @contextmanager
 def _exported(config: Config) -> Iterator[RunMetrics]:
     with closing(RunMetrics(config.run.name, config.schedule.rounds)) as exported:
         yield exported
 
 
-def scale(sizes: Sequence[int] = (1, 8, 64)) -> tuple[list[str], dict[str, float]]:
-    """Five chunks of 2 s for each of N rollout actors."""
-    sleeps = Sleeps(generate=2.0, score=0.02)
+def scale(short: bool) -> tuple[list[str], dict[str, float]]:
+    """Five chunks of 3 s for each of N rollout actors."""
+    sleeps = Sleeps(generate=3.0, score=0.02)
     lines = [
         "| rollout actors | chunks | candidates/s | bound, s | measured, s | efficiency | driver's CPU, cores |",
         "|---|---|---|---|---|---|---|",
     ]
     ratios: dict[str, float] = {}
-    for actors in sizes:
+    for actors in (1, 4) if short else (1, 8, 64):
         chunks, rewards = 5 * actors, 4
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place)
-            config = config_of(folder, chunks)
+            config = config_of(folder, chunks, actors)
             inputs = check_inputs(config, ask_judge=False)
             with team_of(config, folder, sleeps, actors, rewards) as team, _exported(config) as exported:
-                seconds, cores = _sampled(config, inputs, team, exported)
+                seconds, cores = _sampled(_parts(config, inputs, team, exported)[1])
                 rows = len(team.store.candidates(1))
         assert rows == chunks * 32, f"{rows} candidates in the journal"
         bound = sampling_bound(sleeps, chunks, actors, rewards)
@@ -263,19 +270,12 @@ def scale(sizes: Sequence[int] = (1, 8, 64)) -> tuple[list[str], dict[str, float
     return lines, ratios
 
 
-def _sampled(config: Config, inputs: Inputs, team: SleepTeam, exported: RunMetrics) -> tuple[float, float]:
+def _sampled(track: SamplingTrack) -> tuple[float, float]:
     """Seconds of a round's sampling and scoring, and cores that the driver used meanwhile."""
-    from actors.observe.metrics import StageClock
-
-    with Screen(True).stage("sampling") as progress:
-        pools = [team.rollouts, team.rewards]
-        collector = RoundCollector(config, inputs, 1, *pools, team.store, StageClock(), progress, exported)
-        progress.total(len(collector.chunks))
-        begun, used = time.perf_counter(), time.process_time()
-        collector.start()
-        drain(pools, lambda: False)
-        seconds = time.perf_counter() - begun
-        return seconds, (time.process_time() - used) / seconds
+    begun, used = time.perf_counter(), time.process_time()
+    track.advance(Action("generate", 1, "generated"), lambda: False)
+    seconds = time.perf_counter() - begun
+    return seconds, (time.process_time() - used) / seconds
 
 
 def main() -> None:
@@ -283,11 +283,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=["pipeline", "scale"], action="append")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"))
+    parser.add_argument("--short", action="store_true")
     told = parser.parse_args()
     parts = {"pipeline": pipeline, "scale": scale}
+    table: list[str] = []
+    ratios: dict[str, float] = {}
     for name in told.part or [*parts]:
-        lines, ratios = parts[name]()
-        report(name, {"ratios": ratios}, lines, told.out)
+        lines, found = parts[name](told.short)
+        table += ["", *lines] if table else lines
+        ratios |= found
+        report("overlap", {"ratios": ratios}, table, told.out)
 
 
 if __name__ == "__main__":

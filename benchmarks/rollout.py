@@ -4,7 +4,8 @@
 
 Two rollout actors of one thread, fed as a run feeds them, take turns with two bare engines of one thread, each given
 its half of the requests in one call, and with one bare engine of two threads given all. What is compared is completion
-tokens a second. Asserted: greedy answers of our actors are those of a bare engine, and all samples are there.
+tokens a second. Asserted: greedy answers of our actors are those of a bare engine, and all samples are there. A size
+such as ``135m_64:4`` is one of four prompts, to see that all runs.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from actors.runtime.calls import call  # noqa: E402
 from actors.runtime.cluster import start_cluster  # noqa: E402
 from actors.runtime.env import rollout_env, runtime_env  # noqa: E402
 from actors.runtime.pool import Call, Pool, drain  # noqa: E402
-from benchmarks.workload import SMOLLM2, Size, check, config_of, report, sizes  # noqa: E402
+from benchmarks.workload import SMOLLM2, Size, check, config_of, report, size_of, sizes  # noqa: E402
 from configs.running import ClusterConfig  # noqa: E402
 from configs.schema import Config  # noqa: E402
 from learners.encode import ChatEncoder  # noqa: E402
@@ -152,11 +153,11 @@ def _check(pool: Pool, feeds: list[list[Chunk]], engine: Any, halves: list[Asked
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", nargs="+", default=["1m_32", "135m_64"], choices=list(sizes()))
+    parser.add_argument("--sizes", nargs="+", default=["1m_32", "135m_64"], help=f"of {', '.join(sizes())}")
     parser.add_argument("--model", type=Path, default=SMOLLM2, help="the model of 135 M parameters")
     parser.add_argument("--turns", type=int, default=3)
     given = parser.parse_args()
-    chosen = [sizes(given.model)[name] for name in given.sizes]
+    chosen = [size_of(name, given.model) for name in given.sizes]
     for size in chosen:
         check(size)
     result: dict[str, Any] = {"ratios": {}, "rates": {}, "load_before": os.getloadavg()}

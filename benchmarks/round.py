@@ -8,6 +8,9 @@ and in bfloat16, with one thread and with two; its best is what counts. Its vLLM
 tensors into the live model (``model.load_weights``), where the CPU engine holds packed weights only. The reward is a
 function of the text that both compute (``benchmarks.workload.worth``). Asserted: the first loss is ln 2 on both sides,
 both train on as many pairs, and on pairs made here both compute the same loss under the trained weights.
+
+``--against cluster.colocate=false`` runs ours once more a turn with that setting, as another row. A size such as
+``135m_256:4`` is one of four prompts, to see that all runs.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers import need
-from benchmarks.workload import SMOLLM2, Size, check, report, sizes
+from benchmarks.workload import SMOLLM2, Size, check, report, size_of, sizes
 
 TRL = [(dtype, threads) for dtype in ("float32", "bfloat16") for threads in (1, 2)]
 _CHECKED = 16  # pairs whose loss both compute
@@ -54,15 +57,21 @@ def same_loss(size: Size, ours: dict[str, Any], folder: Path) -> tuple[float, fl
     return mine, theirs
 
 
-def measure(size: Size, turns: int, overrides: list[str], settings: list[tuple[str, int]]) -> dict[str, Any]:
-    """All turns of a size: ours, then TRL in each setting."""
+def measure(
+    size: Size, turns: int, overrides: list[str], against: list[str], settings: list[tuple[str, int]]
+) -> dict[str, Any]:
+    """All turns of a size: ours, ours with other settings where there are such, then TRL in each setting."""
     dtype = "float32" if size.small else "bfloat16"
     ours: list[dict[str, Any]] = []
+    other: list[dict[str, Any]] = []
     theirs: dict[str, list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory() as name:
         for turn in range(turns):
             ours.append(part("round_ours", size.name, str(size.model), dtype, name, *overrides))
-            tolerance = 1e-6 if dtype == "float32" else 1e-3
+            if against:
+                other.append(part("round_ours", size.name, str(size.model), dtype, name, *overrides, *against))
+            # In float32 the references are the sampler's, whose kernels round otherwise.
+            tolerance = 1e-5 if dtype == "float32" else 1e-3
             assert abs(ours[-1]["first_loss"] - math.log(2)) < tolerance, ours[-1]["first_loss"]
             for their_dtype, threads in settings:
                 found = part("round_trl", size.name, str(size.model), their_dtype, str(threads))
@@ -72,7 +81,7 @@ def measure(size: Size, turns: int, overrides: list[str], settings: list[tuple[s
             if turn == 0:
                 losses = same_loss(size, ours[0], Path(name))
                 assert abs(losses[0] - losses[1]) < 1e-4, losses
-    return {"dtype": dtype, "ours": ours, "trl": theirs, "same_loss": losses}
+    return {"dtype": dtype, "ours": ours, "against": against, "other": other, "trl": theirs, "same_loss": losses}
 
 
 def rate(one: dict[str, Any]) -> float:
@@ -92,6 +101,10 @@ def rows(size: Size, found: dict[str, Any]) -> tuple[list[str], float, float]:
     top = max(best, key=lambda name: best[name])
     plain = max(value for name, value in best.items() if name.startswith("float32"))
     lines = [f"| {size.name} | here, {found['dtype']} | {mine:,.0f} | | {_stages(found['ours'][-1])} |"]
+    if found["other"]:
+        value = statistics.median(map(rate, found["other"]))
+        name, stages = ", ".join(found["against"]), _stages(found["other"][-1])
+        lines.append(f"| | here, {name} | {value:,.0f} | {mine / value:.2f} | {stages} |")
     lines += [
         f"| | TRL, {name} | {value:,.0f} | {mine / value:.2f}{' (best)' if name == top else ''} | "
         f"{_stages(found['trl'][name][-1])} |"
@@ -104,13 +117,14 @@ def main() -> None:
     """Measure and report."""
     need("trl", "datasets")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", nargs="+", default=list(sizes()), choices=list(sizes()))
+    parser.add_argument("--sizes", nargs="+", default=list(sizes()), help=f"of {', '.join(sizes())}")
     parser.add_argument("--model", type=Path, default=SMOLLM2, help="the model of 135 M parameters")
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--trl", nargs="+", help="only these settings, as DTYPE:THREADS")
     parser.add_argument("--set", nargs="*", default=[], help="further settings of our run, section.field=value")
+    parser.add_argument("--against", nargs="*", default=[], help="settings that ours is run with once more a turn")
     given = parser.parse_args()
-    chosen = [sizes(given.model)[name] for name in given.sizes]
+    chosen = [size_of(name, given.model) for name in given.sizes]
     for size in chosen:
         check(size)
     settings = TRL
@@ -119,7 +133,7 @@ def main() -> None:
     result: dict[str, Any] = {"ratios": {}, "against_float32": {}, "sizes": {}, "load_before": os.getloadavg()}
     table = ["| size | | completion tokens/s | here / TRL | tokens/s by stage |", "|---|---|---|---|---|"]
     for size in chosen:
-        found = measure(size, given.turns, given.set, settings)
+        found = measure(size, given.turns, given.set, given.against, settings)
         lines, best, plain = rows(size, found)
         table += lines
         result["ratios"][size.name], result["against_float32"][size.name] = best, plain

@@ -23,7 +23,7 @@ from actors.train.run_folder import dated, open_run_folder  # noqa: E402
 from actors.train.sampling import SamplingTrack  # noqa: E402
 from actors.train.team import Team, start_team  # noqa: E402
 from actors.train.track import RunParts  # noqa: E402
-from benchmarks.workload import Size, config_of  # noqa: E402
+from benchmarks.workload import Size, config_of, size_of  # noqa: E402
 from configs.schema import Config  # noqa: E402
 from rollout.pairs import MinedPairs  # noqa: E402
 from rollout.records import Candidate, Pair, Score  # noqa: E402
@@ -85,11 +85,9 @@ def _round(config: Config, inputs: Inputs, team: Team, run: Path) -> dict[str, A
 
 def main() -> None:
     """``python -m benchmarks.round_ours SIZE MODEL DTYPE FOLDER [OVERRIDES]``: figures as one line of JSON."""
-    from benchmarks.workload import sizes
-
     name, model, dtype, folder, *overrides = sys.argv[1:]
     where = Path(tempfile.mkdtemp(dir=folder))
-    print(json.dumps(measure(sizes(Path(model))[name], dtype, where, overrides)))
+    print(json.dumps(measure(size_of(name, Path(model)), dtype, where, overrides)))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl.experimental.online_dpo import OnlineDPOConfig, OnlineDPOTrainer
 
-from benchmarks.workload import Size, prompts_of, sizes, worth
+from benchmarks.workload import Size, prompts_of, size_of, worth
 
 
 def _reward(prompts: Any, completions: Any, **_others: Any) -> list[float]:
@@ -109,7 +109,7 @@ def loss_of(size: Size, pairs: list[list[str]], trained: Path) -> float:
 def main() -> None:
     """``python -m benchmarks.round_trl SIZE MODEL DTYPE THREADS [PAIRS TRAINED]``: figures as one line of JSON."""
     name, model, dtype, _, *check = sys.argv[1:]
-    size = sizes(Path(model))[name]
+    size = size_of(name, Path(model))
     if check:
         print(json.dumps({"loss": loss_of(size, json.loads(Path(check[0]).read_text()), Path(check[1]))}))
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ class Size:
     Attributes:
         name: In the tables and in the JSON.
         model: Hugging Face folder.
-        prompts: How many.
+        prompts: How many, in each language.
         tokens: Longest answer.
         pairs_per_step: Of the optimiser.
     """
@@ -53,11 +53,20 @@ class Size:
 def sizes(model: Path = SMOLLM2) -> dict[str, Size]:
     """All sizes by name; ``model`` is the one of 135 M parameters."""
     rows = (
-        Size("1m_32", RACE / "policy", 1440, 32, 32),
+        Size("1m_32", RACE / "policy", 288, 32, 32),
         Size("135m_64", model, 40, 64, 8),
         Size("135m_256", model, 40, 256, 8),
     )
     return {row.name: row for row in rows}
+
+
+def size_of(spec: str, model: Path = SMOLLM2) -> Size:
+    """A size by name; ``NAME:N`` is that with N prompts (in each language, where there are several), for a trial."""
+    name, _, count = spec.partition(":")
+    known = sizes(model)
+    if name not in known or (count and (not count.isdecimal() or int(count) == 0)):
+        refuse(f"'{spec}' is no size; take one of {', '.join(known)}, or NAME:N for N prompts of it")
+    return replace(known[name], name=spec, prompts=int(count)) if count else known[name]
 
 
 def check(size: Size) -> None:
@@ -76,10 +85,11 @@ def prompts_of(size: Size) -> list[tuple[str, str]]:
     if not size.small:
         return [("en", task.format(topic)) for topic in _TOPICS for task in _TASKS][: size.prompts]
     found = []
-    for path in sorted((RACE / "prompts").glob("*.jsonl")):
+    # Five of six languages: the sixth is not needed to make a round.
+    for path in sorted((RACE / "prompts").glob("*.jsonl"))[:5]:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        found += [(path.stem, row["prompt"]) for row in rows]
-    return found[: size.prompts]
+        found += [(path.stem, row["prompt"]) for row in rows[: size.prompts]]
+    return found
 
 
 def reward(prompts: Sequence[Prompt], candidates: Sequence[Candidate]) -> list[float]:
@@ -88,7 +98,11 @@ def reward(prompts: Sequence[Prompt], candidates: Sequence[Candidate]) -> list[f
 
 
 def config_of(size: Size, folder: Path, dtype: str, overrides: Sequence[str] = ()) -> Config:
-    """A run over a size's prompts, which are written into ``folder``: two samples a prompt, one round, ``reward``."""
+    """A run over a size's prompts, which are written into ``folder``: two samples a prompt, one round, ``reward``.
+
+    The settings that serve two cores best: a small model is trained by two ranks of one thread, as the pieces of its
+    matrix products are too small for two threads, and in float32 the sampler's log-probabilities are the references.
+    """
     by_language: dict[str, list[str]] = {}
     for language, prompt in prompts_of(size):
         by_language.setdefault(language, []).append(prompt)
@@ -99,20 +113,21 @@ def config_of(size: Size, folder: Path, dtype: str, overrides: Sequence[str] = (
         lines = [json.dumps({"id": f"p{index}", "prompt": text}) for index, text in enumerate(rows)]
         (folder / f"{language}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     values = {
-        "run": {"dir": str(folder), "name": f"bench-{size.name.replace('_', '-')}"},
+        "run": {"dir": str(folder), "name": f"bench-{size.name.replace('_', '-').replace(':', '-')}"},
         "model": {"policy": str(size.model), "dtype": dtype, "max_length": size.tokens + 96},
         "languages": {"dominant": names[0], "codes": names},
         "prompts": {"train": f"{folder}/{{lang}}.jsonl"},
         "rollout": {
-            "actors": 2, "cpus_per_actor": 0.5, "prompts_per_round": count, "samples_per_prompt": 2, "temperature": 1.0,
+            "actors": 2, "cpus_per_actor": 0.3, "prompts_per_round": count, "samples_per_prompt": 2, "temperature": 1.0,
             "max_new_tokens": size.tokens, "chunk_prompts": 32 if size.small else 4, "kv_cache_gb": 0.5,
         },
-        "reward": {"kind": "custom", "function": "benchmarks.workload:reward", "cpus_per_actor": 0.5},
+        "reward": {"kind": "custom", "function": "benchmarks.workload:reward", "cpus_per_actor": 0.3},
         "gates": dict.fromkeys(("language", "truncated", "empty", "duplicates"), False),
         "learner": {
             "objective": "sigmoid", "beta": 0.1, "nll_weight": 0.0, "reference": "previous_round",
-            "cpus_per_worker": 0.5, "learning_rate": 1e-5, "warmup_steps": 0, "epochs": 1,
-            "pairs_per_step": size.pairs_per_step,
+            "cpus_per_worker": 0.3, "learning_rate": 1e-5, "warmup_steps": 0, "epochs": 1,
+            "pairs_per_step": size.pairs_per_step, "workers": 2 if size.small else 1, "zero_stage": 0,
+            "reference_logprobs": "auto" if dtype == "float32" else "learner",
         },
         "schedule": {"rounds": 1},
     }  # fmt: skip

@@ -139,7 +139,8 @@ class LearnerConfig(Section):
         ge=1,
         le=MAX_PARTS,
         description="CPU threads of a rank: the order of its sums depends on them. The default is 1, with "
-        "`cluster.colocate` a rank's share of the cores that the run's first start finds.",
+        "`cluster.colocate` a rank's share of the cores that the run's first start finds, unless the model's weights "
+        "are below 64 MiB.",
     )
     objective: ObjectiveName = Field(
         "sigmoid",
@@ -192,7 +193,11 @@ class LearnerConfig(Section):
     pairs_per_step: int = Field(32, ge=1, description="Pairs (`rloo`: groups) of one optimiser step, all ranks.")
     tokens_per_micro_batch: int = Field(4096, ge=1, description="Token budget of one packed forward pass.")
     logprob_chunk: int = Field(1024, ge=1, description="Completion positions whose logits are held at once.")
-    zero_stage: Literal[0, 1, 2, 3] = Field(1, description="DeepSpeed ZeRO stage.")
+    zero_stage: Literal[0, 1, 2, 3] = Field(
+        1,
+        description="DeepSpeed ZeRO stage. One rank has nothing to partition: without options in "
+        "`deepspeed` it runs stages 1 and 2 as 0.",
+    )
     activation_checkpointing: bool = Field(
         False, description="Keep only the layers' inputs and compute the rest again in the backward pass."
     )

@@ -6,7 +6,7 @@ An example is a pair or, for RLOO, a group: one prompt with two or more answers,
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from configs.errors import UserError
@@ -36,11 +36,22 @@ class EncodedExample:
 
 
 def encode_examples(
-    encoder: ChatEncoder, examples: Sequence[Example], max_length: int, objective: str
+    encoder: ChatEncoder,
+    examples: Sequence[Example],
+    max_length: int,
+    objective: str,
+    known: Mapping[str, EncodedExample] | None = None,
 ) -> list[EncodedExample]:
     """Tokens of each example, sorted by id, so that nothing depends on the order of arrival.
 
     An answer's tokens are those that were sampled, where the example has them; else its text is encoded.
+
+    Args:
+        encoder: Of the policy.
+        examples: Pairs or groups.
+        max_length: Tokens of a prompt with an answer, at most.
+        objective: ``learner.objective``.
+        known: Examples that were encoded before, by id; what has the same texts and tokens is not encoded again.
 
     Raises:
         UserError: The objective takes the other kind of example, two examples share an id, one is longer than
@@ -51,13 +62,13 @@ def encode_examples(
         _check_kind(example, objective)
         if encoded and encoded[-1].id == example.id:
             raise UserError(f"{_name(example)}: is there twice; ids must be unique")
-        prompt = tuple(encoder.prompt_ids(example.prompt))
-        segment = Segment(
-            prompt,
-            tuple(
-                answer_tokens(encoder, text, ids) for text, ids in zip(example.answers, example.answer_ids, strict=True)
-            ),
-        )
+        before = known.get(example.id) if known else None
+        if before is not None and _same_texts(before.example, example):
+            segment = before.segment
+        else:
+            prompt = tuple(encoder.prompt_ids(example.prompt))
+            answers = zip(example.answers, example.answer_ids, strict=True)
+            segment = Segment(prompt, tuple(answer_tokens(encoder, text, ids) for text, ids in answers))
         if segment.longest > max_length:
             raise UserError(
                 f"{_name(example)}: prompt and answer are {segment.longest} tokens, more than model.max_length "
@@ -65,6 +76,10 @@ def encode_examples(
             )
         encoded.append(EncodedExample(example, segment))
     return encoded
+
+
+def _same_texts(one: Example, other: Example) -> bool:
+    return (one.prompt, one.answers, one.answer_ids) == (other.prompt, other.answers, other.answer_ids)
 
 
 def _check_kind(example: Example, objective: str) -> None:

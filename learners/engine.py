@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -25,6 +26,7 @@ from configs.schema import LearnerConfig
 from learners.distributed import load_deepspeed
 from learners.logprobs import LogprobModel
 from learners.lr_schedules import rate_factor
+from learners.optimiser import MasterAdamW
 
 logger = logging.getLogger(__name__)
 
@@ -79,18 +81,18 @@ def check_arithmetic(dtype: str, device: torch.device) -> None:
         )
 
 
-def deepspeed_config(learner: LearnerConfig, dtype: str, parameters: int) -> JsonObject:
+def deepspeed_config(learner: LearnerConfig, dtype: str, parameters: int, stage: int) -> JsonObject:
     """The engine's settings: ours first, then ``learner.deepspeed``, which may not contradict our fields.
 
     Args:
         learner: The learner's section.
         dtype: ``float32`` or ``bfloat16``.
         parameters: Elements of the whole model.
+        stage: See ``zero_stage``.
 
     Raises:
         UserError: ``learner.deepspeed`` contradicts ``dtype``.
     """
-    stage = zero_stage(learner, dtype)
     bucket = min(_LARGEST_BUCKET, parameters)
     zero: JsonObject = {
         "stage": stage,
@@ -120,18 +122,30 @@ def deepspeed_config(learner: LearnerConfig, dtype: str, parameters: int) -> Jso
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
     }
-    if dtype == "bfloat16":
+    if dtype == "bfloat16" and stage > 0:  # at stage 0 the optimiser is ours, and DeepSpeed need not know
         config["bf16"] = {"check_grad_overflow": True} | bf16 | {"enabled": True}
     return config | given
 
 
-def zero_stage(learner: LearnerConfig, dtype: str) -> int:
-    """The ZeRO stage that is used: in bfloat16 stage 0 runs as stage 1.
+def zero_stage(learner: LearnerConfig, dtype: str, world_size: int, written: int | None = None) -> int:
+    """The ZeRO stage that is used.
 
-    DeepSpeed's stage 0 sends bfloat16 through its fp16 wrapper, whose updates differ from those of all other
-    stages (measured: half the drop in loss after one step); stage 1 keeps float32 master weights.
+    With several ranks stage 0 runs as stage 1 in bfloat16: DeepSpeed's stage 0 sends bfloat16 through its fp16 wrapper,
+    whose updates differ from those of all other stages (measured: half the drop in loss after one step).
+
+    One rank has nothing to partition, so stages 1 and 2 run as stage 0, in bfloat16 under ``MasterAdamW``: unless
+    ``learner.deepspeed`` has options of its own, or the optimiser's state was written at the stage asked for.
+
+    Args:
+        learner: The learner's section.
+        dtype: ``float32`` or ``bfloat16``.
+        world_size: Ranks.
+        written: Stage of the checkpoint that as many ranks continue from.
     """
-    return 1 if learner.zero_stage == 0 and dtype == "bfloat16" else learner.zero_stage
+    asked = 1 if learner.zero_stage == 0 and dtype == "bfloat16" else learner.zero_stage
+    if world_size > 1 or asked == 3 or learner.deepspeed or written == asked:
+        return asked
+    return 0
 
 
 class _UnpartitionedClipping:
@@ -154,37 +168,47 @@ class Engine:
     Args:
         module: The model; called with one packed batch. Parameters that need no gradient stay as they are, and are not
             in what ``save`` writes.
-        learner: Optimiser, ZeRO stage and further DeepSpeed options.
+        learner: Optimiser and further DeepSpeed options.
         dtype: ``float32`` or ``bfloat16``.
+        stage: See ``zero_stage``.
 
     Raises:
         UserError: DeepSpeed refuses its options or cannot compile an optimiser, or the model cannot recompute its
             layers.
     """
 
-    def __init__(self, module: LogprobModel, learner: LearnerConfig, dtype: str) -> None:
+    def __init__(self, module: LogprobModel, learner: LearnerConfig, dtype: str, stage: int) -> None:
         deepspeed = load_deepspeed()
         parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         total = sum(parameter.numel() for parameter in module.parameters())
         self._falls = learner.total_steps is not None  # until it is said that the rate has reached 0
         self._has_frozen = any(not parameter.requires_grad for parameter in module.parameters())
-        config = deepspeed_config(learner, dtype, total)
+        config = deepspeed_config(learner, dtype, total, stage)
         groups = _groups(parameters, learner.weight_decay)
         factor = rate_factor(learner.schedule, learner.warmup_steps, learner.total_steps)
+        self._masters: MasterAdamW | None = None
+        # Fused: one pass over the state, without temporaries as large as the largest parameter.
+        optimizer: Optimizer | None = None
+        if stage == 0 and dtype == "bfloat16":
+            optimizer = self._masters = MasterAdamW(groups, learner.learning_rate, learner.max_grad_norm)
+        elif "optimizer" not in config:
+            optimizer = AdamW(groups, lr=learner.learning_rate, fused=True)
         with _options_are_the_users(learner):
             self.deepspeed, _, _, _ = deepspeed.initialize(
                 model=module,
-                # Fused: one pass over the state, without temporaries as large as the largest parameter.
-                optimizer=None if "optimizer" in config else AdamW(groups, lr=learner.learning_rate, fused=True),
+                optimizer=optimizer,
                 model_parameters=groups,
                 lr_scheduler=None if "scheduler" in config else lambda optimizer: LambdaLR(optimizer, factor),
                 config=config,
                 dist_init_required=False,
             )
         self._clipping: _UnpartitionedClipping | None = None
-        if zero_stage(learner, dtype) == 0:
+        if stage == 0 and self._masters is None:
             self._clipping = _UnpartitionedClipping(parameters, learner.max_grad_norm)
             self.deepspeed.basic_optimizer.register_step_pre_hook(self._clipping)
+        if dist.get_world_size() == 1:
+            # At stage 0 DeepSpeed would flatten all gradients for a sum over one rank, and copy them back.
+            self.deepspeed.enable_backward_allreduce = stage > 0
         self.deepspeed.eval()
         if learner.activation_checkpointing:
             recompute_layers(module.language_model)
@@ -211,7 +235,8 @@ class Engine:
             logger.warning("learner.total_steps are done: the learning rate is 0, so nothing more is learned; raise it")
             self._falls = False
         self.deepspeed.step()
-        norm = self._clipping.norm if self._clipping else self.deepspeed.get_global_grad_norm()
+        ours = self._clipping or self._masters
+        norm = ours.norm if ours else self.deepspeed.get_global_grad_norm()
         if norm is None or not math.isfinite(float(norm)) or not self.deepspeed.was_step_applied():
             raise FloatingPointError("gradient norm is not finite")
         return float(norm), rate

@@ -41,7 +41,7 @@ class _TiledLogprob(torch.autograd.Function):
         chunk: int,
         softcap: float | None,
     ) -> Tensor:
-        ctx.chunk, ctx.softcap = chunk, softcap
+        ctx.chunk, ctx.softcap, ctx.kept = chunk, softcap, None
         picked = torch.empty(targets.shape[0], dtype=torch.float32, device=hidden.device)
         normaliser = torch.full_like(picked, -torch.inf)  # log of the summed exponentials of the blocks so far
         for rows in _blocks(targets.shape[0], chunk):
@@ -52,6 +52,9 @@ class _TiledLogprob(torch.autograd.Function):
                 top = torch.maximum(normaliser[rows], logits.amax(dim=1))
                 here = logits.sub_(top[:, None]).exp_().sum(dim=1)
                 normaliser[rows] = top + (here + (normaliser[rows] - top).exp()).log()
+                if logits.shape == (*targets.shape, weight.shape[0]) and softcap is None and ctx.needs_input_grad[0]:
+                    # All of it is one tile: kept, since computing it again would take no less memory.
+                    ctx.kept = logits, top
         ctx.save_for_backward(hidden, weight, bias, targets, normaliser)
         return picked - normaliser
 
@@ -70,10 +73,15 @@ class _TiledLogprob(torch.autograd.Function):
             by_weight = None if grad_weight is None else _Sum(grad_weight[columns], len(rows_of))
             by_bias = torch.zeros(part.shape[0], dtype=torch.float32, device=part.device)
             for rows in rows_of:
-                logits = _logits(hidden[rows], part, None if bias is None else bias[columns], ctx.softcap)
-                cap_slope = None if ctx.softcap is None else 1 - (logits / ctx.softcap) ** 2
+                cap_slope = None
                 # d logprob / d logits = onehot - softmax
-                slope = logits.sub_(normaliser[rows, None]).exp_().mul_(-grad[rows, None])
+                if ctx.kept is not None:
+                    (slope, top), ctx.kept = ctx.kept, None
+                    slope.mul_((-grad * (top - normaliser).exp())[:, None])
+                else:
+                    logits = _logits(hidden[rows], part, None if bias is None else bias[columns], ctx.softcap)
+                    cap_slope = None if ctx.softcap is None else 1 - (logits / ctx.softcap) ** 2
+                    slope = logits.sub_(normaliser[rows, None]).exp_().mul_(-grad[rows, None])
                 local, inside = _within(targets[rows], columns)
                 slope.scatter_add_(1, local[:, None], (grad[rows] * inside)[:, None])
                 if cap_slope is not None:

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from configs.schema import LearnerConfig, ModelConfig
 from learners import distributed, lora, loss
 from learners.batching import EncodedExample, encode_examples, mismatched, steps_of_epoch
+from learners.checkpoint_layout import read_state
 from learners.encode import ChatEncoder
 from learners.engine import Engine, load_model, zero_stage
 from learners.errors import NumericError
@@ -32,6 +33,7 @@ from learners.objectives.switches import StepTotals
 from learners.packing import PackedBatch
 from learners.sampler_reference import Referenced, compare, probe, sampled_logprobs, sums
 from learners.weights import WeightsManifest, gather_adapter, gather_weights, make_manifest
+from rollout.model_folder import STATE_FILE
 from rollout.records import Example, SampleGroup
 
 logger = logging.getLogger(__name__)
@@ -65,10 +67,12 @@ class LearnerSession:
             self.adapters = lora.inject(self.policy, learner.lora, seed)
             if self.start.resolve() != model.policy.resolve():
                 lora.load_adapter(self.adapters, self.start)
-        self.engine = Engine(LogprobModel(self.policy, learner.logprob_chunk), learner, model.dtype)
+        self.zero_stage = zero_stage(learner, model.dtype, self.world_size, self._written())
+        self.engine = Engine(LogprobModel(self.policy, learner.logprob_chunk), learner, model.dtype, self.zero_stage)
         self._frozen: LogprobModel | None = None
         self._settings = ObjectiveSettings.of(learner)
         self._uses_divergence = not learner.on_groups and pair_objective(learner.objective).needs_divergence
+        self._encoded: dict[str, EncodedExample] = {}  # by the reference pass, until they are trained on
         self.step = 0  # optimiser steps since the start of the run
         self.round = 0  # last round that was trained
 
@@ -119,6 +123,7 @@ class LearnerSession:
         """
         started = time.perf_counter()
         encoded = self._encode(examples)
+        self._encoded = {}
         references = self._references(round_number, encoded)
         old = self._old(round_number, encoded, references)
         old_tokens, reference_tokens = self._by_token(round_number, encoded)
@@ -145,7 +150,14 @@ class LearnerSession:
 
     @property
     def _partitioned(self) -> bool:
-        return zero_stage(self.learner, self.model.dtype) == 3
+        return self.zero_stage == 3
+
+    def _written(self) -> int | None:
+        """Stage of the optimiser's state in the checkpoint that the session starts from, if as many ranks wrote it."""
+        if self.start.resolve() == self.model.policy.resolve() or not (self.start / STATE_FILE).is_file():
+            return None
+        state = read_state(self.start)
+        return state.zero_stage if state.world_size == self.world_size else None
 
     def manifest(self, version: int, weights: dict[str, Tensor]) -> WeightsManifest:
         """Manifest of what is published, valid on rank 0; called by every rank."""
@@ -157,7 +169,10 @@ class LearnerSession:
         self.engine.close()
 
     def _encode(self, examples: Sequence[Example]) -> list[EncodedExample]:
-        return encode_examples(self.encoder, examples, self.model.max_length, self.learner.objective)
+        objective, longest = self.learner.objective, self.model.max_length
+        encoded = encode_examples(self.encoder, examples, longest, objective, self._encoded)
+        self._encoded = {one.id: one for one in encoded}
+        return encoded
 
     def _steps(self, examples: Sequence[EncodedExample], round_number: int, epoch: int) -> list[list[EncodedExample]]:
         return steps_of_epoch(examples, self.learner.pairs_per_step, self.seed, round_number, epoch)

@@ -16,7 +16,6 @@ from configs.errors import UserError
 from learners import distributed
 from learners.checkpoint import point_policy, require_disk, retire_checkpoints
 from learners.checkpoint_layout import TRAINER_FOLDER, CheckpointState, read_state, write_manifest, write_state
-from learners.engine import zero_stage
 from learners.lora import ADAPTER_FOLDER, publishes_adapter, write_adapter
 from learners.metrics import RoundMetrics, StepMetrics
 from learners.model_files import fill_model_folder
@@ -114,7 +113,7 @@ def _state(
         checksum=merged.checksum,
         adapter_checksum=manifest.checksum if publishes_adapter(session.learner) else None,
         world_size=session.world_size,
-        zero_stage=zero_stage(session.learner, session.model.dtype),
+        zero_stage=session.zero_stage,
     )
 
 
@@ -128,7 +127,7 @@ def restore(session: LearnerSession, folder: Path) -> bool:
     state = read_state(folder)
     session.round = state.round
     session.step = state.step
-    layout = (session.world_size, zero_stage(session.learner, session.model.dtype))
+    layout = (session.world_size, session.zero_stage)
     if layout != (state.world_size, state.zero_stage):
         logger.warning(
             "%s was written by %d workers at ZeRO stage %d, now there are %d at stage %d: "

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import os
+from pathlib import Path
 
+from configs.errors import UserError
 from configs.schema import Config
+from rollout.model_folder import weight_files
 
 
 def usable_cores(num_cpus: float | None) -> int:
@@ -14,8 +17,13 @@ def usable_cores(num_cpus: float | None) -> int:
     return here if num_cpus is None else max(1, min(here, math.floor(num_cpus)))
 
 
+# Bytes of weights below which a second thread costs more than it gives: its share of a matrix product is done before
+# it wakes up. Measured: 1 M parameters train 17 % longer with two threads; at 135 M two are faster.
+_SMALL = 64 * 2**20
+
+
 def learner_threads(config: Config, cores: int) -> int:
-    """CPU threads of a rank, where the config names none.
+    """CPU threads of a rank, where the config names none: its share of the cores, or one for a small model.
 
     Args:
         config: The run.
@@ -26,7 +34,14 @@ def learner_threads(config: Config, cores: int) -> int:
         return 1
     if config.cluster.address is not None:
         return max(1, math.floor(learner.cpus_per_worker))
-    return max(1, cores // learner.workers)
+    return 1 if _is_small(config.model.policy) else max(1, cores // learner.workers)
+
+
+def _is_small(policy: Path) -> bool:
+    try:
+        return sum(file.stat().st_size for file in weight_files(policy)) < _SMALL
+    except (UserError, OSError):  # said when the model is read
+        return False
 
 
 def turns(config: Config, cores: int) -> list[tuple[str, str, str]]:

@@ -20,6 +20,7 @@ from configs.load import load_config
 from tests.kits.actors import small_config
 
 DEMO = Path("configs/demo.yaml")
+LARGE = ["model.policy=absent"]  # only a small model's weights are looked at
 
 STEPS = {
     "loaded": lambda h, v: h.loaded(v),
@@ -136,24 +137,35 @@ def test_planning_imports_neither_ray_nor_torch() -> None:
 
 
 def test_a_stage_alone_has_all_cores() -> None:
-    config = load_config(DEMO)
+    config = load_config(DEMO, LARGE)
     assert config.colocated
     assert learner_threads(config, 8) == 8
     assert [row[:2] for row in turns(config, 8)] == [
         ("sampling and scoring", "rollout: 2 x 1 thread, reward: 1 x 1 thread"),
         ("training", "learner: 1 x 8 threads"),
     ]
-    assert learner_threads(load_config(DEMO, ["learner.workers=2"]), 8) == 4
-    assert learner_threads(load_config(DEMO, ["learner.workers=9"]), 8) == 1
-    gpus = load_config(DEMO, ["learner.gpus_per_worker=1", "rollout.gpus_per_actor=0.5", "reward.gpus_per_actor=0.5"])
+    assert learner_threads(load_config(DEMO, [*LARGE, "learner.workers=2"]), 8) == 4
+    assert learner_threads(load_config(DEMO, [*LARGE, "learner.workers=9"]), 8) == 1
+    gpus = load_config(
+        DEMO, [*LARGE, "learner.gpus_per_worker=1", "rollout.gpus_per_actor=0.5", "reward.gpus_per_actor=0.5"]
+    )
     assert learner_threads(gpus, 8) == 1
     assert turns(gpus, 8)[1][1:] == (
         "learner: 1 x 1 GPUs",
         "engines asleep (weights in main memory, no key-value cache), reward models in main memory",
     )
     joined = ["cluster.address=auto", "learner.cpus_per_worker=3"]
-    assert learner_threads(load_config(DEMO, joined), 8) == 1, "others may be at work there"
-    assert learner_threads(load_config(DEMO, [*joined, "cluster.colocate=true"]), 8) == 3
+    assert learner_threads(load_config(DEMO, [*LARGE, *joined]), 8) == 1, "others may be at work there"
+    assert learner_threads(load_config(DEMO, [*LARGE, *joined, "cluster.colocate=true"]), 8) == 3
+
+
+def test_a_small_model_gets_one_thread(tmp_path: Path) -> None:
+    config = load_config(DEMO, [f"model.policy={tmp_path}"])
+    weights = tmp_path / "model.safetensors"
+    for size, threads in ((8, 1), (64 * 2**20, 8)):
+        with weights.open("wb") as file:
+            file.truncate(size)
+        assert learner_threads(config, 8) == threads
 
 
 def test_stages_that_overlap_share_nothing() -> None:

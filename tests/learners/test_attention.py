@@ -86,10 +86,11 @@ def test_a_model_that_takes_segments_apart_equals_padded_rows(kind: str) -> None
 def test_long_segments_are_taken_apart_and_short_ones_share_a_mask() -> None:
     batch = flat([(100, 250, 250), (100, 200, 200), *[(10, 8, 8)] * 40])
     layout = layout_of(batch)
-    assert [type(unit) for unit in layout] == [Split, Split, Shared, Shared]
+    assert [type(unit) for unit in layout] == [Split, Split, *[Shared] * 10]
     assert [unit.start for unit in layout] == [0, *(unit.stop for unit in layout[:-1])]
     assert layout[-1].stop == batch.tokens
     assert layout[0] == Split(0, 100, 349, ((349, 598),))
+    assert [unit.stop - unit.start for unit in layout[2:]] == [96] * 10
 
 
 def test_a_window_that_a_segment_exceeds_keeps_its_mask() -> None:
