@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 RUN ?= demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: help demo test test-unit test-engines test-ray install install-dev check format science real smollm2 bench-learner bench-round bench-rollout bench-overlap bench-sync bench-serving gpu-check chaos fuzz docs lock clean
+.PHONY: help demo test test-unit test-engines test-ray install install-dev check format science real smollm2 bench-learner bench-round bench-rollout bench-peak bench-overlap bench-sync bench-serving gpu-check chaos fuzz docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -72,6 +72,9 @@ bench-overlap: install ## The driver over stages that only sleep: overlap, and 6
 
 bench-sync: install ## New weights into engines: objects, broadcast, and vLLM's own reload at 135 M and 270 M
 	$(BIN)/python -m benchmarks.sync $(ARGS)
+
+bench-peak: install ## What this machine can do, and what a round takes at least on it; after bench-round (ARGS="--sizes 1m_32")
+	$(BIN)/python -m benchmarks.peak $(ARGS)
 
 SEED ?= 0
 KILLS ?= 100

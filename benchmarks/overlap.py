@@ -273,7 +273,7 @@ def scale(short: bool) -> tuple[list[str], dict[str, float]]:
 def _sampled(track: SamplingTrack) -> tuple[float, float]:
     """Seconds of a round's sampling and scoring, and cores that the driver used meanwhile."""
     begun, used = time.perf_counter(), time.process_time()
-    track.advance(Action("generate", 1, "generated"), lambda: False)
+    track.advance(Action("generate", 1, "scored"), lambda: False)
     seconds = time.perf_counter() - begun
     return seconds, (time.process_time() - used) / seconds
 

@@ -3,11 +3,11 @@
     python -m benchmarks.peak [--sizes 1m_32 135m_64 135m_256] [--model FOLDER]
 
 Measured: matrix products in float32 and bfloat16, large ones and those of a model's own layers, on one thread (seconds
-of the process's own, so other work counts little) and on all cores (wall-clock); copying memory. Counted: 2 FLOPs a
-weight and position forward, 6 forward and backward, 8 for the output layer, whose tiles are computed again, and nothing
-for attention, normalisation, the optimiser, or Python. A decoding step also reads all weights once. The tokens are
-those that ``runs/bench/round.json`` has of our round, whose seconds are then shown beside the bound; without it, the
-cap on tokens. Writes ``runs/bench/peak.json`` and ``peak.md``.
+of the process's own, so other work counts little) and on all cores (wall-clock, so on a quiet machine); copying memory.
+Counted: 2 FLOPs a weight and position forward, 6 forward and backward, 8 for the output layer, whose tiles are computed
+again, and nothing for attention, normalisation, the optimiser, or Python. A decoding step also reads all weights once.
+The tokens are those that ``runs/bench/round.json`` has of our round, whose seconds are then shown beside the bound;
+without it, the cap on tokens. Writes ``runs/bench/peak.json`` and ``peak.md``.
 """
 
 from __future__ import annotations
@@ -155,8 +155,7 @@ def main() -> None:
         own = {threads: products(dtype, 1024, shape.hidden, shape.intermediate, threads) for threads in {1, cores}}
         table.append(f"| {size.name} | {dtype} | {peak[1]:.0f} | {peak[cores]:.0f} | {own[1]:.0f} | {own[cores]:.0f} |")
         prompts, tokens, measured = counted(size)
-        # What is measured on all cores falls with other work on the machine, one thread's own seconds do not.
-        best = max(peak[cores], own[cores], cores * max(peak[1], own[1]))
+        best = max(*peak.values(), *own.values())
         least = bounds(size, shape, prompts, tokens, best, max(copying.values()))
         for stage, seconds in least.items():
             spent = measured.get({"sampling": "generate", "training": "train"}.get(stage, stage))

@@ -34,9 +34,9 @@ from learners.loop_config import LoopConfig
 from learners.lora import published_file
 from learners.mailbox import CommandKind, Mailbox, Outcome
 from learners.metrics import RoundMetrics
+from learners.published import Snapshot
 from learners.rendezvous import Rendezvous
 from learners.sampler_reference import Referenced
-from learners.snapshot import Snapshot
 from learners.weights import WeightsManifest, checksum, to_numpy
 from rollout.records import Example
 

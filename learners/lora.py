@@ -11,17 +11,19 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from configs.errors import UserError
 from configs.schema import LearnerConfig, LoraConfig
 from rollout.model_folder import weight_files
+
+if TYPE_CHECKING:  # engines and the driver import this module, and Transformers' models cost each of them seconds
+    from transformers import PreTrainedModel
 
 ADAPTER_FOLDER = "adapter"
 ADAPTER_FILE = "adapter_model.safetensors"

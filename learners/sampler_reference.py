@@ -10,13 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from configs.json_types import JsonObject
-from learners.batching import EncodedExample
-from learners.microbatches import References, TokenLogprobs
+
+if TYPE_CHECKING:  # the driver imports this module, and what is behind these takes it seconds
+    from learners.batching import EncodedExample
+    from learners.microbatches import References, TokenLogprobs
 
 Origin = Literal["learner", "sampler", "auto"]
 

@@ -6,10 +6,8 @@ import json
 import logging
 import shutil
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-
-from torch import Tensor
 
 from configs.atomic import complete_or_absent
 from configs.errors import UserError
@@ -19,6 +17,7 @@ from learners.checkpoint_layout import TRAINER_FOLDER, CheckpointState, read_sta
 from learners.lora import ADAPTER_FOLDER, publishes_adapter, write_adapter
 from learners.metrics import RoundMetrics, StepMetrics
 from learners.model_files import fill_model_folder
+from learners.published import Snapshot as Snapshot
 from learners.session import LearnerSession
 from learners.weights import WeightsManifest
 from rollout.model_folder import file_digests
@@ -30,26 +29,6 @@ METRICS_FILE = "metrics.json"
 
 # AdamW: master weight and two moments in float32.
 _OPTIMISER_BYTES = 12
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """What a round left behind.
-
-    Attributes:
-        checkpoint: Its folder, whose weights are full, adapters merged.
-        metrics: Of its training.
-        weights: What is published, on rank 0: full, or an adapter alone.
-        manifest: Of ``weights``.
-        merged: Of the checkpoint's weights, by which an endpoint proves them; ``manifest`` itself where full weights
-            are published.
-    """
-
-    checkpoint: Path
-    metrics: RoundMetrics
-    weights: dict[str, Tensor]
-    manifest: WeightsManifest
-    merged: WeightsManifest
 
 
 def save_round(session: LearnerSession, run_dir: Path, metrics: RoundMetrics, keep: int, spare_gb: float) -> Snapshot:

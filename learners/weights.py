@@ -14,10 +14,8 @@ import xxhash
 from torch import Tensor, nn
 
 from learners.distributed import device, gather_objects, load_deepspeed, world
-from learners.logprobs import segment_logprobs
 from learners.lora import AdaptedLayer, base_name, is_adapter, merged, tensor_names
 from learners.manifest import WeightsManifest as WeightsManifest
-from learners.packing import Segment
 
 T = TypeVar("T")
 
@@ -227,6 +225,10 @@ def describe_weights(
         place: Where the scorer computes.
     """
     ids = probe_ids(digest, vocabulary)
+    # Late: engines import this module for checksums, and Transformers' models would cost each of them seconds.
+    from learners.logprobs import segment_logprobs
+    from learners.packing import Segment
+
     logprobs = segment_logprobs(scorer, [Segment(ids[:1], (ids[1:],))], PROBE_TOKENS, place)[0][0]
     names = tuple(sorted(weights))
     return WeightsManifest(

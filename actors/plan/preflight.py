@@ -14,7 +14,6 @@ from actors.machine.facts import look
 from actors.plan.fertility import Fertility, fertility
 from actors.plan.positions import check_positions
 from actors.reward.custom import try_rewards
-from actors.reward.reward_model import check_reward_model
 from configs.errors import UserError
 from configs.model_config import read_model_config
 from configs.reading import gib_apart
@@ -79,6 +78,8 @@ def check_inputs(config: Config, ask_judge: bool = True) -> Inputs:
         _check_same_tokenizer(encoder, reference, config)
     anchors = load_anchors(config)
     for section, measure in config.reward.models.items():
+        from actors.reward.reward_model import check_reward_model  # late: it takes seconds
+
         check_reward_model(measure.model, f"{section}.model")
 
     # The longest form that a prompt takes: as sampled, or as the cross-lingual reward prompt.

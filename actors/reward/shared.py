@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from actors.reward.log_ratios import ScoringModels
 from configs.schema import Config
 from judges import Usage
 from rollout.language import LanguageDetector
 from rollout.prompts import PromptSet
 from rollout.records import Candidate, Score
+
+if TYPE_CHECKING:
+    from actors.reward.log_ratios import ScoringModels
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 import ray
@@ -15,8 +16,6 @@ from ray.util.placement_group import PlacementGroup
 
 from actors.engine.verify import SyncReport
 from actors.engine.worker_actor import WorkerActor
-from actors.reward.log_ratios import ScoringModels, scoring_models
-from actors.reward.scorers import ModelScorer, reward_scorer
 from actors.reward.shared import Scored, Shared
 from actors.runtime.env import base_env
 from actors.runtime.health import Health, SyncError
@@ -35,6 +34,11 @@ from rollout.prompts import PromptSet
 from rollout.records import Candidate, Score
 from rollout.rewards import FLUENCY
 from rollout.token_ids import TokenIds
+
+if TYPE_CHECKING:
+    from actors.reward.log_ratios import ScoringModels
+
+_SHORT = 100  # characters: of short texts the detector looks at more than of long ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +100,21 @@ class RewardWorker:
         *,
         name: str = "reward",
     ) -> None:
+        # Late: the driver imports this module too, and Transformers' models would cost it seconds.
+        from actors.reward.scorers import reward_scorer
+
         begun = time.perf_counter()
         self._config = Config.model_validate(config)
         self._prompts = prompts
         self._detector = LanguageDetector(self._config.languages.codes, self._config.gates.language_min_chars)
+        for code in prompts.languages:  # its models are read when they are first asked: not in the first round
+            self._detector.detect(prompts.get(prompts.ids[0], code).text[:_SHORT], code)
         self._any_language = load_untranslated(self._config)
         reward = self._config.reward
         self._models: ScoringModels | None = None
         if reward.from_logprobs:
+            from actors.reward.log_ratios import scoring_models
+
             self._models = scoring_models(self._config, Path(policy), reference and Path(reference))
         shared = Shared(self._config, prompts, self._detector, self._models)
         self._scorer = reward_scorer(shared)
@@ -220,6 +231,8 @@ class RewardWorker:
         """Take the GPU, or leave it to another stage (``cluster.colocate``): models then lie in main memory."""
         if self._models is not None:
             self._models.move(mine)
+        from actors.reward.scorers import ModelScorer
+
         if isinstance(self._scorer, ModelScorer):
             self._scorer.move(mine)
 
