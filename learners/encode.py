@@ -14,9 +14,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer, GenerationConfig
+from transformers import AutoTokenizer
 
 from configs.errors import UserError
+from configs.reading import read_json, shown
 from configs.schema import ModelConfig
 from learners.chat_template import ChatTemplate
 from rollout.records import Turns, chat_of
@@ -227,12 +228,19 @@ class ChatEncoder:
         return [int(token) for token in ids]
 
     def _generation_eos(self) -> list[int]:
-        if not (self.folder / "generation_config.json").is_file():
+        # Not through Transformers' GenerationConfig, which imports seconds' worth of models' code.
+        path = self.folder / "generation_config.json"
+        if not path.is_file():
             return []
-        eos = GenerationConfig.from_pretrained(self.folder, local_files_only=True).eos_token_id
-        if eos is None:
-            return []
-        return [eos] if isinstance(eos, int) else list(eos)
+        cure = "save the model again"
+        found = read_json(path, "settings of generation", cure)
+        eos = found.get("eos_token_id") if isinstance(found, dict) else None
+        ids = eos if isinstance(eos, list) else [] if eos is None else [eos]
+        if not isinstance(found, dict) or not all(type(one) is int and one >= 0 for one in ids):
+            raise UserError(
+                f"{path}: eos_token_id is {shown(eos)}, neither a token's number nor a list of such; {cure}"
+            )
+        return ids
 
     def _find_end_of_turn(self) -> int:
         closing, continued = self._encode(self.template.after), self._encode(self.template.continued)

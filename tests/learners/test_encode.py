@@ -96,3 +96,12 @@ def test_missing_folder_and_template(tmp_path: Path) -> None:
         ChatEncoder(tmp_path)
     with pytest.raises(UserError, match=f"{tmp_path.name}.*no chat template.*chat_template.jinja"):
         ChatEncoder(save(tmp_path, None))
+
+
+@pytest.mark.parametrize("text", ["[", "[]", '{"eos_token_id": "two"}', '{"eos_token_id": [1, true]}'])
+def test_damaged_settings_of_generation_are_one_line(tmp_path: Path, text: str) -> None:
+    folder = make_folder(tmp_path / "model")
+    (folder / "generation_config.json").write_text(text)
+    with pytest.raises(UserError, match=r"generation_config\.json: .*save the model again") as refused:
+        ChatEncoder(folder)
+    assert "\n" not in str(refused.value)
