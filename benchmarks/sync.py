@@ -96,7 +96,7 @@ class Reloader:
         from vllm import LLM
 
         self._llm = LLM(
-            model=folder, dtype="float32", max_model_len=max_length, enforce_eager=True, block_size=32,  # type: ignore[arg-type]
+            model=folder, dtype="float32", max_model_len=max_length, enforce_eager=True, block_size=32,
             kv_cache_memory_bytes=int(kv_cache_gb * 2**30), generation_config="vllm", disable_log_stats=True,
         )  # fmt: skip
 
