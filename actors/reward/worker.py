@@ -107,8 +107,9 @@ class RewardWorker:
         self._config = Config.model_validate(config)
         self._prompts = prompts
         self._detector = LanguageDetector(self._config.languages.codes, self._config.gates.language_min_chars)
-        for code in prompts.languages:  # its models are read when they are first asked: not in the first round
-            self._detector.detect(prompts.get(prompts.ids[0], code).text[:_SHORT], code)
+        # Its models are read when they are first asked: not in the first round. With a quota, ids differ by language.
+        for code, prompt in {code: prompt for (_, code), prompt in prompts.rows.items()}.items():
+            self._detector.detect(prompt.text[:_SHORT], code)
         self._any_language = load_untranslated(self._config)
         reward = self._config.reward
         self._models: ScoringModels | None = None
