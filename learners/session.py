@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from configs.schema import LearnerConfig, ModelConfig
 from learners import distributed, lora, loss
 from learners.batching import EncodedExample, encode_examples, mismatched, steps_of_epoch
-from learners.checkpoint_layout import read_state
+from learners.checkpoint_layout import STATE_FILE, read_state
 from learners.encode import ChatEncoder
 from learners.engine import Engine, load_model, zero_stage
 from learners.errors import NumericError
@@ -33,7 +33,6 @@ from learners.objectives.switches import StepTotals
 from learners.packing import PackedBatch
 from learners.sampler_reference import Referenced, compare, probe, sampled_logprobs, sums
 from learners.weights import WeightsManifest, gather_adapter, gather_weights, make_manifest
-from rollout.model_folder import STATE_FILE
 from rollout.records import Example, SampleGroup
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from torch import nn
 
 from configs.schema import ModelConfig
 from learners import optimiser
-from learners.checkpoint import read_state
+from learners.checkpoint_layout import read_state
 from learners.distributed import single_process
 from learners.engine import zero_stage
 from learners.optimiser import MasterAdamW
