@@ -40,7 +40,7 @@ def test_a_lock_is_held_by_one_and_ends_with_its_process(tmp_path: Path) -> None
     path = tmp_path / ".lock"
     assert not is_held(path)
     code = "import sys; from pathlib import Path; from configs.locks import take; "
-    code += "assert take(Path(sys.argv[1])); print(1, flush=True); input()"
+    code += "lock = take(Path(sys.argv[1])); print(1, flush=True); input()"
     command = [sys.executable, "-c", code, str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
