@@ -21,7 +21,7 @@ def open_cache(path: Path | None, version: int, tables: Sequence[str], foreign: 
         path: Of the file, created with its folder; None for one in memory.
         version: Of its tables, kept in the file.
         tables: The statements that create them.
-        foreign: What to say of a file of another version, or of other tables.
+        foreign: What to say of a file of another version, or of other tables; ``{found}`` stands for its version.
 
     Raises:
         UserError: ``foreign``.
@@ -63,7 +63,7 @@ def _create(db: sqlite3.Connection, version: int, tables: Sequence[str], foreign
     if found == version:
         return
     if found != 0 or db.execute("SELECT 1 FROM sqlite_master").fetchone():
-        raise UserError(foreign)
+        raise UserError(foreign.replace("{found}", str(found)))
     for statement in tables:
         db.execute(statement)
     db.execute(f"PRAGMA user_version={version}")

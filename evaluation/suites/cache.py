@@ -42,7 +42,7 @@ class EvalCache:
         with explained(f"{shown(path)}: the cache", "name another folder with --cache"):
             path.parent.mkdir(parents=True, exist_ok=True)
         with _explained(path):
-            foreign = f"{path}: is no cache of version {VERSION}, which this program has; remove the file"
+            foreign = f"{path}: is a cache of version {{found}}, this program has {VERSION}; remove the file"
             connection = open_cache(path, VERSION, _TABLES, foreign)
         try:
             yield cls(connection, path)
