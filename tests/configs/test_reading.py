@@ -198,12 +198,8 @@ def test_a_damaged_cache_of_answers_says_so(tmp_path: Path, change: str) -> None
         cache.put_answers({"a": Answer("x", "stop", 3)})
     with sqlite3.connect(path) as db:
         db.execute(change)
-    with EvalCache.open(path) as cache:
-        if change.startswith("DROP"):  # made again, empty
-            assert cache.get_answers(["a"]) == {}
-            return
-        with pytest.raises(UserError, match=r"e\.sqlite: the cache .*remove the file"):
-            cache.get_answers(["a"])
+    with EvalCache.open(path) as cache, pytest.raises(UserError, match=r"e\.sqlite: the cache .*remove the file"):
+        cache.get_answers(["a"])
 
 
 def test_an_earlier_evaluation_that_names_a_prompt_twice(tmp_path: Path) -> None:
