@@ -128,7 +128,7 @@ def interrupt(
         if up:
             meanwhile(process.pid, now)
         time.sleep(0.02)
-    family = psutil.Process(process.pid).children(recursive=True)
+    journals = processes_of(process.pid, "store")
     if victim == "driver":
         process.send_signal(sent)
     else:
@@ -136,7 +136,7 @@ def interrupt(
     code = process.wait(timeout=60)
     # The journal's process outlives a killed driver for a moment, and holds the lock that the next start needs.
     deadline = time.monotonic() + 60
-    while left := [title(one) for one in family if is_alive(one)]:
+    while left := [one.pid for one in journals if is_alive(one)]:
         assert time.monotonic() < deadline, left
         time.sleep(0.05)
     return Interrupted(stage, code, output.read_text(), sampled(folder, NAME))
