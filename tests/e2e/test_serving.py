@@ -133,7 +133,7 @@ def test_the_tutorial(work: Path) -> None:
 
     assert "2 of 2 done" in done(command("status"), work)
     assert "chosen" in done(command("pairs"), work)
-    figures = done([*command("eval"), "--limit", "4", "--kv-cache-gb", "0.0625"], work)
+    figures = done([*command("eval"), "--limit", "4", "--max-new-tokens", "32", "--kv-cache-gb", "0.0625"], work)
     assert "right language" in figures
     assert (run / "policy" / "model.safetensors").is_file()
 
