@@ -32,7 +32,8 @@ def check_checkpoints(config: Config, run: Path) -> None:
     states = _states(config, run)
     if newest and states and not reached(states.get(round_of(newest), "planned"), "referenced"):
         raise UserError(_lost_rows(run, newest, states))
-    needed = {folder for folder in (checkpoint_folder(run, n) for n in _sampled_from(config, run)) if folder.is_dir()}
+    sampled_from = (checkpoint_folder(run, version) for version in _sampled_from(config, states))
+    needed = {folder for folder in sampled_from if folder.is_dir()}
     for folder in sorted(needed | ({newest} if newest else set())):
         try:
             verify_checkpoint(folder, weights_only=folder != newest)
@@ -40,9 +41,8 @@ def check_checkpoints(config: Config, run: Path) -> None:
             raise UserError(f"{damage}\n  {_offer(run, round_of(folder))}") from None
 
 
-def _sampled_from(config: Config, run: Path) -> set[int]:
+def _sampled_from(config: Config, states: Mapping[int, RoundState]) -> set[int]:
     """Versions that rollout and reward actors are started with."""
-    states = _states(config, run)
     if not states:
         return set()
     asked = {round_number: state for round_number, state in states.items() if round_number <= config.schedule.rounds}
