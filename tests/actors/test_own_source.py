@@ -17,6 +17,7 @@ from judges.answers import Answered
 from judges.own_source import try_sources
 from rollout.identity import config_digest
 from tests.actors.test_source_coordinator import WAIT_S, chunk
+from tests.kits.plugins import own_module
 from tests.kits.rollout import make_config, make_prompts
 
 SOURCE = '''
@@ -52,13 +53,8 @@ def silent(prompts, samples):
 
 @pytest.fixture
 def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Name of a module in the working directory, which no test has imported before."""
-    name = f"source_{tmp_path.name.replace('-', '_')}"
-    (tmp_path / f"{name}.py").write_text(SOURCE, encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [part for part in sys.path if part])
-    yield name
-    sys.modules.pop(name, None)
+    with own_module(tmp_path, SOURCE, monkeypatch) as name:
+        yield name
 
 
 def own(mine: str, name: str, tmp_path: Path, **fields: object) -> Config:

@@ -17,6 +17,7 @@ from configs.errors import UserError
 from configs.measures import CustomMeasure
 from configs.schema import Config
 from rollout.identity import config_digest
+from tests.kits.plugins import own_module
 from tests.kits.rollout import candidate, make_config, make_prompts
 
 SOURCE = """
@@ -48,11 +49,8 @@ def hangs(prompts, candidates):
 
 @pytest.fixture
 def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    module = f"reward_{tmp_path.name.replace('-', '_')}"
-    (tmp_path / f"{module}.py").write_text(SOURCE, encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    yield module
-    sys.modules.pop(module, None)
+    with own_module(tmp_path, SOURCE, monkeypatch) as name:
+        yield name
 
 
 def custom(mine: str, name: str, **fields: object) -> Config:

@@ -12,6 +12,7 @@ import pytest
 
 from configs.errors import UserError
 from configs.plugins import Plugin, check_named, load_plugin, within
+from tests.kits.plugins import own_module
 
 SOURCE = """
 def score(prompts, candidates, *, bonus=0.0):
@@ -34,13 +35,8 @@ NUMBER = 3
 
 @pytest.fixture
 def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Name of a module in the working directory, which no test has imported before."""
-    name = f"mine_{tmp_path.name.replace('-', '_')}"
-    (tmp_path / f"{name}.py").write_text(SOURCE, encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [part for part in sys.path if part])
-    yield name
-    sys.modules.pop(name, None)
+    with own_module(tmp_path, SOURCE, monkeypatch) as name:
+        yield name
 
 
 def load(name: str, digest: str | None = None) -> Plugin:
