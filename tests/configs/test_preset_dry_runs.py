@@ -14,9 +14,8 @@ from configs.presets import preset_names
 from configs.schema import Config
 from configs.yaml12 import dump_yaml_value
 from rollout.assignment import wanted_pairs
-from tests.actors.test_reward_judge import build_reward_model
 from tests.configs.test_presets import METHODS, OWN
-from tests.kits.tiny import build_tiny_model
+from tests.kits.tiny import build_reward_model, build_tiny_model
 
 CODES = ("en", "fr", "sw")
 BIG = {

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from actors.reward.reward_model import RewardModel
-from tests.actors.test_reward_judge import build_reward_model
 from tests.kits.judge import Says, Shown, judge_server, longer
 from tests.kits.run import journal, train
+from tests.kits.tiny import build_reward_model
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
