@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 
 from benchmarks.chaos.compare import Left, differences, left_by
-from benchmarks.chaos.processes import descendants, find, left_over
+from benchmarks.chaos.processes import descendants, find, is_alive, left_over
 from benchmarks.chaos.run import USER_ERROR, Setting, Start
 from benchmarks.chaos.schedule import REPLACED, Kill
 from configs.errors import UserError
@@ -142,7 +142,7 @@ class Chain:
         process.send_signal(signal.SIGKILL)
         if kill.victim in REPLACED:
             # It is seen to be gone before the next kill; a run that is starting may end instead.
-            while not start.ended and _same(process) and time.monotonic() - begun < END_S:
+            while not start.ended and is_alive(process) and time.monotonic() - begun < END_S:
                 time.sleep(0.05)
             if not (kill.starting and start.wait(3.0)):
                 found.outcome, found.seconds = "replaced", time.monotonic() - begun
@@ -189,10 +189,3 @@ class Chain:
                 return processes[-1]
             time.sleep(0.02)
         return None
-
-
-def _same(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False

@@ -47,10 +47,11 @@ def victim_of(command: str) -> Victim | None:
 def descendants() -> list[psutil.Process]:
     """All living processes below this one."""
     found = psutil.Process().children(recursive=True)
-    return [one for one in found if _alive(one)]
+    return [one for one in found if is_alive(one)]
 
 
-def _alive(process: psutil.Process) -> bool:
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it runs; what has ended and is waited for by nobody does not."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:

@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from benchmarks.chaos.compare import temporary_files
-from benchmarks.chaos.processes import title, victim_of
+from benchmarks.chaos.processes import is_alive, title, victim_of
 from benchmarks.chaos.run import wording
 from benchmarks.chaos.schedule import Victim
 from rollout.records import CandidateKey
@@ -60,14 +60,6 @@ class Interrupted:
 def processes_of(driver: int, victim: Victim) -> list[psutil.Process]:
     """The processes of a run that are one part of it."""
     return [one for one in psutil.Process(driver).children(recursive=True) if victim_of(title(one)) == victim]
-
-
-def is_alive(process: psutil.Process) -> bool:
-    """Whether it runs; what has ended and is waited for by nobody does not."""
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
 
 
 # Ray's object store client ends the driver at once and without a word if it is the first to meet the dead raylet, which
