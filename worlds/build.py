@@ -18,6 +18,7 @@ import shutil
 import time
 from pathlib import Path
 
+from configs.atomic import write_json
 from configs.errors import UserError
 from worlds.confusion import confusions
 from worlds.facts import FactSplit, anchor_rows, draw_facts, prompt_rows, write_jsonl, write_prompts
@@ -165,8 +166,7 @@ def write_manifest(
         "heldout_accuracy": accuracies,
         "files": checksums(out),
     }
-    text = json.dumps(manifest, ensure_ascii=False, indent=2)
-    (out / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    write_json(out / MANIFEST, manifest)
 
 
 def checksums(folder: Path, suffix: str = "") -> dict[str, str]:

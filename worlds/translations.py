@@ -16,7 +16,6 @@ All of it is about the world's train facts; only the supervised passes are about
 from __future__ import annotations
 
 import dataclasses
-import json
 import random
 import shutil
 import time
@@ -25,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from configs.atomic import write_json
 from configs.errors import UserError
 from configs.reading import is_file, read_json
 from worlds.build import LANGUAGES_DIR, MANIFEST, checksums
@@ -89,7 +89,7 @@ def build_translations(world: Path, out: Path, seed: int, settings: TranslationS
         "files": {name: sha for name, sha in checksums(out).items() if name != TRANSLATIONS},
     }
     # Last, so that a folder that has it is complete.
-    (out / TRANSLATIONS).write_text(json.dumps(found, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    write_json(out / TRANSLATIONS, found)
     print(f"translations built in {found['build_seconds']} s: {out}")
 
 
