@@ -19,10 +19,9 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from benchmarks.workload import OUT, SMOLLM2, Size, check, prompts_of, report, size_of, sizes
+from benchmarks.workload import OUT, Size, add_sizes, chosen_sizes, prompts_of, report, sizes
 
 SECONDS = 0.5  # of each measurement, at least
 SLOTS = 256  # sequences that an engine decodes at once
@@ -130,12 +129,9 @@ def bounds(size: Size, shape: Shape, prompts: int, tokens: int, flops: float, by
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", nargs="+", default=list(sizes()), help=f"of {', '.join(sizes())}")
-    parser.add_argument("--model", type=Path, default=SMOLLM2, help="the model of 135 M parameters")
+    add_sizes(parser, sizes())
     given = parser.parse_args()
-    chosen = [size_of(name, given.model) for name in given.sizes]
-    for size in chosen:
-        check(size)
+    chosen = chosen_sizes(given)
     cores = os.cpu_count() or 1
     copying = {threads: bandwidth(threads) for threads in {1, cores}}
     table = [

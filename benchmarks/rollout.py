@@ -30,7 +30,7 @@ from actors.runtime.calls import call  # noqa: E402
 from actors.runtime.cluster import start_cluster  # noqa: E402
 from actors.runtime.env import rollout_env, runtime_env  # noqa: E402
 from actors.runtime.pool import Call, Pool, drain  # noqa: E402
-from benchmarks.workload import SMOLLM2, Size, check, config_of, report, size_of, sizes  # noqa: E402
+from benchmarks.workload import Size, add_sizes, chosen_sizes, config_of, report  # noqa: E402
 from configs.running import ClusterConfig  # noqa: E402
 from configs.schema import Config  # noqa: E402
 from learners.encode import ChatEncoder  # noqa: E402
@@ -153,13 +153,10 @@ def _check(pool: Pool, feeds: list[list[Chunk]], engine: Any, halves: list[Asked
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", nargs="+", default=["1m_32", "135m_64"], help=f"of {', '.join(sizes())}")
-    parser.add_argument("--model", type=Path, default=SMOLLM2, help="the model of 135 M parameters")
+    add_sizes(parser, ["1m_32", "135m_64"])
     parser.add_argument("--turns", type=int, default=3)
     given = parser.parse_args()
-    chosen = [size_of(name, given.model) for name in given.sizes]
-    for size in chosen:
-        check(size)
+    chosen = chosen_sizes(given)
     result: dict[str, Any] = {"ratios": {}, "rates": {}, "load_before": os.getloadavg()}
     table = [
         "| size | two actors here, tokens/s | two bare engines | ours / bare | one bare engine of two threads |",

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers import need
-from benchmarks.workload import SMOLLM2, Size, check, report, size_of, sizes
+from benchmarks.workload import Size, add_sizes, chosen_sizes, report, sizes
 
 TRL = [(dtype, threads) for dtype in ("float32", "bfloat16") for threads in (1, 2)]
 _CHECKED = 16  # pairs whose loss both compute
@@ -117,16 +117,13 @@ def main() -> None:
     """Measure and report."""
     need("trl", "datasets")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", nargs="+", default=list(sizes()), help=f"of {', '.join(sizes())}")
-    parser.add_argument("--model", type=Path, default=SMOLLM2, help="the model of 135 M parameters")
+    add_sizes(parser, sizes())
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--trl", nargs="+", help="only these settings, as DTYPE:THREADS")
     parser.add_argument("--set", nargs="*", default=[], help="further settings of our run, section.field=value")
     parser.add_argument("--against", nargs="*", default=[], help="settings that ours is run with once more a turn")
     given = parser.parse_args()
-    chosen = [size_of(name, given.model) for name in given.sizes]
-    for size in chosen:
-        check(size)
+    chosen = chosen_sizes(given)
     settings = TRL
     if given.trl:
         settings = [(dtype, int(threads)) for dtype, threads in (one.split(":") for one in given.trl)]

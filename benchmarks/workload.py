@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,20 @@ def size_of(spec: str, model: Path = SMOLLM2) -> Size:
     if name not in known or (count and (not count.isdecimal() or int(count) == 0)):
         refuse(f"'{spec}' is no size; take one of {', '.join(known)}, or NAME:N for N prompts of it")
     return replace(known[name], name=spec, prompts=int(count)) if count else known[name]
+
+
+def add_sizes(parser: argparse.ArgumentParser, default: Iterable[str]) -> None:
+    """The options that :func:`chosen_sizes` reads."""
+    parser.add_argument("--sizes", nargs="+", default=list(default), help=f"of {', '.join(sizes())}")
+    parser.add_argument("--model", type=Path, default=SMOLLM2, help="the model of 135 M parameters")
+
+
+def chosen_sizes(given: argparse.Namespace) -> list[Size]:
+    """The sizes that were asked for; ends with one line where a model is not there."""
+    chosen = [size_of(name, given.model) for name in given.sizes]
+    for size in chosen:
+        check(size)
+    return chosen
 
 
 def check(size: Size) -> None:
