@@ -276,10 +276,30 @@ def evaluate(
     changes = list(overrides or ())
     if model is not None and model.startswith(("judge.", "prompts.")):
         changes, model = [model, *changes], None
-    codes = tuple(code for code in (part.strip() for part in languages.split(",")) if code)
-    asked = (suite, model, data, against, answers, codes, judge, prompts, tuple(changes), tuple(others or ()))
-    how = (out, cache, limit, shots, max_new_tokens, temperature, seed, format)
-    run_eval(EvalRequest(*asked, *how, {"actors": actors, "gpus": gpus, "kv_cache_gb": kv_cache_gb}))
+    codes = tuple(code.strip() for code in languages.split(",") if code.strip())
+    run_eval(
+        EvalRequest(
+            suite,
+            model,
+            data=data,
+            against=against,
+            answers=answers,
+            languages=codes,
+            judge=judge,
+            prompts=prompts,
+            overrides=tuple(changes),
+            others=tuple(others or ()),
+            out=out,
+            cache=cache,
+            limit=limit,
+            shots=shots,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            seed=seed,
+            format=format,
+            machine={"actors": actors, "gpus": gpus, "kv_cache_gb": kv_cache_gb},
+        )
+    )
 
 
 @app.command()
