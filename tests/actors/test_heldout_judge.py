@@ -36,7 +36,7 @@ def config_of(stub: Stub, folder: Path, **judge: object) -> Config:
 
 
 def result(version: int, words: int, count: int = 4) -> HeldoutResult:
-    """Answers of so many words; the last one is empty."""
+    """Answers of that many words and more; the last one is empty."""
     rows = tuple(
         PromptResult(f"p{i}", 1.0, 0.5, 1.0, answer="" if i == count - 1 else " ".join(["word"] * (words + i)))
         for i in range(count)
