@@ -6,8 +6,7 @@ import json
 import re
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from tests.kits.cluster import TwoNodes, fetch, two_nodes
 from tests.kits.metrics import Sample, samples, wrong_labels
 from tests.kits.prometheus import PROMETHEUS, Prometheus, expressions, prometheus
 from tests.kits.run import ISOGLOSS, SMALL, journal, summary
+from tests.kits.waiting import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -102,13 +102,6 @@ def submit(cluster: TwoNodes, runs: Path, *more: str) -> subprocess.CompletedPro
         "--address", cluster.dashboard, *more,
     ]  # fmt: skip
     return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
-
-
-def wait_until(reached: Callable[[], bool], what: str, seconds: float, log: Callable[[], str]) -> None:
-    deadline = time.monotonic() + seconds
-    while not reached():
-        assert time.monotonic() < deadline, f"never: {what}\n{log()}"
-        time.sleep(0.1)
 
 
 def chunks_answered(runs: Path) -> int:

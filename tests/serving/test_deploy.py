@@ -23,6 +23,7 @@ from serving.command import run_promote, run_rollback
 from tests.kits.cluster import OneNode, free_ports, one_node
 from tests.kits.run import small_config
 from tests.kits.serving import POLICY, in_background, write_other_model
+from tests.kits.waiting import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -111,10 +112,7 @@ class Deployed:
         return {one for versions in seen for one in versions.split("-")}
 
     def wait(self, reached: Callable[[], bool], what: str, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while not reached():
-            assert time.monotonic() < deadline, f"never: {what}\n{self.serve('status')}"
-            time.sleep(0.3)
+        wait_until(reached, what, seconds, lambda: self.serve("status"))
 
 
 @pytest.fixture(scope="module")

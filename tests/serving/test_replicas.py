@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -21,6 +21,7 @@ import pytest
 from configs.serving import ServeConfig
 from tests.kits.cluster import free_ports
 from tests.kits.serving import KEY, KEYS_VARIABLE, QUESTION, Served, in_background, serve_two_versions
+from tests.kits.waiting import wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.timeout(900)]
 
@@ -120,18 +121,11 @@ def engine_of(row: dict[str, Any]) -> psutil.Process:
     return engine
 
 
-def wait(reached: Callable[[], bool], what: str, seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not reached():
-        assert time.monotonic() < deadline, f"never: {what}"
-        time.sleep(0.2)
-
-
 def test_canary_promotion_and_rollback_under_load(served: Served) -> None:
     with load(served, 6) as outcomes:
         served.promote(1, canary=True)
         # HAProxy may not have heard of the second replica yet.
-        wait(lambda: set(versions(served)) == {"v0", "v1"}, "replies of both", 60)
+        wait_until(lambda: set(versions(served)) == {"v0", "v1"}, "replies of both", 60)
         (model,) = served.client.models.list().data
         shown = model.model_dump()["isogloss"]
         assert (shown["current"]["version"], shown["canary"]["version"]) == ("v0", "v1")
@@ -168,7 +162,7 @@ def test_frozen_engines_end_in_504_and_waiting_requests_bring_a_third_replica(se
             thread.join(60)
         # Requests continue waiting: without them the third replica would be taken away before it is there.
         with in_background(lambda: httpx.post(url, json=body, headers=HEADERS, timeout=60), 9) as failures:
-            wait(lambda: len(rows(served)) == 3, "a third replica", 200)
+            wait_until(lambda: len(rows(served)) == 3, "a third replica", 200)
             for engine in engines:
                 engine.send_signal(signal.SIGCONT)
         assert not failures
@@ -188,9 +182,9 @@ def test_after_the_load_a_replica_goes_and_nobody_notices(served: Served) -> Non
     assert len(rows(served)) == 3
     # Each of the three has a request running when one of them is told to go.
     with load(served, 2) as streams, in_background(lambda: ask(served, 1), 1) as failures:
-        wait(lambda: len(rows(served)) == 2, "two replicas", 90)
+        wait_until(lambda: len(rows(served)) == 2, "two replicas", 90)
         before = len(streams)
-        wait(lambda: len(streams) > before + 4, "streams after it went", 60)
+        wait_until(lambda: len(streams) > before + 4, "streams after it went", 60)
         assert set(versions(served, 4)) == {"v0"}
     assert not failures
     assert whole(streams), [text[-300:] for status, text in streams if not whole([(status, text)])]
@@ -210,12 +204,12 @@ def test_a_killed_replica_costs_the_requests_it_ran(served: Served) -> None:
         return False
 
     with load(served, 6) as outcomes:
-        wait(lambda: len(outcomes) > 6, "load")
-        wait(holds_a_stream, "a stream in the victim's hand")
+        wait_until(lambda: len(outcomes) > 6, "load", 120)
+        wait_until(holds_a_stream, "a stream in the victim's hand", 120)
         os.kill(victim["pid"], signal.SIGKILL)
         engine.send_signal(signal.SIGCONT)  # it ends with its replica
         before = len(outcomes)
-        wait(lambda: len(outcomes) > before + 18, "answers while a replica is gone", 60)
+        wait_until(lambda: len(outcomes) > before + 18, "answers while a replica is gone", 60)
         assert {row["pid"] for row in others} <= {row["pid"] for row in rows(served)}
     failed = [(status, text) for status, text in outcomes if not whole([(status, text)])]
     # Its streams break off; what had no first byte yet was asked again of the others.
