@@ -19,7 +19,7 @@ from serving.command import promote_version
 from serving.describe import describe
 from serving.folder import ServingFolder
 from serving.follow import Follower
-from tests.serving.test_pure import manifest, result
+from tests.serving.test_versions import manifest, result
 
 POLICY = Path("worlds/default/policy")
 
