@@ -5,11 +5,10 @@ from __future__ import annotations
 import gzip
 import json
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from judges.reply import BadReply, Reply, read_reply
 from judges.wording import load_wording
 from tests.judges.test_judges import items
 from tests.kits.judge import Says, always_first, completion, judge_server, longer
+from tests.kits.stand_in import stand_in
 
 
 def chat(content: Any = "A", **changes: Any) -> dict[str, Any]:
@@ -300,15 +300,8 @@ def refusing_proxy(status: int, page: bytes = b"<html>Access denied</html>") -> 
         def log_message(self, *_: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(5)
+    with stand_in(Handler) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.mark.parametrize("status", [403, 407])

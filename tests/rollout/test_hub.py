@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import pytest
 
 from configs.errors import UserError
 from rollout.hub import HubName, parse
+from tests.kits.stand_in import stand_in
 
 COMMITS = {"main": "a" * 40, "v2": "b" * 40}
 FILES = {
@@ -77,11 +77,8 @@ class StandIn(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), StandIn)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
+    with stand_in(StandIn) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 SCRIPT = """

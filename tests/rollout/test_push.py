@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -21,6 +20,7 @@ from configs.yaml12 import load_yaml
 from evaluation.model_card import model_card
 from rollout.hub_push import pushed_checkpoint, pushed_files
 from tests.kits.run import small_config
+from tests.kits.stand_in import stand_in
 
 POLICY = Path("worlds/default/policy")
 SNAPSHOT = "/home/me/.cache/hub/models--owner--base/snapshots/" + "a" * 40
@@ -103,10 +103,8 @@ def committed(body: bytes) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), StandIn)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
+    with stand_in(StandIn) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture
