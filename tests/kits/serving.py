@@ -23,6 +23,7 @@ from serving.engine import EngineSettings
 from serving.folder import ServingFolder
 from serving.gate import GateDecision
 from tests.kits.actors import perturbed
+from tests.kits.cluster import free_ports
 
 POLICY = Path("worlds/default/policy").resolve()
 KEY = "a-key-for-the-tests-only"
@@ -80,6 +81,12 @@ def write_other_model(folder: Path) -> None:
     """Another model than the policy, of its form."""
     weights = {name: value.detach().clone() for name, value in perturbed(POLICY, 1, std=0.02).named_parameters()}
     write_model_folder(folder, weights, POLICY, "float32")
+
+
+def small_endpoint(**fields: Any) -> ServeConfig:
+    """Small engines on a free port, behind the tests' key; the rest is the test's own."""
+    port, keys = free_ports(1)[0], KEYS_VARIABLE
+    return ServeConfig(port=port, cpus_per_replica=0.5, kv_cache_gb=0.125, api_keys_env=keys, **fields)
 
 
 @contextlib.contextmanager

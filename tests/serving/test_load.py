@@ -13,9 +13,7 @@ import pytest
 from ray import serve
 
 from benchmarks.serving_load import Load, kill_while_it_streams, swap, wrong_replies
-from configs.serving import ServeConfig
-from tests.kits.cluster import free_ports
-from tests.kits.serving import KEY, KEYS_VARIABLE, QUESTION, Served, in_background, serve_two_versions
+from tests.kits.serving import KEY, QUESTION, Served, in_background, serve_two_versions, small_endpoint
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.timeout(600)]
 
@@ -23,10 +21,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.timeout(600)]
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """One replica with a spare engine, that lets requests finish before a swap however slow the machine is."""
-    config = ServeConfig(
-        port=free_ports(1)[0], cpus_per_replica=0.5, kv_cache_gb=0.125, drain_s=60, spare_engine=True, cors_origins=["https://chat.example"],
-        api_keys_env=KEYS_VARIABLE,
-    )  # fmt: skip
+    config = small_endpoint(drain_s=60, spare_engine=True, cors_origins=["https://chat.example"])
     with serve_two_versions(tmp_path_factory.mktemp("load"), config) as found:
         yield found
 

@@ -18,9 +18,7 @@ import openai
 import psutil
 import pytest
 
-from configs.serving import ServeConfig
-from tests.kits.cluster import free_ports
-from tests.kits.serving import KEY, KEYS_VARIABLE, QUESTION, Served, in_background, serve_two_versions
+from tests.kits.serving import KEY, QUESTION, Served, in_background, serve_two_versions, small_endpoint
 from tests.kits.waiting import wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.timeout(900)]
@@ -32,20 +30,16 @@ HEADERS = {"Authorization": f"Bearer {KEY}"}
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """Two replicas, three under load."""
-    config = ServeConfig(
-        port=free_ports(1)[0],
+    config = small_endpoint(
         min_replicas=2,
         max_replicas=3,
         target_ongoing_requests=4,
         upscale_delay_s=1,
         downscale_delay_s=3,
-        cpus_per_replica=0.5,
-        kv_cache_gb=0.125,
         max_tokens=200,
         drain_s=1,
         request_timeout_s=TIMEOUT_S,
         canary_share=0.5,
-        api_keys_env=KEYS_VARIABLE,
     )
     with serve_two_versions(tmp_path_factory.mktemp("replicas"), config) as found:
         yield found
