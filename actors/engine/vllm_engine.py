@@ -7,7 +7,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ import numpy as np
 import psutil
 import torch
 
+from actors.engine.adapters import lora_settings, merged_is_the_cure
 from actors.engine.feed import sample
 from actors.engine.request_seeds import SEED
 from actors.engine.requests import EngineRequest, Generated
@@ -43,9 +43,6 @@ _CPU_BLOCK_TOKENS = 32
 # Tokens of one step. 16384 was no faster on CPU.
 _STEP_TOKENS = 4096
 
-# Ranks that vLLM makes room for.
-_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-
 # Weights that go to the processes of a split engine at once.
 PART_BYTES = 2**30
 
@@ -56,22 +53,6 @@ def _transfer_settings() -> JsonObject:
     from actors.engine.weight_transfer import BACKEND
 
     return {"weight_transfer_config": WeightTransferConfig(backend=BACKEND)}
-
-
-def _lora_settings(lora: LoraConfig) -> JsonObject:
-    rank = next(rank for rank in _LORA_RANKS if rank >= lora.rank)
-    return {"enable_lora": True, "max_loras": 1, "max_lora_rank": rank}
-
-
-@contextmanager
-def _merged_is_the_cure() -> Iterator[None]:
-    """Say what to do where vLLM cannot apply adapters: to a model of this kind, or to layers of this kind."""
-    try:
-        yield
-    except ValueError as error:
-        if "lora" not in str(error).lower():
-            raise
-        raise UserError(f"learner.lora.publish: vLLM cannot apply the adapter ({error}); set it to merged") from error
 
 
 def _until(text: str, stop: Sequence[str]) -> str:
@@ -152,11 +133,11 @@ class VllmEngine:
         self._shapes = expected_shapes(model)
         self._adapter: LoRARequest | None = None  # goes with every request
         self._adapters_used = 0
-        settings: JsonObject = _transfer_settings() if lora is None else _lora_settings(lora)
+        settings: JsonObject = _transfer_settings() if lora is None else lora_settings(lora)
         settings["worker_extension_cls"] = "actors.engine.weight_transfer.Extension"
         if not gpu:
             settings["block_size"] = _CPU_BLOCK_TOKENS
-        self._llm: Any = _merged_is_the_cure()(LLM)(
+        self._llm: Any = merged_is_the_cure()(LLM)(
             model=str(model),
             load_format="hf",  # not `consolidated.safetensors` where that lies beside the files of the index
             dtype=dtype,  # type: ignore[arg-type]  # checked by the config
@@ -375,7 +356,7 @@ class VllmEngine:
         # Ids are never used again: vLLM takes an id that it knows for the adapter that it knows.
         self._adapters_used += 1
         self._adapter = LoRARequest(f"v{version}-{self._adapters_used}", self._adapters_used, str(folder))
-        with _merged_is_the_cure():
+        with merged_is_the_cure():
             self._llm.llm_engine.add_lora(self._adapter)
         if self._llm.llm_engine.list_loras() != {self._adapters_used}:
             raise SyncError(f"{self.health.name}: holds other adapters than that of version {version}")
