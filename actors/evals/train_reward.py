@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 from actors.observe.screen import Screen
 from actors.runtime.signals import StopFlag, stop_on_signals
+from configs.atomic import write_json
 from configs.errors import Stopped, UserError
 from configs.load import load_section
 from configs.reading import is_file, read_json
@@ -87,7 +87,7 @@ def run_train_reward(request: RewardRequest) -> str:
     for line in left_out.lines():
         screen.say(f"left out: {line}")
     request.out.mkdir(parents=True, exist_ok=True)
-    _write(request.out, {"identity": identity, "finished": False})
+    write_json(request.out / RECORD, {"identity": identity, "finished": False})
     flag = StopFlag()
     with stop_on_signals(flag), screen.stage("training the reward model") as progress:
 
@@ -105,7 +105,7 @@ def run_train_reward(request: RewardRequest) -> str:
         raise Stopped(f"stopped by {flag.asked_by}; nothing is lost. Go on: {again}")
     page, figures = _measure(request.out, split.heldout, left_out, screen)
     record: dict[str, Any] = {"identity": identity, "finished": True, "pairs": by_language, "losses": losses}
-    _write(request.out, record | {"heldout": figures, "left_out": left_out.lines()})
+    write_json(request.out / RECORD, record | {"heldout": figures, "left_out": left_out.lines()})
     screen.result(f"reward model: {request.out}   use it with reward.kind=reward_model reward.model={request.out}")
     return page
 
@@ -154,12 +154,6 @@ def _is_finished(out: Path, identity: dict[str, Any]) -> bool:
             "folder, or remove it"
         )
     return bool(record.get("finished"))
-
-
-def _write(out: Path, record: dict[str, Any]) -> None:
-    temporary = out / f"{RECORD}.tmp"
-    temporary.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(out / RECORD)
 
 
 def _measure(

@@ -12,6 +12,7 @@ from actors.jobs.children import INTERRUPTED, Ended, run_logged
 from actors.jobs.submit import cluster_address, submit_run
 from actors.observe.screen import Screen
 from actors.runtime.signals import StopFlag, stop_on_signals
+from configs.atomic import write_text
 from configs.errors import Stopped, UserError
 from configs.presets import beside, is_packaged, world_path
 from configs.reading import read_text
@@ -275,10 +276,8 @@ def _page(study: Study, tables: str) -> str:
 
 
 def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
+        write_text(path, text)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}); free space, or name another `dir`") from None
