@@ -70,12 +70,13 @@ def run_train_reward(request: RewardRequest) -> str:
     longest = min(training.max_length, positions or training.max_length)
     vocabulary = model.get_input_embeddings().num_embeddings
     text = RewardText(folder, tokenizer)
-    kept, _ = fitting(rows, text, longest, vocabulary, left_out)
+    kept, encoded = fitting(rows, text, longest, vocabulary, left_out)
     if not kept:
         raise UserError("no pair is left to train on:\n  " + "\n  ".join(left_out.lines()))
     split = split_by_prompt(kept, training)
-    _, encoded = fitting(split.train, text, longest, vocabulary, LeftOut())
-    identity = {"model": str(folder), "pairs": data_digest(encoded), "training": training.model_dump(mode="json")}
+    tokens = dict(zip(kept, encoded, strict=True))
+    trained = [tokens[row] for row in split.train]
+    identity = {"model": str(folder), "pairs": data_digest(trained), "training": training.model_dump(mode="json")}
     if _is_finished(request.out, identity):
         screen.say(f"{request.out}: is this reward model already; nothing to do")
         return (request.out / MEASURED / "audit.md").read_text(encoding="utf-8") if split.heldout else ""
@@ -97,7 +98,7 @@ def run_train_reward(request: RewardRequest) -> str:
                 progress.resumed(done - 1)
             progress.advance(1)
 
-        losses = train(model, tokenizer, encoded, training, request.out, request.out / SCRATCH, step, flag)
+        losses = train(model, tokenizer, trained, training, request.out, request.out / SCRATCH, step, flag)
     if losses is None:
         files = [part for place in request.data for part in ("--data", place)]
         given = ["isogloss", "train-reward", request.model, *files, "--out", str(request.out), *request.overrides]
