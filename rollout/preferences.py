@@ -7,7 +7,7 @@ languages and broken rows, which are left out and counted.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -126,6 +126,28 @@ def read_rows(offline: OfflineConfig, codes: Sequence[str], dominant: str) -> Re
             "or offline.format:\n  " + "\n  ".join(left_out.lines())
         )
     return Reading(found[: offline.limit], tuple(forms), left_out)
+
+
+def read_all(paths: Iterable[Path | str], codes: Sequence[str], dominant: str) -> Reading:
+    """The rows of several files or folders, each read as :func:`read_rows` with the usual names of fields.
+
+    Args:
+        paths: In the order of their rows.
+        codes: Languages that a row may have; none are all.
+        dominant: The language of rows that do not say theirs.
+
+    Raises:
+        UserError: As :func:`read_preferences`.
+    """
+    rows: list[Preference] = []
+    left_out = LeftOut()
+    forms: dict[str, None] = {}
+    for path in paths:
+        reading = read_rows(OfflineConfig(path=str(path)), codes, dominant)
+        rows += reading.rows
+        left_out.merge(reading.left_out)
+        forms.update(dict.fromkeys(reading.forms))
+    return Reading(rows, tuple(forms), left_out)
 
 
 def _form(rows: Sequence[RawRow], offline: OfflineConfig, path: Path) -> Form | None:

@@ -13,14 +13,14 @@ from actors.reward.shared import Scorer, Shared
 from configs.errors import UserError
 from configs.load import load_config, load_run_config
 from configs.reading import is_file, is_folder
-from configs.schema import Config, OfflineConfig
+from configs.schema import Config
 from evaluation.audit import Judgement, write_audit
 from judges import check_endpoint
 from rollout.formats.left_out import LeftOut
 from rollout.hub import is_hub_name, resolved, snapshot
 from rollout.language import LanguageDetector
 from rollout.policy import run_policy
-from rollout.preferences import Preference, read_rows
+from rollout.preferences import Preference, read_all
 from rollout.prompts import PromptSet
 from rollout.records import Candidate, CandidateKey, Message, Prompt
 from rollout.seeds import stable_seed
@@ -109,23 +109,15 @@ def _check(config: Config) -> None:
 def _rows(
     config: Config, data: Sequence[Path | str], limit: int | None
 ) -> tuple[list[Preference], LeftOut, tuple[str, ...]]:
-    rows: list[Preference] = []
-    left_out = LeftOut()
-    forms: dict[str, None] = {}
-    for place in data:
-        path = snapshot(str(place), "dataset", "--data") if is_hub_name(place) else place
-        fields = OfflineConfig(path=str(path))
-        reading = read_rows(fields, config.languages.codes, config.languages.dominant)
-        rows += reading.rows
-        left_out.merge(reading.left_out)
-        forms.update(dict.fromkeys(reading.forms))
+    paths = (snapshot(str(place), "dataset", "--data") if is_hub_name(place) else place for place in data)
+    reading = read_all(paths, config.languages.codes, config.languages.dominant)
     taken: dict[str, int] = {}
     kept = []
-    for row in rows:
+    for row in reading.rows:
         taken[row.language] = taken.get(row.language, 0) + 1
         if limit is None or taken[row.language] <= limit:
             kept.append(row)
-    return kept, left_out, tuple(forms)
+    return kept, reading.left_out, reading.forms
 
 
 def _prompts(config: Config, rows: Sequence[Preference], left_out: LeftOut) -> tuple[list[Preference], PromptSet]:

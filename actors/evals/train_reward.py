@@ -15,11 +15,10 @@ from configs.errors import Stopped, UserError
 from configs.load import load_section
 from configs.reading import is_file, read_json
 from configs.reward_training import RewardTrainingConfig
-from configs.schema import OfflineConfig
 from evaluation.audit import Judgement, write_audit
 from rollout.formats.left_out import LeftOut
 from rollout.hub import is_hub_name, snapshot
-from rollout.preferences import Preference, read_rows
+from rollout.preferences import Preference, read_all
 
 RECORD, SCRATCH, MEASURED = "training.json", ".training", "heldout"
 _SCORED_TOKENS = 16_384  # of one forward pass while measuring
@@ -119,22 +118,19 @@ def read_pairs(
     Raises:
         UserError: A file is missing or bad, or no row is left.
     """
-    rows: list[Preference] = []
-    left_out = LeftOut()
-    forms: dict[str, None] = {}
-    for place in data:
-        path = snapshot(place, "dataset", "--data") if is_hub_name(place) else Path(place)
-        if all((Path(path) / name).exists() for name in _BUILT):
-            path = Path(path) / _BUILT[0]
-        reading = read_rows(OfflineConfig(path=str(path)), (), dominant)
-        rows += reading.rows
-        left_out.merge(reading.left_out)
-        forms.update(dict.fromkeys(reading.forms))
-    kept = [row for row in rows if not codes or row.language in codes]
-    for row in rows:
+    reading = read_all(map(_place, data), (), dominant)
+    kept = []
+    for row in reading.rows:
         if codes and row.language not in codes:
-            left_out.add("in a language that training.languages does not name", row.where)
-    return kept, left_out, tuple(forms)
+            reading.left_out.add("in a language that training.languages does not name", row.where)
+        else:
+            kept.append(row)
+    return kept, reading.left_out, reading.forms
+
+
+def _place(name: str) -> Path:
+    path = Path(snapshot(name, "dataset", "--data") if is_hub_name(name) else name)
+    return path / _BUILT[0] if all((path / part).exists() for part in _BUILT) else path
 
 
 def _is_finished(out: Path, identity: dict[str, Any]) -> bool:
