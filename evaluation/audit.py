@@ -10,8 +10,10 @@ from pathlib import Path
 from configs.json_types import JsonObject
 from evaluation.report.charts import Interval, intervals, standalone
 from evaluation.stats import wilson
+from rollout.preferences import Preference
 
 ALL = "all"
+_NO_SUBSET = "none"
 _WIDE = 0.5  # accuracy of a reward that carries nothing
 
 
@@ -31,6 +33,12 @@ class Judgement:
     def right(self) -> bool:
         """Whether the chosen answer has the higher reward; a tie is wrong."""
         return self.chosen > self.rejected
+
+    @classmethod
+    def of(cls, row: Preference, chosen: float, rejected: float) -> Judgement:
+        """The rewards of a pair's two answers; a pair of no subset is of the one called none."""
+        lengths = len(row.chosen), len(row.rejected)
+        return cls(row.id, row.language, row.subset or _NO_SUBSET, chosen, rejected, *lengths)
 
 
 def figures(rows: Sequence[Judgement]) -> JsonObject:

@@ -27,7 +27,6 @@ from rollout.seeds import stable_seed
 from rollout.token_ids import TokenIds
 
 _AT_ONCE = 16  # pairs of one call
-_NO_SUBSET = "none"
 
 
 def run_audit(
@@ -176,8 +175,6 @@ def _judgements(scorer: Scorer, rows: Sequence[Preference], seed: int, left_out:
     scores = {score.key: score.reward for score in scorer.score(sorted(candidates, key=lambda one: one.key)).scores}
     for row, (chosen, rejected) in zip(rows, keys, strict=True):
         if chosen in scores and rejected in scores:
-            values = scores[chosen], scores[rejected]
-            lengths = len(row.chosen), len(row.rejected)
-            yield Judgement(row.id, row.language, row.subset or _NO_SUBSET, *values, *lengths)
+            yield Judgement.of(row, scores[chosen], scores[rejected])
         else:
             left_out.add("an answer got no reward (too long, or the judge failed)", row.where)

@@ -15,7 +15,7 @@ from configs.errors import Stopped, UserError
 from configs.load import load_section
 from configs.reading import is_file, read_json
 from configs.reward_training import RewardTrainingConfig
-from evaluation.audit import Judgement, write_audit
+from evaluation.audit import ALL, Judgement, audit, write_audit
 from rollout.formats.left_out import LeftOut
 from rollout.hub import is_hub_name, snapshot
 from rollout.preferences import Preference, read_all
@@ -173,9 +173,7 @@ def _measure(
             chosen, rejected = scores[2 * place], scores[2 * place + 1]
             assert chosen is not None, "fits, as checked"
             assert rejected is not None, "fits, as checked"
-            lengths = len(row.chosen), len(row.rejected)
-            found.append(Judgement(row.id, row.language, row.subset or "none", chosen, rejected, *lengths))
+            found.append(Judgement.of(row, chosen, rejected))
         progress.advance(len(rows))
     page, _ = write_audit(out / MEASURED, f"Reward model {out.name}, held-out pairs", found, left_out.lines())
-    figures = read_json(out / MEASURED / "audit.json", "the accuracy", "train again")["languages"]
-    return page, {code: cells["all"] for code, cells in figures.items()}
+    return page, {code: cells[ALL] for code, cells in audit(found).items()}
