@@ -8,12 +8,14 @@ widened, applied and rounded a few tensors at a time, while they are still in th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import AdamW, Optimizer
+
+from learners.weights import in_buckets
 
 # Elements that are worked on at once: 16 MiB of float32 gradients on a CPU; on a GPU more, for fewer launches.
 _BLOCK = 2**22
@@ -57,7 +59,8 @@ class MasterAdamW(Optimizer):
         for inner, outer in zip(self._adam.param_groups, self.param_groups, strict=True):
             inner["lr"] = outer["lr"]
         scale = min(1.0, self._max_norm / (self.norm + 1e-6))  # as clip_grad_norm_
-        for block in _blocks(trained):
+        most = _BLOCK if all(master.is_cpu for _, master in trained) else _GPU_BLOCK
+        for block in in_buckets(trained, lambda pair: pair[1].numel(), most):
             for parameter, master in block:
                 assert parameter.grad is not None
                 master.grad = parameter.grad.to(torch.float32, copy=True)
@@ -91,16 +94,3 @@ def _norm(gradients: Sequence[Tensor]) -> float:
         return 0.0
     norms = [torch.linalg.vector_norm(one, dtype=torch.float32) for one in gradients]
     return float(torch.linalg.vector_norm(torch.stack(norms)))
-
-
-def _blocks(pairs: Sequence[tuple[nn.Parameter, Tensor]]) -> Iterator[list[tuple[nn.Parameter, Tensor]]]:
-    block: list[tuple[nn.Parameter, Tensor]] = []
-    size = 0
-    for pair in pairs:
-        if block and size + pair[1].numel() > (_BLOCK if pair[1].is_cpu else _GPU_BLOCK):
-            yield block
-            block, size = [], 0
-        block.append(pair)
-        size += pair[1].numel()
-    if block:
-        yield block

@@ -114,12 +114,12 @@ def _gathered_bytes(piece: Piece) -> int:
 
 
 def in_buckets(items: Iterable[T], size: Callable[[T], int], most: int) -> list[list[T]]:
-    """Items in their order, cut so that a bucket has at most ``most`` bytes or one item.
+    """Items in their order, cut so that a bucket has at most the size ``most`` or one item.
 
     Args:
         items: What to cut.
-        size: Bytes of an item.
-        most: Bytes of a bucket.
+        size: Of an item: bytes, or elements.
+        most: Of a bucket, in the same unit.
     """
     buckets: list[list[T]] = []
     filled = 0
