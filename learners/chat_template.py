@@ -187,6 +187,12 @@ class ChatTemplate:
         return " (it takes the content as a list of parts, and gets text)" if taken else ""
 
 
+def special_texts(tokenizer: Any) -> set[str]:
+    """The texts of a tokenizer's special tokens: those that have a role, and those that were added as special."""
+    added = tokenizer.added_tokens_decoder.values()
+    return {*tokenizer.all_special_tokens, *(token.content for token in added if token.special)}
+
+
 def with_values(template: str | dict[str, str], values: Mapping[str, object]) -> str:
     """A template that begins by setting variables: the caller that renders it need not be told of them.
 

@@ -19,7 +19,7 @@ from transformers import AutoTokenizer
 from configs.errors import UserError
 from configs.reading import read_json, shown
 from configs.schema import ModelConfig
-from learners.chat_template import ChatTemplate
+from learners.chat_template import ChatTemplate, special_texts
 from rollout.records import Turns, chat_of
 from rollout.token_ids import TokenIds
 
@@ -111,9 +111,7 @@ class ChatEncoder:
         except Exception as error:  # the tokenizers library raises Exception itself
             raise UserError(f"{self.folder}: its tokenizer cannot be read ({error}); save it again") from error
         self.template = ChatTemplate(self.folder, self.tokenizer, date, template, values)
-        added = self.tokenizer.added_tokens_decoder.values()
-        found = {*self.tokenizer.all_special_tokens, *(token.content for token in added if token.special)}
-        self.special_tokens = tuple(sorted(found, key=lambda token: (-len(token), token)))
+        self.special_tokens = tuple(sorted(special_texts(self.tokenizer), key=lambda token: (-len(token), token)))
         self._special = re.compile("|".join(map(re.escape, self.special_tokens)) or r"(?!)")
         self._bos: int | None = self.tokenizer.bos_token_id
         if add_bos and self._bos is None:

@@ -58,6 +58,7 @@ def run_train_reward(request: RewardRequest) -> str:
     rows, left_out, forms = read_pairs(request.data, training.languages, request.dominant)
     import torch
 
+    from learners.chat_template import ChatTemplate
     from learners.reward_model.pairs import counts, data_digest, fitting, split_by_prompt
     from learners.reward_model.text import RewardText
     from learners.reward_model.training import load_base, train
@@ -68,7 +69,7 @@ def run_train_reward(request: RewardRequest) -> str:
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     longest = min(training.max_length, positions or training.max_length)
     vocabulary = model.get_input_embeddings().num_embeddings
-    text = RewardText(folder, tokenizer)
+    text = RewardText(ChatTemplate(folder, tokenizer), tokenizer)
     kept, encoded = fitting(rows, text, longest, vocabulary, left_out)
     if not kept:
         raise UserError("no pair is left to train on:\n  " + "\n  ".join(left_out.lines()))

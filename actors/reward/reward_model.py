@@ -15,6 +15,7 @@ from transformers.utils.logging import disable_progress_bar
 from configs.errors import UserError
 from configs.model_config import read_model_config
 from configs.reading import shown
+from learners.chat_template import ChatTemplate
 from learners.reward_model.text import RewardText
 from rollout.gates import passed
 from rollout.language import answer_part
@@ -97,7 +98,7 @@ class RewardModel:
                 "with a trained head"
             )
         try:
-            self._text = RewardText(folder, self._tokenizer, date, template, values)
+            self._text = RewardText(ChatTemplate(folder, self._tokenizer, date, template, values), self._tokenizer)
         except UserError as error:
             raise UserError(f"{field}: {error}") from error
         self._budget = tokens_per_micro_batch

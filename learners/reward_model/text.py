@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from learners.chat_template import ChatTemplate
+from learners.chat_template import ChatTemplate, special_texts
 from rollout.records import Turns, chat_of
 
 
@@ -15,28 +12,13 @@ class RewardText:
     """A conversation and its answer as token ids.
 
     Args:
-        folder: Of the model, for messages.
-        tokenizer: Its tokenizer.
-        date: For a chat template that asks for it; by default today.
-        template: Instead of the folder's.
-        values: Of the template's variables.
-
-    Raises:
-        UserError: There is no usable chat template.
+        template: Of the model.
+        tokenizer: The template's.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        tokenizer: Any,
-        date: datetime.date | None = None,
-        template: str | None = None,
-        values: Mapping[str, object] | None = None,
-    ) -> None:
-        self._tokenizer = tokenizer
-        self._template = ChatTemplate(folder, tokenizer, date, template, values)
-        added = tokenizer.added_tokens_decoder.values()
-        self._specials = sorted({*tokenizer.all_special_tokens, *(t.content for t in added if t.special)})
+    def __init__(self, template: ChatTemplate, tokenizer: Any) -> None:
+        self._template, self._tokenizer = template, tokenizer
+        self._specials = sorted(special_texts(tokenizer))
 
     def encode(self, instruction: Turns, answer: str) -> list[int]:
         """Token ids of the conversation, as the model's own chat template renders it."""
