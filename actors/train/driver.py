@@ -146,7 +146,7 @@ class Driver:
         self._team.store.mark_consumed(action.round, action.round)
         figures = learner_figures(result.metrics)
         self._exported.learned(figures, action.round)
-        self._team.store.set_round_state(action.round, action.then, {"learner": figures})
+        self._parts.done(action, {"learner": figures})
         self._keep(result)
 
     def _mismatch(self, round_number: int, found: Mismatch | None) -> JsonObject | None:

@@ -115,15 +115,15 @@ class OfflineTrack(Track):
 
     Args:
         parts: Shared with the driver.
-        inputs: Config and pairs, validated.
+        inputs: Pairs, validated; their config is that of the parts.
     """
 
     samples = False
 
     def __init__(self, parts: RunParts, inputs: OfflineInputs) -> None:
-        self._parts, self._config, self._offline = parts, inputs.config, inputs
+        super().__init__(parts, inputs.heldout)
+        self._offline = inputs
         self._digest = digest(inputs.preferences)
-        self.heldout = inputs.heldout
 
     def begin(self) -> None:
         """Refuse a file that changed since the run began.

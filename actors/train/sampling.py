@@ -38,8 +38,8 @@ class SamplingTrack(Track):
     samples = True
 
     def __init__(self, parts: RunParts, inputs: Inputs) -> None:
-        self._parts, self._config, self._inputs = parts, parts.config, inputs
-        self.heldout = inputs.heldout
+        super().__init__(parts, inputs.heldout)
+        self._inputs = inputs
 
     @property
     def _quota(self) -> QuotaKeeper:
@@ -143,7 +143,7 @@ class SamplingTrack(Track):
                 self._parts.team.store.put_groups(action.round, mined.groups)
             else:
                 self._parts.team.store.put_pairs(action.round, mined.pairs)
-            self._parts.team.store.set_round_state(action.round, action.then, {"counts": counts})
+            self._parts.done(action, {"counts": counts})
 
     def mine(self, round_number: int, candidates: list[Candidate], scores: list[Score]) -> MinedPairs:
         """The pairs, or sample groups, of a round."""

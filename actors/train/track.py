@@ -44,13 +44,20 @@ class RunParts:
 class Track(ABC):
     """Brings rounds from ``planned`` to ``paired``. What it decides follows from journal and config, not from timing.
 
-    Attributes:
+    Args:
+        parts: Shared with the driver.
         heldout: Prompts that the driver evaluates; None without any.
+
+    Attributes:
+        heldout: See above.
         samples: Whether rollout and reward actors work for it, and thus take each round's weights.
     """
 
-    heldout: PromptSet | None
     samples: bool
+
+    def __init__(self, parts: RunParts, heldout: PromptSet | None) -> None:
+        self._parts, self._config = parts, parts.config
+        self.heldout = heldout
 
     @abstractmethod
     def begin(self) -> None:
