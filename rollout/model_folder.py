@@ -100,6 +100,14 @@ def weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
+def weight_bytes(folder: Path) -> int | None:
+    """Bytes of a model folder's weights; None where they are not there, or damaged."""
+    try:
+        return sum(file.stat().st_size for file in weight_files(folder))
+    except (UserError, OSError):
+        return None
+
+
 def check_engine_files(folder: Path) -> None:
     """Refuse a folder of which vLLM would load other files than everybody else.
 

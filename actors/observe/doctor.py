@@ -9,9 +9,8 @@ from pathlib import Path
 from actors.machine.checks import ALL, GIB, Finding, Wants
 from actors.machine.facts import look
 from actors.plan.placement import PlacementPlan
-from configs.errors import UserError
 from configs.schema import Config
-from rollout.model_folder import weight_files
+from rollout.model_folder import weight_bytes
 
 _PROCESS = 0.9 * GIB  # Python, torch and vLLM or DeepSpeed, without a model: measured on a CPU
 _DRIVER = 1.5 * GIB  # with Ray's servers and agents
@@ -22,7 +21,7 @@ def wants_of(config: Config) -> Wants:
     plan = PlacementPlan.from_config(config)
     totals = plan.totals()
     serve = config.serve
-    weights = _weights(config.model.policy)
+    weights = weight_bytes(config.model.policy) or 0  # preflight names what is missing or damaged
     rollout, learner = config.rollout, config.learner
     held = plan.rollout.count + plan.serve.count + plan.learner.count + 2 * plan.reward.count
     caches = plan.rollout.count * rollout.kv_cache_gb + plan.serve.count * serve.kv_cache_gb
@@ -42,14 +41,6 @@ def wants_of(config: Config) -> Wants:
         ports=(("serve.port", serve.port),) if serve.enabled else (),
         judged=config.reward.judged,
     )
-
-
-def _weights(folder: Path) -> int:
-    """Bytes of a model folder's weights; 0 where they are not on this machine, or damaged, which preflight names."""
-    try:
-        return sum(path.stat().st_size for path in weight_files(folder))
-    except UserError:
-        return 0
 
 
 def diagnose(config: Config | None) -> list[Finding]:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from pathlib import Path
 
-from configs.errors import UserError
 from configs.schema import Config
-from rollout.model_folder import weight_files
+from rollout.model_folder import weight_bytes
 
 
 def usable_cores(num_cpus: float | None) -> int:
@@ -34,14 +32,8 @@ def learner_threads(config: Config, cores: int) -> int:
         return 1
     if config.cluster.address is not None:
         return max(1, math.floor(learner.cpus_per_worker))
-    return 1 if _is_small(config.model.policy) else max(1, cores // learner.workers)
-
-
-def _is_small(policy: Path) -> bool:
-    try:
-        return sum(file.stat().st_size for file in weight_files(policy)) < _SMALL
-    except (UserError, OSError):  # said when the model is read
-        return False
+    size = weight_bytes(config.model.policy)  # that there are none is said when the model is read
+    return 1 if size is not None and size < _SMALL else max(1, cores // learner.workers)
 
 
 def turns(config: Config, cores: int) -> list[tuple[str, str, str]]:
