@@ -262,11 +262,6 @@ class LogprobModel(nn.Module):
             )
 
 
-def model_device(model: nn.Module) -> torch.device:
-    """Device of a model's weights."""
-    return next(model.parameters()).device
-
-
 @torch.no_grad()
 def segment_logprobs(
     model: nn.Module, segments: Sequence[Segment], tokens_per_micro_batch: int, device: torch.device
@@ -286,15 +281,3 @@ def segment_logprobs(
         for span in batch.spans:
             result[span.segment][span.completion] = values[span.start : span.stop]
     return result
-
-
-def sum_logprobs(
-    model: PreTrainedModel, segments: Sequence[Segment], tokens_per_micro_batch: int, chunk: int
-) -> list[list[float]]:
-    """Summed log-probability (nats) of each completion of each segment, without gradient.
-
-    Every token of a completion counts, the first and the end of turn included, and nothing else.
-    """
-    wrapped = LogprobModel(model, chunk)
-    per_token = segment_logprobs(wrapped, segments, tokens_per_micro_batch, model_device(model))
-    return [[float(values.sum()) for values in row] for row in per_token]

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from transformers import (
     Qwen3Config,
 )
 
+from learners.logprobs import LogprobModel, segment_logprobs
+from learners.packing import Segment
 from rollout.records import Pair, SampleGroup
 
 SPECIALS = ["<pad>", "<s>", "</s>", "<|user|>", "<|assistant|>", "<|end|>"]
@@ -84,6 +87,18 @@ def make_model(kind: str, tied: bool = True, seed: int = 0) -> PreTrainedModel:
     else:
         config = Qwen3Config(num_hidden_layers=2, **sizes)
     return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
+
+
+def sum_logprobs(
+    model: PreTrainedModel, segments: Sequence[Segment], tokens_per_micro_batch: int, chunk: int
+) -> list[list[float]]:
+    """Summed log-probability (nats) of each completion of each segment, on the CPU and without gradient.
+
+    Every token of a completion counts, the first and the end of turn included, and nothing else.
+    """
+    wrapped = LogprobModel(model, chunk)
+    per_token = segment_logprobs(wrapped, segments, tokens_per_micro_batch, torch.device("cpu"))
+    return [[float(values.sum()) for values in row] for row in per_token]
 
 
 def make_folder(folder: Path, kind: str = "llama", tied: bool = True, seed: int = 0) -> Path:

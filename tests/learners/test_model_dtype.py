@@ -18,9 +18,8 @@ from learners.batching import encode_examples
 from learners.distributed import single_process
 from learners.encode import ChatEncoder
 from learners.engine import check_arithmetic, load_model
-from learners.logprobs import sum_logprobs
 from learners.session import LearnerSession
-from tests.kits.learner import make_folder, make_pairs
+from tests.kits.learner import make_folder, make_pairs, sum_logprobs
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from learners import logprobs
-from learners.logprobs import LogprobHead, LogprobModel, sum_logprobs
+from learners.logprobs import LogprobHead, LogprobModel
 from learners.packing import ROW_TOKENS, Segment, pack
-from tests.kits.learner import make_model
+from tests.kits.learner import make_model, sum_logprobs
 
 TOKENS = st.lists(st.integers(6, 261), min_size=1, max_size=30).map(tuple)
 SEGMENTS = st.lists(
