@@ -103,7 +103,7 @@ def run_train_reward(request: RewardRequest) -> str:
         files = [part for place in request.data for part in ("--data", place)]
         given = ["isogloss", "train-reward", request.model, *files, "--out", str(request.out), *request.overrides]
         again = shlex.join(given)
-        raise Stopped(f"stopped by {flag.asked_by}; nothing is lost. Go on: {again}")
+        raise Stopped(f"stopped by {flag.asked_by}; nothing is lost. Continue: {again}")
     page, figures = _measure(request.out, split.heldout, left_out, screen)
     record: dict[str, Any] = {"identity": identity, "finished": True, "pairs": by_language, "losses": losses}
     write_json(request.out / RECORD, record | {"heldout": figures, "left_out": left_out.lines()})

@@ -70,9 +70,8 @@ def run_study(request: StudyRequest) -> bool:
             failures = _run_all(study, wanted, request.address, screen, flag)
         if flag():
             write_matrix(study, failures, screen)
-            raise Stopped(
-                f"stopped by {flag.asked_by}; nothing is lost. Go on: isogloss study {shlex.quote(str(request.path))}"
-            )
+            again = f"isogloss study {shlex.quote(str(request.path))}"
+            raise Stopped(f"stopped by {flag.asked_by}; nothing is lost. Continue: {again}")
     matrix = write_matrix(study, failures, screen)
     for answer in matrix.answers:
         screen.say(f"{answer.contrast.question} {answer.verdict}")
@@ -138,7 +137,7 @@ def _prepare(study: Study, screen: Screen, flag: StopFlag) -> None:
         log = study.folder / LOGS / f"prepare-{number}.log"
         ended = run_logged(arguments, log, flag)
         if flag():
-            raise Stopped(f"stopped by {flag.asked_by}, before the first run; go on with the same command")
+            raise Stopped(f"stopped by {flag.asked_by}, before the first run; continue with the same command")
         if ended.status:
             raise UserError(f"prepare.{number}: {command} ended with status {ended.status}; {_why(ended, log)}")
         if not step.creates.exists():

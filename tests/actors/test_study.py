@@ -113,7 +113,7 @@ def test_a_stop_is_passed_on_and_the_rest_is_left_for_the_next_time(
         return "interrupted"
 
     monkeypatch.setattr(module, "_here", stopped)
-    with pytest.raises(Stopped, match=r"stopped by SIGTERM; nothing is lost. Go on: isogloss study .*study.yaml"):
+    with pytest.raises(Stopped, match=r"stopped by SIGTERM; nothing is lost. Continue: isogloss study .*study.yaml"):
         run_study(StudyRequest(path))
     assert begun == ["run.name=one-s0"]
     assert (path.parent / "out" / "small" / "matrix.md").is_file()
