@@ -154,7 +154,8 @@ def pair_lines(run: Path, language: str | None, round_number: int | None, count:
                 break
     if not found:
         there = f"rounds {', '.join(map(str, reversed(rounds)))}" if rounds else "no rounds"
-        raise UserError(f"{run}: no pairs{'' if round is None else f' in round {round_number}'}; the run has {there}")
+        where = "" if round_number is None else f" in round {round_number}"
+        raise UserError(f"{run}: no pairs{where}; the run has {there}")
     ((taken, pairs),) = found.items()
     own = [pair for pair in pairs if language in (None, pair.language)]
     if not own:

@@ -85,6 +85,10 @@ def test_pairs_to_read(run: Path) -> None:
         pair_lines(run, None, 2, 5)
     with pytest.raises(UserError, match=r"store\.sqlite: no such file; name the folder of a run"):
         pair_lines(run / "nowhere", None, None, 5)
+    (run / "new").mkdir()
+    Store.open(run / "new" / "store.sqlite", "digest", {}, run_name="new").close()
+    with pytest.raises(UserError, match="new: no pairs; the run has no rounds"):
+        pair_lines(run / "new", None, None, 5)
 
 
 def test_what_would_steer_a_terminal_is_spelt_out(run: Path) -> None:
