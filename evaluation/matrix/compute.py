@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -136,7 +136,7 @@ class Matrix:
     measures: tuple[str, ...]
     lines: tuple[Line, ...]
     answers: tuple[Answer, ...]
-    missing: tuple[Missing, ...] = field(default=())
+    missing: tuple[Missing, ...] = ()
     resamples: int = 0
 
     def members(self, column: str) -> tuple[str, ...]:
@@ -181,7 +181,7 @@ def build_matrix(
     by_row = {row.name: {run.seed: run for run in runs if run.row == row.name} for row in rows}
     lines = tuple(_line(empty, row, [*by_row[row.name].values()]) for row in rows if by_row[row.name])
     answers = tuple(_answer(empty, contrast, by_row) for contrast in contrasts)
-    return Matrix(name, order, empty.groups, measures, lines, answers, tuple(missing), resamples)
+    return replace(empty, lines=lines, answers=answers)
 
 
 def _line(matrix: Matrix, row: Row, runs: Sequence[RunResult]) -> Line:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from evaluation.matrix.compute import OTHERS, SEEN, UNSEEN, Cell, Matrix
+from evaluation.matrix.compute import SEEN, UNSEEN, Cell, Matrix
 from evaluation.matrix.measures import MEASURES
-from evaluation.matrix.tables import ANSWER_HEADS, EXAMPLE_HEADS, NOTE, UNTRAINED, answer_row, column_title, example_row
+from evaluation.matrix.tables import (
+    ANSWER_HEADS,
+    EXAMPLE_HEADS,
+    EXAMPLE_NOTE,
+    NOTE,
+    UNTRAINED,
+    answer_row,
+    column_title,
+    example_row,
+    shown_columns,
+)
 from evaluation.report import charts
 from evaluation.report.assets import SCRIPT
 from evaluation.report.blocks import Section, arranged, section, table, tile
 from evaluation.report.markup import Markup, el, join, visible
 from evaluation.report.page import document
-
-_MEANS = (SEEN, UNSEEN, OTHERS)
 
 
 def render_html(matrix: Matrix) -> str:
@@ -26,18 +34,12 @@ def render_html(matrix: Matrix) -> str:
     )
     title = el("div", el("h1", matrix.name, dir="auto"), el("p", facts, class_="note"))
     header = el("header", title, el("button", "Light / dark", id="theme", type="button"))
-    tiles = el("div", *(_tile(matrix, place) for place in range(len(matrix.answers))), class_="tiles")
+    tiles = el("div", *(tile(one.verdict, one.contrast.question) for one in matrix.answers), class_="tiles")
     body = el("main", tiles, el("div", *arranged(parts), class_="grid"))
     return document(f"{matrix.name} · isogloss study", header, body, el("script", Markup(SCRIPT)))
 
 
-def _tile(matrix: Matrix, place: int) -> Markup:
-    answer = matrix.answers[place]
-    return tile(answer.verdict, answer.contrast.question)
-
-
 def _questions(matrix: Matrix) -> Section:
-    found = [one for one in matrix.answers if one.estimate is not None]
     drawn = [
         charts.Interval(f"{place + 1}", 100 * e.value, 100 * e.low, 100 * e.high, 0)
         for place, one in enumerate(matrix.answers)
@@ -52,13 +54,13 @@ def _questions(matrix: Matrix) -> Section:
         "Differences between rows, paired by prompt and seed, pooled over seeds; 95 % intervals over clusters of "
         "prompts and runs.",
         table(ANSWER_HEADS, rows),
-        charts.intervals(drawn, " points") if found else "",
+        charts.intervals(drawn, " points") if drawn else "",
         wide=True,
     )
 
 
 def _measure(matrix: Matrix, measure: str) -> Section:
-    columns = [*matrix.languages, *(group for group in _MEANS if group in matrix.groups)]
+    columns = shown_columns(matrix)
     fall_is_good = MEASURES[measure].less_is_better
     rows: list[list[object]] = [
         [
@@ -96,5 +98,4 @@ def _cell(cell: Cell | None, fall_is_good: bool) -> object:
 
 def _examples(matrix: Matrix) -> Section:
     rows: list[list[object]] = [[*example_row(line)] for line in matrix.lines]
-    note = "Pairs or groups by language, and seconds of a run; means over seeds."
-    return section("What each row trained on", note, table(EXAMPLE_HEADS, rows), wide=True)
+    return section("What each row trained on", EXAMPLE_NOTE, table(EXAMPLE_HEADS, rows), wide=True)

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +14,11 @@ from configs.errors import UserError
 from configs.reading import is_file, kind, read_json
 from evaluation.heldout import HeldoutResult, LanguageResult
 from evaluation.matrix.measures import MEASURES
+from evaluation.report.data import number
+from rollout.run_layout import JOURNAL
 from rollout.store import Store
 
-JOURNAL, SUMMARY = "store.sqlite", "summary.json"
+SUMMARY = "summary.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ def read_result(folder: Path, row: str, seed: int) -> RunResult:
             if (found := _measured(name, before, after)) is not None:
                 values[name][code] = found
     kept = {name: by_language for name, by_language in values.items() if by_language}
-    return RunResult(row, seed, dict(examples), kept, _seconds(summary))
+    return RunResult(row, seed, dict(examples), kept, number(summary, "wall_seconds") or 0.0)
 
 
 def _measured(name: str, before: LanguageResult, after: LanguageResult) -> Measured | None:
@@ -112,8 +113,3 @@ def _measured(name: str, before: LanguageResult, after: LanguageResult) -> Measu
         np.array([one for _, one, _ in kept], dtype=np.float64),
         np.array([two for _, _, two in kept], dtype=np.float64),
     )
-
-
-def _seconds(summary: Mapping[str, Any]) -> float:
-    found = summary.get("wall_seconds")
-    return float(found) if isinstance(found, int | float) else 0.0

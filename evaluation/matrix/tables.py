@@ -5,15 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from evaluation.matrix.compute import GROUPS, OTHERS, SEEN, UNSEEN, Answer, Cell, Estimate, Line, Matrix
 from evaluation.matrix.measures import MEASURES
-from evaluation.report.markdown import plain
+from evaluation.report.markdown import plain, table
 
-MEANS = (SEEN, UNSEEN, OTHERS)
+_MEANS = (SEEN, UNSEEN, OTHERS)
 UNTRAINED = "°"
 _CSV = ("kind", "row", "measure", "column", "start", "end", "difference", "low", "high", "runs", "prompts", "untrained")
 NOTE = (
@@ -25,25 +24,24 @@ NOTE = (
 def render_markdown(matrix: Matrix) -> str:
     """Answers, cells of every measure, and what is missing; sections of a page, without its title."""
     parts: list[str] = []
+    columns = shown_columns(matrix)
     if matrix.answers:
-        parts += ["## Questions", _table(ANSWER_HEADS, [answer_row(matrix, one) for one in matrix.answers])]
-        columns = _columns(matrix)
+        parts += ["## Questions", table(ANSWER_HEADS, [answer_row(matrix, one) for one in matrix.answers])]
         heads = ["question", *(column_title(column) for column in columns)]
         rows = [[one.contrast.question, *(_shown(one.by_column.get(c)) for c in columns)]
                 for one in matrix.answers if one.by_column]  # fmt: skip
-        parts += ["### The same differences by language", _table(heads, rows)] if rows else []
+        parts += ["### The same differences by language", table(heads, rows)] if rows else []
     for measure in matrix.measures:
-        columns = _columns(matrix)
         heads = ["row", "seeds", *(column_title(column) for column in columns)]
         rows = [
             [line.row.title, str(len(line.seeds)), *(_cell(line.cells.get(measure, {}).get(c)) for c in columns)]
             for line in matrix.lines
         ]
         parts += [f"## {MEASURES[measure].title.capitalize()}, change in points", NOTE, _start(matrix, measure)]
-        parts.append(_table(heads, rows))
+        parts.append(table(heads, rows))
     if matrix.lines:
-        parts += ["## What each row trained on", "Pairs or groups by language, and seconds of a run; means over seeds."]
-        parts.append(_table(EXAMPLE_HEADS, [example_row(line) for line in matrix.lines]))
+        parts += ["## What each row trained on", EXAMPLE_NOTE]
+        parts.append(table(EXAMPLE_HEADS, [example_row(line) for line in matrix.lines]))
     if matrix.missing:
         listed = [f"- {plain(one.row)}, seed {one.seed}: {plain(one.why)}" for one in matrix.missing]
         parts += [f"## Runs without a result: {len(matrix.missing)}", "\n".join(listed)]
@@ -52,6 +50,7 @@ def render_markdown(matrix: Matrix) -> str:
 
 ANSWER_HEADS = ("question", "answer", "difference, points", "95 %", "of", "pairs of runs")
 EXAMPLE_HEADS = ("row", "in all", "by language", "seconds")
+EXAMPLE_NOTE = "Pairs or groups by language, and seconds of a run; means over seeds."
 
 
 def answer_row(matrix: Matrix, answer: Answer) -> list[str]:
@@ -81,14 +80,15 @@ def languages_of(matrix: Matrix, column: str) -> str:
     return f"{column} ({members})" if column in GROUPS else column
 
 
-def _columns(matrix: Matrix) -> list[str]:
-    return [*matrix.languages, *(group for group in MEANS if group in matrix.groups)]
+def shown_columns(matrix: Matrix) -> list[str]:
+    """Columns of a measure's table: languages, then means."""
+    return [*matrix.languages, *(group for group in _MEANS if group in matrix.groups)]
 
 
 def _start(matrix: Matrix, measure: str) -> str:
     """Where the rows start from, in words; rows may start from different models."""
     starts: dict[str, list[str]] = {}
-    for column in _columns(matrix):
+    for column in shown_columns(matrix):
         cells = [line.cells.get(measure, {}).get(column) for line in matrix.lines]
         starts[column] = sorted({f"{100 * cell.start:.1f}" for cell in cells if cell is not None})
     shown = [f"{column_title(c)} {v[0] if len(v) == 1 else f'{v[0]} to {v[-1]}'}" for c, v in starts.items() if v]
@@ -101,11 +101,6 @@ def _cell(cell: Cell | None) -> str:
 
 def _shown(one: Estimate | None) -> str:
     return "–" if one is None else f"{100 * one.value:+.1f} ({100 * one.low:+.1f} to {100 * one.high:+.1f})"
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [heads, ["---", *("---:" for _ in heads[1:])], *([plain(row[0]), *row[1:]] for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def to_json(matrix: Matrix) -> str:

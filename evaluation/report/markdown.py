@@ -23,34 +23,34 @@ def render_markdown(run: RunData, compare: Sequence[RunData] = ()) -> str:
         if rows:
             title = "Accuracy before and after, %" + (f": {plain(other.name)}" if compare else "")
             cells = [[u.language, f"{u.start:.1f}", f"{u.end:.1f}", f"{u.delta:+.1f}", _bounds(u)] for u in rows]
-            parts += [f"## {title}", _table(["language", "start", "end", "points", "95 %"], cells)]
+            parts += [f"## {title}", table(["language", "start", "end", "points", "95 %"], cells)]
     if not figures.uplifts(run):
         parts.append(f"No accuracy before and after: it needs {plain(figures.needs_heldout(run))}.")
     if won := win_rows(run):
-        parts += [f"## {TITLE}, greedy answers", _table(HEADS, won)]
+        parts += [f"## {TITLE}, greedy answers", table(HEADS, won)]
     parts += _transfer([run, *compare]) if compare else []
     training = figures.training_rows(figures.training_answers(run))
     if training:
-        parts += ["## Training answers, first and last round", _table(figures.TRAINING_HEADS, training)]
+        parts += ["## Training answers, first and last round", table(figures.TRAINING_HEADS, training)]
     if terms := figures.term_rows(run):
-        parts += ["## Terms of the reward, mean", _table(["term", "language", "first round", "last round"], terms)]
+        parts += ["## Terms of the reward, mean", table(["term", "language", "first round", "last round"], terms)]
     totals = figures.gate_totals(run)
     if totals:
         gates = [gate for gate in figures.GATES if any(gate in row for row in totals.values())]
         cells = [[code, *(f"{row.get(gate, 0):.0f}" for gate in gates)] for code, row in totals.items()]
-        parts += ["## Gates, candidates", _table(["language", *gates], cells)]
+        parts += ["## Gates, candidates", table(["language", *gates], cells)]
     lengths = figures.pair_lengths(run)
     if lengths:
         cells = [[code, f"{row['chosen']:.1f}", f"{row['rejected']:.1f}"] for code, row in lengths.items()]
-        parts += ["## Length of pairs, characters", _table(["language", "chosen", "rejected"], cells)]
+        parts += ["## Length of pairs, characters", table(["language", "chosen", "rejected"], cells)]
     confusion, columns = figures.confusion_totals(run)
     if confusion:
         cells = [[code, *(str(row.get(name, 0)) for name in columns)] for code, row in confusion.items()]
-        parts += ["## Language asked and answered", _table(["asked", *columns], cells)]
+        parts += ["## Language asked and answered", table(["asked", *columns], cells)]
     seconds, stages = figures.stage_seconds(run)
     if stages:
         cells = [[label, *(f"{row.get(stage, 0.0):.1f}" for stage in stages)] for label, row in seconds.items()]
-        parts += ["## Seconds by stage", _table(["round (wall)", *stages], cells)]
+        parts += ["## Seconds by stage", table(["round (wall)", *stages], cells)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -68,7 +68,7 @@ def _transfer(runs: Sequence[RunData]) -> list[str]:
     if not cells:
         return []
     title = "## Transfer: points by language evaluated (95 %); ° without pairs of its own"
-    return [title, _table(["run (trained on)", *columns], cells)]
+    return [title, table(["run (trained on)", *columns], cells)]
 
 
 def plain(text: str) -> str:
@@ -76,7 +76,8 @@ def plain(text: str) -> str:
     return _SPECIAL.sub(r"\\\1", " ".join(visible(text).split()))
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table: its first column is text of any kind, the other cells are Markdown already."""
     lines = [heads, ["---", *("---:" for _ in heads[1:])], *([plain(row[0]), *row[1:]] for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
