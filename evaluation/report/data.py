@@ -122,6 +122,14 @@ def number(data: Json, *path: str) -> float | None:
     return float(value)
 
 
+def interval_of(data: Json, *path: str) -> tuple[float | None, float | None]:
+    """Both ends of the interval at a path, a list of two numbers; None for what is none."""
+    interval = lookup(data, *path)
+    if not isinstance(interval, list) or len(interval) != 2:
+        return None, None
+    return number(interval[0]), number(interval[1])
+
+
 def read_run(path: Path) -> RunData:
     """Read a run folder, finished or not, beside its writer if there is one.
 

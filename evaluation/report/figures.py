@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from evaluation.fidelity import UNSURE
 from evaluation.report.answers import curves, right_share
-from evaluation.report.data import RunData, lookup, number
+from evaluation.report.data import RunData, interval_of, lookup, number
 
 GATES = ("ok", "duplicate", "language", "truncated", "empty", "garbled", "translation_failed")
 
@@ -44,7 +44,7 @@ def uplifts(run: RunData) -> list[Uplift]:
         start, end = (percent(number(entry, when, "accuracy_sampled")) for when in ("start", "end"))
         if start is None or end is None:
             continue
-        low, high = _bounds(lookup(entry, "delta_ci95"))
+        low, high = map(percent, interval_of(entry, "delta_ci95"))
 
         def both(name: str, entry: object = entry) -> tuple[float | None, float | None]:
             return number(entry, "start", name), number(entry, "end", name)
@@ -78,16 +78,9 @@ def _mean_uplift(run: RunData, key: str) -> Uplift | None:
     start, end = percent(number(entry, "start")), percent(number(entry, "end"))
     if start is None or end is None:
         return None
-    low, high = _bounds(lookup(entry, "delta_ci95"))
+    low, high = map(percent, interval_of(entry, "delta_ci95"))
     none = (None, None)
     return Uplift(MEANS[key], start, end, low, high, none, none, none)
-
-
-def _bounds(interval: object) -> tuple[float | None, float | None]:
-    if not isinstance(interval, list) or len(interval) != 2:
-        return None, None
-    low, high = (number({"bound": bound}, "bound") for bound in interval)
-    return percent(low), percent(high)
 
 
 def evaluation_curves(run: RunData, name: str) -> dict[str, dict[int, float]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from evaluation.report import charts
 from evaluation.report.blocks import Section, section, table
-from evaluation.report.data import RunData, lookup, number
+from evaluation.report.data import RunData, interval_of, lookup, number
 from evaluation.report.figures import MEANS
 
 HEADS = ("language", "win rate, %", "95 %", "wins", "ties", "losses", "inconsistent", "failed")
@@ -62,8 +62,5 @@ def wins(run: RunData) -> list[Section]:
 
 
 def _bounds(rate: object) -> tuple[float, float] | None:
-    interval = lookup(rate, "ci95")
-    if not isinstance(interval, list) or len(interval) != 2:
-        return None
-    low, high = (number({"bound": bound}, "bound") for bound in interval)
+    low, high = interval_of(rate, "ci95")
     return None if low is None or high is None else (low, high)

@@ -96,7 +96,7 @@ def accuracy_figures(suite: Suite, answers: Answers, marks: Marks) -> list[Figur
         unread = {"no_answer": sum(marks.unread[key] for key in keys)} if marks.extracted else {}
         return {"right": sum(marks.right[key] for key in keys), **unread, **found}
 
-    return shares("accuracy", suite, dict(marks.right), counts)
+    return _shares("accuracy", suite, dict(marks.right), counts)
 
 
 def difference_figures(suite: Suite, marks: Marks, against: Marks) -> list[Figure]:
@@ -133,16 +133,16 @@ def fidelity_figures(suite: Suite, found: Mapping[Key, AnswerFidelity]) -> list[
         unsure = sum(decided[key] is None for key in keys)
         return {"unsure": unsure, "without_letters": sum(not found[key].scripts for key in keys)}
 
-    out = shares("right_language", suite, decided, undecided)
-    out += _lineshares(suite, found)
-    out += shares(
+    out = _shares("right_language", suite, decided, undecided)
+    out += _line_shares(suite, found)
+    out += _shares(
         "code_switching",
         suite,
         switching,
         lambda keys: {"fewer_than_two_lines": sum(switching[key] is None for key in keys)},
     )
     scripts = {key: value for code in suite.languages for key, value in _confused(suite, code, found).items()}
-    return out + shares(
+    return out + _shares(
         "script_confusion",
         suite,
         scripts,
@@ -154,10 +154,10 @@ def pass_figures(suite: Suite, answers: Answers, found: Mapping[Key, AnswerFidel
     """Line pass rate, and word pass rate of the answers that pass by lines (Language Confusion Benchmark)."""
     by_line = {key: line_passes(answers[key].text, fidelity) for key, fidelity in found.items()}
     by_word = {key: word_passes(answers[key].text, key[0]) if passed else None for key, passed in by_line.items()}
-    out = shares(
+    out = _shares(
         "line_pass_rate", suite, by_line, lambda keys: {"no_line_decided": sum(by_line[key] is None for key in keys)}
     )
-    return out + shares(
+    return out + _shares(
         "word_pass_rate",
         suite,
         by_word,
@@ -265,7 +265,7 @@ def _judged(rate: WinRate) -> dict[str, int]:
     }
 
 
-def shares(
+def _shares(
     name: str,
     suite: Suite,
     values: Mapping[Key, bool | None],
@@ -297,7 +297,7 @@ def shares(
     return out
 
 
-def _lineshares(suite: Suite, found: Mapping[Key, AnswerFidelity]) -> list[Figure]:
+def _line_shares(suite: Suite, found: Mapping[Key, AnswerFidelity]) -> list[Figure]:
     """Share of the decided lines in the right language; lines of one answer are drawn together."""
     known = {key: [line for line in f.lines if line is not None] for key, f in found.items()}
     right = {key: float(sum(line == key[0] for line in lines)) for key, lines in known.items()}
