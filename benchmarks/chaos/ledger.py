@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.chaos.schedule import VICTIMS
+from configs.atomic import write_text
 
 
 class Ledger:
@@ -23,9 +24,7 @@ class Ledger:
         """Append rows and write the file, atomically."""
         for name, more in rows.items():
             self.data[name] += more
-        temporary = self._path.with_suffix(".new")
-        temporary.write_text(json.dumps(self.data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        temporary.replace(self._path)
+        write_text(self._path, json.dumps(self.data, indent=1, ensure_ascii=False) + "\n")
 
     def done(self, seed: int) -> set[int]:
         """Numbers of a seed's kills that are done."""
