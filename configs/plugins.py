@@ -190,6 +190,11 @@ def within_import(work: Callable[[], T], name: str, field: str) -> T:
         ) from error
 
 
+def typed(value: object) -> str:
+    """A value that a user's code returned, for a message: its type and the beginning of it."""
+    return f"{type(value).__name__} {shortened(repr(value))}"
+
+
 def failure(error: Exception) -> str:
     """An exception of a user's code in one line: its type, what it says, and the line that raised it."""
     frames = traceback.extract_tb(error.__traceback__)

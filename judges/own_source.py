@@ -7,10 +7,11 @@ import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, TypeVar
 
 from configs.errors import UserError, shortened
-from configs.plugins import Plugin, load_plugin
+from configs.plugins import Plugin, load_plugin, typed
 from configs.schema import Config
 from configs.sources import CustomSource
 from judges.answers import AnswerCache, Answered
@@ -80,7 +81,7 @@ class LoadedSource:
         )
         wanted = "return one text a prompt, or None where there is no answer"
         if not isinstance(given, Sequence) or isinstance(given, str | bytes):
-            raise UserError(f"{self.plugin}: returned {_shown(given)} for {about}; {wanted}")
+            raise UserError(f"{self.plugin}: returned {typed(given)} for {about}; {wanted}")
         if len(given) != len(prompts):
             raise UserError(f"{self.plugin}: returned {len(given)} answers for {len(prompts)} prompts; {wanted}")
         return [self._checked(value, prompt) for value, prompt in zip(given, prompts, strict=True)]
@@ -90,7 +91,7 @@ class LoadedSource:
             return Answered(None, why="None from the function")
         if not isinstance(value, str):
             raise UserError(
-                f"{self.plugin}: returned {_shown(value)} for prompt '{shortened(prompt.id)}' in '{prompt.language}'; "
+                f"{self.plugin}: returned {typed(value)} for prompt '{shortened(prompt.id)}' in '{prompt.language}'; "
                 "return a text, or None where there is no answer"
             )
         return checked(value, False, self.plugin.name)
@@ -137,15 +138,13 @@ async def _in_thread(work: Callable[[], T]) -> T:
             settled()
 
     def run() -> None:
+        settled: Callable[[], None]
         try:
-            value = work()
+            settled = partial(done.set_result, work())
         except Exception as error:
-            failed = error  # the name of an except clause is gone after it
-            told = lambda: done.set_exception(failed)  # noqa: E731
-        else:
-            told = lambda: done.set_result(value)  # noqa: E731
+            settled = partial(done.set_exception, error)
         with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
-            loop.call_soon_threadsafe(settle, told)
+            loop.call_soon_threadsafe(settle, settled)
 
     threading.Thread(target=run, name="isogloss-own-source", daemon=True).start()
     return await done
@@ -176,7 +175,3 @@ def try_sources(config: Config, prompts: PromptSet) -> None:
 
 def _without_answer(prompt: Prompt) -> Prompt:
     return Prompt(prompt.id, prompt.language, prompt.text, before=prompt.before)
-
-
-def _shown(value: object) -> str:
-    return f"{type(value).__name__} {shortened(repr(value))}"

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from configs.errors import UserError, shortened
+from configs.errors import UserError
 from configs.measures import CustomMeasure
-from configs.plugins import Plugin, load_plugin
+from configs.plugins import Plugin, load_plugin, typed
 from configs.schema import Config
 from rollout.gates import passed
 from rollout.prompts import PromptSet
@@ -76,7 +76,7 @@ class LoadedReward:
             tuple(prompts), tuple(candidates), seconds=seconds, about=about, options=dict(self.options)
         )
         if isinstance(values, str | bytes | dict) or not (hasattr(values, "__len__") and hasattr(values, "__iter__")):
-            raise UserError(f"{self.plugin}: returned {_shown(values)} for {about}; return one number a candidate")
+            raise UserError(f"{self.plugin}: returned {typed(values)} for {about}; return one number a candidate")
         if len(values) != len(candidates):
             raise UserError(
                 f"{self.plugin}: returned {len(values)} values for {len(candidates)} candidates ({about}); return one "
@@ -89,7 +89,7 @@ class LoadedReward:
             return None
         if not isinstance(value, numbers.Real) or not math.isfinite(value):
             raise UserError(
-                f"{self.plugin}: returned {_shown(value)} for {name(candidate.key)}; return a finite number, or None "
+                f"{self.plugin}: returned {typed(value)} for {name(candidate.key)}; return a finite number, or None "
                 "where there is none"
             )
         return float(value)
@@ -144,7 +144,3 @@ def name(key: CandidateKey) -> str:
 def _about(candidates: Sequence[Candidate]) -> str:
     first = name(candidates[0].key)
     return first if len(candidates) == 1 else f"{len(candidates)} candidates from {first} to {name(candidates[-1].key)}"
-
-
-def _shown(value: object) -> str:
-    return f"{type(value).__name__} {shortened(repr(value))}"
