@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import cast
 
 from configs.errors import UserError
+from configs.model_config import is_model_folder
 from configs.reading import is_file, shown
 from rollout.model_folder import verify_checkpoint
+from rollout.run_layout import POLICY_LINK
 
 _REPO = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 _ROUND = re.compile(r"round-(\d+)")
@@ -26,9 +28,9 @@ def pushed_checkpoint(run: Path) -> tuple[Path, int]:
     """
     if not is_file(run / "config.yaml"):
         raise UserError(f"{run}: no config.yaml in it; name a run folder such as runs/demo")
-    link = run / "policy"
+    link = run / POLICY_LINK
     match = _ROUND.fullmatch(link.resolve().name)
-    if match is None or not is_file(link / "config.json"):
+    if match is None or not is_model_folder(link):
         raise UserError(f"{run}: has no checkpoint to push; train a round first, or restore {link}")
     folder = link.resolve()
     verify_checkpoint(folder)

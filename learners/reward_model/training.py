@@ -28,7 +28,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils.logging import disable_progress_bar, get_verbosity, set_verbosity, set_verbosity_error
 
 from configs.errors import UserError
-from configs.model_config import is_model_folder
+from configs.model_config import CONFIG_FILE, is_model_folder
 from configs.reading import shown
 from configs.reward_training import RewardTrainingConfig
 from learners.reward_model.pairs import EncodedPair
@@ -45,7 +45,7 @@ def load_base(folder: Path, training: RewardTrainingConfig) -> tuple[Any, Any]:
         UserError: The folder holds no model with a sequence-classification form, or no tokenizer, or they do not fit.
     """
     if not is_model_folder(folder):
-        raise UserError(f"{folder}: no config.json in it; name a Hugging Face model folder")
+        raise UserError(f"{folder}: no {CONFIG_FILE} in it; name a Hugging Face model folder")
     disable_progress_bar()
     before = get_verbosity()
     set_verbosity_error()  # that the head is new needs no report
