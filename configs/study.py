@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,9 +103,9 @@ class StudyConfig(Section):
         for axis, values in self.axes.items():
             if not values:
                 raise ValueError(f"axes.{axis}: has no values; add some, or remove the axis")
-        names = [*self.product(), *self.rows]
-        for name in names:
-            if names.count(name) > 1:
+        names = [*(name for name, _ in self.product()), *self.rows]
+        for name, count in Counter(names).items():
+            if count > 1:
                 raise ValueError(f"rows: '{name}' is the name of two rows; change one, or a value of the axes")
         if len(names) * len(self.seeds) > MOST_RUNS:
             raise ValueError(f"seeds: {len(names)} rows of {len(self.seeds)} seeds are more than {MOST_RUNS} runs")
@@ -129,9 +130,19 @@ class StudyConfig(Section):
                     raise ValueError(f"contrasts.{place}.second: '{one}' is compared with itself; name another row")
         return self
 
-    def product(self) -> list[str]:
-        """Names of the rows that the axes make, the first axis slowest."""
-        return ["-".join(values) for values in itertools.product(*self.axes.values())] if self.axes else []
+    def product(self) -> list[tuple[str, list[str]]]:
+        """Name and overrides of each row that the axes make, the first axis slowest."""
+        if not self.axes:
+            return []
+        return [
+            ("-".join(value for value, _ in chosen), [override for _, own in chosen for override in own])
+            for chosen in itertools.product(*(values.items() for values in self.axes.values()))
+        ]
+
+    @property
+    def folder(self) -> Path:
+        """Of the runs and the matrix."""
+        return self.dir / self.name
 
 
 def _listed(names: Sequence[str], most: int = 12) -> str:
@@ -183,7 +194,12 @@ class Study:
     @property
     def folder(self) -> Path:
         """Of its runs and its matrix."""
-        return self.config.dir / self.config.name
+        return self.config.folder
+
+    @property
+    def trained(self) -> frozenset[str]:
+        """Languages that some row trains on, as the configs say."""
+        return frozenset[str]().union(*(row.trains_on for row in self.rows))
 
     def runs(self) -> list[tuple[PlannedRow, int]]:
         """Rows and seeds as they are run: all rows of a seed first, so that an early page has all of them."""
@@ -223,12 +239,9 @@ def load_study(path: Path) -> Study:
 def _planned(file: Path, text: str, config: StudyConfig) -> list[PlannedRow]:
     """All rows with their configs; what is wrong with one is said with its field."""
     found: list[PlannedRow] = []
-    products = itertools.product(*(values.items() for values in config.axes.values())) if config.axes else ()
-    wanted: list[tuple[str, str, str | None, list[str], str]] = []
-    for values in products:
-        name = "-".join(value for value, _ in values)
-        own = [override for _, overrides in values for override in overrides]
-        wanted.append((name, f"axes ({name})", None, own, name))
+    wanted: list[tuple[str, str, str | None, list[str], str]] = [
+        (name, f"axes ({name})", None, own, name) for name, own in config.product()
+    ]
     for name, row in config.rows.items():
         wanted.append((name, f"rows.{name}", row.base, row.set, row.title or name))
     for name, field, base, own, title in wanted:
@@ -250,7 +263,7 @@ def _planned(file: Path, text: str, config: StudyConfig) -> list[PlannedRow]:
 
 def own_fields(config: StudyConfig, row: str, seed: int) -> list[str]:
     """What the study sets in a run's config, as overrides."""
-    return [f"run.name={run_name(row, seed)}", f"run.dir={config.dir / config.name}", f"run.seed={seed}"]
+    return [f"run.name={run_name(row, seed)}", f"run.dir={config.folder}", f"run.seed={seed}"]
 
 
 def _check_alike(study: Study, text: str) -> None:
@@ -271,10 +284,9 @@ def _check_contrast(study: Study, text: str, place: int, contrast: StudyContrast
     by_name = {row.name: row for row in study.rows}
     rows = [by_name[name] for name in (*contrast.first, *contrast.second)]
     evaluated = [frozenset(row.config.evaluated) for row in rows]
-    trained = frozenset[str]().union(*(row.trains_on for row in study.rows))
     code = contrast.languages
     field = f"contrasts.{place}.languages"
-    if code == "unseen" and not frozenset[str]().union(*evaluated) - trained:
+    if code == "unseen" and not frozenset[str]().union(*evaluated) - study.trained:
         raise _refused(
             study.path, text, field, "unseen: every evaluated language is trained on; add evaluation.languages"
         )

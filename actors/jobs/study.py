@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -244,7 +244,7 @@ def write_matrix(study: Study, failures: dict[tuple[str, int], str], screen: Scr
         study.rows[0].config.languages.dominant,
         missing,
         config.bootstrap_samples,
-        _trained(study.rows),
+        study.trained,
     )
     study.folder.mkdir(parents=True, exist_ok=True)
     tables = render_markdown(matrix)
@@ -260,10 +260,6 @@ def write_matrix(study: Study, failures: dict[tuple[str, int], str], screen: Scr
 
 def _not_finished(folder: Path) -> str:
     return "begun and not finished" if _state(folder) == "begun" else "not run"
-
-
-def _trained(rows: Sequence[PlannedRow]) -> Collection[str]:
-    return frozenset[str]().union(*(row.trains_on for row in rows))
 
 
 def _page(study: Study, tables: str) -> str:
