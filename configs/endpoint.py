@@ -59,6 +59,11 @@ class EndpointConfig(Section):
             )
         return self
 
+    @property
+    def unset(self) -> str | None:
+        """The field without which no server can be asked; None where all are set."""
+        return "base_url" if self.base_url is None else "model" if self.model is None else None
+
     def _check_url(self) -> None:
         if self.base_url is None:
             return

@@ -107,9 +107,8 @@ class Config(Section):
     def _scorer_has_what_it_needs(self) -> Config:
         reward, judge = self.reward, self.judge
         if reward.judged:
-            for name, value in (("base_url", judge.base_url), ("model", judge.model)):
-                if value is None:
-                    raise ValueError(f"judge.{name}: reward.kind judge needs it; name the judge that is to be asked")
+            if judge.unset:
+                raise ValueError(f"judge.{judge.unset}: reward.kind judge needs it; name the judge that is to be asked")
             if judge.deadline_s >= self.cluster.call_timeout_s:
                 raise ValueError(
                     f"judge.deadline_s: {judge.deadline_s:g} must be below cluster.call_timeout_s "
@@ -122,9 +121,8 @@ class Config(Section):
         judge = self.evaluation.judge
         if judge is None:
             return self
-        for name, value in (("base_url", judge.base_url), ("model", judge.model)):
-            if value is None:
-                raise ValueError(f"evaluation.judge.{name}: missing; name the judge that is to be asked")
+        if judge.unset:
+            raise ValueError(f"evaluation.judge.{judge.unset}: missing; name the judge that is to be asked")
         if self.prompts.heldout is None:
             raise ValueError("evaluation.judge: compares held-out answers; set prompts.heldout, or remove it")
         return self

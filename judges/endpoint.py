@@ -78,9 +78,8 @@ class Endpoint:
 
     def __init__(self, judge: EndpointConfig, reached: bool = False, field: str = "judge") -> None:
         self._of = field
-        for name, value in (("base_url", judge.base_url), ("model", judge.model)):
-            if value is None:
-                raise UserError(f"{field}.{name}: not set; name the server that is to be asked")
+        if judge.unset:
+            raise UserError(f"{field}.{judge.unset}: not set; name the server that is to be asked")
         self._judge = judge
         self._url = f"{(judge.base_url or '').rstrip('/')}/chat/completions"
         self._key = _key(judge, field)

@@ -221,9 +221,8 @@ def _judge(request: EvalRequest) -> JudgeConfig | None:
     from configs.judge import JudgeConfig
 
     judge = load_section(request.judge, "judge", JudgeConfig, overrides)
-    for name, value in (("base_url", judge.base_url), ("model", judge.model)):
-        if value is None:
-            raise UserError(f"judge.{name}: is missing; name the judge that is to be asked")
+    if judge.unset:
+        raise UserError(f"judge.{judge.unset}: is missing; name the judge that is to be asked")
     return judge
 
 
