@@ -81,7 +81,7 @@ def files_in(folder: Path, pattern: str = "*") -> list[Path]:
     """What a folder holds, by name; nothing where it is none, or cannot be listed."""
     try:
         return sorted(folder.glob(pattern))
-    except (OSError, ValueError, NotImplementedError):
+    except (OSError, ValueError, NotImplementedError):  # the last: of a pattern that begins at the root
         return []
 
 
