@@ -159,22 +159,21 @@ class LanguageDetector:
             by_rule = self._without_model(clean, expected, script)
         if by_rule is not None:
             return None if by_rule.outcome == "undecided" else share * (by_rule.outcome == "right")
-        rivals = self._rivals(expected, script, own, clean)
+        sample = _sample(clean if script == "Latn" else without_latin(clean))
+        rivals = self._rivals(expected, script, own, sample)
         if not rivals.names:
             return share
-        if script != "Latn":
-            clean = without_latin(clean)
-        values = _confidences(_sample(clean), rivals.with_own)
+        values = _confidences(sample, rivals.with_own)
         return share * sum(values.get(language, 0.0) for language in own) if any(values.values()) else None
 
     def _against_neighbours(self, text: str, expected: str, script: str) -> LanguageCheck:
         own = _models(expected, script)
         if not own:
             return self._without_model(text, expected, script)
-        rivals = self._rivals(expected, script, own, text)
+        sample = _sample(text)
+        rivals = self._rivals(expected, script, own, sample)
         if not rivals.names:
             return LanguageCheck("right", expected, "script")
-        sample = _sample(text)
         rough = _of_the_likely(sample, own, rivals.with_own)
         verdict = None if rough is None else self._leading(rough, expected, script, own, rivals, _SLACK)
         if verdict is None:
@@ -222,11 +221,11 @@ class LanguageDetector:
             return LanguageCheck("other", self._run_code(first, script), "no model")
         return LanguageCheck("undecided", None, "no model")
 
-    def _rivals(self, expected: str, script: str, own: frozenset[str], text: str) -> _Rivals:
-        """What a text is held against: the run's languages, neighbours, and those that its letters hint at."""
+    def _rivals(self, expected: str, script: str, own: frozenset[str], sample: str) -> _Rivals:
+        """What a sample is held against: the run's languages, neighbours, and those that its letters hint at."""
         hinted: frozenset[str] = frozenset()
         if script == "Latn":
-            hinted = languages_of_letters(_sample(text), min(own))
+            hinted = languages_of_letters(sample, min(own))
         found = self._known_rivals.get((expected, script, hinted))
         if found is None:
             asked = {language for code in self._codes for language in _models(code, script)}
