@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from configs.json_types import JsonObject
-from evaluation.report.charts import Interval, intervals, standalone
+from evaluation.report.blocks import document
+from evaluation.report.charts import Interval, intervals
+from evaluation.report.markup import el
 from evaluation.stats import wilson
 from rollout.preferences import Preference
 
@@ -148,7 +150,8 @@ def picture(title: str, found: dict[str, dict[str, JsonObject]]) -> str:
         low, high = one["ci95"]
         rows.append(Interval(f"{name} ({one['pairs']})", 100 * one["accuracy"], 100 * low, 100 * high))
     chart = intervals(rows, " %", zero=False, level=100 * _WIDE)
-    return standalone(title, chart, "Accuracy, %, with 95 % intervals; dashed: chance. In brackets: pairs.")
+    note = el("p", "Accuracy, %, with 95 % intervals; dashed: chance. In brackets: pairs.", class_="note")
+    return document(title, el("header", el("h1", title)), el("main", el("section", note, chart)))
 
 
 def write_audit(out: Path, title: str, rows: Sequence[Judgement], left_out: Sequence[str]) -> tuple[str, list[Path]]:

@@ -17,9 +17,8 @@ from evaluation.matrix.tables import (
 )
 from evaluation.report import charts
 from evaluation.report.assets import SCRIPT
-from evaluation.report.blocks import Section, arranged, section, table, tile
+from evaluation.report.blocks import Section, arranged, document, section, table, tile
 from evaluation.report.markup import Markup, el, join, visible
-from evaluation.report.page import document
 
 
 def render_html(matrix: Matrix) -> str:

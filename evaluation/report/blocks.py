@@ -1,11 +1,16 @@
-"""What the report's page is put together from: sections that close up where there is nothing, tables, tiles."""
+"""What pages are put together from: the page itself, sections that close up where there is nothing, tables, tiles."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from evaluation.report.assets import STYLE
 from evaluation.report.markup import Markup, el
+
+_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,3 +70,16 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> Markup:
 def tile(value: object, label: str) -> Markup:
     """A large value over its label."""
     return el("div", el("b", value), el("span", label), class_="tile")
+
+
+def document(title: str, *body: Markup) -> str:
+    """A whole page in the report's style that loads nothing."""
+    head = el(
+        "head",
+        el("meta", charset="utf-8"),
+        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        el("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        el("title", title),
+        el("style", Markup(STYLE)),
+    )
+    return f"<!DOCTYPE html>\n{el('html', head, el('body', *body), lang='en')}\n"

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from evaluation.report.assets import STYLE
 from evaluation.report.markup import Markup, el
 
 WIDTH = 540
@@ -217,19 +216,6 @@ def legend(names: Sequence[str]) -> Markup:
     """Swatches with names, in the order of the colours."""
     items = (el("span", el("i", style=f"background:{colour(k)}"), name) for k, name in enumerate(names))
     return el("p", *items, class_="legend")
-
-
-def standalone(title: str, chart: Markup, note: str) -> str:
-    """A page of one chart: an HTML file that needs nothing else.
-
-    Args:
-        title: Above it.
-        chart: Of this module.
-        note: Below the title, what is drawn.
-    """
-    head = el("head", el("meta", charset="utf-8"), el("title", title), el("style", Markup(STYLE)))
-    body = el("body", el("header", el("h1", title)), el("main", el("section", el("p", note, class_="note"), chart)))
-    return f"<!DOCTYPE html>\n{el('html', head, body, lang='en')}\n"
 
 
 def _spread(places: Mapping[str, float], gap: float, bottom: float) -> dict[str, float]:

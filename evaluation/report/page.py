@@ -7,18 +7,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from evaluation.report import answer_panels, charts, figures
-from evaluation.report.assets import BROWSER, SCRIPT, STYLE
-from evaluation.report.blocks import Absent, Section, arranged, chart, section, table, tile
+from evaluation.report.assets import BROWSER, SCRIPT
+from evaluation.report.blocks import Absent, Section, arranged, chart, document, section, table, tile
 from evaluation.report.data import RunData, lookup, number
 from evaluation.report.figures import Uplift
 from evaluation.report.markup import Markup, el, join, visible
 from evaluation.report.wins import wins
 from rollout.records import text_of_turns
-
-_POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-)
-
 
 _TIMELINES = 4  # rounds whose calls are drawn
 
@@ -50,19 +45,6 @@ def render_html(run: RunData, compare: Sequence[RunData] = ()) -> str:
     sections = arranged([*(part for part in parts if isinstance(part, Section)), *_absent(absent)])
     main = el("main", _tiles(run), el("div", *sections, class_="grid"))
     return document(f"{run.name} · isogloss report", _header(run), main, _scripts(run))
-
-
-def document(title: str, *body: Markup) -> str:
-    """A whole page in the report's style that loads nothing."""
-    head = el(
-        "head",
-        el("meta", charset="utf-8"),
-        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        el("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        el("title", title),
-        el("style", Markup(STYLE)),
-    )
-    return f"<!DOCTYPE html>\n{el('html', head, el('body', *body), lang='en')}\n"
 
 
 def _header(run: RunData) -> Markup:
