@@ -14,6 +14,7 @@ from configs.load import load_run_config
 from configs.reading import is_file, read_json
 from configs.schema import Config
 from configs.yaml12 import dump_yaml_value
+from rollout.data_card import table_lines
 from rollout.languages import DEFAULT_NAMES
 
 # Of the config, what is of this machine and nobody else's business.
@@ -110,7 +111,7 @@ def _figures(summary: JsonMapping | None) -> list[str]:
         "Accuracy on the run's held-out prompts in %, changes in points with 95 % intervals (paired bootstrap over "
         "prompts), answers in the language that was asked for in %, and their mean length.",
         "",
-        *_table(heads, rows),
+        *table_lines(heads, rows),
     ]
 
 
@@ -130,7 +131,7 @@ def _data(config: Config, summary: JsonMapping | None) -> list[str]:
     if config.offline.path is None:
         rows.append(("reward", f"`{config.reward.kind}`"))
     rows.append(("objective", f"`{config.learner.objective}`"))
-    return ["## Data and method", "", *_table(("what", "which"), rows)]
+    return ["## Data and method", "", *table_lines(("what", "which"), rows)]
 
 
 def _public(config: Config) -> JsonObject:
@@ -176,11 +177,6 @@ def _listed(field: str, values: Iterable[str]) -> list[str]:
 
 def _quoted(text: str) -> str:
     return json.dumps(text)
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    return [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads), *lines, ""]
 
 
 def _percent(value: float | None) -> str:

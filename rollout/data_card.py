@@ -59,10 +59,14 @@ def data_card(
 
 
 def _table(title: str, head: Sequence[str], rows: Iterable[Cells]) -> list[str]:
+    found = list(rows)
+    return [f"## {title}", "", *table_lines(head, found)] if found else []
+
+
+def table_lines(head: Sequence[str], rows: Iterable[Cells]) -> list[str]:
+    """A Markdown table, with an empty line behind it."""
     lines = [f"| {' | '.join(_cell(value) for value in row)} |" for row in rows]
-    if not lines:
-        return []
-    return [f"## {title}", "", f"| {' | '.join(head)} |", "|" + "---|" * len(head), *lines, ""]
+    return [f"| {' | '.join(head)} |", "|" + "---|" * len(head), *lines, ""]
 
 
 def _cell(value: object) -> str:
