@@ -6,18 +6,12 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from actors.train.offline import check_offline
-from configs.load import load_config
-from learners.distributed import single_process
-from learners.session import LearnerSession
-from learners.weights import checksum as checksum_of
-from rollout.preferences import offline_pairs
 from rollout.state import reached
 from tests.kits.run import ISOGLOSS, checksum, journal
 
@@ -49,6 +43,42 @@ def in_round_2(folder: Path) -> bool:
     return reached(state, "referenced")  # type: ignore[arg-type]
 
 
+UNDISTURBED = """
+import json, sys
+from dataclasses import replace
+from pathlib import Path
+from actors.train.offline import check_offline
+from configs.load import load_config
+from learners.distributed import single_process
+from learners.session import LearnerSession
+from learners.weights import checksum
+from rollout.preferences import offline_pairs
+config = load_config(Path("configs/offline.yaml"), sys.argv[2:])
+preferences = check_offline(config).preferences
+known = {}
+with single_process():
+    session = LearnerSession(config.learner, config.model, config.run.seed, config.model.policy)
+    for number in (1, 2):
+        pairs = offline_pairs(preferences, 60, number)
+        found = session.reference_logprobs(number, pairs)
+        known |= found
+        scored = [replace(p, reference_chosen=found[p.id][0], reference_rejected=found[p.id][1]) for p in pairs]
+        session.train_round(number, scored)
+    Path(sys.argv[1]).write_text(json.dumps({"weights": checksum(session.full_weights()), "reference": known}))
+    session.close()
+"""
+
+
+def undisturbed(file: Path, overrides: list[str]) -> tuple[str, dict[str, list[float]]]:
+    """Both rounds without a run around them: the checksum of the weights, and each pair's reference.
+
+    In a process of its own, because tests of engines before this one may have left a process group in ours.
+    """
+    subprocess.run([sys.executable, "-W", "ignore", "-c", UNDISTURBED, str(file), *overrides], timeout=300, check=True)
+    found = json.loads(file.read_text())
+    return found["weights"], found["reference"]
+
+
 def test_killed_and_resumed_ends_with_the_weights_of_an_undisturbed_run(tmp_path: Path) -> None:
     overrides = [f"run.dir={tmp_path}", "run.name=run", *SMALL]
     command = [str(ISOGLOSS), "train", "configs/offline.yaml", *overrides]
@@ -64,25 +94,13 @@ def test_killed_and_resumed_ends_with_the_weights_of_an_undisturbed_run(tmp_path
     done = subprocess.run([*command, "--resume"], capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
-    config = load_config(Path("configs/offline.yaml"), overrides)
-    preferences = check_offline(config).preferences
-    known = {}
-    with single_process():
-        session = LearnerSession(config.learner, config.model, config.run.seed, config.model.policy)
-        for number in (1, 2):
-            pairs = offline_pairs(preferences, 60, number)
-            found = session.reference_logprobs(number, pairs)
-            known |= found
-            scored = [replace(p, reference_chosen=found[p.id][0], reference_rejected=found[p.id][1]) for p in pairs]
-            session.train_round(number, scored)
-        expected = checksum_of(session.full_weights())
-        session.close()
+    expected, known = undisturbed(tmp_path / "undisturbed.json", overrides)
     assert checksum(tmp_path, "run", 2) == expected
 
     run = tmp_path / "run"
     with journal(tmp_path, "run") as store:
         assert store.counts()["consumed"] == store.counts()["pairs"] == 120
-        stored = {p.id: (p.reference_chosen, p.reference_rejected) for n in (1, 2) for p in store.pairs(n)}
+        stored = {p.id: [p.reference_chosen, p.reference_rejected] for n in (1, 2) for p in store.pairs(n)}
     assert stored == known
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [row["counts"]["pairs"] for row in rows] == [60, 60]
