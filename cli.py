@@ -11,8 +11,6 @@ from typing import Annotated
 
 import typer
 
-from configs.json_types import JsonObject
-
 USER_ERROR_EXIT = 2
 _ROOMS = ("configs", "rollout", "evaluation", "judges", "learners", "actors", "serving", "worlds")
 
@@ -39,6 +37,7 @@ _check_rooms()
 from actors.evals.commands import INTERRUPTED_EXIT, commands  # noqa: E402
 from configs.errors import Stopped, UserError  # noqa: E402
 from configs.gc_tuning import keep  # noqa: E402
+from configs.json_types import JsonObject  # noqa: E402
 
 app = typer.Typer(
     help="Online and iterative preference alignment of multilingual language models.",
