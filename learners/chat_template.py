@@ -39,6 +39,8 @@ class ChatTemplate:
         date: What ``strftime_now`` tells templates that ask for it; by default today, for as long as this lives.
         template: Instead of the tokenizer's; the tokenizer has it afterwards.
         values: Of the template's variables (``chat_template_kwargs``).
+        bos: Put this text in front of chats that do not begin with it: whatever renders the template, here or where a
+            checkpoint is served, gives the model what it was trained on.
 
     Raises:
         UserError: There is no template, or several and none called "default"; it has a syntax error; or it fails on,
@@ -52,6 +54,7 @@ class ChatTemplate:
         date: datetime.date | None = None,
         template: str | None = None,
         values: Mapping[str, object] | None = None,
+        bos: str | None = None,
     ) -> None:
         self._folder = folder
         self._tokenizer = tokenizer
@@ -62,10 +65,15 @@ class ChatTemplate:
         self._check_kind(tokenizer.chat_template)
         if values:
             tokenizer.chat_template = with_values(tokenizer.chat_template, values)
-        self.text: str | None = tokenizer.chat_template if template is not None or values else None
         question = {"role": "user", "content": _USER}
         answer = {"role": "assistant", "content": _ASSISTANT}
         chat = self._trial([question, answer], (_USER, _ASSISTANT), generation_prompt=False)
+        prefixed = bos is not None and not chat.startswith(bos)
+        if prefixed:
+            tokenizer.chat_template = with_start(tokenizer.chat_template, str(bos))
+            chat = self._trial([question, answer], (_USER, _ASSISTANT), generation_prompt=False)
+        changed = template is not None or bool(values) or prefixed
+        self.text: str | None = tokenizer.chat_template if changed else None
         asked = self._trial([question], (_USER,), generation_prompt=True)
         inner = chat.partition(_USER)[2].partition(_ASSISTANT)[0]
         both = zip(inner, asked.partition(_USER)[2], strict=False)
@@ -208,6 +216,12 @@ def with_values(template: str | dict[str, str], values: Mapping[str, object]) ->
     head = "".join(lines)
     # A checkpoint of a run has them already.
     return chosen if chosen.startswith(head) else head + chosen
+
+
+def with_start(template: str | dict[str, str], start: str) -> str:
+    """A template whose chats begin with a text."""
+    chosen = template["default"] if isinstance(template, dict) else template
+    return f"{{{{ {start!r} }}}}{chosen}"
 
 
 def _literal(value: object, name: str) -> str:

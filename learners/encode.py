@@ -110,12 +110,13 @@ class ChatEncoder:
             self.tokenizer = AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
         except Exception as error:  # the tokenizers library raises Exception itself
             raise UserError(f"{self.folder}: its tokenizer cannot be read ({error}); save it again") from error
-        self.template = ChatTemplate(self.folder, self.tokenizer, date, template, values)
-        self.special_tokens = tuple(sorted(special_texts(self.tokenizer), key=lambda token: (-len(token), token)))
-        self._special = re.compile("|".join(map(re.escape, self.special_tokens)) or r"(?!)")
         self._bos: int | None = self.tokenizer.bos_token_id
         if add_bos and self._bos is None:
             raise UserError(f"{self.folder}: model.add_bos is true but the tokenizer has no BOS; set it to false")
+        bos = self.tokenizer.bos_token if add_bos else None
+        self.template = ChatTemplate(self.folder, self.tokenizer, date, template, values, bos)
+        self.special_tokens = tuple(sorted(special_texts(self.tokenizer), key=lambda token: (-len(token), token)))
+        self._special = re.compile("|".join(map(re.escape, self.special_tokens)) or r"(?!)")
         self._add_bos = add_bos
         self.end_of_turn_id: int = self._find_end_of_turn()
         self._stop_ids = tuple(dict.fromkeys((self.end_of_turn_id, *self._generation_eos())))

@@ -25,10 +25,10 @@ Offer = Callable[[int, WeightsManifest | None, dict[int, JsonObject]], Offered |
 def engine_settings(config: Config) -> EngineSettings:
     """What the engines of a run's endpoint are made of.
 
-    Its checkpoints have the chat template that the config names; the policy that it starts from, version 0, has not.
+    Its checkpoints have the chat template that the config makes; the policy that it starts from, version 0, has not.
     """
     model = config.model
-    own = model.chat_template is not None or bool(model.chat_template_kwargs)
+    own = model.chat_template is not None or bool(model.chat_template_kwargs) or model.add_bos
     template = ChatEncoder.of(model, model.policy).template.text if own else None
     name, length = config.serve.model_name or config.run.name, config.serve.max_length or model.max_length
     return EngineSettings(name, model.dtype, length, config.run.seed, template)

@@ -71,6 +71,21 @@ def test_never_two_bos(tmp_path: Path, template: str, add_bos: bool) -> None:
     assert ids.count(encoder.tokenizer.bos_token_id) == int(add_bos or template != TEMPLATE)
 
 
+@pytest.mark.parametrize("template", [TEMPLATE, "{{ bos_token }}" + TEMPLATE, "\n" + TEMPLATE])
+def test_a_checkpoint_has_the_bos_that_was_trained_on(tmp_path: Path, template: str) -> None:
+    """What renders the checkpoint's template, vLLM say, knows nothing of the run's ``model.add_bos``."""
+    trained = ChatEncoder(save(tmp_path / "trained", template), add_bos=True)
+    saved = ChatEncoder(save(tmp_path / "saved", trained.template.text or template))
+    assert saved.tokenizer.chat_template == trained.tokenizer.chat_template
+    text = saved.tokenizer.apply_chat_template(
+        [{"role": "user", "content": "hi"}], tokenize=False, add_generation_prompt=True
+    )
+    ids = saved.tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert ids == trained.prompt_ids("hi")
+    assert ids[0] == saved.tokenizer.bos_token_id
+    assert ChatEncoder(tmp_path / "saved", add_bos=True).template.text is None  # it has one already
+
+
 def test_a_completion_cannot_spell_a_special_token(folder: Path) -> None:
     encoder = ChatEncoder(folder)
     assert encoder.completion_ids("a<|end|>b").count(encoder.end_of_turn_id) == 1
