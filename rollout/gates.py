@@ -30,11 +30,12 @@ def apply_gates(
         detector: Also used with the language gate off, so that ``detected_language`` can be reported.
         any_language: Ids of prompts whose answer may be in any language (prompts about translation).
     """
-    judged = [_judge(gates, candidate, detector, any_language) for candidate in candidates]
+    answers = [answer_part(candidate.text) for candidate in candidates]
+    judged = [_judge(gates, *one, detector, any_language) for one in zip(candidates, answers, strict=True)]
     if not gates.duplicates:
         return judged
     first: dict[tuple[object, ...], int] = {}
-    groups = [_text_group(candidate) if candidate.gate == "ok" else None for candidate in judged]
+    groups = [_text_group(*one) if one[0].gate == "ok" else None for one in zip(judged, answers, strict=True)]
     for candidate, group in zip(judged, groups, strict=True):
         if group is not None:
             first[group] = min(first.get(group, candidate.key.sample), candidate.key.sample)
@@ -46,13 +47,13 @@ def apply_gates(
     ]
 
 
-def _text_group(candidate: Candidate) -> tuple[object, ...]:
+def _text_group(candidate: Candidate, answer: str) -> tuple[object, ...]:
     key = candidate.key
-    return (key.round, key.prompt_id, key.language, key.source, key.origin, normalised(answer_part(candidate.text)))
+    return (key.round, key.prompt_id, key.language, key.source, key.origin, normalised(answer))
 
 
 def _judge(
-    gates: GatesConfig, candidate: Candidate, detector: LanguageDetector, any_language: frozenset[str]
+    gates: GatesConfig, candidate: Candidate, answer: str, detector: LanguageDetector, any_language: frozenset[str]
 ) -> Candidate:
     language = candidate.key.language
     detected = detector.detect(candidate.text, language)
@@ -61,7 +62,7 @@ def _judge(
         gate = candidate.gate
     elif candidate.translation == "failed":
         gate = "translation_failed"
-    elif gates.empty and not visible(answer_part(candidate.text)):
+    elif gates.empty and not visible(answer):
         gate = "empty"
     elif gates.empty and "\ufffd" in candidate.text:  # bytes that are no text: nothing to learn from
         gate = "garbled"

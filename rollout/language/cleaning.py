@@ -15,6 +15,8 @@ _NO_LANGUAGE = re.compile(
     r"|</?[A-Za-z][^<>\n]{0,80}>|<\|[^<>|\n]{1,40}\|>"  # tags, and marks of chat templates
 )
 _MARKS = ("`", "://", "www.", "@", "$", "\\", "<")  # without any of them `_NO_LANGUAGE` finds nothing
+# Nor does anything else here without any of these, of which nearly every text has none.
+_SIGNS, _ADDRESSES = frozenset("`~<[◁@$\\"), ("://", "www.")
 # Formulas of several lines; no line in them is empty.
 _LINES = r"(?:[^\n]|\n(?!\s*\n)){0,2000}?"
 _DISPLAYED = re.compile(
@@ -50,7 +52,7 @@ def answer_part(text: str) -> str:
     A part that was begun and not ended leaves no answer; an end without a beginning (some templates begin the part in
     the prompt) ends what stands before it.
     """
-    if not any(sign in text for sign in "<[◁"):
+    if "<" not in text and "[" not in text and "◁" not in text:
         return text.strip()
     lowered = text.translate(_SMALL)
     for begin, end in _THINKING:
@@ -69,8 +71,7 @@ def normalised(text: str) -> str:
     joined = " ".join(text.split())
     if joined.isprintable() and _BLANK.isdisjoint(joined):  # nearly every text: no control, no format character
         return joined
-    kept = (char for char in text if char.isspace() or visible(char))
-    return " ".join("".join(kept).split())
+    return " ".join(text.translate(_SEEN).split())
 
 
 def visible(text: str) -> bool:
@@ -78,8 +79,22 @@ def visible(text: str) -> bool:
     return any(unicodedata.category(char) not in _INVISIBLE and char not in _BLANK for char in text)
 
 
+class _Seen(dict[int, int | None]):
+    """Code point -> itself, or None for what nobody sees and is no white space; filled as characters are met."""
+
+    def __missing__(self, point: int) -> int | None:
+        char = chr(point)
+        self[point] = point if char.isspace() or visible(char) else None
+        return self[point]
+
+
+_SEEN = _Seen()
+
+
 def prose(text: str) -> list[str]:
     """The lines of an answer that hold letters, without reasoning, code, formulas, tags and addresses."""
+    if _SIGNS.isdisjoint(text) and not any(address in text for address in _ADDRESSES):
+        return [stripped for line in text.strip().splitlines() if any(map(str.isalpha, stripped := line.strip()))]
     text = answer_part(text)
     lines: list[str] = []
     fence = ""

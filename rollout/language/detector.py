@@ -6,13 +6,12 @@ Single-threaded and deterministic. What cannot be told is said to be so, and nev
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
 
-from configs.json_types import JsonObject
 from rollout.language.cleaning import prose
 from rollout.language.letters import languages_of_letters, without_latin, without_names
+from rollout.language.models import all_models, confidences, modelled, models_of, of_the_likely
 from rollout.language.neighbours import COMMON, NEIGHBOURS, SAME
 from rollout.language.scripts import (
     base_of,
@@ -31,14 +30,8 @@ MIN_LEAD = 0.15
 # The same for a text of a language that lingua has no model of, which resembles some other one by chance.
 SURE_LEAD = 0.5
 
-# lingua knows two-letter ISO 639-1 codes only; these name the same languages.
-_ALIASES = {"no": "nb", "fil": "tl", "cmn": "zh", "yue": "zh", "iw": "he", "in": "id", "arb": "ar"}
-_SERBIAN_LATIN = "sr-Latn"
 _FOREIGN_KANA = 0.1  # share of a text's letters above which it is no Chinese
-# Short texts are decided in two steps, see `_of_the_likely`: the length from which lingua counts trigrams alone, how
-# few languages are not worth it, how far behind (nats, by trigrams) one is left out, and how near to a threshold all
-# are asked after all. No sentence of benchmarks/language_id.py gets another verdict by it.
-_LONG, _FEW, _BEHIND, _SLACK = 120, 4, 30.0, 0.05
+_SLACK = 0.05  # how near to a threshold all languages are asked, where only the likely ones were (`of_the_likely`)
 _PIECE = 100  # characters: of a long text three such pieces are looked at, from its beginning, middle and end
 
 
@@ -153,7 +146,7 @@ class LanguageDetector:
             return 0.0
         if script not in scripts_of(expected):
             script = max(scripts_of(expected), key=lambda name: counts[name])
-        own = _models(expected, script)
+        own = models_of(expected, script)
         by_rule = _han(expected, clean, counts) if "Hani" in scripts_of(expected) else None
         if by_rule is None and not own:
             by_rule = self._without_model(clean, expected, script)
@@ -163,21 +156,21 @@ class LanguageDetector:
         rivals = self._rivals(expected, script, own, sample)
         if not rivals.names:
             return share
-        values = _confidences(sample, rivals.with_own)
+        values = confidences(sample, rivals.with_own)
         return share * sum(values.get(language, 0.0) for language in own) if any(values.values()) else None
 
     def _against_neighbours(self, text: str, expected: str, script: str) -> LanguageCheck:
-        own = _models(expected, script)
+        own = models_of(expected, script)
         if not own:
             return self._without_model(text, expected, script)
         sample = _sample(text)
         rivals = self._rivals(expected, script, own, sample)
         if not rivals.names:
             return LanguageCheck("right", expected, "script")
-        rough = _of_the_likely(sample, own, rivals.with_own)
+        rough = of_the_likely(sample, own, rivals.with_own)
         verdict = None if rough is None else self._leading(rough, expected, script, own, rivals, _SLACK)
         if verdict is None:
-            verdict = self._leading(_confidences(sample, rivals.with_own), expected, script, own, rivals)
+            verdict = self._leading(confidences(sample, rivals.with_own), expected, script, own, rivals)
         assert verdict is not None
         return verdict
 
@@ -191,6 +184,8 @@ class LanguageDetector:
         slack: float = 0.0,
     ) -> LanguageCheck | None:
         """The verdict that confidences give; None where one that is wrong by ``slack`` could give another."""
+        if values.keys() <= own:  # nothing else is near
+            return LanguageCheck("right", expected, "neighbours")
         mine = sum(values.get(language, 0.0) for language in own)
         best = max(rivals.names, key=lambda language: values.get(language, 0.0))
         behind = values.get(best, 0.0) - mine
@@ -211,11 +206,11 @@ class LanguageDetector:
     def _without_model(self, text: str, expected: str, script: str) -> LanguageCheck:
         if _decidable(self._codes, expected, script):
             return LanguageCheck("right", expected, "script")
-        others = frozenset(language for code in self._codes for language in _models(code, script)) | {"en"}
-        known = _all_models(script)
+        others = frozenset(language for code in self._codes for language in models_of(code, script)) | {"en"}
+        known = all_models(script)
         if not known:
             return LanguageCheck("undecided", None, "no model")
-        values = _confidences(_sample(text), known)
+        values = confidences(_sample(text), known)
         first, second = (*sorted(values, key=lambda name: (-values[name], name)), "", "")[:2]
         if first in others and values[first] - values.get(second, 0.0) >= SURE_LEAD:
             return LanguageCheck("other", self._run_code(first, script), "no model")
@@ -228,7 +223,7 @@ class LanguageDetector:
             hinted = languages_of_letters(sample, min(own))
         found = self._known_rivals.get((expected, script, hinted))
         if found is None:
-            asked = {language for code in self._codes for language in _models(code, script)}
+            asked = {language for code in self._codes for language in models_of(code, script)}
             near = {language for name in own for language in NEIGHBOURS.get(name, ())}
             common = {*near, *COMMON.get(script, ()), *hinted}
             present = {language for language in common if script in scripts_of(language)}
@@ -239,7 +234,7 @@ class LanguageDetector:
         return found
 
     def _run_code(self, language: str, script: str) -> str:
-        return next((code for code in self._codes if language in _models(code, script)), language)
+        return next((code for code in self._codes if language in models_of(code, script)), language)
 
     def _named(self, text: str, script: str) -> str:
         """The run's code of a text in ``script``, or ``und``."""
@@ -247,12 +242,12 @@ class LanguageDetector:
         if script in ("Hani", "Kana"):
             kana = script_counts(text)["Kana"]
             return next((c for c in codes if (base_of(c) == "ja") == (kana > 0)), UNKNOWN)
-        models = {language for code in codes for language in _models(code, script)}
+        models = {language for code in codes for language in models_of(code, script)}
         if not codes:
             return UNKNOWN
         if not models or (len(codes) == 1 and script not in COMMON):
             return codes[0] if len(codes) == 1 else UNKNOWN
-        values = _confidences(_sample(text), frozenset(models) | _present(COMMON.get(script, ()), script))
+        values = confidences(_sample(text), frozenset(models) | modelled(COMMON.get(script, ()), script))
         first = max(sorted(values), key=lambda name: values[name], default="")
         return self._run_code(first, script) if first else UNKNOWN
 
@@ -280,9 +275,9 @@ def undetectable(codes: Sequence[str]) -> tuple[str, ...]:
 
 def _decidable(codes: Sequence[str], code: str, script: str) -> bool:
     """Whether a model, or the script alone, tells a language apart from the others of the run."""
-    if _models(code, script):
+    if models_of(code, script):
         return True
-    if _all_models(script):
+    if all_models(script):
         return False
     return sum(script in scripts_of(other) for other in codes) <= 1
 
@@ -314,77 +309,3 @@ def _sample(text: str) -> str:
         return flat
     middle = len(flat) // 2
     return f"{flat[:_PIECE]} {flat[middle - _PIECE // 2 : middle + _PIECE // 2]} {flat[-_PIECE:]}"
-
-
-@functools.cache
-def _lingua() -> JsonObject:
-    """ISO 639-1 -> lingua's language."""
-    from lingua import Language
-
-    return {language.iso_code_639_1.name.lower(): language for language in Language.all()}
-
-
-@functools.cache
-def _models(code: str, script: str) -> frozenset[str]:
-    """lingua's languages (ISO 639-1) that stand for a code in a script."""
-    base = _ALIASES.get(base_of(code), base_of(code))
-    if script not in scripts_of(code):
-        return frozenset()
-    if base == "sr":
-        return frozenset({"sr"}) if script == "Cyrl" else frozenset({"bs", "hr"})
-    if base not in _lingua() or script != scripts_of(base)[0]:
-        return frozenset()
-    return frozenset({"nb", "nn"}) if base_of(code) == "no" else frozenset({base})
-
-
-def _present(languages: Iterable[str], script: str) -> frozenset[str]:
-    return frozenset(language for language in languages if _models(language, script))
-
-
-@functools.cache
-def _all_models(script: str) -> frozenset[str]:
-    return frozenset(language for language in _lingua() if script in scripts_of(language) and _models(language, script))
-
-
-@functools.lru_cache(maxsize=4096)
-def _built(languages: frozenset[str], trigrams_alone: bool = False) -> Any:
-    from lingua import LanguageDetectorBuilder
-
-    builder = LanguageDetectorBuilder.from_languages(*(_lingua()[name] for name in sorted(languages)))
-    return (builder.with_low_accuracy_mode() if trigrams_alone else builder).build()
-
-
-@functools.cache
-def _code(language: Any) -> str:
-    code: str = language.iso_code_639_1.name.lower()
-    return code
-
-
-def _confidences(text: str, languages: frozenset[str], trigrams_alone: bool = False) -> dict[str, float]:
-    """lingua's confidence by language, which add up to 1, or to 0 where no language uses these letters."""
-    if len(languages) == 1:
-        return dict.fromkeys(languages, 1.0)
-    found = _built(languages, trigrams_alone).compute_language_confidence_values(text)
-    return {_code(value.language): value.value for value in found}
-
-
-def _of_the_likely(text: str, own: frozenset[str], languages: frozenset[str]) -> dict[str, float] | None:
-    """:func:`_confidences` as if the languages that are far behind by trigrams were not there; None where that is not
-    known to be near, or saves nothing.
-
-    lingua counts n-grams of one to five letters in a short text, which takes seven times as long as trigrams alone, for
-    each language; it counts trigrams alone in a long one.
-    """
-    if len(text) >= _LONG or len(languages) <= _FEW:
-        return None
-    rough = _confidences(text, languages, trigrams_alone=True)
-    if not all(rough.values()):
-        return None  # letters that some languages do not have decide, which takes no time, or text that is none of them
-    least = max(rough.values()) * math.exp(-_BEHIND)
-    likely = own | {language for language, value in rough.items() if value >= least}
-    if likely == own:
-        return dict.fromkeys(own, 1 / len(own))
-    if 2 * len(likely) > len(languages):
-        return None
-    found = _confidences(text, likely)
-    return found if all(found.values()) else None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 
 from rollout.language.scripts import script_of
 
 # A word in Latin letters that is written as names are: "DeepSpeed", "Azure", "iPhone", "GPT-4".
 _NAME = re.compile(r"(?<![A-Za-zÀ-ɏ])(?:[a-z]{1,2}(?=[A-Z]))?[A-ZÀ-ÖØ-Þ][A-Za-zÀ-ɏ0-9'’.+#&-]*")
+_CAPITAL = re.compile(r"[A-ZÀ-ÖØ-Þ]")  # which every name begins with, or has as its second or third letter
 # Letters beyond a to z that a language's own words have (after Unicode CLDR's main exemplar characters), of the
 # languages in Latin letters that lingua has a model of; of English those of common loans.
 _OWN: dict[str, str] = {
@@ -76,10 +76,13 @@ def languages_of_letters(text: str, language: str) -> frozenset[str]:
     """
     if text.isascii() or language not in _OWN:
         return frozenset()
-    letters = [char for char in text.lower() if char.isalpha()]
-    foreign = Counter(char for char in letters if char > "\x7f" and char not in _OWN[language])
-    total = foreign.total()
-    if total < _LEAST or total < _SHARE * len(letters):
+    text = text.lower()
+    strange = [char for char in set(text) if char > "\x7f" and char not in _OWN[language] and char.isalpha()]
+    if not strange:
+        return frozenset()
+    foreign = {char: text.count(char) for char in strange}
+    total = sum(foreign.values())
+    if total < _LEAST or total < _SHARE * sum(map(str.isalpha, text)):
         return frozenset()
     return frozenset(
         name
@@ -90,7 +93,7 @@ def languages_of_letters(text: str, language: str) -> frozenset[str]:
 
 def without_names(text: str) -> str:
     """A text without the words in Latin letters that are written as names are."""
-    return _NAME.sub(" ", text)
+    return _NAME.sub(" ", text) if _CAPITAL.search(text) else text
 
 
 class _LatinOut(dict[int, int]):

@@ -108,13 +108,24 @@ def script_of(letter: str) -> str:
     return _NAMES.get(words[0], OTHER)
 
 
+class _Marks(dict[int, str]):
+    """Code point -> a sign for its script, a space for what is no letter; filled as characters are met."""
+
+    def __missing__(self, point: int) -> str:
+        char = chr(point)
+        self[point] = _MARK_OF[script_of(char)] if char.isalpha() else " "
+        return self[point]
+
+
+_MARK_OF = {script: chr(ord("!") + place) for place, script in enumerate(sorted({*_NAMES.values(), OTHER}))}
+_SCRIPT_OF = {mark: script for script, mark in _MARK_OF.items()}
+_MARKS = _Marks()
+
+
 def script_counts(text: str) -> Counter[str]:
     """Letters of a text by script."""
-    counts: Counter[str] = Counter()
-    for char, times in Counter(text).items():  # letter by letter it would take four times as long
-        if char.isalpha():
-            counts[script_of(char)] += times
-    return counts
+    marks = text.translate(_MARKS)  # letter by letter it would take several times as long
+    return Counter({_SCRIPT_OF[mark]: marks.count(mark) for mark in set(marks) if mark != " "})
 
 
 def base_of(code: str) -> str:

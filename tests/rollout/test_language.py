@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 
 import pytest
 
+from benchmarks.mining import SENTENCES
 from judges.verdicts import whole_answer
 from rollout.gates import apply_gates
 from rollout.language import LanguageDetector, answer_part, normalised, prose, visible
 from rollout.language.cleaning import THINKING
+from rollout.language.scripts import script_counts, script_of, scripts_of
 from rollout.rewards import is_correct
 from tests.kits.rollout import candidate, make_config
 
@@ -74,6 +77,29 @@ def test_code_is_no_language_and_short_han_is_decided() -> None:
     assert LanguageDetector(["en", "zh"]).judge("北京大学", "zh").outcome == "right"
 
 
+def test_short_texts_get_the_verdict_that_all_languages_and_all_ngrams_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is far behind by trigrams is left out for speed alone: sentences, their pieces and shuffled ones."""
+    pieces = {
+        (code, asked, piece)
+        for code, text in SENTENCES.items()
+        for asked in SENTENCES
+        if scripts_of(asked)[0] == scripts_of(code)[0]
+        for piece in (text, text[: len(text) // 2], text[len(text) // 3 :], " ".join(sorted(text.split())))
+    }
+    detector = LanguageDetector(list(SENTENCES))
+    fast = {one: detector.judge(one[2], one[1]) for one in sorted(pieces)}
+    assert {check.outcome for check in fast.values()} == {"right", "other", "undecided"}
+    monkeypatch.setattr("rollout.language.detector.of_the_likely", lambda *_: None)
+    slow = LanguageDetector(list(SENTENCES))
+    assert fast == {one: slow.judge(one[2], one[1]) for one in sorted(pieces)}
+
+
+def test_letters_by_script_are_those_counted_one_by_one() -> None:
+    text = " ".join(SENTENCES.values()) + " ＡＢＣ ｶﾅ ꙮ 𝔸 ١٢٣ 42 \u200b"
+    assert script_counts(text) == Counter(script_of(char) for char in text if char.isalpha())
+    assert script_counts("42 ?") == Counter()
+
+
 THAI, ENGLISH = "นี่คือคำตอบของคำถามนี้", "these are the words of another language and there are many of them"
 
 
@@ -96,6 +122,11 @@ def test_what_has_no_language_over_lines(part: str) -> None:
     detector = LanguageDetector(["en", "th"])
     assert detector.judge(f"{THAI}\n{part}", "th").outcome == "right"
     assert detector.judge(f"{part}\n{ENGLISH}" if "```\nthese" not in part else ENGLISH, "th").outcome == "other"
+
+
+def test_lines_without_letters_are_no_prose_with_and_without_marks() -> None:
+    plain = f"  {THAI} \n\n 42 \r\n{ENGLISH}\x0b 7 "
+    assert prose(plain) == prose(f"{plain}\n`x`") == [THAI, ENGLISH]
 
 
 def test_code_in_one_line_begins_no_block() -> None:
