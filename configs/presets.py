@@ -81,6 +81,8 @@ def with_world_paths(values: JsonObject, file: Path) -> JsonObject:
 def _anchored(value: Json) -> Json:
     if isinstance(value, dict):
         return {key: _anchored(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_anchored(inner) for inner in value]
     return world_path(value) if isinstance(value, str) and value.startswith(_WORLDS) else value
 
 

@@ -68,7 +68,7 @@ def build_translations(world: Path, out: Path, seed: int, settings: TranslationS
         UserError: There is no world, or it was made from other language files.
     """
     settings = settings or TranslationSettings()
-    manifest = _manifest(world)
+    manifest = world_manifest(world)
     languages = load_languages(LANGUAGES_DIR)
     fillers = load_fillers(languages)
     split = draw_facts(languages[PIVOT], manifest["seed"], manifest["settings"]["train_share"])
@@ -93,7 +93,12 @@ def build_translations(world: Path, out: Path, seed: int, settings: TranslationS
     print(f"translations built in {found['build_seconds']} s: {out}")
 
 
-def _manifest(world: Path) -> dict[str, Any]:
+def world_manifest(world: Path) -> dict[str, Any]:
+    """What ``isogloss build-world`` noted of a world.
+
+    Raises:
+        UserError: There is no world, or it was made from other language files.
+    """
     path = world / MANIFEST
     if not is_file(path):
         raise UserError(f"--world {world}: no {MANIFEST} in it; name a folder that isogloss build-world made")

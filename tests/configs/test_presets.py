@@ -18,6 +18,7 @@ from configs.explain import fields
 from configs.load import config_files, load_config, merge
 from configs.presets import FOLDER, preset_names
 from configs.schema import Config
+from configs.sources import CustomSource
 from configs.yaml12 import dump_yaml_value, load_yaml
 from rollout.prompts import PromptSet
 from rollout.records import Message
@@ -27,6 +28,7 @@ from tests.kits.tiny import build_tiny_model
 RESOLVED: dict[str, dict[str, Any]] = json.loads(Path("tests/data/presets.json").read_text(encoding="utf-8"))
 METHODS = sorted(path.stem for path in Path("configs/methods").glob("*.yaml"))
 SERVER = {"base_url": "http://localhost:8000/v1", "model": "any"}
+TEACHERS = {"endpoints": dict.fromkeys(("first", "second", "third"), SERVER), "reward": {"model": "models/rm"}}
 # Beside its model and prompts, what a method cannot know.
 OWN: dict[str, dict[str, Any]] = {
     "icr": {"model": {"reference": "models/sft"}},
@@ -41,9 +43,15 @@ OWN: dict[str, dict[str, Any]] = {
     "judge": {"judge": {"base_url": "http://localhost:8000/v1", "model": "any"}},
     "dpo": {"offline": {"path": "pairs.jsonl"}},
     "dang_dpo": {"endpoints": {"strong": SERVER, "weak": SERVER}, "reward": {"model": "models/rm"}},
-    "arbitrage": {"endpoints": dict.fromkeys(("first", "second", "third"), SERVER), "reward": {"model": "models/rm"}},
+    "arbitrage": TEACHERS,
     "croco": {"reward": {"model": "models/rm"}},
     "dang_rloo": {"reward": {"model": "models/rm"}},
+    "semi_online": {"reward": {"model": "models/rm"}},
+    "expanse_offline": {
+        "endpoints": dict.fromkeys(("first", "second", "third"), SERVER),
+        "reward": {"model": "models/rm"},
+    },
+    "expanse_online": {"reward": {"model": "models/rm"}},
 }
 
 
@@ -95,9 +103,7 @@ def test_a_method_brings_nothing_of_the_embedded_world(method: str, tmp_path: Pa
     assert config.languages.shares == {}
     assert (config.anchor.path, config.anchor.pairs_per_round) == (None, 0)
     if config.offline.path is None:
-        assert config.reward.follows_policy == (
-            method not in ("likelihood", "lidr", "lidr_maths", "judge", "dang_dpo", "dang_rloo", "arbitrage", "croco")
-        )
+        assert config.reward.follows_policy == (config.reward.kind == "implicit")
         assert config.rollout.max_new_tokens >= 2000
         assert config.rollout.prompts_per_round >= 1000
         assert config.rollout.actors == 1
@@ -172,6 +178,14 @@ def test_what_cannot_be_extended_is_refused(tmp_path: Path, text: str, expected:
     with pytest.raises(UserError) as error:
         load_config(tmp_path / "top.yaml")
     assert expected in str(error.value)
+
+
+def test_teachers_of_the_world_are_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("dang_dpo", "arbitrage"):
+        for source in load_config(Path(name)).candidates.sources:
+            assert isinstance(source, CustomSource)
+            assert source.options["world"] == str(FOLDER.parent / "worlds/default")
 
 
 @pytest.mark.parametrize("name", ["demo", "demo.yaml", "configs/demo.yaml", "methods/../demo.yaml"])

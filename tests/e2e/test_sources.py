@@ -78,11 +78,11 @@ def test_a_data_set_is_built_stopped_and_continued(tmp_path: Path) -> None:
     assert len(load_preferences(offline)) == 10, "what it writes can be trained on"
 
 
-def test_a_round_with_a_server_and_with_ones_own_source_miner_and_reward(tmp_path: Path) -> None:
-    """As a user would: in a folder with three files of their own, and isogloss untouched."""
+def test_a_round_with_a_server_and_with_ones_own_source_miner_reward_and_objective(tmp_path: Path) -> None:
+    """As a user would: in a folder with four files of their own, and isogloss untouched."""
     mine = tmp_path / "mine"
     mine.mkdir()
-    for name in ("own_reward", "own_miner", "own_source"):
+    for name in ("own_reward", "own_miner", "own_source", "own_objective"):
         shutil.copy(Path("examples") / f"{name}.py", mine)
     with generator() as stub:
         settings = (
@@ -101,6 +101,8 @@ def test_a_round_with_a_server_and_with_ones_own_source_miner_and_reward(tmp_pat
             "anchor.pairs_per_round=2",
             "learner.pairs_per_step=4",
             "learner.epochs=1",
+            "learner.objective=own_objective:squared",
+            "learner.objective_options={margin: 4}",
         )
         done = train(tmp_path, "mixed", *settings, cwd=mine)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -121,8 +123,11 @@ def test_a_round_with_a_server_and_with_ones_own_source_miner_and_reward(tmp_pat
     assert mined
     assert all(pair.chosen_score - pair.rejected_score >= 1 for pair in mined)
     kept = yaml.safe_load((tmp_path / "mixed" / "config.yaml").read_text(encoding="utf-8"))["run"]["plugins"]
-    assert set(kept) == {"candidates.sources.2.function", "pairs.miner", "reward.function"}
+    assert set(kept) == {"candidates.sources.2.function", "pairs.miner", "reward.function", "learner.objective"}
     (row,) = [json.loads(line) for line in (tmp_path / "mixed" / "metrics.jsonl").read_text().splitlines()]
+    # Before the first step policy and reference agree: beta times the square of the margin.
+    assert row["learner"]["first_preference_loss"] == pytest.approx(0.1 * 4**2, rel=1e-4)
+    assert row["learner"]["steps"] > 0
     for code in ("es", "sw"):
         quota = row["counts"]["quota"][code]
         assert quota["got"] == sum(pair.language == code and pair.source == "mined" for pair in pairs)
