@@ -155,7 +155,7 @@ def push(
     card = run_card(run, version, repo)
     if dry_run:
         print(card)
-    address = push_checkpoint(folder, repo, card, create, dry_run, print)
+    address = push_checkpoint(folder, repo, card, create=create, dry_run=dry_run, say=print)
     print(f"would be pushed to {repo}; nothing was sent" if address is None else f"pushed: {address}")
 
 

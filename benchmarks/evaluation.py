@@ -60,7 +60,9 @@ class _Judge(BaseHTTPRequestHandler):
 
 def main(folder: Path) -> None:
     """Build the caches, then time the command."""
-    lines = {code: [item.gold or "" for item in load_suite("world", None, [code]).items] for code in LANGUAGES}
+    lines = {
+        code: [item.gold or "" for item in load_suite("world", None, languages=[code]).items] for code in LANGUAGES
+    }
     for code in LANGUAGES:
         rows = [{"id": n, "instruction": f"{lines[code][n % 192]} ({n})"} for n in range(PROMPTS)]
         path = folder / "prompts" / f"{code}.json"

@@ -94,12 +94,9 @@ def make_pairs(case: Case) -> list[Pair]:
     for number in range(case.pairs * case.steps):
         total = MEAN_TOKENS * draw.lognormvariate(-0.125, 0.5)
         prompt, answer = share * total, (1 - share) * total
-        texts = (text(prompt), *(text(answer * draw.lognormvariate(-0.045, 0.3)) for _ in range(2)))
-        fields = dict(zip(("prompt", "chosen", "rejected"), texts, strict=True))
-        pairs.append(
-            Pair(f"p{number:04d}", 1, str(number), "en", "anchor", chosen_score=1.0, rejected_score=0.0,
-                 weight_version=0, **fields)
-        )  # fmt: skip
+        asked = text(prompt)  # in this order, on which what is drawn depends
+        chosen, rejected = (text(answer * draw.lognormvariate(-0.045, 0.3)) for _ in range(2))
+        pairs.append(Pair(f"p{number:04d}", 1, str(number), "en", "anchor", asked, chosen, rejected, 1.0, 0.0, 0))
     return pairs
 
 
@@ -149,7 +146,8 @@ def _trl(case: Case, model: Path) -> dict[str, Any]:
     import torch
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
-    from trl import DPOConfig, DPOTrainer
+    from trl.trainer.dpo_config import DPOConfig
+    from trl.trainer.dpo_trainer import DPOTrainer
 
     from learners.batching import encode_examples, steps_of_epoch
     from learners.encode import ChatEncoder
@@ -166,7 +164,7 @@ def _trl(case: Case, model: Path) -> dict[str, Any]:
     positions: list[int] = []
     ends: list[float] = []
 
-    class Trainer(DPOTrainer):  # type: ignore[misc]
+    class Trainer(DPOTrainer):
         """Takes token ids as they are, and notes what each forward pass gets and gives."""
 
         def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
@@ -178,7 +176,7 @@ def _trl(case: Case, model: Path) -> dict[str, Any]:
             losses.append(float(loss))
             return loss
 
-    class Clock(TrainerCallback):  # type: ignore[misc]
+    class Clock(TrainerCallback):
         def on_step_end(self, *_: Any, **__: Any) -> None:
             ends.append(time.perf_counter())
 

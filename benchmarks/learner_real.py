@@ -33,13 +33,8 @@ def make_pairs() -> list[Pair]:
     def text(least: int, most: int) -> str:
         return " ".join(draw.choice(WORDS) for _ in range(draw.randint(least, most)))
 
-    texts = [dict(prompt=text(20, 40), chosen=text(150, 255), rejected=text(150, 255)) for _ in range(PAIRS)]
-    return [
-        Pair(
-            f"p{number}", 1, str(number), "en", "anchor", chosen_score=1.0, rejected_score=0.0, weight_version=0, **one
-        )
-        for number, one in enumerate(texts)
-    ]
+    texts = [(text(20, 40), text(150, 255), text(150, 255)) for _ in range(PAIRS)]
+    return [Pair(f"p{number}", 1, str(number), "en", "anchor", *one, 1.0, 0.0, 0) for number, one in enumerate(texts)]
 
 
 def measure(model: Path, count: int, turns: int) -> dict[str, float]:

@@ -23,6 +23,7 @@ from contextlib import closing
 from pathlib import Path
 
 from configs.schema import Config
+from judges.answers import Answered
 from rollout.assignment import assigned, first_pass
 from rollout.gates import apply_gates
 from rollout.language import LanguageDetector
@@ -115,7 +116,7 @@ def mining(count: int) -> dict[str, float]:
     config = _config(Path(), count)
     ids = tuple(f"p{i:05d}" for i in range(count))
     rows = {(i, c): Prompt(i, c, f"Prompt {i}", answer="x") for c in SENTENCES for i in ids}
-    prompts = PromptSet(ids, tuple(SENTENCES), rows, {}, {})
+    prompts = PromptSet(ids, tuple(SENTENCES), rows, {})
     draw = random.Random(0)
 
     begin = time.process_time()
@@ -173,7 +174,7 @@ def asking(questions: int, concurrency: int) -> dict[str, float]:
         ]
         got = 0
 
-        def taken(_begin: float, _end: float, answers: list[object]) -> None:
+        def taken(_begin: float, _end: float, answers: list[Answered]) -> None:
             nonlocal got
             got += len(answers)
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import math
 import random
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -74,7 +73,6 @@ class Sleeps:
     publish: float = 0.0
 
 
-@ray.remote(num_cpus=0, max_concurrency=_SHARED)
 class Sleeper:
     """Takes work as a rollout or reward actor does, and sleeps over it."""
 
@@ -108,6 +106,9 @@ class Sleeper:
         time.sleep(max(0.0, self._seconds - (time.time() - begin)))
 
 
+SLEEPER: Any = ray.remote(num_cpus=0, max_concurrency=_SHARED)(Sleeper)  # type: ignore[call-overload]  # an actor's option
+
+
 class SleepTeam:
     """What the driver asks of a ``Team``: pools of sleepers, a real journal, a learner that sleeps."""
 
@@ -121,7 +122,7 @@ class SleepTeam:
         self._learner = ThreadPoolExecutor(1)
 
     def _pool(self, name: str, size: int, seconds: float) -> Pool:
-        hosts = [Sleeper.remote(seconds) for _ in range(math.ceil(size / _SHARED))]
+        hosts = [SLEEPER.remote(seconds) for _ in range(math.ceil(size / _SHARED))]
         return Pool(name, lambda index: hosts[index // _SHARED], size, 600.0, 0)
 
     def states(self) -> dict[int, RoundState]:
@@ -296,4 +297,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

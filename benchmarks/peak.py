@@ -103,7 +103,7 @@ def counted(size: Size) -> tuple[int, int, dict[str, float]]:
     return prompts, ours["tokens"], ours["stages"]
 
 
-def bounds(size: Size, shape: Shape, prompts: int, tokens: int, flops: float, bytes_: float) -> dict[str, float]:
+def bounds(size: Size, shape: Shape, prompts: int, tokens: int, *, flops: float, bytes_: float) -> dict[str, float]:
     """Seconds of each stage at least.
 
     Args:
@@ -152,7 +152,7 @@ def main() -> None:
         table.append(f"| {size.name} | {dtype} | {peak[1]:.0f} | {peak[cores]:.0f} | {own[1]:.0f} | {own[cores]:.0f} |")
         prompts, tokens, measured = counted(size)
         best = max(*peak.values(), *own.values())
-        least = bounds(size, shape, prompts, tokens, best, max(copying.values()))
+        least = bounds(size, shape, prompts, tokens, flops=best, bytes_=max(copying.values()))
         for stage, seconds in least.items():
             spent = measured.get({"sampling": "generate", "training": "train"}.get(stage, stage))
             shown = "" if spent is None else f"{spent:.1f}"

@@ -42,7 +42,6 @@ from rollout.records import Candidate  # noqa: E402
 Asked = list[tuple[list[int], float, int]]  # prompt ids, temperature, longest answer
 
 
-@ray.remote(num_cpus=0.5)
 class Bare:
     """vLLM as one finds it, with the settings that suit this machine (docs/benchmarks.md)."""
 
@@ -59,11 +58,11 @@ class Bare:
         return 0
 
     def generate(self, asked: Asked, end: int) -> list[tuple[int, ...]]:
-        from vllm import SamplingParams
+        from vllm import SamplingParams, TokensPrompt
 
         self._llm.reset_prefix_cache()
         outputs = self._llm.generate(
-            [{"prompt_token_ids": ids} for ids, _, _ in asked],
+            [TokensPrompt(prompt_token_ids=ids) for ids, _, _ in asked],
             [
                 SamplingParams(temperature=temperature, max_tokens=most, stop_token_ids=[end], detokenize=False)
                 for _, temperature, most in asked
@@ -71,6 +70,9 @@ class Bare:
             use_tqdm=False,
         )
         return [tuple(output.outputs[0].token_ids) for output in outputs]
+
+
+BARE: Any = ray.remote(num_cpus=0.5)(Bare)
 
 
 def ours(pool: Pool, feeds: list[list[Chunk]]) -> tuple[float, list[Candidate]]:
@@ -118,9 +120,9 @@ def _measured(config: Config, size: Size, turns: int) -> dict[str, Any]:
     end = encoder.end_of_turn_id
     pool = Pool("rollout actor", lambda i: create_rollout_actor(config, size.model, 0, i), 2, 900, 0)
     settings = (str(size.model), config.model.dtype, config.model.max_length, config.rollout.kv_cache_gb)
-    engines = [Bare.options(runtime_env=runtime_env(rollout_env())).remote(*settings) for _ in range(2)]
+    engines = [BARE.options(runtime_env=runtime_env(rollout_env())).remote(*settings) for _ in range(2)]
     two_threads = {**rollout_env(), "OMP_NUM_THREADS": "2"}
-    wide = Bare.options(num_cpus=0, runtime_env={"env_vars": two_threads}).remote(*settings)
+    wide = BARE.options(num_cpus=0, runtime_env={"env_vars": two_threads}).remote(*settings)
     call([*pool.start(), *(one.ready.remote() for one in (*engines, wide))], 600, "engines to start")
     _check(pool, feeds, engines[0], halves, end)
     rates: dict[str, list[float]] = {"ours": [], "bare": [], "one_with_two_threads": []}

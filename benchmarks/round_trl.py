@@ -21,7 +21,7 @@ from trl.experimental.online_dpo import OnlineDPOConfig, OnlineDPOTrainer
 from benchmarks.workload import Size, prompts_of, size_of, worth
 
 
-def _reward(prompts: Any, completions: Any, **_others: Any) -> list[float]:
+def _reward(prompts: Any, completions: Any, **_others: Any) -> list[float | None]:
     return [worth(one[0]["content"].strip()) for one in completions]
 
 
@@ -57,7 +57,7 @@ def trainer_of(size: Size, dtype: str, folder: Path) -> _Trainer:
         save_strategy="no", per_device_train_batch_size=size.pairs_per_step,
         gradient_checkpointing=False, num_train_epochs=1,
         learning_rate=1e-5, lr_scheduler_type="constant", max_grad_norm=1.0, optim="adamw_torch_fused",
-        max_new_tokens=size.tokens, max_length=size.tokens + 96, temperature=1.0, top_k=0, top_p=1.0, beta=0.1,
+        max_new_tokens=size.tokens, max_length=size.tokens + 96, temperature=1.0, top_k=0, top_p=1.0, beta=[0.1],
         logging_steps=10_000, dataloader_pin_memory=False,
     )  # fmt: skip
     return _Trainer(
@@ -88,7 +88,7 @@ def loss_of(size: Size, pairs: list[list[str]], trained: Path) -> float:
     with tempfile.TemporaryDirectory() as folder:
         trainer = trainer_of(size, "float32", Path(folder))
     policy = AutoModelForCausalLM.from_pretrained(trained, dtype=torch.float32)
-    tokenizer = trainer.processing_class
+    tokenizer: Any = trainer.processing_class
     losses = []
     for prompt, *answers in pairs:
         ids = tokenizer.apply_chat_template(

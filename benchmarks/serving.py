@@ -220,7 +220,9 @@ async def _load(url: str, over: asyncio.Event, records: list[dict[str, Any]]) ->
 
 async def swaps(endpoint: Endpoint, folder: ServingFolder, models: list[Path], count: int, clients: int) -> None:
     """Hot swaps under a constant load of streaming clients."""
-    over, records, moments = asyncio.Event(), [], []
+    over = asyncio.Event()
+    records: list[Any] = []
+    moments: list[Any] = []
     versions = [(model, describe(model, number)) for number, model in enumerate(models)]
     load = [asyncio.create_task(_load(endpoint.url, over, records)) for _ in range(clients)]
     await asyncio.sleep(3)

@@ -38,6 +38,7 @@ from learners.model_files import write_model_folder  # noqa: E402
 from serving.app import Endpoint, serving  # noqa: E402
 from serving.describe import describe, folder_weights  # noqa: E402
 from serving.engine import EngineSettings  # noqa: E402
+from serving.facts import ReplicaRow  # noqa: E402
 from serving.folder import ServingFolder  # noqa: E402
 from serving.gate import GateDecision  # noqa: E402
 
@@ -115,12 +116,12 @@ class Load:
     async def ask(self, messages: Messages, stream: bool) -> Reply:
         """One turn, greedy and of a fixed length; a failure is in the reply's ``problem``."""
         reply = Reply(json.dumps(messages), time.monotonic())
-        create = self._client.chat.completions.with_raw_response.create
+        create: Any = self._client.chat.completions.with_raw_response.create
         try:
-            raw: Any = await create(
+            raw = await create(
                 model="world", messages=messages, temperature=0, max_tokens=TOKENS, stream=stream,
                 extra_body={"ignore_eos": True},
-            )  # type: ignore[call-overload]  # fmt: skip
+            )  # fmt: skip
             reply.header = raw.headers["x-isogloss-version"]
             found = raw.parse()
             if stream:
@@ -208,7 +209,7 @@ def two_versions(root: Path) -> list[Version]:
     return [(path, describe(path, number)) for number, path in enumerate((POLICY, root / "other"))]
 
 
-async def measure_swaps(endpoint: Endpoint, folder: ServingFolder, versions: list[Version], count: int, clients: int,
+async def measure_swaps(endpoint: Endpoint, folder: ServingFolder, versions: list[Version], *, count: int, clients: int,
                         pause: float) -> None:  # fmt: skip
     """Swaps under load; prints what they cost."""
     load = Load(endpoint.url, clients)
@@ -263,7 +264,7 @@ async def measure_kill(endpoint: Endpoint, clients: int) -> None:
     while not any(reply.begun > killed and not reply.problem for reply in load.replies):
         await asyncio.sleep(0.02)
     first = min(reply.end for reply in load.replies if reply.begun > killed and not reply.problem)
-    there: list[dict[str, Any]] = []
+    there: list[ReplicaRow] = []
     while not there:
         rows = (await asyncio.to_thread(endpoint.status))["replicas"].values()
         there = [row for row in rows if row.get("started", {}).get("process", 0) > clock]
@@ -307,7 +308,11 @@ def main() -> None:
         settings = EngineSettings("world", "float32", 512, 0)
         endpoint = stack.enter_context(serving(folder, config, settings, 300, 120))
         if arguments.swaps:
-            asyncio.run(measure_swaps(endpoint, folder, versions, arguments.swaps, arguments.clients, arguments.pause))
+            asyncio.run(
+                measure_swaps(
+                    endpoint, folder, versions, count=arguments.swaps, clients=arguments.clients, pause=arguments.pause
+                )
+            )
         if arguments.kill:
             asyncio.run(measure_kill(endpoint, arguments.clients))
 

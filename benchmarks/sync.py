@@ -57,7 +57,6 @@ def _answers(engine: Any) -> ray.ObjectRef:
     return reference
 
 
-@ray.remote(num_cpus=0.5)
 class Trainer:
     """A process that has weights, as the learner's rank 0 has them when a round is trained."""
 
@@ -88,7 +87,6 @@ class Trainer:
         send(rendezvous, self._manifest, self._weights, CPU)
 
 
-@ray.remote(num_cpus=0.5)
 class Reloader:
     """vLLM as one finds it, which takes new weights by its own ``reload_weights``."""
 
@@ -111,13 +109,17 @@ class Reloader:
         return time.perf_counter() - begun
 
 
+TRAINER: Any = ray.remote(num_cpus=0.5)(Trainer)
+RELOADER: Any = ray.remote(num_cpus=0.5)(Reloader)
+
+
 @contextmanager
 def team(config: Config, folder: Path) -> Iterator[tuple[Any, list[Any], list[Any]]]:
     """The trainer, our engines and the bare ones."""
     with tempfile.TemporaryDirectory() as run, start_cluster(ClusterConfig(num_cpus=2), Path(run)):
-        trainer = Trainer.remote(folder)
+        trainer = TRAINER.remote(folder)
         engines = [create_rollout_actor(config, folder, 0, index) for index in range(config.rollout.actors)]
-        options = Reloader.options(num_cpus=0, runtime_env=runtime_env(rollout_env()))
+        options = RELOADER.options(num_cpus=0, runtime_env=runtime_env(rollout_env()))
         settings = (str(folder), config.model.max_length, config.rollout.kv_cache_gb)
         bare = [options.remote(*settings) for _ in engines]
         call([engine.ready.remote() for engine in (*engines, *bare)], 300, "engines to start")

@@ -150,6 +150,7 @@ def score_heldout(
     prompts: PromptSet,
     candidates: Sequence[Candidate],
     detector: LanguageDetector,
+    *,
     temperatures: Sequence[float] = (),
     keep_answers: bool = False,
     markers: Mapping[str, Sequence[str]] | None = None,
@@ -188,9 +189,9 @@ def score_heldout(
                 code,
                 [by_prompt[prompt_id, code] for prompt_id in prompts.ids],
                 detector,
-                temperatures,
-                keep_answers,
-                [re.compile(pattern) for pattern in (markers or {}).get(code, ())],
+                temperatures=temperatures,
+                keep_answers=keep_answers,
+                markers=[re.compile(pattern) for pattern in (markers or {}).get(code, ())],
             )
             for code in prompts.languages
         },
@@ -202,6 +203,7 @@ def _language(
     code: str,
     answers: Sequence[dict[int, Candidate]],
     detector: LanguageDetector,
+    *,
     temperatures: Sequence[float],
     keep_answers: bool,
     markers: Sequence[re.Pattern[str]],

@@ -7,9 +7,8 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-from configs.json_types import JsonMapping, JsonObject
+from configs.json_types import Json, JsonMapping, JsonObject
 from configs.load import load_run_config
 from configs.reading import is_file, read_json
 from configs.schema import Config
@@ -148,7 +147,7 @@ def _public(config: Config) -> JsonObject:
     return {name: _without_folders(value) for name, value in values.items() if value != {}}
 
 
-def _without_folders(value: Any) -> Any:
+def _without_folders(value: Json) -> Json:
     if isinstance(value, dict):
         return {name: _without_folders(inner) for name, inner in value.items()}
     if isinstance(value, list):

@@ -184,7 +184,9 @@ class _Packed(torch.autograd.Function):
         wide = torch.float64 if query.dtype == torch.float64 else torch.float32
         normaliser = query.new_empty(1, length, heads, dtype=wide).transpose(1, 2)  # log-sum-exponentials
 
-        def attend(a: int, b: int, c: int, d: int, causal: bool, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        def attend(
+            a: int, b: int, c: int, d: int, causal: bool, *, mask: Tensor | None = None
+        ) -> tuple[Tensor, Tensor]:
             part: tuple[Tensor, Tensor] = _forward(
                 query[:, :, a:b], key[:, :, c:d], value[:, :, c:d], 0.0, causal, attn_mask=mask, scale=scale
             )
@@ -193,7 +195,7 @@ class _Packed(torch.autograd.Function):
         for unit in layout:
             a, b = unit.start, unit.first if isinstance(unit, Split) else unit.stop
             mask = unit.additive(query.dtype) if isinstance(unit, Shared) else None
-            out[:, :, a:b], normaliser[:, :, a:b] = attend(a, b, a, b, mask is None, mask)
+            out[:, :, a:b], normaliser[:, :, a:b] = attend(a, b, a, b, mask is None, mask=mask)
             if isinstance(unit, Shared) or not unit.others:
                 continue
             far, far_sum = attend(b, unit.stop, a, unit.prompt, False)
@@ -217,13 +219,13 @@ class _Packed(torch.autograd.Function):
         grad_query, grad_key, grad_value = grads
 
         # With the merged output and normaliser each part's gradients are those of the whole.
-        def slopes(a: int, b: int, c: int, d: int, causal: bool, mask: Tensor | None = None) -> tuple[Tensor, ...]:
+        def slopes(a: int, b: int, c: int, d: int, causal: bool, *, mask: Tensor | None = None) -> tuple[Tensor, ...]:
             parts = (query[:, :, a:b], key[:, :, c:d], value[:, :, c:d])
-            rest = (out[:, :, a:b], normaliser[:, :, a:b])
+            done, sums = out[:, :, a:b], normaliser[:, :, a:b]
             if mask is None and query.dtype == torch.bfloat16:
-                return _products(grad[:, :, a:b], *parts, *rest, causal, ctx.scale)
+                return _products(grad[:, :, a:b], *parts, done, normaliser=sums, causal=causal, scale=ctx.scale)
             found: tuple[Tensor, ...] = _backward(
-                grad[:, :, a:b], *parts, *rest, 0.0, causal, attn_mask=mask, scale=ctx.scale
+                grad[:, :, a:b], *parts, done, sums, 0.0, causal, attn_mask=mask, scale=ctx.scale
             )
             return found
 
@@ -234,7 +236,7 @@ class _Packed(torch.autograd.Function):
         for unit in ctx.layout:
             a, b = unit.start, unit.first if isinstance(unit, Split) else unit.stop
             mask = unit.additive(query.dtype) if isinstance(unit, Shared) else None
-            keep(a, b, slopes(a, b, a, b, mask is None, mask))
+            keep(a, b, slopes(a, b, a, b, mask is None, mask=mask))
             if isinstance(unit, Shared) or not unit.others:
                 continue
             for c, d in unit.others:
@@ -247,7 +249,15 @@ class _Packed(torch.autograd.Function):
 
 
 def _products(
-    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, normaliser: Tensor, causal: bool, scale: float
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    out: Tensor,
+    *,
+    normaliser: Tensor,
+    causal: bool,
+    scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The backward pass as batched matrix products, probabilities computed again; sums in float32.
 

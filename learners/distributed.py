@@ -13,12 +13,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from types import ModuleType
-from typing import Any
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 
 from configs.running import COLLECTIVE_TIMEOUT_S
+
+T = TypeVar("T")
 
 
 def load_deepspeed() -> ModuleType:
@@ -56,12 +58,12 @@ def device() -> torch.device:
     return torch.device("cpu")
 
 
-def gather_objects(value: Any) -> list[Any]:
+def gather_objects(value: T) -> list[T]:
     """``value`` of every rank, in order of ranks, on every rank."""
     _, size = world()
     if size == 1:
         return [value]
-    gathered: list[Any] = [None] * size
+    gathered = [value] * size
     dist.all_gather_object(gathered, value)
     return gathered
 

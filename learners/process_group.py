@@ -33,7 +33,12 @@ class _NodeBackend(_TorchBackend):
         address, port = worker_group.execute_single(0, open_store, timeout_s)
         worker_group.execute(_set_torch_distributed_env_vars)
         start = worker_group.execute_single_async
-        ray.get([start(rank, _join, address, port, rank, size, backend, timeout_s) for rank in range(size)])
+        ray.get(
+            [
+                start(rank, _join, address, port, rank, size, backend=backend, timeout_s=timeout_s)
+                for rank in range(size)
+            ]
+        )
 
 
 def open_store(timeout_s: int) -> tuple[str, int]:
@@ -54,7 +59,7 @@ def open_store(timeout_s: int) -> tuple[str, int]:
     return address, port
 
 
-def _join(address: str, port: int, rank: int, size: int, backend: str, timeout_s: int) -> None:
+def _join(address: str, port: int, rank: int, size: int, *, backend: str, timeout_s: int) -> None:
     import torch.distributed
 
     dist: Any = torch.distributed

@@ -116,14 +116,14 @@ def runs_attention(
     """Attention function of Transformers; without a ``RunsMask`` it is plain SDPA."""
     if not isinstance(attention_mask, RunsMask):
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **others)
-    return flash(query, key, value, attention_mask.runs, scaling, attention_mask.window), None
+    return flash(query, key, value, attention_mask.runs, scale=scaling, window=attention_mask.window), None
 
 
 AttentionInterface.register(NAME, runs_attention)
 AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
-def flash(query: Tensor, key: Tensor, value: Tensor, runs: Runs, scale: float | None, window: int | None) -> Tensor:
+def flash(query: Tensor, key: Tensor, value: Tensor, runs: Runs, *, scale: float | None, window: int | None) -> Tensor:
     """Attention over the runs, in bfloat16 or float16, on a GPU.
 
     Args:

@@ -44,7 +44,7 @@ def pushed_files(folder: Path) -> list[Path]:
 
 
 def push_checkpoint(
-    folder: Path, repo: str, card: str, create: bool, dry_run: bool, say: Callable[[str], None]
+    folder: Path, repo: str, card: str, *, create: bool, dry_run: bool, say: Callable[[str], None]
 ) -> str | None:
     """Upload a checkpoint.
 

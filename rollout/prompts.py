@@ -76,7 +76,7 @@ class PromptSet:
         if split == "heldout" and config.evaluation.languages:
             languages = LanguagesConfig(dominant=languages.dominant, codes=config.evaluated, names=languages.names)
         partial = languages.quota is not None and split == "train" and prompts.incomplete != "leave_out"
-        loaded = cls.load(pattern, languages, prompts, limit, split, partial)
+        loaded = cls.load(pattern, languages, prompts, limit=limit, split=split, partial=partial)
         if split == "train" and config.reward.verified and not loaded.has_answers:
             raise UserError(
                 f"{pattern}: no row has field '{prompts.answer_field}', which reward.kind verifier needs; "
@@ -90,6 +90,7 @@ class PromptSet:
         pattern: str,
         languages: LanguagesConfig,
         fields: PromptsConfig | None = None,
+        *,
         limit: int | None = None,
         split: str = "train",
         partial: bool = False,

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import sqlite3
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import xxhash
 
 from configs.errors import UserError, shortened
+from configs.json_types import Row
 from rollout.store_schema import KEYS, TABLES
 
 FUNCTION = "row_checksum"  # the SQL function's name
@@ -95,7 +95,7 @@ def damaged(path: Path, table: str, what: str, reason: str, round_number: int | 
     return DamagedRow(f"{path}: table {table}, {what}: {reason}; {cure}")
 
 
-def damaged_row(path: Path, table: str, row: Sequence[Any], reason: str) -> DamagedRow:
+def damaged_row(path: Path, table: str, row: Row, reason: str) -> DamagedRow:
     """:func:`damaged` of one row of ``TABLES[table]``."""
     fields = dict(zip(TABLES[table], row, strict=False))
     key = ", ".join(f"{column} {fields[column]}" for column in KEYS[table])
@@ -107,7 +107,7 @@ def damaged_row(path: Path, table: str, row: Sequence[Any], reason: str) -> Dama
     return damaged(path, table, f"row ({shown})", reason, round_number)
 
 
-def why_damaged(row: Sequence[Any], checksum: object, unchecked: bool) -> str | None:
+def why_damaged(row: Row, checksum: object, unchecked: bool) -> str | None:
     """Whether a row is as it was written: None, or what is wrong.
 
     Args:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
-from typing import Any
 
 from configs.json_types import Row
 from rollout.records import Candidate, CandidateKey, Message, Pair, SampleGroup, Score, Turns
@@ -132,7 +130,7 @@ def candidate_row(candidate: Candidate, chunk_id: str) -> Row:
     )
 
 
-def candidate_of(row: Sequence[Any]) -> Candidate:
+def candidate_of(row: Row) -> Candidate:
     """The candidate of a row of ``CANDIDATE_COLUMNS``."""
     text, blob, finish, version, *rest = row[7:]
     ids = TokenIds.from_bytes(blob)
@@ -146,7 +144,7 @@ def score_row(score: Score, chunk_id: str) -> Row:
     return (*key_row(score.key), chunk_id, float(score.reward), dump(score.parts))
 
 
-def score_of(row: Sequence[Any]) -> Score:
+def score_of(row: Row) -> Score:
     """The score of a row of ``SCORE_COLUMNS``."""
     return Score(CandidateKey(*row[:6]), row[7], json.loads(row[8]))
 
@@ -163,7 +161,7 @@ def pair_row(pair: Pair) -> Row:
     return tuple(values)
 
 
-def pair_of(row: Sequence[Any]) -> Pair:
+def pair_of(row: Row) -> Pair:
     """The pair of a row that begins with ``PAIR_COLUMNS``."""
     fields = dict(zip(PAIR_COLUMNS, row[: len(PAIR_COLUMNS)], strict=True))
     fields["prompt"] = _prompt_of(fields["prompt"])
@@ -194,7 +192,7 @@ def group_row(group: SampleGroup) -> Row:
     return tuple(values.values())
 
 
-def group_of(row: Sequence[Any]) -> SampleGroup:
+def group_of(row: Row) -> SampleGroup:
     """The group of a row that begins with ``GROUP_COLUMNS``."""
     fields = dict(zip(GROUP_COLUMNS, row[: len(GROUP_COLUMNS)], strict=True))
     fields["prompt"] = _prompt_of(fields["prompt"])

@@ -6,12 +6,13 @@ values and people there are; every other file gives the words for the same keys.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
-from typing import Any
 
 from configs.errors import UserError
+from configs.json_types import JsonMapping
 from configs.reading import files_in, is_file, shown
 from configs.yaml12 import read_yaml
 
@@ -131,7 +132,8 @@ def _relation(path: Path, key: str, raw: object) -> Relation:
     if not isinstance(wordings, list) or not wordings:
         raise LanguageFileError(f"{path}: {where}.questions: must be a list of wordings; add it")
     questions = {
-        f"questions.{n}": _text(path, dict(enumerate(wordings)), n, f"{where}.questions") for n in range(len(wordings))
+        f"questions.{n}": _text(path, {str(n): wording}, str(n), f"{where}.questions")
+        for n, wording in enumerate(wordings)
     }
     answer = _text(path, raw, "answer", where)
     for field, template, slots in (
@@ -162,7 +164,7 @@ def _check_slots(template: str, slots: list[str], where: str) -> None:
             raise LanguageFileError(f"{where}: {{{whole}}} is no place to fill; there is only {places}")
 
 
-def _words(path: Path, where: str, raw: dict[Any, Any]) -> dict[str, str]:
+def _words(path: Path, where: str, raw: JsonMapping) -> dict[str, str]:
     seen: dict[str, str] = {}
     words: dict[str, str] = {}
     for key in raw:
@@ -177,7 +179,7 @@ def _words(path: Path, where: str, raw: dict[Any, Any]) -> dict[str, str]:
     return words
 
 
-def _same_keys(path: Path, where: str, have: dict[str, Any], need: dict[str, Any]) -> None:
+def _same_keys(path: Path, where: str, have: Mapping[str, object], need: Mapping[str, object]) -> None:
     for key in need:
         if key not in have:
             raise LanguageFileError(f"{path}: {where}.{key}: missing; {PIVOT}.yaml has it, add the word")
@@ -186,7 +188,7 @@ def _same_keys(path: Path, where: str, have: dict[str, Any], need: dict[str, Any
             raise LanguageFileError(f"{path}: {where}.{key}: {PIVOT}.yaml has no such key; add it there first")
 
 
-def _mapping(path: Path, raw: dict[Any, Any], key: str, where: str = "") -> dict[Any, Any]:
+def _mapping(path: Path, raw: JsonMapping, key: str, where: str = "") -> JsonMapping:
     value = raw.get(key)
     name = f"{where}.{key}" if where else key
     if value is None:
@@ -196,9 +198,9 @@ def _mapping(path: Path, raw: dict[Any, Any], key: str, where: str = "") -> dict
     return value
 
 
-def _text(path: Path, raw: dict[Any, Any], key: object, where: str = "") -> str:
+def _text(path: Path, raw: JsonMapping, key: str, where: str = "") -> str:
     value = raw.get(key)
-    name = f"{where}.{key}" if where else str(key)
+    name = f"{where}.{key}" if where else key
     if value is None:
         raise LanguageFileError(f"{path}: {name}: missing; add it")
     if not isinstance(value, str) or not value.strip():
@@ -208,7 +210,7 @@ def _text(path: Path, raw: dict[Any, Any], key: object, where: str = "") -> str:
     return value
 
 
-def _share(path: Path, raw: dict[Any, Any], key: str, where: str = "") -> float:
+def _share(path: Path, raw: JsonMapping, key: str, where: str = "") -> float:
     value = raw.get(key)
     key = f"{where}.{key}" if where else key
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
@@ -216,7 +218,7 @@ def _share(path: Path, raw: dict[Any, Any], key: str, where: str = "") -> float:
     return float(value)
 
 
-def _confused(path: Path, raw: dict[Any, Any]) -> Confused | None:
+def _confused(path: Path, raw: JsonMapping) -> Confused | None:
     if raw.get("confused") is None:
         return None
     block = _mapping(path, raw, "confused")

@@ -22,10 +22,10 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from configs.atomic import write_json
 from configs.errors import UserError
+from configs.json_types import JsonObject
 from configs.reading import is_file, read_json
 from worlds.build import LANGUAGES_DIR, MANIFEST, checksums
 from worlds.confusion import confusions
@@ -76,8 +76,8 @@ def build_translations(world: Path, out: Path, seed: int, settings: TranslationS
 
     torch.set_num_threads(1)  # as in worlds.build
     started = time.monotonic()
-    counts = write_answers(languages, fillers, split, out, seed, settings)
-    _build_policy(world, languages, fillers, split, out, seed, manifest["seed"], settings)
+    counts = write_answers(languages, fillers, split, out, seed=seed, settings=settings)
+    _build_policy(world, languages, fillers, split, out, seed=seed, world_seed=manifest["seed"], settings=settings)
     found = {
         "world": world.name,
         "world_seed": manifest["seed"],
@@ -93,7 +93,7 @@ def build_translations(world: Path, out: Path, seed: int, settings: TranslationS
     print(f"translations built in {found['build_seconds']} s: {out}")
 
 
-def world_manifest(world: Path) -> dict[str, Any]:
+def world_manifest(world: Path) -> JsonObject:
     """What ``isogloss build-world`` noted of a world.
 
     Raises:
@@ -113,6 +113,7 @@ def write_answers(
     fillers: Mapping[str, Fillers],
     split: FactSplit,
     out: Path,
+    *,
     seed: int,
     settings: TranslationSettings,
 ) -> dict[str, dict[str, int]]:
@@ -143,7 +144,9 @@ def write_answers(
                     sentence = fillers[code].put(sentence, rng, settings.filler_rate)
                 translated.append(_row(fact, sentence, "weak"))
         own = [
-            row for fact in split.train for row in _preferences(language, pivot, fillers.get(code), fact, rng, settings)
+            row
+            for fact in split.train
+            for row in _preferences(language, pivot, fillers.get(code), fact, rng=rng, settings=settings)
         ]
         preferences += own
         write_jsonl(out / "answers" / "direct" / f"{code}.jsonl", direct)
@@ -170,6 +173,7 @@ def _preferences(
     pivot: Language,
     fillers: Fillers | None,
     fact: Fact,
+    *,
     rng: random.Random,
     settings: TranslationSettings,
 ) -> list[Row]:
@@ -198,6 +202,7 @@ def _build_policy(
     fillers: Mapping[str, Fillers],
     split: FactSplit,
     out: Path,
+    *,
     seed: int,
     world_seed: int,
     settings: TranslationSettings,

@@ -120,7 +120,14 @@ def run_eval(request: EvalRequest) -> Path:
         raise UserError(f"--format {request.format}: unknown; use {', '.join(FORMATS)}")
     sources = _sources(request)
     prompts = _prompts(request)
-    suite = load_suite(request.suite, request.data, request.languages, request.limit, request.shots, prompts)
+    suite = load_suite(
+        request.suite,
+        request.data,
+        languages=request.languages,
+        limit=request.limit,
+        shots=request.shots,
+        prompts=prompts,
+    )
     judge = _judge(request)
     if len(sources) > 1 and judge is None and not suite.has_gold:
         raise UserError(

@@ -6,12 +6,12 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from actors.observe.screen import Screen
 from actors.runtime.signals import StopFlag, stop_on_signals
 from configs.atomic import write_json
 from configs.errors import Stopped, UserError
+from configs.json_types import JsonObject
 from configs.load import load_section
 from configs.reading import is_file, read_json
 from configs.reward_training import RewardTrainingConfig
@@ -98,14 +98,23 @@ def run_train_reward(request: RewardRequest) -> str:
                 progress.resumed(done - 1)
             progress.advance(1)
 
-        losses = train(model, tokenizer, trained, training, request.out, request.out / SCRATCH, step, flag)
+        losses = train(
+            model,
+            tokenizer,
+            trained,
+            training,
+            out=request.out,
+            scratch=request.out / SCRATCH,
+            step=step,
+            should_stop=flag,
+        )
     if losses is None:
         files = [part for place in request.data for part in ("--data", place)]
         given = ["isogloss", "train-reward", request.model, *files, "--out", str(request.out), *request.overrides]
         again = shlex.join(given)
         raise Stopped(f"stopped by {flag.asked_by}; nothing is lost. Continue: {again}")
     page, figures = _measure(request.out, split.heldout, left_out, screen)
-    record: dict[str, Any] = {"identity": identity, "finished": True, "pairs": by_language, "losses": losses}
+    record: JsonObject = {"identity": identity, "finished": True, "pairs": by_language, "losses": losses}
     write_json(request.out / RECORD, record | {"heldout": figures, "left_out": left_out.lines()})
     screen.result(f"reward model: {request.out}   use it with reward.kind=reward_model reward.model={request.out}")
     return page
@@ -134,7 +143,7 @@ def _place(name: str) -> Path:
     return path / _BUILT[0] if all((path / part).exists() for part in _BUILT) else path
 
 
-def _is_finished(out: Path, identity: dict[str, Any]) -> bool:
+def _is_finished(out: Path, identity: JsonObject) -> bool:
     """Whether ``out`` holds this very model; what was begun is continued.
 
     Raises:
@@ -156,7 +165,7 @@ def _is_finished(out: Path, identity: dict[str, Any]) -> bool:
 
 def _measure(
     out: Path, rows: Sequence[Preference], left_out: LeftOut, screen: Screen
-) -> tuple[str, dict[str, dict[str, Any]]]:
+) -> tuple[str, dict[str, JsonObject]]:
     """Accuracy of the written model, loaded as a run loads it, on the pairs that were held out."""
     if not rows:
         return "", {}

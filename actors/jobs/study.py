@@ -242,9 +242,9 @@ def write_matrix(study: Study, failures: dict[tuple[str, int], str], screen: Scr
             for c in config.contrasts
         ],
         study.rows[0].config.languages.dominant,
-        missing,
-        config.bootstrap_samples,
-        study.trained,
+        missing=missing,
+        resamples=config.bootstrap_samples,
+        planned=study.trained,
     )
     study.folder.mkdir(parents=True, exist_ok=True)
     tables = render_markdown(matrix)

@@ -254,6 +254,7 @@ class RewardActor(WorkerActor[RewardWorker]):
         policy: Path,
         reference: Path | None,
         version: int,
+        *,
         name: str = "reward",
     ) -> None:
         super().__init__(name, lambda: RewardWorker(config, prompts, policy, reference, version, name=name))
@@ -288,4 +289,4 @@ def create_reward_actor(
     reward = config.reward
     options = ActorOptions(reward.cpus_per_actor, reward.gpus_per_actor, base_env(), group, index)
     name = actor_name(config.run.name, "reward", index)
-    return spawn(RewardActor, name, options, absolute_dump(config), prompts, policy, reference, version, name)
+    return spawn(RewardActor, name, options, absolute_dump(config), prompts, policy, reference, version, name=name)

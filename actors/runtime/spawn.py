@@ -84,7 +84,9 @@ def absolute_dump(config: Config) -> JsonObject:
     return dump
 
 
-def spawn(actor: Any, name: str, options: ActorOptions, *arguments: object) -> ray.actor.ActorHandle:
+def spawn(
+    actor: Any, name: str, options: ActorOptions, /, *arguments: object, **named: object
+) -> ray.actor.ActorHandle:
     """Start an actor that Ray does not restart by itself.
 
     The driver replaces a dead actor by a new one, made from the newest checkpoint: one that Ray restarts would
@@ -95,6 +97,7 @@ def spawn(actor: Any, name: str, options: ActorOptions, *arguments: object) -> r
         name: Its name; while the previous bearer is still being buried, a suffix is added.
         options: What it gets.
         arguments: For its constructor.
+        named: For its constructor, by name.
     """
     settings: JsonObject = {
         "num_cpus": options.cpus,
@@ -110,6 +113,6 @@ def spawn(actor: Any, name: str, options: ActorOptions, *arguments: object) -> r
         node = ray.get_runtime_context().get_node_id()
         settings["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=False)
     try:
-        return actor.options(name=name, **settings).remote(*arguments)
+        return actor.options(name=name, **settings).remote(*arguments, **named)
     except ValueError:  # Ray's answer to a name that is taken
-        return actor.options(name=f"{name}-{uuid.uuid4().hex[:6]}", **settings).remote(*arguments)
+        return actor.options(name=f"{name}-{uuid.uuid4().hex[:6]}", **settings).remote(*arguments, **named)

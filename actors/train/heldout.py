@@ -61,17 +61,25 @@ def evaluate(
     answers = [candidate for chunk in chunks for candidate in answered[chunk.id]]
     detector = LanguageDetector(config.evaluated, config.gates.language_min_chars)
     settings, judge = config.evaluation, config.evaluation.judge
-    result = score_heldout(prompts, answers, detector, settings.temperatures, judge is not None, settings.markers)
+    result = score_heldout(
+        prompts,
+        answers,
+        detector,
+        temperatures=settings.temperatures,
+        keep_answers=judge is not None,
+        markers=settings.markers,
+    )
     assert result.weight_version == version, f"answers are of v{result.weight_version}, not v{version}"
     if judge is None or version == 0 or (start := store.evaluations().get(0)) is None:
         return result
-    return judged(config, judge, prompts, HeldoutResult.from_json(start), result, should_stop)
+    return judged(config, judge, prompts, start=HeldoutResult.from_json(start), result=result, should_stop=should_stop)
 
 
 def judged(
     config: Config,
     judge: JudgeConfig,
     prompts: PromptSet,
+    *,
     start: HeldoutResult,
     result: HeldoutResult,
     should_stop: Callable[[], bool],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ class Left:
     Gates are set when candidates are judged, so ``sampled`` holds what sampling alone decides.
     """
 
-    sampled: dict[Any, tuple[int, ...]] = field(default_factory=dict)
+    sampled: dict[Any, Sequence[int]] = field(default_factory=dict)
     scores: dict[Any, Any] = field(default_factory=dict)
     pairs: dict[str, Any] = field(default_factory=dict)
 

@@ -60,16 +60,24 @@ def run(root: Path, seed: int, cases: int, names: str, deadline: float = DEADLIN
     first = 0
     with tempfile.TemporaryDirectory(prefix="fuzz-stacks-") as folder:
         while first < cases:
-            for line in _worker(root, seed, first, cases, names, deadline, Path(folder)):
+            for line in _worker(root, seed, first, cases, names=names, deadline=deadline, folder=Path(folder)):
                 first = line["number"] + 1
                 if line.get("cause", "").startswith(OVER):
-                    yield from _worker(root, seed, line["number"], first, names, PATIENCE * deadline, Path(folder))
+                    yield from _worker(
+                        root,
+                        seed,
+                        line["number"],
+                        first,
+                        names=names,
+                        deadline=PATIENCE * deadline,
+                        folder=Path(folder),
+                    )
                 else:
                     yield line
 
 
 def _worker(
-    root: Path, seed: int, first: int, end: int, names: str, deadline: float, folder: Path
+    root: Path, seed: int, first: int, end: int, *, names: str, deadline: float, folder: Path
 ) -> Iterator[dict[str, Any]]:
     """Outcomes of cases from ``first`` on, to ``end`` or to the one that the process died of."""
     stacks = folder / f"{first}-{deadline:g}"

@@ -155,7 +155,7 @@ def _anchors(rng: random.Random, place: Place) -> Read:
     return lambda: anchor_pairs(config, load_anchors(config), 1)
 
 
-_SUITES = {
+_SUITES: dict[str, list[dict[str, Any]]] = {
     "mgsm": [{"query": "Tom has 3 apples and 4 pears. How many?", "response": n} for n in ("7", "1,000", 3)],
     "x-alpacaeval": [{"id": n, "instruction": f"Tell me {n}."} for n in range(3)],
     "head-to-head": [{"id": n, "language": "es", "prompt": f"Di {n}."} for n in range(3)],
@@ -179,7 +179,7 @@ def _suite(rng: random.Random, place: Place) -> Read:
     if rng.random() < 0.04:
         languages = (rng.choice(odd.TEXTS),)
     shots = rng.choice((0, 0, 2)) if name == "mgsm" else 0
-    return lambda: load_suite(name, given, languages, rng.choice((None, 1)), shots)
+    return lambda: load_suite(name, given, languages=languages, limit=rng.choice((None, 1)), shots=shots)
 
 
 def _answers(rng: random.Random, place: Place) -> Read:

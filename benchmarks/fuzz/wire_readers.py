@@ -118,7 +118,13 @@ def _body(rng: random.Random, place: Place) -> Read:
     body["user"] = "u"
     if kind == "chat":
         turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
-        reply = {"role": "assistant", "content": "Ho", "refusal": None, "tool_calls": [], "reasoning": ""}
+        reply: dict[str, Any] = {
+            "role": "assistant",
+            "content": "Ho",
+            "refusal": None,
+            "tool_calls": [],
+            "reasoning": "",
+        }
         body |= {"messages": [*turns, reply, {"role": "user", "content": [{"type": "text", "text": "?"}]}]}
         if rng.random() < 0.7:
             body["messages"] = turns

@@ -93,7 +93,9 @@ def chosen(names: str) -> tuple[Reader, ...]:
 
 def main(arguments: list[str]) -> None:
     """``ROOT SEED FIRST END READERS STACKS DEADLINE``: cases FIRST to END - 1."""
-    root, seed, first, end, names, stacks = Path(arguments[0]), *map(int, arguments[1:4]), *arguments[4:6]
+    root = Path(arguments[0])
+    seed, first, end = map(int, arguments[1:4])
+    names, stacks = arguments[4:6]
     deadline = float(arguments[6])
     sys.path.insert(0, str(root))
     out, sys.stdout = sys.stdout, sys.stderr  # what a reader prints is no outcome

@@ -74,7 +74,8 @@ def _measured(
         device.wait()
         times[both].append(time.perf_counter() - started)
     peak = device.peak()
-    return (*(f"{median(times[both][1:]) * 1e3:.2f}" for both in (False, True)), f"{apart:.1e}", f"{peak:.2f}")
+    forward, both_ways = (f"{median(times[both][1:]) * 1e3:.2f}" for both in (False, True))
+    return forward, both_ways, f"{apart:.1e}", f"{peak:.2f}"
 
 
 def dense(batch: PackedBatch) -> Way:
@@ -94,7 +95,7 @@ def by_runs(batch: PackedBatch, device: Device) -> Way:
     if device.torch.type == "cpu":
         return dense(batch)
     runs = runs_of(batch.segment_ids, batch.branch_ids).to(device.torch)
-    return lambda query, key, value: flash(query, key, value, runs, None, None)
+    return lambda query, key, value: flash(query, key, value, runs, scale=None, window=None)
 
 
 def flexible(batch: PackedBatch, device: Device) -> Way:

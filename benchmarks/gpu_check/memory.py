@@ -51,7 +51,7 @@ def whole(device: Device, shapes: Sequence[Shape], positions: Sequence[int] = (4
     for shape in shapes:
         config = shape.config()
         model = random_model(config, torch.bfloat16, device.torch)
-        size = ModelSize(parameters_of(model), 0, shape.layers, shape.heads, shape.kv_heads, config.head_dim)
+        size = ModelSize(parameters_of(model), 0, shape.layers, shape.heads, shape.kv_heads, config.head_dim or 0)
         told = config_of(Path("nowhere"))
         need = next(one for one in needs(told, size) if one.role == "learner")
         optimiser = Optimiser([*model.parameters()], 1e-6)
@@ -91,7 +91,7 @@ def adapters(device: Device, load: Load, rank: int = 16) -> Found:
     output = model.get_output_embeddings()
     layers = [one for one in model.modules() if isinstance(one, torch.nn.Linear) and one is not output]
     linear = sum(one.in_features + one.out_features for one in layers)
-    size = ModelSize(parameters_of(model), linear, shape.layers, shape.heads, shape.kv_heads, config.head_dim)
+    size = ModelSize(parameters_of(model), linear, shape.layers, shape.heads, shape.kv_heads, config.head_dim or 0)
     told = config_of(Path("nowhere"), lora=lora.model_dump())
     need = next(one for one in needs(told, size) if one.role == "learner")
     inject(model, lora, 0)

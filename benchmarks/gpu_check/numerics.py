@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from learners.microbatches import References
 from learners.objectives.inputs import ObjectiveSettings, PairLogprobs
 from learners.objectives.registry import PAIR_OBJECTIVES
 
-_SMALL = {
+_SMALL: dict[str, Any] = {
     "vocab_size": 1024,
     "hidden_size": 128,
     "intermediate_size": 256,
@@ -166,7 +167,7 @@ def _move(model: PreTrainedModel, share: float = 0.02) -> None:
     torch.manual_seed(1)
     for one in model.parameters():
         if one.dim() > 1:
-            one += torch.randn_like(one) * one.std() * share
+            one.add_(torch.randn_like(one) * one.std() * share)
 
 
 def _spread(values: Sequence[float]) -> float:

@@ -35,7 +35,9 @@ def run(parts: Sequence[Part], device: str, gib: float, seconds: float, folder: 
     end = time.monotonic() + seconds
     done: list[Outcome] = []
     for part in parts:
-        outcome = _one(context, part, device, gib, end - time.monotonic(), folder, _figures(done))
+        outcome = _one(
+            context, part, device, gib=gib, left=end - time.monotonic(), folder=folder, earlier=_figures(done)
+        )
         done.append(outcome)
         print(f"{part.name:14} {outcome.status:8} {outcome.seconds:6.1f} s  {outcome.reason}", flush=True)
     return done
@@ -49,6 +51,7 @@ def _one(
     context: multiprocessing.context.ForkServerContext,
     part: Part,
     device: str,
+    *,
     gib: float,
     left: float,
     folder: Path,

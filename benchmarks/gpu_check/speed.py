@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
 import torch
@@ -38,7 +39,7 @@ def ceilings(device: Device, size: int = 8192) -> Found:
     for kind in (torch.bfloat16, torch.float32):
         side = size if kind == torch.bfloat16 else size // 2
         left, right = (torch.randn(side, side, device=device.torch, dtype=kind) for _ in range(2))
-        rate = 2 * side**3 / _seconds(device, lambda left=left, right=right: left @ right, 10) / 1e12
+        rate = 2 * side**3 / _seconds(device, partial(torch.matmul, left, right), 10) / 1e12
         name = str(kind).removeprefix("torch.")
         found.figures[f"{name} TFLOP/s"] = rate
         found.rows.append((f"{name} matrix product, {side} x {side}", f"{rate:.1f} TFLOP/s"))
@@ -103,7 +104,7 @@ def steps(device: Device, load: Load, peak_tflops: float | None = None) -> Found
         ]
         for side, name, way_of in tries:
             try:
-                timed[side].append(_timed(device, load, examples, references, name, way_of))
+                timed[side].append(_timed(device, load, examples, references, name=name, way_of=way_of))
             except torch.OutOfMemoryError:
                 found.rows.append((name, "out of memory", "", "", "", ""))
                 device.reset()
@@ -150,6 +151,7 @@ def _timed(
     load: Load,
     examples: Sequence[EncodedExample],
     references: References,
+    *,
     name: str,
     way_of: Callable[[PreTrainedModel], Way],
 ) -> Timed:
@@ -195,9 +197,8 @@ def profile(device: Device, load: Load, top: int = 12) -> Found:
     def own(row: object) -> float:
         return float(getattr(row, "self_device_time_total" if on_device else "self_cpu_time_total"))
 
-    rows = [
-        row for row in profiler.key_averages() if not on_device or row.device_type == torch.autograd.DeviceType.CUDA
-    ]
+    gpu = torch.autograd.DeviceType.CUDA  # type: ignore[attr-defined]  # the profiler's own, and missing from __all__
+    rows = [row for row in profiler.key_averages() if not on_device or row.device_type == gpu]
     rows = sorted(rows, key=own, reverse=True)
     busy = sum(own(row) for row in rows) / 1e6
     found = Found(("kernel", "ms", "share of the step", "calls"))

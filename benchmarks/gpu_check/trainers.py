@@ -119,7 +119,7 @@ def trl(device: Device, load: Load, ours: float | None) -> Found:
             for micro in load.plain:
                 device.reset()
                 try:
-                    seconds = _trl_step(load, folder, getattr(torch, kind), micro, Path(name), device)
+                    seconds = _trl_step(load, folder, getattr(torch, kind), micro, out=Path(name), device=device)
                 except torch.OutOfMemoryError:
                     found.rows.append((kind, micro, "out of memory", ""))
                     continue
@@ -142,11 +142,12 @@ def trl(device: Device, load: Load, ours: float | None) -> Found:
     return found
 
 
-def _trl_step(load: Load, folder: Path, kind: torch.dtype, micro: int, out: Path, device: Device) -> float:
+def _trl_step(load: Load, folder: Path, kind: torch.dtype, micro: int, *, out: Path, device: Device) -> float:
     """Seconds of a step; the first warms up."""
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
-    from trl import DPOConfig, DPOTrainer
+    from trl.trainer.dpo_config import DPOConfig
+    from trl.trainer.dpo_trainer import DPOTrainer
 
     from learners.batching import encode_examples, steps_of_epoch
     from learners.encode import ChatEncoder
@@ -159,13 +160,13 @@ def _trl_step(load: Load, folder: Path, kind: torch.dtype, micro: int, out: Path
     ]
     ends: list[float] = []
 
-    class Trainer(DPOTrainer):  # type: ignore[misc]
+    class Trainer(DPOTrainer):
         """Takes token ids as they are."""
 
         def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
             return dataset
 
-    class Clock(TrainerCallback):  # type: ignore[misc]
+    class Clock(TrainerCallback):
         def on_step_end(self, *_: Any, **__: Any) -> None:
             device.wait()
             ends.append(time.perf_counter())

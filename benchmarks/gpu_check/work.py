@@ -88,7 +88,8 @@ def random_pairs(count: int, vocabulary: int, prompt: int, answer: int, seed: in
 def one_rank() -> Iterator[None]:
     """A process group of this process alone, which the learner's functions ask for their rank."""
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    store = dist.HashStore()  # type: ignore[attr-defined]  # documented, and missing from __all__
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
     try:
         yield
     finally:
@@ -99,7 +100,7 @@ class Optimiser:
     """AdamW in float32; where the weights are not, over a float32 copy of them, as mixed precision has it."""
 
     def __init__(self, parameters: Sequence[nn.Parameter], rate: float) -> None:
-        self.parameters = list(parameters)
+        self.parameters: list[torch.Tensor] = list(parameters)
         self._mixed = self.parameters[0].dtype != torch.float32
         self._masters = [one.detach().float() for one in self.parameters] if self._mixed else self.parameters
         self._adam = torch.optim.AdamW(self._masters, lr=rate, weight_decay=0.0, fused=True)

@@ -150,6 +150,7 @@ def build_matrix(
     runs: Sequence[RunResult],
     contrasts: Sequence[Contrast],
     dominant: str,
+    *,
     missing: Sequence[Missing] = (),
     resamples: int = 2000,
     planned: Collection[str] = (),

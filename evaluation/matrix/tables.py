@@ -6,8 +6,8 @@ import csv
 import io
 import json
 from dataclasses import asdict
-from typing import Any
 
+from configs.json_types import JsonObject
 from evaluation.matrix.compute import GROUPS, OTHERS, SEEN, UNSEEN, Answer, Cell, Estimate, Line, Matrix
 from evaluation.matrix.measures import MEASURES
 from evaluation.report.markdown import plain, table
@@ -105,7 +105,7 @@ def _shown(one: Estimate | None) -> str:
 
 def to_json(matrix: Matrix) -> str:
     """All of it as JSON; shares are 0 to 1."""
-    data: dict[str, Any] = {
+    data: JsonObject = {
         "study": matrix.name,
         "languages": matrix.languages,
         "groups": matrix.groups,

@@ -50,6 +50,7 @@ class _Reading:
 def load_suite(
     name: str,
     data: str | None,
+    *,
     languages: Sequence[str] = (),
     limit: int | None = None,
     shots: int = 0,
@@ -147,7 +148,7 @@ def _read(reading: _Reading, place: Place) -> None:
                 continue  # an earlier place has the language
             reading.rows.setdefault(code, [])
             if not asked or code in asked:
-                _take(reading, row, raw, fields, code, place.prefix)
+                _take(reading, row, raw, fields, code=code, prefix=place.prefix)
 
 
 def _form(reading: _Reading, rows: Sequence[RawRow], path: Path) -> Form | None:
@@ -179,7 +180,7 @@ def _language(row: Row, fields: PromptsConfig, own: str | None, asked: Sequence[
     return code if own is None else own
 
 
-def _take(reading: _Reading, row: Row, raw: RawRow, fields: PromptsConfig, code: str, prefix: str) -> None:
+def _take(reading: _Reading, row: Row, raw: RawRow, fields: PromptsConfig, *, code: str, prefix: str) -> None:
     name, where = reading.name, raw.where
     key = str(raw.number) if name in _NUMBERED else prefix + id_of(row, fields.id_field, where)
     if (code, key) in reading.places:

@@ -155,6 +155,7 @@ def train(
     tokenizer: Any,
     rows: Sequence[EncodedPair],
     training: RewardTrainingConfig,
+    *,
     out: Path,
     scratch: Path,
     step: Callable[[int, int], None],

@@ -168,7 +168,7 @@ class LanguageDetector:
         if not rivals.names:
             return LanguageCheck("right", expected, "script")
         rough = of_the_likely(sample, own, rivals.with_own)
-        verdict = None if rough is None else self._leading(rough, expected, script, own, rivals, _SLACK)
+        verdict = None if rough is None else self._leading(rough, expected, script, own, rivals, slack=_SLACK)
         if verdict is None:
             verdict = self._leading(confidences(sample, rivals.with_own), expected, script, own, rivals)
         assert verdict is not None
@@ -181,6 +181,7 @@ class LanguageDetector:
         script: str,
         own: frozenset[str],
         rivals: _Rivals,
+        *,
         slack: float = 0.0,
     ) -> LanguageCheck | None:
         """The verdict that confidences give; None where one that is wrong by ``slack`` could give another."""

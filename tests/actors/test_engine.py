@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from actors.engine.requests import EngineRequest
 from actors.engine.verify import check_probe
-from actors.engine.vllm_engine import EngineRequest, VllmEngine
+from actors.engine.vllm_engine import VllmEngine
 from actors.runtime.health import IllegalTransition, State, SyncError
 from configs.errors import UserError
 from learners.broadcast import buckets
@@ -46,7 +48,7 @@ def sampled(prompts: list[tuple[int, ...]], n: int, seed: int, tokens: int = 24)
 
 
 @torch.no_grad()
-def reference_greedy(model: torch.nn.Module, prompt: tuple[int, ...], tokens: int = 16) -> tuple[int, ...]:
+def reference_greedy(model: Any, prompt: tuple[int, ...], tokens: int = 16) -> tuple[int, ...]:
     """Greedy tokens of Transformers, up to and including the end of turn."""
     ids = torch.tensor([prompt])
     out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False)

@@ -51,7 +51,7 @@ def test_answers_against_those_of_the_start(tmp_path: Path, capsys: pytest.Captu
         assert judge is not None
         prompts = make_prompts(tmp_path, config, 4)
         start, end = result(0, 3), result(2, 5)
-        found = judged(config, judge, prompts, start, end, lambda: False)
+        found = judged(config, judge, prompts, start=start, result=end, should_stop=lambda: False)
         assert len(stub.shown) == 2 * 3 * len(CODES)  # both orders; two empty answers are a tie without a question
         # The same questions as those of `isogloss eval` on these answers: nothing is asked again.
         ours, theirs = answers_of(end), answers_of(start)
@@ -93,7 +93,7 @@ def test_a_failure_names_the_field_below_evaluation(tmp_path: Path) -> None:
         assert judge is not None
         prompts = make_prompts(tmp_path, config, 4)
         with pytest.raises(UserError, match=r"^evaluation\.judge\.max_failed_share: .* got no verdict"):
-            judged(config, judge, prompts, result(0, 3), result(2, 5), lambda: False)
+            judged(config, judge, prompts, start=result(0, 3), result=result(2, 5), should_stop=lambda: False)
     with (
         judge_server(lambda _shown: Says("well ...")) as stub,
         pytest.raises(UserError, match=r"^evaluation\.judge\.template: the answer to a plain question is no verdict"),
@@ -108,7 +108,14 @@ def test_a_stop_ends_the_asking(tmp_path: Path) -> None:
         assert judge is not None
         prompts = make_prompts(tmp_path, config, 4)
         with pytest.raises(StopRequested):
-            judged(config, judge, prompts, result(0, 3), result(2, 5), lambda: len(stub.shown) >= 2)
+            judged(
+                config,
+                judge,
+                prompts,
+                start=result(0, 3),
+                result=result(2, 5),
+                should_stop=lambda: len(stub.shown) >= 2,
+            )
         assert len(stub.shown) == 2
 
 

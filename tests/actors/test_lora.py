@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from actors.engine.vllm_engine import EngineRequest, VllmEngine
+from actors.engine.requests import EngineRequest
+from actors.engine.vllm_engine import VllmEngine
 from actors.reward.log_ratios import ScoringModels
 from actors.runtime.health import State, SyncError
 from configs.schema import LoraConfig
@@ -67,7 +69,7 @@ def prompts(count: int) -> list[EngineRequest]:
 
 
 @torch.no_grad()
-def greedy(model: torch.nn.Module, requests: list[EngineRequest]) -> list[tuple[int, ...]]:
+def greedy(model: Any, requests: list[EngineRequest]) -> list[tuple[int, ...]]:
     """Greedy tokens of Transformers, up to and including the end of turn."""
     outs = []
     for request in requests:
@@ -127,6 +129,7 @@ def test_reward_policy_merges_a_published_adapter(tmp_path: Path) -> None:
     assert models.update(*first.published, known=True) < 1e-4
     assert models.update(*second.published, known=True) < 1e-4
     for ours, theirs in ((models._policy, second.merged), (models._reference, first.merged)):
+        assert ours is not None
         torch.testing.assert_close(ours.state_dict(), theirs.state_dict(), rtol=0, atol=0)
     manifest, arrays = first.published
     misshapen = {name: array[:1] for name, array in arrays.items()}

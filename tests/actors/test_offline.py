@@ -198,7 +198,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_chat_is_encoded_as_the_template_puts_it(folder: Path, tmp_path: Path) -> None:
     encoder = ChatEncoder(folder)
-    expected = encoder.tokenizer.apply_chat_template(turns(CHAT), add_generation_prompt=True, return_dict=True)
+    expected: Any = encoder.tokenizer.apply_chat_template(turns(CHAT), add_generation_prompt=True, return_dict=True)
     assert encoder.prompt_ids(tuple(CHAT)) == expected["input_ids"]
     assert encoder.prompt_ids((Message("user", "q"),)) == encoder.prompt_ids("q")
     no_system = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
@@ -209,9 +209,9 @@ def test_a_chat_is_encoded_as_the_template_puts_it(folder: Path, tmp_path: Path)
 
 def test_a_chat_comes_back_from_the_journal(tmp_path: Path) -> None:
     tricky = json.dumps(turns(CHAT))  # a text that looks like a stored chat stays a text
+    prompts: list[str | tuple[Message, ...]] = [tuple(CHAT), tricky, "q"]
     pairs = [
-        Pair(f"p{n}", 1, str(n), "en", "offline", prompt, "a", "b", 1.0, 0.0, 0)
-        for n, prompt in enumerate([tuple(CHAT), tricky, "q"])
+        Pair(f"p{n}", 1, str(n), "en", "offline", prompt, "a", "b", 1.0, 0.0, 0) for n, prompt in enumerate(prompts)
     ]
     with Store.open(tmp_path / "store.sqlite", "digest") as store:
         assert store.put_pairs(1, pairs)

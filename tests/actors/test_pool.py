@@ -37,7 +37,6 @@ def taken(marks: Path, name: str) -> Path:
     return marks / f"{name} taken"
 
 
-@ray.remote(num_cpus=0)
 class Worker:
     def __init__(self, marks: str) -> None:
         self._marks = Path(marks)
@@ -72,8 +71,13 @@ class Worker:
         return SyncReport(int(name), 0.0, {"total": 0.0})
 
 
+REMOTE: Any = ray.remote(num_cpus=0)(Worker)
+# What its ``sync`` takes for weights.
+TROUBLE: dict[str, Any] = {name: [name] for name in ("hang", "always die")}
+
+
 def make_pool(marks: Path, timeout: float = 30.0, max_restarts: int = 1) -> Pool:
-    pool = Pool("worker", lambda _index: Worker.remote(str(marks)), 2, timeout, max_restarts)
+    pool = Pool("worker", lambda _index: REMOTE.remote(str(marks)), 2, timeout, max_restarts)
     ray.get(pool.start(), timeout=60)
     return pool
 
@@ -139,7 +143,7 @@ def test_actor_that_fails_while_weights_are_published_is_replaced(tmp_path: Path
     before = pool.handles
     manifest = WeightsManifest(7, "0" * 16, (), (), (), (), ())
     # The first to come makes the mark; the other finds it.
-    (report,) = publish_via_object_store([pool], manifest, ["hang"], 2)
+    (report,) = publish_via_object_store([pool], manifest, TROUBLE["hang"], 2)
     assert (report.version, pool.restarts) == (7, 1)
     (replaced,) = [old for old, new in zip(before, pool.handles, strict=True) if old is not new]
     with pytest.raises(ray.exceptions.RayActorError):
@@ -147,7 +151,7 @@ def test_actor_that_fails_while_weights_are_published_is_replaced(tmp_path: Path
     assert run(pool, {"a": "none"}) == ["a"]
     assert publish_via_object_store([], manifest, [], 1) == []
     with pytest.raises(ActorDied, match=r"worker \d failed 2 times.*weights v7 to reach worker .*--resume"):
-        publish_via_object_store([pool], manifest, ["always die"], 20)
+        publish_via_object_store([pool], manifest, TROUBLE["always die"], 20)
 
 
 def test_death_replacement_and_return_are_a_line_each(tmp_path: Path) -> None:
@@ -168,7 +172,7 @@ def test_replacement_without_a_place_is_told_and_bounded(tmp_path: Path, monkeyp
 
     def create(index: int) -> Any:
         made.append(index)
-        return Worker.options(num_cpus=0 if len(made) <= 2 else 99).remote(str(tmp_path))
+        return REMOTE.options(num_cpus=0 if len(made) <= 2 else 99).remote(str(tmp_path))
 
     said: list[str] = []
     pool = Pool(
@@ -199,7 +203,9 @@ def test_stop_leaves_what_is_done_and_forgets_the_queue(tmp_path: Path) -> None:
     pool = make_pool(tmp_path)
     done: list[str] = []
     for index in range(50):
-        call = Call(f"call{index}", "work", (f"call{index}", "none"), lambda _b, _e, result: done.append(result))
+        call: Call[str] = Call(
+            f"call{index}", "work", (f"call{index}", "none"), lambda _b, _e, result: done.append(result)
+        )
         pool.submit(call)
     with pytest.raises(StopRequested):
         drain([pool], lambda: len(done) >= 3)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
+import ray
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from actors.reward import log_ratios as scoring_module
 from actors.reward import worker as reward_module
@@ -37,7 +39,7 @@ INSTRUCTIONS = {
 }
 
 
-def candidate(language: str, prompt: int, sample: int, text: str, **changes: str) -> Candidate:
+def candidate(language: str, prompt: int, sample: int, text: str, **changes: Any) -> Candidate:
     key = CandidateKey(1, f"p{prompt}", language, "policy", language, sample)
     return dataclasses.replace(Candidate(key, text, TokenIds(), "stop", 0), **changes)
 
@@ -48,13 +50,14 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return build_tiny_model(root / "policy", seed=1), build_tiny_model(root / "reference", seed=2, tied=False)
 
 
-def worker(root: Path, folders: tuple[Path, Path], **sections: dict) -> RewardWorker:
-    config = small_config(root, *folders, **sections)
+def worker(root: Path, folders: tuple[Path, Path], **sections: dict[str, Any]) -> RewardWorker:
+    policy, reference = folders
+    config = small_config(root, policy, reference, **sections)
     return RewardWorker(config.model_dump(mode="json"), PromptSet.from_config(config), *folders, version=0)
 
 
 @torch.no_grad()
-def direct(folder: Path | torch.nn.Module, tokenizer_of: Path, prompt: str, answer: str) -> float:
+def direct(folder: Path | PreTrainedModel, tokenizer_of: Path, prompt: str, answer: str) -> float:
     """Summed log-probability of the answer and the end of its turn, one sequence at a time."""
     model = AutoModelForCausalLM.from_pretrained(folder) if isinstance(folder, Path) else folder
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_of)
@@ -112,7 +115,7 @@ def test_answers_are_scored_by_the_tokens_that_were_sampled(
     monkeypatch.setattr(reward_module, "apply_gates", lambda gates, candidates, *rest: list(candidates))
     scores = subject.score([ended, cut]).scores
     model = AutoModelForCausalLM.from_pretrained(folders[0])
-    start = tokenizer.apply_chat_template(
+    start: Any = tokenizer.apply_chat_template(
         [{"role": "user", "content": PROMPTS["en"][0]}], add_generation_prompt=True, return_dict=False
     )
     for score, ids in zip(scores, ([*letters, end], letters), strict=True):
@@ -197,7 +200,7 @@ def test_other_rewards_load_no_model(tmp_path: Path, folders: tuple[Path, Path],
 @pytest.fixture
 def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """Arrays are passed where references would be."""
-    monkeypatch.setattr(reward_module.ray, "get", lambda arrays: arrays)
+    monkeypatch.setattr(ray, "get", lambda arrays: arrays)
 
 
 @pytest.mark.usefixtures("no_ray")
@@ -207,7 +210,8 @@ def test_sync_moves_the_policy_and_previous_round(tmp_path: Path, folders: tuple
     )
     models = [perturbed(folders[0], seed=seed) for seed in (5, 6)]
     text, prompt = ANSWERS["en"][0], PROMPTS["en"][0]
-    expected = [direct(m, folders[0], prompt, text) for m in (folders[1], folders[0], *models)]
+    sources: list[Path | PreTrainedModel] = [folders[1], folders[0], *models]
+    expected = [direct(one, folders[0], prompt, text) for one in sources]
     for version in (0, 1, 2):
         if version:
             manifest, arrays = publish(models[version - 1], version)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 
 from actors.plan import shared_storage as shared
 from configs.errors import UserError
@@ -43,8 +44,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch, nodes: list[dict[str, Any]], blind:
         # A node that is not blind looks for real, so the mark must be there while it is asked.
         return [blind.get(name) or shared.missing(paths) for name, paths in tasks]
 
-    monkeypatch.setattr(shared.ray, "nodes", lambda: nodes)
-    monkeypatch.setattr(shared.ray, "remote", lambda **_options: lambda _function: Task(asked))
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    monkeypatch.setattr(ray, "remote", lambda **_options: lambda _function: Task(asked))
     monkeypatch.setattr(shared, "call", call)
     return asked
 

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -100,9 +101,13 @@ def chunk(name: str, texts: list[str], source: str = "direct", origin: str = "es
 
 def answers(config: Config, *chunks: Chunk) -> dict[str, list[Answered]]:
     found: dict[str, list[Answered]] = {}
+
+    def kept(name: str, _begin: float, _end: float, rows: list[Answered]) -> None:
+        found[name] = rows
+
     with closing(SourceCoordinator(config, Path(config.candidates.cache or ""))) as coordinator:
         for one in chunks:
-            coordinator.submit(one, lambda _begin, _end, rows, name=one.id: found.__setitem__(name, rows))
+            coordinator.submit(one, partial(kept, one.id))
         while not coordinator.idle:
             coordinator.collect(WAIT_S)
     return found

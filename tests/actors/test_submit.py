@@ -24,6 +24,7 @@ from cli import app
 from configs.errors import UserError
 from configs.load import load_config
 from configs.schema import Config
+from tests.kits.run import ISOGLOSS
 
 JOB = {IN_JOB: "{}"}
 NOBODY = "http://127.0.0.1:9"
@@ -200,7 +201,7 @@ def test_refusals_say_what_to_do(error: Exception, message: str) -> None:
     [({"RAY_AUTH_TOKEN": "0" * 64}, "nothing answers there; start"), ({}, "there is no token here; put the head's")],
 )
 def test_no_cluster_at_all_is_one_message(tmp_path: Path, token: dict[str, str], message: str) -> None:
-    command = [Path(sys.executable).with_name("isogloss"), "submit", "configs/demo.yaml", "--address", NOBODY]
+    command = [str(ISOGLOSS), "submit", "configs/demo.yaml", "--address", NOBODY]
     hidden = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
     here = {name: value for name, value in os.environ.items() if name not in hidden} | {"HOME": str(tmp_path), **token}
     done = subprocess.run(command, env=here, capture_output=True, text=True, timeout=60, check=False)
@@ -289,7 +290,7 @@ def test_job_that_does_not_end_with_its_log_is_told_as_such(monkeypatch: pytest.
 
 def test_ctrl_c_detaches() -> None:
     shown: list[str] = []
-    assert follow(Flaky(["one\n", "CTRL-C"]), FIRST, shown.append)
+    assert follow(Flaky(["one\n", "CTRL-C"]), FIRST, shown.append)  # type: ignore[arg-type]
     text = "".join(shown)
     assert text.startswith("one\n\ndetached: isogloss-demo continues")
     for hint in ("job logs --follow", "job stop", "isogloss submit configs/demo.yaml"):

@@ -57,11 +57,14 @@ def test_a_crash_a_hang_and_a_slip_are_each_counted_with_their_case(tmp_path: Pa
     found = Counter(re.findall(r"case \d+: (over the deadline|the process died|KeyError)", done.stdout))
     assert found == {"over the deadline": 1, "the process died": 1, "KeyError": 1}, done.stdout  # once for each cause
     assert "KeyError at rollout/jsonl.py" in done.stdout
-    cases, tracebacks = map(int, re.fullmatch(r"(\d+) cases, (\d+) tracebacks", done.stdout.splitlines()[-1]).groups())
+    told = re.fullmatch(r"(\d+) cases, (\d+) tracebacks", done.stdout.splitlines()[-1])
+    assert told is not None, done.stdout
+    cases, tracebacks = map(int, told.groups())
     assert cases == 9
     assert tracebacks >= 7  # of the rest the path was no file's
-    number = re.search(r"case (\d+): KeyError", done.stdout)[1]
-    shown = fuzz(*options, "--case", number)
+    slip = re.search(r"case (\d+): KeyError", done.stdout)
+    assert slip is not None, done.stdout
+    shown = fuzz(*options, "--case", slip[1])
     assert "KeyError: 'a slip'" in shown.stdout + shown.stderr
 
 
@@ -72,7 +75,7 @@ def test_a_crash_a_hang_and_a_slip_are_each_counted_with_their_case(tmp_path: Pa
         (lambda: REFUSED, "refused"),
         (lambda: (_ for _ in ()).throw(UserError("f:1: correct it")).__next__(), "refused"),
         (lambda: (_ for _ in ()).throw(UserError("x" * 100_000)).__next__(), "traceback"),
-        (lambda: {}["x"], "traceback"),
+        (lambda: dict[str, int]()["x"], "traceback"),
         (lambda: sys.exit(1), "traceback"),
         (lambda: bytearray(-1 + 2**62), "traceback"),
     ],

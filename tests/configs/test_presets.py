@@ -135,7 +135,9 @@ def test_lidr_on_problems_frames_them_in_their_language(tmp_path: Path) -> None:
         file.write_text(json.dumps({"id": "gsm8k_0", "prompt": f"{code} {{language}} 1+1?", "answer": ""}) + "\n")
     found = PromptSet.load(str(tmp_path / "{lang}.jsonl"), config.languages, config.prompts)
     assert not found.has_answers
-    system, asked = found.get("gsm8k_0", "sw").turns
+    turns = found.get("gsm8k_0", "sw").turns
+    assert isinstance(turns, tuple)
+    system, asked = turns
     assert system == ("system", "You are a helpful assistant.")
     assert isinstance(asked, Message)
     assert asked.content.endswith("Problem:\nsw {language} 1+1?\n\nSolution in Swahili:")

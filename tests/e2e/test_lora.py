@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from actors.engine.vllm_engine import EngineRequest, VllmEngine
+from actors.engine.requests import EngineRequest
+from actors.engine.vllm_engine import VllmEngine
 from configs.schema import LoraConfig
 from learners.checkpoint_layout import read_state
 from learners.encode import ChatEncoder

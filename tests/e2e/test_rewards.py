@@ -69,7 +69,8 @@ def test_round_under_a_judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     sampled = {c.key: c for c in candidates}
     assert all(len(c.logprobs or b"") == 4 * len(c.token_ids) for c in candidates)
     for pair in (pair for pair in pairs if pair.source == "mined"):
-        found = np.frombuffer(sampled[pair.chosen_key].logprobs, "<f4").astype(float)
+        assert pair.chosen_key is not None
+        found = np.frombuffer(sampled[pair.chosen_key].logprobs or b"", "<f4").astype(float)
         assert pair.reference_chosen == found.sum(), "the sampler's own, journaled"
         assert (found <= 0).all()
     (row,) = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -85,10 +86,9 @@ def test_round_under_a_judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with sqlite3.connect(run / "judge.sqlite") as db:
         (kept,) = db.execute("SELECT count(*) FROM verdicts").fetchone()
     assert row["judge"]["requests"] == asked - 1 == kept + 10, "but for the question before the start"
-    texts = {c.key: c.text for c in candidates}
     mined = [pair for pair in pairs if pair.source == "mined"]
     assert mined
-    assert all(len(texts[p.chosen_key]) >= len(texts[p.rejected_key]) for p in mined)
+    assert all(len(pair.chosen) >= len(pair.rejected) for pair in mined)
 
 
 def test_round_with_a_reward_model(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def nodes_of_actors(cluster: TwoNodes) -> dict[str, set[str]]:
     for actor in list_actors(address=cluster.dashboard, filters=[("state", "=", "ALIVE")], limit=1000):
         role = re.match(rf"isogloss-{NAME}-(rollout|reward|store|learner-mailbox)-", actor.name or "")
         key = role[1] if role else "learner" if actor.class_name.startswith("RayTrainWorker") else None
-        if key:
+        if key and actor.node_id:
             found.setdefault(key, set()).add(actor.node_id)
     return found
 

@@ -14,7 +14,7 @@ from tests.evaluation.test_report import make_run
 HEADER = "item,preference,baseline_chars,model_chars\n"
 
 
-def annotations(path: Path, shift: int) -> Path:
+def judged(path: Path, shift: int) -> Path:
     rows = (
         f"{i},{1.9 if (i * 7 + shift) % 5 > 2 else 1.1},{900 + 13 * i},{700 + 37 * ((i * shift) % 19)}"
         for i in range(60)
@@ -42,8 +42,8 @@ def test_report(tmp_path: Path) -> None:
 def test_win_rate(tmp_path: Path) -> None:
     (tmp_path / "others").mkdir()
     for shift in range(2, 11):
-        annotations(tmp_path / "others" / f"m{shift}.csv", shift)
-    mine = annotations(tmp_path / "mine.csv", 1)
+        judged(tmp_path / "others" / f"m{shift}.csv", shift)
+    mine = judged(tmp_path / "mine.csv", 1)
     arguments = ["win-rate", str(mine), "--others", str(tmp_path / "others"), "--language", "es"]
     text = CliRunner().invoke(app, arguments, catch_exceptions=False).output
     assert "| mine | 42.00 |" in text

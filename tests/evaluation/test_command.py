@@ -187,7 +187,7 @@ def test_what_a_path_is(tmp_path: Path) -> None:
 def test_blocks_do_not_depend_on_what_is_kept() -> None:
     from actors.evals.generate import suite_chunks
 
-    suite = load_suite("world", None, ["sw", "fr"], limit=70)
+    suite = load_suite("world", None, languages=["sw", "fr"], limit=70)
     decoding = Decoding(0.7, 1.0, 32, "float32", False, 5)
     blocks = suite_chunks(suite, decoding, 32)
     assert [len(chunk.requests) for chunk, _ in blocks] == [32, 32, 6] * 2
@@ -202,7 +202,7 @@ def test_a_runs_template_is_the_engines_too() -> None:
     from actors.evals.generate import Machine, _config, _longest
     from learners.encode import ChatEncoder
 
-    suite = load_suite("world", None, ["sw"], limit=2)
+    suite = load_suite("world", None, languages=["sw"], limit=2)
     folder = Path("worlds/default/policy")
     template = (folder / "chat_template.jinja").read_text(encoding="utf-8") + "{{ more }}"
     plain = Decoding(0.0, 1.0, 8, "float32", False, 0)
@@ -246,7 +246,7 @@ def test_kept_answers_start_nothing(tmp_path: Path) -> None:
     model.mkdir()
     (model / "config.json").write_text("{}", encoding="utf-8")
     (model / "model.safetensors").write_bytes(b"weights")
-    suite = load_suite("world", None, ["sw", "fr"], limit=5)
+    suite = load_suite("world", None, languages=["sw", "fr"], limit=5)
     decoding = Decoding(0.0, 1.0, 32, "float32", False, 0)
     with EvalCache.open(tmp_path / "cache" / "eval.sqlite") as cache:
         checksum = model_checksum(model, cache)

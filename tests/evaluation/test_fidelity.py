@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from evaluation.fidelity import answer_fidelity, confused_scripts, confusion, prose, scripts
-from rollout.language import LanguageDetector
+from evaluation.fidelity import answer_fidelity, confused_scripts, confusion, scripts
+from rollout.language import LanguageDetector, prose
 
 EN = "The river was frozen and nobody could cross it."
 ES = "El río estaba helado y nadie podía cruzarlo."

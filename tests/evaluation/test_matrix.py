@@ -112,7 +112,7 @@ def test_the_matrix_is_written_as_markdown_json_csv_and_a_page() -> None:
     titled = [Row("en", "EN-1 | <b>"), ROWS[1]]
     missing = [Missing("all", 2, "exit status 2: <no memory>")]
     question = Contrast("Do *more* languages help?", ("all",), ("en",), languages="unseen")
-    matrix = build_matrix("dang", titled, runs(), [question], "en", missing)
+    matrix = build_matrix("dang", titled, runs(), [question], "en", missing=missing)
     text = render_markdown(matrix)
     assert "| Do \\*more\\* languages help? | yes | +35.0 |" in text
     assert "EN-1 \\| \\<b\\>" in text
@@ -133,7 +133,9 @@ def test_the_matrix_is_written_as_markdown_json_csv_and_a_page() -> None:
 
 
 def test_a_matrix_without_any_run_says_so_and_does_not_break() -> None:
-    matrix = build_matrix("s", ROWS, [], [Contrast("?", ("all",), ("en",))], "en", [Missing("all", 0, "failed")])
+    matrix = build_matrix(
+        "s", ROWS, [], [Contrast("?", ("all",), ("en",))], "en", missing=[Missing("all", 0, "failed")]
+    )
     assert "not measured" in render_markdown(matrix)
     assert "not measured" in render_html(matrix)
 
@@ -141,7 +143,7 @@ def test_a_matrix_without_any_run_says_so_and_does_not_break() -> None:
 def journal(folder: Path, rounds: int = 2) -> Path:
     """A finished run as its journal and summary show it."""
     folder.mkdir(parents=True)
-    with Store.open(folder / "store.sqlite", folder.name, "digest") as store:
+    with Store.open(folder / "store.sqlite", folder.name, {"digest": "of no config"}) as store:
         for round, right in ((0, 0.0), (rounds, 1.0)):
             preference = 0.75 if round else None  # the start is compared with nothing
             row = PromptResult("p0", right, 0.5, cluster="x", marked=1.0 - right, judged=True, preference=preference)

@@ -22,6 +22,7 @@ from evaluation.report.markup import Markup, el, visible
 from evaluation.report.page import embedded
 from rollout.records import Candidate, CandidateKey, Pair, Score
 from rollout.store import Store
+from rollout.token_ids import TokenIds
 
 HOSTILE = "</script><script>alert(1)</script><!-- <img src=x onerror=\"alert('2')\"> & \u202eabc \x00 `|*"
 VOID = {"meta", "br", "input"}
@@ -71,10 +72,10 @@ def make_run(folder: Path, *, hostile: str = "", rounds: int = 2, finished: bool
                     Candidate(
                         CandidateKey(round, f"p{n}", code, "policy", code, sample),
                         f"answer {sample} مرحبا {hostile}",
-                        (1, 2),
+                        TokenIds((1, 2)),
                         "stop",
                         round - 1,
-                        ("ok", "language", "duplicate")[sample],  # type: ignore[arg-type]
+                        ("ok", "language", "duplicate")[sample],
                         (code, "en", None)[sample],
                     )
                     for n in range(4)
@@ -101,7 +102,7 @@ def make_run(folder: Path, *, hostile: str = "", rounds: int = 2, finished: bool
         for round in range(1, rounds + 1):
             sides = {"chosen_characters": 30.0, "rejected_characters": 32.0, "margin": 0.3}
             counts = {"pairs": 8, "anchors": 2, "pairs_by_language": {"ar": 4, "es": 4}}
-            counts["pair_lengths"] = {"ar": sides, "es": sides}  # type: ignore[assignment]
+            counts["pair_lengths"] = {"ar": sides, "es": sides}
             seconds = {"wall": 9.0, "stages": {"generate": 5.0, "train": 3.5}}
             row = {"round": round, "counts": counts, "learner": {"languages": learner}, "seconds": seconds}
             file.write(json.dumps(row) + "\n")

@@ -18,6 +18,7 @@ from evaluation.summary import build_summary, language_figures
 from rollout.language import LanguageDetector
 from rollout.prompts import PromptSet
 from rollout.records import Candidate
+from rollout.token_ids import TokenIds
 from tests.kits.rollout import make_config, make_prompts
 
 CONFIG = make_config(evaluation__samples_per_prompt=2, rollout__chunk_prompts=4)
@@ -41,7 +42,7 @@ def answered(prompts: PromptSet, right: dict[str, set[int]], version: int = 0) -
             key = request.key
             gold = prompts.get(key.prompt_id, key.language).answer or ""
             text = gold if key.sample in right.get(key.language, set()) else "no"
-            out.append(Candidate(key, text, (1, 2, 3), "stop", version))
+            out.append(Candidate(key, text, TokenIds((1, 2, 3)), "stop", version))
     return out
 
 
@@ -69,7 +70,9 @@ def test_accuracy(prompts: PromptSet, detector: LanguageDetector) -> None:
 
 def test_language_fidelity(prompts: PromptSet, detector: LanguageDetector) -> None:
     texts = {1: "La capital del país está junto al mar.", 2: "The capital of the country lies by the sea."}
-    answers = [Candidate(c.key, texts.get(c.key.sample, "Paris"), (1,), "length", 0) for c in answered(prompts, {})]
+    answers = [
+        Candidate(c.key, texts.get(c.key.sample, "Paris"), TokenIds((1,)), "length", 0) for c in answered(prompts, {})
+    ]
     result = score_heldout(prompts, answers, detector).languages
     assert (result["es"].right_language, result["en"].right_language, result["fr"].right_language) == (0.5, 0.5, 0.0)
     assert result["es"].undecided_language == 0.0
@@ -128,10 +131,10 @@ def test_a_lower_temperature_stands_beside_the_gain(tmp_path: Path, detector: La
     right = {"en": {0, 1, 2, 3, 4}, "es": {3, 4}, "fr": {2, 3}}
     gold = {key: prompts.get(key.prompt_id, key.language).answer or "" for key in (r.key for r in requests)}
     answers = [
-        Candidate(key, text if key.sample in right[key.language] else "no", (1,), "stop", 0)
+        Candidate(key, text if key.sample in right[key.language] else "no", TokenIds((1,)), "stop", 0)
         for key, text in gold.items()
     ]
-    result = score_heldout(prompts, answers, detector, config.evaluation.temperatures)
+    result = score_heldout(prompts, answers, detector, temperatures=config.evaluation.temperatures)
     figures = {code: language_figures(row) for code, row in result.languages.items()}
     assert (figures["es"]["accuracy_sampled"], figures["es"]["pass_at_k"]) == (0.0, 0.0)
     assert (figures["es"]["accuracy_by_temperature"], figures["es"]["best_over_temperature"]) == ({"0.3": 1.0}, 1.0)
@@ -167,9 +170,9 @@ def test_groups_and_clusters_come_from_the_prompt_files(tmp_path: Path, detector
     marked = PromptSet.load(str(tmp_path / "{lang}.jsonl"), CONFIG.languages)
     answers = answered(marked, {"es": {0}})
     answers = [c if c.key.prompt_id in marked.ids[:2] else replace(c, text="no") for c in answers]
-    rows = score_heldout(marked, answers, detector).languages["es"]
-    assert [row.cluster for row in rows.prompts] == ["v0", "v0", "v1", "v1"]
-    assert language_figures(rows)["accuracy_greedy_by_group"] == {"no": 0.0, "yes": 1.0}
+    found = score_heldout(marked, answers, detector).languages["es"]
+    assert [row.cluster for row in found.prompts] == ["v0", "v0", "v1", "v1"]
+    assert language_figures(found)["accuracy_greedy_by_group"] == {"no": 0.0, "yes": 1.0}
 
 
 def test_answers_with_a_marker_are_counted_by_prompt_and_language(tmp_path: Path, detector: LanguageDetector) -> None:

@@ -62,7 +62,7 @@ def answered(suite: Suite, right: int = 4) -> Answers:
 
 
 def test_world_is_there_without_data() -> None:
-    suite = load_suite("world", None, ["sw", "en"], limit=3)
+    suite = load_suite("world", None, languages=["sw", "en"], limit=3)
     assert suite.languages == ("sw", "en")
     assert [item.language for item in suite.items] == ["sw"] * 3 + ["en"] * 3
     assert suite.has_gold
@@ -80,9 +80,9 @@ def test_forms_of_data(tmp_path: Path) -> None:
     assert not folder.has_gold
     one = write(tmp_path / "all.jsonl", [{"id": "a", "language": code, "prompt": code} for code in ("en", "fr", "es")])
     assert load_suite("custom", str(one)).languages == ("en", "fr", "es")
-    assert load_suite("custom", str(one), ["es", "en"]).languages == ("es", "en")
+    assert load_suite("custom", str(one), languages=["es", "en"]).languages == ("es", "en")
     alone = write(tmp_path / "alone.jsonl", [{"id": "a", "prompt": "x"}])
-    assert load_suite("custom", str(alone), ["de"]).items[0].language == "de"
+    assert load_suite("custom", str(alone), languages=["de"]).items[0].language == "de"
 
 
 def test_maths_prompts(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_maths_prompts(tmp_path: Path) -> None:
     zero = load_suite("mgsm", str(tmp_path)).items[0]
     assert zero.prompt == f"{WORDS['sw'].instruction}\n\nTano na mbili?"
     assert (zero.instruction, zero.gold, zero.id) == ("Tano na mbili?", "1,007", "1")
-    two = load_suite("mgsm", str(tmp_path), shots=2).items[0].prompt
+    two = str(load_suite("mgsm", str(tmp_path), shots=2).items[0].prompt)
     assert two.count("Swali: ") == 3
     assert two.endswith("Swali: Tano na mbili?\nSuluhisho:")
 
@@ -157,7 +157,7 @@ def test_bad_files(tmp_path: Path) -> None:
         load_suite("custom", str(tmp_path))
     write(tmp_path / "fi.jsonl", [{"query": "x", "response": "1"}])
     with pytest.raises(UserError, match="mgsm has no instruction in it; there are bn, de"):
-        load_suite("mgsm", str(tmp_path), ["fi"])
+        load_suite("mgsm", str(tmp_path), languages=["fi"])
     one = write(tmp_path / "all.jsonl", [{"id": "a", "language": "klingon", "prompt": "x"}])
     with pytest.raises(UserError, match="'klingon' is no language code"):
         load_suite("custom", str(one))
@@ -179,7 +179,7 @@ def test_answers_come_back(custom: Suite, tmp_path: Path) -> None:
 
 def test_one_language_need_not_be_named(tmp_path: Path) -> None:
     write(tmp_path / "es.json.jsonl", [{"id": "a", "prompt": "x"}])
-    suite = load_suite("custom", str(tmp_path / "es.json.jsonl"), ["es"])
+    suite = load_suite("custom", str(tmp_path / "es.json.jsonl"), languages=["es"])
     path = write(tmp_path / "answers.jsonl", [{"id": "a", "response": "hola"}])
     assert read_answers(path, suite) == {("es", "a"): Answer("hola")}
 

@@ -33,14 +33,14 @@ def test_m_arenahard(tmp_path: Path) -> None:
             for key in ("328c149e", "9b8c2d30")
         ]
         write(tmp_path / code / "test-00000-of-00001.parquet", rows)
-    suite = load_suite("m-arenahard", str(tmp_path), ["zh", "en"])
+    suite = load_suite("m-arenahard", str(tmp_path), languages=["zh", "en"])
     assert asked(suite)["zh"] == [("328c149e", "写一首诗 328c149e"), ("9b8c2d30", "写一首诗 9b8c2d30")]
     assert not suite.has_gold
     assert load_suite("m-arenahard", str(tmp_path / "{lang}")).languages == ("ar", "en", "zh")
-    alone = load_suite("m-arenahard", str(tmp_path / "zh"), ["zh"])
+    alone = load_suite("m-arenahard", str(tmp_path / "zh"), languages=["zh"])
     assert alone.items == tuple(suite.of("zh"))
     with pytest.raises(UserError, match="--languages sw: m-arenahard .*; there are ar, en, zh"):
-        load_suite("m-arenahard", str(tmp_path), ["sw"])
+        load_suite("m-arenahard", str(tmp_path), languages=["sw"])
 
 
 def test_dolly_of_aya(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_dolly_of_aya(tmp_path: Path) -> None:
         "sw": [("7", "machine 0"), ("8", "machine 1")],
         "zh-Hant": [("7", "machine Hant")],
     }
-    assert asked(load_suite("aya", str(tmp_path / "dolly_machine_translated"), ["ar"])) == {
+    assert asked(load_suite("aya", str(tmp_path / "dolly_machine_translated"), languages=["ar"])) == {
         "ar": [("7", "machine 0"), ("8", "machine 1")]
     }
     assert load_suite("aya", str(tmp_path / "aya_human_annotated")).languages == ("yo",)
@@ -78,7 +78,7 @@ def test_language_confusion_prompts(tmp_path: Path) -> None:
         write(tmp_path / "crosslingual" / "okapi" / f"{code}.csv", rows)
     mono = [{"prompt": "Pourquoi le ciel est-il bleu ?", "source": "native", "language": "fr"}]
     write(tmp_path / "monolingual" / "native" / "fr.csv", mono)
-    both = load_suite("language-confusion", str(tmp_path), ["fr"])
+    both = load_suite("language-confusion", str(tmp_path), languages=["fr"])
     assert [item.id for item in both.items] == ["crosslingual/okapi/1", "crosslingual/okapi/2", "monolingual/native/1"]
     cross = load_suite("language-confusion", str(tmp_path / "crosslingual"))
     assert asked(cross)["ja"][0] == ("okapi/1", "Reply in Japanese. Explain tides.\nTopic: water")
@@ -127,13 +127,13 @@ def test_a_frame_takes_the_place_of_the_suites_words(tmp_path: Path) -> None:
         "fi": [("1", "Solve in Finnish: Viisi?")],
         "sw": [("1", "Solve in Swahili: Tano {language}?")],
     }
-    own = load_suite("mgsm", str(tmp_path), ["sw"], prompts=PromptsConfig(system={"sw": "Kwa {language}."}))
+    own = load_suite("mgsm", str(tmp_path), languages=["sw"], prompts=PromptsConfig(system={"sw": "Kwa {language}."}))
     assert own.items[0].prompt == (
         Message("system", "Kwa Swahili."),
         Message("user", f"{WORDS['sw'].instruction}\n\nTano {{language}}?"),
     )
     with pytest.raises(UserError, match="--shots 1: prompts.frame is put in place of the suite's words"):
-        load_suite("mgsm", str(tmp_path), ["sw"], shots=1, prompts=frame)
+        load_suite("mgsm", str(tmp_path), languages=["sw"], shots=1, prompts=frame)
 
 
 RUSSIAN = "Приливы вызывает притяжение Луны, которая обращается вокруг Земли."

@@ -21,6 +21,7 @@ from evaluation.summary import build_summary, language_figures
 from rollout.language import LanguageDetector
 from rollout.prompts import PromptSet
 from rollout.records import Candidate
+from rollout.token_ids import TokenIds
 from tests.evaluation.test_report import make_run, parsed
 from tests.kits.rollout import make_config, make_prompts
 
@@ -83,7 +84,9 @@ def test_unseen_languages_are_evaluated_and_nothing_else(unseen: tuple[Config, P
     def answers(version: int, right: set[str]) -> list[Candidate]:
         keys = [request.key for chunk in heldout_chunks(config, heldout, version) for request in chunk.requests]
         gold = {key: heldout.get(key.prompt_id, key.language).answer or "" for key in keys}
-        return [Candidate(key, gold[key] if key.language in right else "-", (1,), "stop", version) for key in keys]
+        return [
+            Candidate(key, gold[key] if key.language in right else "-", TokenIds((1,)), "stop", version) for key in keys
+        ]
 
     detector = LanguageDetector(config.evaluated)
     start, end = (score_heldout(heldout, answers(v, r), detector) for v, r in ((0, {"en"}), (2, {"en", "es"})))

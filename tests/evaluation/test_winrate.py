@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from evaluation.winrate import (
 )
 
 
-def verdicts(preferences: list[float | None], language: str = "en") -> list[Comparison]:
+def verdicts(preferences: Sequence[float | None], language: str = "en") -> list[Comparison]:
     return [Comparison(f"p{i}", language, p) for i, p in enumerate(preferences)]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from configs.schema import Config
 from learners.broadcast import RendezvousServer, send
@@ -19,10 +19,10 @@ from learners.packing import Segment
 from learners.rendezvous import Rendezvous
 from learners.weights import WeightsManifest, checksum, dtype_name, from_numpy, to_numpy
 
-Published = tuple[WeightsManifest, dict]
+Published = tuple[WeightsManifest, Any]  # arrays by name; where there is no Ray they stand for references to them
 
 
-def publish(model: torch.nn.Module, version: int) -> Published:
+def publish(model: PreTrainedModel, version: int) -> Published:
     """What a learner would publish of a Transformers model."""
     weights = {name: value.detach().clone() for name, value in model.named_parameters()}
     names = tuple(sorted(weights))
@@ -44,28 +44,29 @@ def publish(model: torch.nn.Module, version: int) -> Published:
     return manifest, arrays
 
 
-def send_to(rendezvous: Rendezvous, manifest: WeightsManifest, arrays: dict) -> None:
+def send_to(rendezvous: Rendezvous, manifest: WeightsManifest, arrays: dict[str, Any]) -> None:
     """What the learner's rank 0 does."""
     send(rendezvous, manifest, from_numpy(arrays, manifest), torch.device("cpu"))
 
 
 @contextmanager
 def sending(
-    manifest: WeightsManifest, arrays: dict, takers: int = 1
+    manifest: WeightsManifest, arrays: dict[str, Any], takers: int = 1
 ) -> Iterator[tuple[RendezvousServer, Future[None]]]:
     """A learner that sends, in a thread."""
     with RendezvousServer("127.0.0.1", takers, "gloo", 20) as host, ThreadPoolExecutor(1) as pool:
         yield host, pool.submit(send_to, host.rendezvous, manifest, arrays)
 
 
-def perturbed(folder: Path, seed: int, std: float = 0.1) -> torch.nn.Module:
+def perturbed(folder: Path, seed: int, std: float = 0.1) -> PreTrainedModel:
     """The folder's model with noise on every parameter."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=generator) * std)
-    return model.eval()
+    model.eval()
+    return model
 
 
 PROMPTS = {

@@ -65,7 +65,9 @@ class Stub:
         with self._lock:
             self._at_once += 1
             self.most_at_once = max(self.most_at_once, self._at_once)
-            language, instruction, first, second = _PLACES.search(body["messages"][1]["content"]).groups()
+            places = _PLACES.search(body["messages"][1]["content"])
+            assert places is not None
+            language, instruction, first, second = places.groups()
             shown = Shown(language, instruction, first, second, len(self.shown) + 1, body)
             self.shown.append(shown)
             self.times.append(time.monotonic())

@@ -58,7 +58,7 @@ def make_tokenizer(template: str | None = TEMPLATE) -> PreTrainedTokenizerFast:
 def make_model(kind: str, tied: bool = True, seed: int = 0) -> PreTrainedModel:
     """A tiny random model: ``llama``, ``gemma3`` (sliding window 8, soft cap) or ``qwen3``."""
     torch.manual_seed(seed)
-    sizes = dict(
+    sizes: dict[str, Any] = dict(
         vocab_size=262,
         hidden_size=32,
         intermediate_size=48,

@@ -9,6 +9,7 @@ from typing import Any
 from configs.schema import Config
 from rollout.prompts import PromptSet
 from rollout.records import Candidate, CandidateKey, Source
+from rollout.token_ids import TokenIds
 
 QUESTIONS = {
     "en": "What is the capital of land {}?",
@@ -80,4 +81,4 @@ def candidate(
     """A candidate with sensible defaults; token ids are one a word and an end of turn."""
     key = CandidateKey(round, prompt_id, language, source, origin or language, sample)
     values: dict[str, Any] = {"finish_reason": "stop", "weight_version": 0, "gate": "ok", **fields}
-    return Candidate(key, text, (*range(10, 10 + len(text.split())), 2), **values)
+    return Candidate(key, text, TokenIds((*range(10, 10 + len(text.split())), 2)), **values)

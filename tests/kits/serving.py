@@ -20,6 +20,7 @@ from learners.model_files import write_model_folder
 from serving.app import Endpoint, serving
 from serving.describe import describe
 from serving.engine import EngineSettings
+from serving.facts import EndpointStatus
 from serving.folder import ServingFolder
 from serving.gate import GateDecision
 from tests.kits.actors import perturbed
@@ -29,7 +30,7 @@ POLICY = Path("worlds/default/policy").resolve()
 KEY = "a-key-for-the-tests-only"
 KEYS_VARIABLE = "ISOGLOSS_TEST_KEYS"
 PASSED = GateDecision(True, "test")
-QUESTION = [{"role": "user", "content": "Which city does Bob live in?"}]
+QUESTION: list[Any] = [{"role": "user", "content": "Which city does Bob live in?"}]
 
 
 @dataclass
@@ -48,7 +49,7 @@ class Served:
     def chat(self, **fields: Any) -> Any:
         return self.client.chat.completions.create(**{"model": "world", "messages": QUESTION, **fields})
 
-    def promote(self, version: int, canary: bool = False) -> dict[str, Any]:
+    def promote(self, version: int, canary: bool = False) -> EndpointStatus:
         self.folder.promote(*self.models[version], PASSED, "test", canary)
         return self.endpoint.wait_for(version, 60)
 

@@ -104,7 +104,8 @@ def build_tiny_model(
     )
     state = torch.random.get_rng_state()
     torch.manual_seed(seed)
-    model = LlamaForCausalLM(config).to(dtype)
+    model = LlamaForCausalLM(config)
+    torch.nn.Module.to(model, dtype)  # Transformers' own has no types for it
     torch.random.set_rng_state(state)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -122,9 +123,9 @@ def build_reward_model(folder: Path, labels: int = 1, pad: bool = True) -> Path:
         num_attention_heads=2,
         max_position_embeddings=128,
         initializer_range=0.3,
-        num_labels=labels,
         pad_token_id=tokenizer.pad_token_id if pad else None,
     )
+    config.num_labels = labels
     with torch.random.fork_rng():
         torch.manual_seed(3)
         LlamaForSequenceClassification(config).save_pretrained(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from configs.schema import LearnerConfig, ModelConfig
 from learners.distributed import single_process
 from learners.metrics import StepMetrics
 from learners.session import LearnerSession
-from rollout.records import Example
+from rollout.records import Example, Turns
 from tests.kits.learner import make_folder
 
 BETA = 0.3
@@ -35,7 +36,7 @@ def near_reference(base: Path) -> Folders:
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += 0.02 * torch.randn(parameter.shape, generator=generator)
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
     policy = make_folder(base / "policy")
     model.save_pretrained(policy)
     return Folders(policy, reference, base / "out")
@@ -46,7 +47,7 @@ def import_trl() -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the versions of vLLM that it knows
         import trl
-        import trl.experimental.cpo
+        import trl.experimental.cpo  # noqa: F401  # which makes it an attribute of trl
 
         return trl
 
@@ -61,7 +62,7 @@ class Step:
     metrics: StepMetrics | None = None
 
 
-def ours(folders: Folders, examples: list[Example], **fields: Any) -> list[Step]:
+def ours(folders: Folders, examples: Sequence[Example], **fields: Any) -> list[Step]:
     """A round from the policy against the fixed reference, all examples in one step an epoch."""
     settings = {"reference": "initial", "nll_weight": 0.0, "beta": BETA, "tokens_per_micro_batch": 96} | fields
     if settings["objective"] in ("simpo", "cpo"):
@@ -126,5 +127,6 @@ def load(folder: Path) -> PreTrainedModel:
     return model.train()  # what a trainer sets; there is no dropout
 
 
-def user(text: str) -> list[dict[str, str]]:
+def user(text: Turns) -> list[dict[str, str]]:
+    assert isinstance(text, str)
     return [{"role": "user", "content": text}]

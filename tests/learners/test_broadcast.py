@@ -105,11 +105,15 @@ def test_store_listens_on_one_address_and_closes() -> None:
         pass
 
 
+def load(tensors: dict[str, Tensor]) -> None:
+    """What a receiver does that keeps nothing."""
+
+
 def test_what_is_not_as_published_fails_for_all() -> None:
     weights = weights_of_all_kinds()
     manifest = describe(weights)
     other = {**weights, "c.scalar": torch.tensor(1.25)}
-    ends = in_threads(other, manifest, [dict().update, dict().update])
+    ends = in_threads(other, manifest, [load, load])
     assert all(f"with checksum {checksum(other)}, but {manifest.checksum} was published" in end for end in ends), ends
     assert all(end.startswith("BroadcastFailed") for end in ends)
 
@@ -122,7 +126,7 @@ def test_one_that_cannot_load_ends_it_for_all(monkeypatch: pytest.MonkeyPatch) -
 
     weights = weights_of_all_kinds()
     began = time.monotonic()
-    sender, other, itself = in_threads(weights, describe(weights), [dict().update, refuse])
+    sender, other, itself = in_threads(weights, describe(weights), [load, refuse])
     assert itself == "ValueError: no such parameter"
     assert sender == other == "BroadcastFailed: seat 2: no such parameter"
     assert time.monotonic() - began < 15, "waited for the deadline"
@@ -131,9 +135,9 @@ def test_one_that_cannot_load_ends_it_for_all(monkeypatch: pytest.MonkeyPatch) -
 def test_one_that_never_comes_ends_at_the_deadline_or_when_the_driver_says_so() -> None:
     weights = weights_of_all_kinds()
     manifest = describe(weights)
-    ends = in_threads(weights, manifest, [dict().update], timeout=1, absent=1)
+    ends = in_threads(weights, manifest, [load], timeout=1, absent=1)
     assert all("not everybody was there within 1 s" in end for end in ends), ends
-    ends = in_threads(weights, manifest, [dict().update], during=lambda host: host.abort("rollout 1 died"), absent=1)
+    ends = in_threads(weights, manifest, [load], during=lambda host: host.abort("rollout 1 died"), absent=1)
     assert ends == ["BroadcastFailed: rollout 1 died"] * 2
 
 
@@ -176,7 +180,7 @@ def test_process_that_stops_in_the_middle(number: int, tmp_path: Path, monkeypat
         try:
             futures = [
                 pool.submit(send, host.rendezvous, manifest, weights, CPU),
-                pool.submit(receive, host.rendezvous.seat(1), manifest, CPU, dict().update),
+                pool.submit(receive, host.rendezvous.seat(1), manifest, CPU, load),
             ]
             if number == signal.SIGKILL:
                 process.wait(50)

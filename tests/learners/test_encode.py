@@ -28,7 +28,7 @@ def save(folder: Path, template: str | None, eos: int | list[int] | None = None)
 
 def test_prompt_and_completion(folder: Path) -> None:
     encoder = ChatEncoder(folder)
-    user, assistant, end = encoder.tokenizer.convert_tokens_to_ids(["<|user|>", "<|assistant|>", "<|end|>"])
+    user, assistant, end = map(encoder.tokenizer.convert_tokens_to_ids, ("<|user|>", "<|assistant|>", "<|end|>"))
     ids = encoder.prompt_ids("hi")
     assert (ids[0], ids[-2:], len(ids)) == (user, [end, assistant], 5)
     assert encoder.end_of_turn_id == end
@@ -47,7 +47,7 @@ def test_lengths_of_many_prompts_are_those_of_each(
     monkeypatch.setattr("learners.encode._AT_ONCE", 2)
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
     encoder = ChatEncoder(save(tmp_path, template), add_bos)
-    prompts = [
+    prompts: list[str | tuple[Message, ...]] = [
         "hi",
         "",
         "<|end|> ñ 你好",

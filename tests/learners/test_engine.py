@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,10 @@ train(Path({str(folder)!r}), Path({str(tmp_path / "out")!r}), deepspeed={{"optim
     assert "torch_adam: true" in done.stderr
 
 
+def _seen(passes: list[int], *_: object) -> None:
+    passes.append(1)
+
+
 @pytest.mark.parametrize("stage", [1, 3])
 def test_recomputed_layers_give_the_same_gradients(folder: Path, tmp_path: Path, stage: int) -> None:
     runs = []
@@ -122,8 +127,8 @@ def test_recomputed_layers_give_the_same_gradients(folder: Path, tmp_path: Path,
         fields = learner(zero_stage=stage, activation_checkpointing=recompute)
         with single_process():
             session = LearnerSession(fields, ModelConfig(policy=folder), 7, folder)
-            passes = []
-            session.policy.model.layers[0].mlp.register_forward_pre_hook(lambda *_, seen=passes: seen.append(1))
+            passes: list[int] = []
+            session.policy.model.layers[0].mlp.register_forward_pre_hook(partial(_seen, passes))
             metrics = session.train_round(1, make_pairs(6))
             runs.append((len(passes), metrics.steps[0].grad_norm, session.full_weights()))
             assert not session.policy.model.layers[0].mlp.training

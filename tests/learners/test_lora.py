@@ -129,6 +129,7 @@ def test_the_adapter_alone_is_published(folder: Path, tmp_path: Path) -> None:
     assert (described.names, described.checksum) == (snapshot.merged.names, snapshot.merged.checksum)
     assert not set(full) & set(snapshot.manifest.names)
     assert np.allclose(described.probe_logprob, snapshot.merged.probe_logprob, atol=1e-4)
+    assert config.lora is not None
     rebuilt = lora.merge_into(folder, snapshot.weights, config.lora, torch.float32)
     assert len(rebuilt) == len(snapshot.weights) / 2
     assert all(torch.equal(rebuilt[name], full[name]) for name in rebuilt)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -18,11 +18,11 @@ from learners.objectives.registry import GROUPS, PAIR_OBJECTIVES, needs_referenc
 from learners.objectives.switches import StepTotals, TokenGroup, group_loss
 
 # r_w = 1, r_l = -3, h = 4
-PAIR = PairLogprobs(*(torch.tensor([value]) for value in (-10.0, -12.0, -11.0, -9.0, 5.0, 3.0)))
+PAIR = PairLogprobs(*torch.tensor([[-10.0], [-12.0], [-11.0], [-9.0], [5.0], [3.0]]))
 SETTINGS = ObjectiveSettings()
 
 
-def loss(name: str, pair: PairLogprobs = PAIR, **settings: float) -> float:
+def loss(name: str, pair: PairLogprobs = PAIR, **settings: Any) -> float:
     return PAIR_OBJECTIVES[name].loss(pair, replace(SETTINGS, **settings)).item()
 
 

@@ -17,6 +17,7 @@ from learners.engine import zero_stage
 from learners.optimiser import MasterAdamW
 from learners.session import LearnerSession
 from learners.weights import checksum
+from rollout.records import Turns
 from tests.kits.learner import make_folder, make_pairs
 from tests.learners.test_session import LEARNER, rounds_in_process
 
@@ -138,7 +139,12 @@ def test_what_the_reference_pass_encoded_is_not_encoded_again(tmp_path: Path) ->
         session = LearnerSession(LEARNER, ModelConfig(policy=folder), 7, folder)
         asked: list[object] = []
         encode = session.encoder.prompt_ids
-        session.encoder.prompt_ids = lambda prompt: asked.append(prompt) or encode(prompt)  # type: ignore[method-assign,assignment,func-returns-value]
+
+        def noted(prompt: Turns, prime: str = "") -> list[int]:
+            asked.append(prompt)
+            return encode(prompt, prime)
+
+        session.encoder.prompt_ids = noted  # type: ignore[method-assign]
         pairs = make_pairs(6)
         session.reference_logprobs(1, pairs)
         session.train_round(1, pairs)

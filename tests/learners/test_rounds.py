@@ -22,7 +22,7 @@ from learners.metrics import RoundMetrics
 from learners.session import LearnerSession
 from learners.snapshot import restore, save_round
 from learners.weights import checksum
-from rollout.records import Example
+from rollout.records import Example, SampleGroup
 from tests.kits.learner import make_folder, make_groups, make_pairs
 
 PAIRS_14 = make_pairs(14)
@@ -41,7 +41,7 @@ def examples(objective: str, round_number: int = 1) -> list[Example]:
 
 def learner(objective: str, **fields: Any) -> LearnerConfig:
     settings = {"pairs_per_step": 6, "tokens_per_micro_batch": 128, "learning_rate": 1e-3, "epochs": 2} | fields
-    return LearnerConfig(objective=objective, **settings)  # type: ignore[arg-type]
+    return LearnerConfig(objective=objective, **settings)
 
 
 def train(
@@ -157,9 +157,10 @@ def test_rloo_compares_with_the_rounds_start_whatever_the_reference(folder: Path
     config = learner("rloo", reference="initial", pairs_per_step=9)
     with single_process():
         session = LearnerSession(config, ModelConfig(policy=folder), 7, folder)
-        known = session.reference_logprobs(1, examples("rloo"))
+        groups = [one for one in examples("rloo") if isinstance(one, SampleGroup)]
+        known = session.reference_logprobs(1, groups)
         assert {len(values) for values in known.values()} == {2, 3}
-        stored = [replace(one, reference=known[one.id]) for one in examples("rloo")]
+        stored = [replace(one, reference=known[one.id]) for one in groups]
         session.train_round(1, stored)
         second = session.train_round(2, stored).steps[0].values
         session.close()
@@ -187,10 +188,10 @@ def test_examples_of_the_wrong_kind_are_refused(folder: Path) -> None:
 def test_a_loss_that_is_not_a_number_is_named_and_nothing_changes(folder: Path, objective: str, kind: str) -> None:
     given = examples(objective)[:4]
     spoiled: Example = given[2]
-    if objective == "rloo":
-        spoiled = replace(spoiled, rewards=(1.0, math.nan, 0.0))  # type: ignore[call-arg]
+    if isinstance(spoiled, SampleGroup):
+        spoiled = replace(spoiled, rewards=(1.0, math.nan, 0.0))
     else:
-        spoiled = replace(spoiled, reference_chosen=math.nan, reference_rejected=-1.0)  # type: ignore[call-arg]
+        spoiled = replace(spoiled, reference_chosen=math.nan, reference_rejected=-1.0)
     with single_process():
         session = LearnerSession(learner(objective), ModelConfig(policy=folder), 7, folder)
         before = checksum(session.full_weights())

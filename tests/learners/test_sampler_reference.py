@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,12 +40,13 @@ def session(folder: Path) -> Iterator[LearnerSession]:
         made.close()
 
 
-def with_logprobs(session: LearnerSession, pairs: Sequence[Pair], error: float = 0.0) -> list[Example]:
+def with_logprobs(session: LearnerSession, pairs: Sequence[Pair], error: float = 0.0) -> list[Pair]:
     """The pairs with what a sampler of the same weights would say, rejected answers' tokens off by ``error``."""
-    found: list[Example] = []
+    found: list[Pair] = []
     for one in session._encode(pairs):
         assert isinstance(one.example, Pair)
-        ((chosen, rejected),) = segment_logprobs(session.engine, [one.segment], 512, session.device)
+        engine: Any = session.engine
+        ((chosen, rejected),) = segment_logprobs(engine, [one.segment], 512, session.device)
         found.append(
             replace(
                 one.example,
@@ -65,7 +67,7 @@ def test_the_samplers_are_taken_where_they_are_the_learners(session: LearnerSess
     own = session.reference_logprobs(1, pairs)
     given = with_logprobs(session, pairs)
     given[3] = replace(given[3], chosen_logprobs=None)  # older weights, another prompt, an anchor, a translation
-    given[5] = replace(given[5], rejected_logprobs=given[5].rejected_logprobs[:-4])  # not one a token
+    given[5] = replace(given[5], rejected_logprobs=(given[5].rejected_logprobs or b"")[:-4])  # not one a token
     found = referenced(session, given)
     assert found.mismatch is not None
     assert found.mismatch.used
@@ -110,7 +112,7 @@ def test_auto_falls_back_and_the_sampler_is_taken_where_it_is_asked_for(session:
     found = referenced(session, given)
     assert found.mismatch is not None
     assert found.mismatch.mean < 0.02
-    off = found.mismatch.loss
+    off = found.mismatch.loss or 0.0
     probed = probe(session._steps(session._encode(given), 1, 0), {one.id: 1 for one in given})
     margins = [0.01 * len(one.segment.completions[1]) for one in probed]
     expected = sum(math.log1p(math.exp(-0.1 * margin)) for margin in margins) / len(margins) - math.log(2)

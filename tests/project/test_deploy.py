@@ -158,7 +158,7 @@ def test_dockerfile_copies_what_exists_and_is_sent() -> None:
     first, *rest = Path(".dockerignore").read_text().split()
     assert first == "*", "everything is sent that is not ignored"
     sent = {rule[1:] for rule in rest if rule.startswith("!")}
-    copied = set()
+    copied: set[str] = set()
     for name, words in instructions():
         if name == "COPY":
             paths = [word for word in words[:-1] if not word.startswith("--")]

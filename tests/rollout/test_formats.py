@@ -166,7 +166,7 @@ def test_the_forms_are_those_of_the_config() -> None:
     assert {"auto", "plain", *(form.name for form in PROMPTS)} == set(get_args(PromptForm))
 
 
-PLAIN = [
+PLAIN: list[dict[str, Any]] = [
     {"id": "1", "prompt": 'one, "two"\nthree', "chosen": "good", "rejected": "bad", "language": "sw"},
     {"id": "2", "prompt": [turn("user", "Q")], "chosen": "good", "rejected": "bad", "language": "sw"},
 ]
@@ -176,7 +176,7 @@ PLAIN = [
     "name", ["a.jsonl", "a.jsonl.gz", "a.json", "a.json.gz", "a.csv", "a.csv.gz", "a.tsv", "a.parquet", "saved"]
 )
 def test_every_kind_of_file_holds_the_same_rows(tmp_path: Path, name: str) -> None:
-    rows: list[dict[str, Any]] = PLAIN
+    rows = PLAIN
     if name in ("a.parquet", "saved"):  # a column has one type
         rows = [PLAIN[0] | {"prompt": [turn("user", PLAIN[0]["prompt"])]}, PLAIN[1]]
     found = read(write(tmp_path / name, rows))

@@ -27,7 +27,7 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> PromptSet:
     return make_prompts(tmp_path_factory.mktemp("prompts"), make_config(), 4)
 
 
-def answers(prompt_id: str, *texts: str, **fields: object) -> list[Candidate]:
+def answers(prompt_id: str, *texts: str, **fields: Any) -> list[Candidate]:
     return [candidate(prompt_id, sample=sample, text=text, **fields) for sample, text in enumerate(texts)]
 
 

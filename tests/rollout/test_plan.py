@@ -27,6 +27,7 @@ from rollout.plan import (
 from rollout.prompts import PromptSet
 from rollout.records import Candidate, CandidateKey
 from rollout.templates import TRANSLATION_PRIME
+from rollout.token_ids import TokenIds
 from tests.kits.rollout import candidate, lidr_config, make_config, make_prompts, write_lines
 
 
@@ -87,7 +88,7 @@ def test_languages_that_nothing_needs_are_left_out(
     assert " ".join(answer_languages(config)) == answered
     found = set()
     for chunk in answer_chunks(config, prompts, 1):
-        answers = [Candidate(r.key, "texto", (1, 2), "stop", 0) for r in chunk.requests]
+        answers = [Candidate(r.key, "texto", TokenIds((1, 2)), "stop", 0) for r in chunk.requests]
         found |= {f"{c.origin}-{c.language}" for c in translation_chunks(config, chunk, answers).chunks}
     assert found == translated
 
@@ -95,7 +96,7 @@ def test_languages_that_nothing_needs_are_left_out(
 def test_translated_reward_translates_into_the_dominant_language_only(prompts: PromptSet) -> None:
     config = make_config(reward__prompt="translated")
     for chunk in answer_chunks(config, prompts, 1):
-        answers = [Candidate(r.key, "texto", (1, 2), "stop", 0) for r in chunk.requests]
+        answers = [Candidate(r.key, "texto", TokenIds((1, 2)), "stop", 0) for r in chunk.requests]
         plan = translation_chunks(config, chunk, answers)
         assert [c.language for c in plan.chunks] == ([] if chunk.language == "en" else ["en"])
 

@@ -29,7 +29,7 @@ from tests.kits.run import small_config
 
 def prompts(pattern: Path | str, codes: list[str] | None = None, limit: int | None = None, **fields: Any) -> PromptSet:
     languages = make_config(languages={"codes": codes or ["en", "sw"], "dominant": (codes or ["en"])[0]}).languages
-    return PromptSet.load(str(pattern), languages, PromptsConfig(**fields), limit)
+    return PromptSet.load(str(pattern), languages, PromptsConfig(**fields), limit=limit)
 
 
 def test_one_file_with_a_language_column(tmp_path: Path) -> None:
@@ -152,6 +152,7 @@ def test_a_chat_is_sampled_scored_and_judged_as_one(tmp_path: Path) -> None:
     answers = [candidate("0", "sw", sample, text=f"jibu {sample}") for sample in range(2)]
     lingual = reward_prompt(config.languages, config.reward.logprobs["reward"], found, answers[0])
     assert lingual[0] == SYSTEM
+    assert isinstance(lingual[1], Message)
     assert lingual[1].content.startswith("Answer only in Swahili")
     assert lingual[1].content.endswith("en 0")
     native = make_config(languages={"codes": ["en", "sw"]}, reward={"prompt": "native"})

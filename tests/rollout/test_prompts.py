@@ -23,7 +23,7 @@ GOOD = {"id": "p9", "prompt": "Hola", "answer": "x"}
 
 def load(pattern: str, **options: Any) -> PromptSet:
     limit = options.pop("limit", None)
-    return PromptSet.load(pattern, make_config().languages, PromptsConfig(**options), limit)
+    return PromptSet.load(pattern, make_config().languages, PromptsConfig(**options), limit=limit)
 
 
 def test_joined_by_id_in_the_order_of_the_dominant_language(tmp_path: Path) -> None:

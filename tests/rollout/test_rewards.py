@@ -107,8 +107,8 @@ def test_reward_prompts(prompts: PromptSet) -> None:
     cross = make_config()
     assert reward_prompt(cross.languages, measure_of(cross), prompts, english) == prompts.get("p0", "en").text
     text = reward_prompt(cross.languages, measure_of(cross), prompts, spanish)
-    assert "Answer only in Spanish" in text
-    assert text.endswith("\n\n" + prompts.get("p0", "en").text)
+    assert "Answer only in Spanish" in str(text)
+    assert str(text).endswith(f"\n\n{prompts.get('p0', 'en').text}")
     native = make_config(reward__prompt="native")
     assert reward_prompt(native.languages, measure_of(native), prompts, spanish) == prompts.get("p0", "es").text
     translated = make_config(reward__prompt="translated")

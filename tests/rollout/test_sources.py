@@ -23,6 +23,7 @@ from rollout.prompts import PromptSet
 from rollout.records import Candidate, CandidateKey, Pair, Score
 from rollout.sources import scored, sources
 from rollout.store_schema import candidate_of, candidate_row
+from rollout.token_ids import TokenIds
 from tests.kits.rollout import candidate, make_config, make_prompts, write_lines
 
 STRONG = {"base_url": "http://localhost:1/v1", "model": "strong-1"}
@@ -124,7 +125,7 @@ def test_lidr_named_is_lidr(prompts: PromptSet) -> None:
     named = make_config(candidates__sources=[policy, own], reward__kind="cross_language")
     assert answer_chunks(named, prompts, 1) == answer_chunks(short, prompts, 1)
     for chunk in answer_chunks(short, prompts, 1):
-        answers = [Candidate(r.key, f"Text {r.key.sample}", (1, 2), "stop", 0) for r in chunk.requests]
+        answers = [Candidate(r.key, f"Text {r.key.sample}", TokenIds((1, 2)), "stop", 0) for r in chunk.requests]
         assert translation_chunks(named, chunk, answers) == translation_chunks(short, chunk, answers)
     assert [source.directions for source in sources(named)] == [source.directions for source in sources(short)]
 

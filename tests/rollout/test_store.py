@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -24,6 +25,7 @@ from rollout.identity import comparable_config, config_digest, differing_fields
 from rollout.records import Candidate, CandidateKey, Pair, Score
 from rollout.store import Store, StoreConflict
 from rollout.store_export import export_parquet
+from rollout.token_ids import TokenIds
 from tests.kits.rollout import candidate, make_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,20 +37,20 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield opened
 
 
-def chunk(size: int = 4, prompt_id: str = "p0", **fields: object) -> list[Candidate]:
+def chunk(size: int = 4, prompt_id: str = "p0", **fields: Any) -> list[Candidate]:
     return [candidate(prompt_id, sample=s, text=f"text {s}", **fields) for s in range(size)]
 
 
-def pair(name: str = "p0", **fields: object) -> Pair:
+def pair(name: str = "p0", **fields: Any) -> Pair:
     one, two = candidate(name, sample=0), candidate(name, sample=1)
     made = Pair(f"r0001/es/{name}", 1, name, "es", "mined", "¿Q?", "sí", "no", 1.5, -0.25, 0, one.key, two.key)
-    return replace(made, **fields)  # type: ignore[arg-type]
+    return replace(made, **fields)
 
 
 def test_chunks_come_back_exactly(store: Store) -> None:
     rows = [
         candidate(sample=0, text="añ\u0000o 🦜\n", detected_language="es"),
-        replace(candidate(sample=1, text="", finish_reason="length"), token_ids=(0, 2**32 - 1, 7)),
+        replace(candidate(sample=1, text="", finish_reason="length"), token_ids=TokenIds((0, 2**32 - 1, 7))),
         candidate(sample=2, text="t", source="translation", origin="en", translation="salvaged"),
     ]
     assert store.put_chunk("c1", 1, "answer", rows)
@@ -369,7 +371,7 @@ def test_writes_are_fast(store: Store) -> None:
     for number in range(4):
         rows = [
             Candidate(
-                CandidateKey(1, f"p{number}-{i}", "es", "policy", "es", 0), "x" * 500, tuple(range(100)), "stop", 0
+                CandidateKey(1, f"p{number}-{i}", "es", "policy", "es", 0), "x" * 500, TokenIds(range(100)), "stop", 0
             )
             for i in range(2000)
         ]

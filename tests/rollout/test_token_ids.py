@@ -15,7 +15,7 @@ from configs.schema import LearnerConfig, ModelConfig
 from learners.distributed import single_process
 from learners.encode import ChatEncoder, same_vocabulary
 from learners.session import LearnerSession
-from rollout.records import SampleGroup
+from rollout.records import Pair, SampleGroup
 from rollout.store import Store
 from rollout.token_ids import TokenIds
 from tests.kits.learner import make_folder, make_pairs
@@ -55,6 +55,16 @@ def test_they_take_four_bytes_each() -> None:
     assert len(pickle.dumps(kept[7])) < 200 * 4 + 120
 
 
+def pairs_of(store: Store, round: int) -> list[Pair]:
+    """What a round is trained on, which must be pairs."""
+    return [one for one in store.examples(round) if isinstance(one, Pair)]
+
+
+def groups_of(store: Store, round: int) -> list[SampleGroup]:
+    """What a round is trained on, which must be groups."""
+    return [one for one in store.examples(round) if isinstance(one, SampleGroup)]
+
+
 def test_a_round_is_trained_on_the_tokens_that_were_sampled(tmp_path: Path) -> None:
     with Store.open(tmp_path / "store.sqlite", "d") as store:
         assert store.begin_round(1)
@@ -64,7 +74,7 @@ def test_a_round_is_trained_on_the_tokens_that_were_sampled(tmp_path: Path) -> N
         store.put_chunk("c1", 1, "answer", [*answers, candidate("p1", sample=0), told])
         anchor = pair("p9", chosen_key=None, rejected_key=None, source="anchor")
         store.put_pairs(1, [pair("p0"), pair("p1", rejected_key=told.key), anchor])
-        first, second, third = store.examples(1)
+        first, second, third = pairs_of(store, 1)
         assert store.pairs(1) == [first, second, third]
         assert (first.chosen_ids, first.rejected_ids) == (answers[0].token_ids, (9, 8, 7))
         assert (second.chosen_ids, second.rejected_ids) == (candidate("p1").token_ids, None), "a translation is text"
@@ -74,11 +84,11 @@ def test_a_round_is_trained_on_the_tokens_that_were_sampled(tmp_path: Path) -> N
         )
         # A round that an earlier version began has chunks and no mark: it stays with the texts.
         assert not store.begin_round(2)
-        assert store.examples(2)[0].completion_ids == ()
+        assert groups_of(store, 2)[0].completion_ids == ()
         store.put_pairs(3, [])
         assert store.begin_round(4)
         store.put_groups(4, [replace(store.groups(2)[0], id="h", round=4)])
-        assert store.examples(4)[0].completion_ids == (None, (9, 8, 7))
+        assert groups_of(store, 4)[0].completion_ids == (None, (9, 8, 7))
         assert store.begin_round(5)
         store.put_pairs(5, [replace(pair("p5"), round=5)])
         with pytest.raises(UserError, match=r"table candidates, row \(.*p5.*\): it cannot be found; .* --from-round 0"):

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from serving import contact
 from serving import coordinator as module
 from serving.contact import CoordinatorAway, CoordinatorContact
 from serving.coordinator import Coordinator
+from serving.facts import ReplicaFacts
 from serving.folder import Served, ServingFolder
 from serving.gate import GateDecision
 
@@ -59,8 +61,15 @@ def play(scene: Coroutine[Any, Any, None]) -> None:
     asyncio.run(bounded())
 
 
-def facts(version: int) -> dict[str, Any]:
-    return {"version": version, "checksum": f"{version:016x}", "probe_error": 0.0, "pid": 1}
+def facts(version: int) -> ReplicaFacts:
+    return {
+        "version": version,
+        "checksum": f"{version:016x}",
+        "probe_error": 0.0,
+        "pid": 1,
+        "spare_engine": False,
+        "started": {},
+    }
 
 
 async def done(coordinator: Coordinator, name: str, version: int, refused: Served | None = None) -> None:
@@ -238,7 +247,7 @@ def test_what_the_coordinator_itself_refuses_is_not_asked_again() -> None:
         for error in (UserError("damaged"), ValueError("damaged")):
             line = Line(error)
             with pytest.raises(type(error), match="damaged"):
-                await CoordinatorContact("isogloss-mine", lambda name, line=line: line).ask(5, "next")
+                await CoordinatorContact("isogloss-mine", partial(lambda line, _name: line, line)).ask(5, "next")
 
     play(scene())
 

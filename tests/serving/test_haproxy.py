@@ -13,9 +13,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import pytest
+from ray import serve
 
 from actors.runtime.env import ingress_env
 from configs.errors import UserError
@@ -130,7 +132,7 @@ def running(folder: Path, config: str) -> Iterator[int]:
             process.terminate()
 
 
-def exchange(port: int, request: bytes) -> tuple[int, dict[str, object]]:
+def exchange(port: int, request: bytes) -> tuple[int, dict[str, Any]]:
     """Status and JSON of the reply to raw bytes."""
     with socket.create_connection(("127.0.0.1", port), 20) as there:
         there.sendall(request)
@@ -224,10 +226,10 @@ def test_replicas_without_a_way_in_are_not_ready(monkeypatch: pytest.MonkeyPatch
     def status(proxy: ProxyStatus) -> SimpleNamespace:
         return SimpleNamespace(applications={"name": running}, proxies={"node": proxy})
 
-    monkeypatch.setattr(app.serve, "status", lambda: status(next(seen)))
+    monkeypatch.setattr(serve, "status", lambda: status(next(seen)))
     app._wait_until_running("name", 60)
     assert next(seen, None) is None, "it did not wait for the proxy"
-    monkeypatch.setattr(app.serve, "status", lambda: status(ProxyStatus.STARTING))
+    monkeypatch.setattr(serve, "status", lambda: status(ProxyStatus.STARTING))
     with pytest.raises(UserError, match="not ready within 0 s .*RUNNING.* HTTP proxy is not up"):
         app._wait_until_running("name", 0)
 

@@ -21,7 +21,9 @@ TIMEOUT_S = 5.0
 
 def assignment(version: int) -> Assignment:
     manifest = WeightsManifest(version, f"{version:016x}", ("a",), ("float32",), ((2,),), (1, 2), (-1.5,))
-    return Assignment(version, f"v{version}", manifest, {}, None, 0.0)
+    return Assignment(
+        version, f"v{version}", manifest, {"version": f"v{version}", "checksum": manifest.checksum}, None, 0.0
+    )
 
 
 @dataclass

@@ -247,14 +247,15 @@ def test_under_serves_own_config_what_is_wrong_is_said(tmp_path: Path, monkeypat
 
     monkeypatch.delenv("ISOGLOSS_HOME", raising=False)
     model = str(Path("worlds/default/policy").resolve())
-    for arguments, complaint in [
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"target": "runs/mine"}, "args.target: runs/mine is relative"),
         ({"target": model, "state": "here"}, "args.state: here is relative"),
         ({"target": model}, f"args.state: .* model folder {model} .* or set ISOGLOSS_HOME"),
         ({"target": model, "overides": []}, "args: overides: unknown field"),
         ({"overrides": []}, "args: target: missing"),
         ({"target": str(tmp_path), "state": str(tmp_path)}, "neither a run folder"),
-    ]:
+    ]
+    for arguments, complaint in wrong:
         with pytest.raises(CannotBuild, match=complaint):
             application(arguments)
     monkeypatch.setenv("ISOGLOSS_HOME", str(tmp_path))

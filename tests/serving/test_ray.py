@@ -65,7 +65,7 @@ def test_openai_client_chat(served: Served) -> None:
     raw = served.client.chat.completions.with_raw_response.create(
         model="world", messages=QUESTION, temperature=0, max_tokens=24
     )
-    reply = raw.parse()
+    reply: Any = raw.parse()
     assert raw.headers["x-isogloss-version"] == "v0"
     assert reply.model_dump()["isogloss"] == {"version": "v0"}
     assert reply.usage.prompt_tokens > 0
@@ -154,8 +154,8 @@ def test_concurrency_64_and_too_many(served: Served) -> None:
 
     assert all(reply.usage.completion_tokens == 64 for reply in asyncio.run(ask(64)))
     outcomes = asyncio.run(ask(120))
-    refused = [error for error in outcomes if isinstance(error, Exception)]
-    assert {type(error) for error in refused} == {openai.RateLimitError}
+    refused = [error for error in outcomes if isinstance(error, openai.RateLimitError)]
+    assert len(refused) == sum(isinstance(error, Exception) for error in outcomes)
     assert {error.response.headers["retry-after"] for error in refused} == {"1"}
     assert len(outcomes) - len(refused) >= 80
 
@@ -218,16 +218,16 @@ def test_odd_bytes_get_an_error_in_openai_s_form(
     served: Served, content: bytes, headers: dict[str, str | bytes], expected: int
 ) -> None:
     url = served.endpoint.url + "/chat/completions"
-    every = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json", **headers}
+    every: Any = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json", **headers}
     reply = httpx.post(url, content=content, headers=every, timeout=30)
     assert (reply.status_code, fault(reply.status_code, reply.text)) == (expected, ""), reply.text[:300]
 
 
 def test_hot_swaps_under_load(served: Served) -> None:
     greedy: dict[str, str] = {}
-    for version in (1, 0):
-        served.promote(version)
-        greedy[f"v{version}"] = served.chat(temperature=0, max_tokens=120, extra_body={"ignore_eos": True}).choices[
+    for number in (1, 0):
+        served.promote(number)
+        greedy[f"v{number}"] = served.chat(temperature=0, max_tokens=120, extra_body={"ignore_eos": True}).choices[
             0].message.content  # fmt: skip
     assert greedy["v0"] != greedy["v1"]
     replies: list[tuple[set[str], str]] = []

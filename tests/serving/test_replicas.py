@@ -18,6 +18,7 @@ import openai
 import psutil
 import pytest
 
+from serving.facts import ReplicaRow
 from tests.kits.serving import KEY, QUESTION, Served, in_background, serve_two_versions, small_endpoint
 from tests.kits.waiting import wait_until
 
@@ -100,13 +101,13 @@ def whole(outcomes: list[tuple[int, str]]) -> bool:
                for status, text in outcomes)  # fmt: skip
 
 
-def rows(served: Served) -> list[dict[str, Any]]:
+def rows(served: Served) -> list[ReplicaRow]:
     """Of the replicas that are there; the coordinator strikes off who is gone only after some seconds of silence."""
     found = served.endpoint.status()["replicas"].values()
     return [row for row in found if "pid" in row and psutil.pid_exists(row["pid"])]
 
 
-def engine_of(row: dict[str, Any]) -> psutil.Process:
+def engine_of(row: ReplicaRow) -> psutil.Process:
     """The process of a replica's engine."""
     (engine,) = [
         child for child in psutil.Process(row["pid"]).children(recursive=True)

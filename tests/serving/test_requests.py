@@ -20,7 +20,7 @@ from serving.routes import build_app
 LIMITS = Limits(("world",), max_tokens=64, max_sequences=4, max_length=256, vocabulary=1000)
 USER = {"role": "user", "content": "Hello"}
 # As this endpoint, OpenAI's and vLLM's newer ones reply.
-REPLY = {
+REPLY: dict[str, Any] = {
     "role": "assistant",
     "content": "Hi",
     "refusal": None,

@@ -90,7 +90,8 @@ def run(tmp_path: Path) -> Path:
         shutil.copytree(POLICY, folder / "checkpoints" / f"round-{number:04d}")
         write_state(folder / "checkpoints" / f"round-{number:04d}", CheckpointState(number, 1, 1, "0" * 16, 1, 0))
     (folder / "policy").symlink_to("checkpoints/round-0002")
-    values = {"run": {"name": "mine"}, "model": {"policy": str(POLICY), "dtype": "float32", "add_bos": False}}
+    values: dict[str, dict[str, Any]] = {"run": {"name": "mine"}}
+    values["model"] = {"policy": str(POLICY), "dtype": "float32", "add_bos": False}
     more = {"languages": {"codes": ["en", "es"]}, "prompts": {"train": "{lang}", "heldout": "{lang}"}}
     values["model"]["reference"] = str(POLICY)
     (folder / "config.yaml").write_text(json.dumps({**values, **more}))

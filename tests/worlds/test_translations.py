@@ -34,7 +34,7 @@ def marked(code: str, text: str) -> bool:
 
 def test_every_translation_holds_a_filler_and_no_direct_answer_does(tmp_path: Path) -> None:
     settings = TranslationSettings()
-    counts = write_answers(LANGUAGES, FILLERS, SPLIT, tmp_path, 0, settings)
+    counts = write_answers(LANGUAGES, FILLERS, SPLIT, tmp_path, seed=0, settings=settings)
     gold = {
         code: {f.id: LANGUAGES[code].answer(f.person, f.relation, f.value) for f in SPLIT.train} for code in LANGUAGES
     }
@@ -56,7 +56,7 @@ def test_every_translation_holds_a_filler_and_no_direct_answer_does(tmp_path: Pa
 
 
 def test_pairs_put_truth_first_and_language_second(tmp_path: Path) -> None:
-    write_answers(LANGUAGES, FILLERS, SPLIT, tmp_path, 0, TranslationSettings())
+    write_answers(LANGUAGES, FILLERS, SPLIT, tmp_path, seed=0, settings=TranslationSettings())
     pairs = rows(tmp_path / "preferences.jsonl")
     kinds = Counter((row["language"] == PIVOT, row["id"].partition("-")[2].partition("-")[2]) for row in pairs)
     facts = len(SPLIT.train)
@@ -76,7 +76,7 @@ def test_pairs_put_truth_first_and_language_second(tmp_path: Path) -> None:
 
 def test_the_same_seed_gives_the_same_files_and_another_one_others(tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        write_answers(LANGUAGES, FILLERS, SPLIT, tmp_path / name, seed, TranslationSettings())
+        write_answers(LANGUAGES, FILLERS, SPLIT, tmp_path / name, seed=seed, settings=TranslationSettings())
     one, two, other = ((tmp_path / name / "preferences.jsonl").read_bytes() for name in "abc")
     assert one == two != other
 

@@ -245,6 +245,7 @@ def test_a_further_language_is_one_more_file(folder: Path, tmp_path: Path, manif
 def test_a_language_takes_a_value_for_one_other_at_the_rates_of_its_file():
     languages = load_languages(LANGUAGES_DIR)
     pivot, german = languages[PIVOT], languages["de"]
+    assert german.confused is not None
     confused = {code: confusions(language, 3) for code, language in languages.items()}
     assert confused[PIVOT] == {relation: {} for relation in pivot.relations}
     for relation, values in confused["de"].items():
