@@ -296,7 +296,7 @@ def evaluate(
             temperature=temperature,
             seed=seed,
             format=format,
-            machine={"actors": actors, "gpus": gpus, "kv_cache_gb": kv_cache_gb},
+            machine={"actors": actors, "gpus": gpus, "kv_cache_gib": kv_cache_gb},
         )
     )
 

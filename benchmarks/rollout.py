@@ -45,12 +45,12 @@ Asked = list[tuple[list[int], float, int]]  # prompt ids, temperature, longest a
 class Bare:
     """vLLM as one finds it, with the settings that suit this machine (docs/benchmarks.md)."""
 
-    def __init__(self, folder: str, dtype: str, max_length: int, kv_cache_gb: float) -> None:
+    def __init__(self, folder: str, dtype: str, max_length: int, kv_cache_gib: float) -> None:
         from vllm import LLM
 
         self._llm = LLM(
             model=folder, dtype=dtype, max_model_len=max_length, enforce_eager=True, block_size=32,  # type: ignore[arg-type]
-            kv_cache_memory_bytes=int(kv_cache_gb * 2**30), max_num_seqs=256, max_num_batched_tokens=4096,
+            kv_cache_memory_bytes=int(kv_cache_gib * 2**30), max_num_seqs=256, max_num_batched_tokens=4096,
             enable_prefix_caching=True, async_scheduling=False, generation_config="vllm", disable_log_stats=True,
         )  # fmt: skip
 

@@ -90,12 +90,12 @@ class Trainer:
 class Reloader:
     """vLLM as one finds it, which takes new weights by its own ``reload_weights``."""
 
-    def __init__(self, folder: str, max_length: int, kv_cache_gb: float) -> None:
+    def __init__(self, folder: str, max_length: int, kv_cache_gib: float) -> None:
         from vllm import LLM
 
         self._llm = LLM(
             model=folder, dtype="float32", max_model_len=max_length, enforce_eager=True, block_size=32,
-            kv_cache_memory_bytes=int(kv_cache_gb * 2**30), generation_config="vllm", disable_log_stats=True,
+            kv_cache_memory_bytes=int(kv_cache_gib * 2**30), generation_config="vllm", disable_log_stats=True,
         )  # fmt: skip
 
     def ready(self) -> None:

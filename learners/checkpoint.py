@@ -15,21 +15,21 @@ from learners.checkpoint_layout import all_checkpoints
 from rollout.run_layout import POLICY_LINK
 
 
-def require_disk(folder: Path, needed_bytes: int, spare_gb: float) -> None:
+def require_disk(folder: Path, needed_bytes: int, spare_gib: float) -> None:
     """Refuse to begin writing what would not fit.
 
     Args:
         folder: Where it will be written; need not exist.
         needed_bytes: Size of what will be written.
-        spare_gb: What must be left free afterwards, GiB (``run.min_free_disk_gb``).
+        spare_gib: What must be left free afterwards, GiB (``run.min_free_disk_gb``).
     """
     existing = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
     free, needed = shutil.disk_usage(existing).free / 2**30, needed_bytes / 2**30
-    if free < needed + spare_gb:
+    if free < needed + spare_gib:
         there, wanted = gib_apart(free, needed)
         raise UserError(
             f"{folder}: {there} GiB of disk are free, but writing needs "
-            f"{wanted} GiB and run.min_free_disk_gb keeps {spare_gb:g} GiB; "
+            f"{wanted} GiB and run.min_free_disk_gb keeps {spare_gib:g} GiB; "
             "free some space or lower that field, then continue with --resume. "
             "The last complete checkpoint is untouched"
         )

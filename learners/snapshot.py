@@ -31,7 +31,7 @@ METRICS_FILE = "metrics.json"
 _OPTIMISER_BYTES = 12
 
 
-def save_round(session: LearnerSession, run_dir: Path, metrics: RoundMetrics, keep: int, spare_gb: float) -> Snapshot:
+def save_round(session: LearnerSession, run_dir: Path, metrics: RoundMetrics, keep: int, spare_gib: float) -> Snapshot:
     """Write the checkpoint of the round just trained, point ``policy`` to it, retire old ones.
 
     With several nodes ``run_dir`` must be on storage that all of them share.
@@ -55,7 +55,7 @@ def save_round(session: LearnerSession, run_dir: Path, metrics: RoundMetrics, ke
                     tensor.numel() * (tensor.element_size() + _OPTIMISER_BYTES)
                     for tensor in (adapter or weights).values()
                 )
-                require_disk(folder, size, spare_gb)
+                require_disk(folder, size, spare_gib)
                 shutil.rmtree(folder, ignore_errors=True)
                 temporary = stack.enter_context(complete_or_absent(folder))
             except UserError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -49,3 +50,8 @@ class Generated:
     text: str
     finish_reason: Literal["stop", "length"]
     logprobs: bytes | None = None
+
+
+def until(text: str, stop: Sequence[str]) -> str:
+    """What stands before the first of some texts; everything where none is there."""
+    return text[: min((place for end in stop if (place := text.find(end)) >= 0), default=len(text))]

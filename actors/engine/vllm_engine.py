@@ -17,7 +17,7 @@ import torch
 from actors.engine.adapters import lora_settings, merged_is_the_cure
 from actors.engine.feed import sample
 from actors.engine.request_seeds import SEED
-from actors.engine.requests import EngineRequest, Generated
+from actors.engine.requests import EngineRequest, Generated, until
 from actors.engine.verify import SyncReport, check_manifest, check_probe, checked_tensors, expected_shapes
 from actors.machine.vllm_check import check_vllm
 from actors.runtime.env import apply_env, rollout_env
@@ -55,11 +55,6 @@ def _transfer_settings() -> JsonObject:
     return {"weight_transfer_config": WeightTransferConfig(backend=BACKEND)}
 
 
-def _until(text: str, stop: Sequence[str]) -> str:
-    """What stands before the first of some texts; everything where none is there."""
-    return text[: min((place for end in stop if (place := text.find(end)) >= 0), default=len(text))]
-
-
 def _logprobs(completion: CompletionOutput) -> bytes | None:
     """Those of the sampled tokens, as ``Generated.logprobs``."""
     found: Any = completion.logprobs
@@ -86,7 +81,7 @@ class VllmEngine:
         model: Hugging Face folder.
         dtype: "float32" or "bfloat16".
         max_length: Longest prompt plus completion, in tokens.
-        kv_cache_gb: Key-value cache, GiB.
+        kv_cache_gib: Key-value cache, GiB.
         max_num_seqs: Sequences decoded at once.
         tensor_parallel: GPUs the model is split over.
         seed: Seeds what happens outside ``generate`` (nothing that matters).
@@ -108,7 +103,7 @@ class VllmEngine:
         model: Path,
         dtype: str,
         max_length: int,
-        kv_cache_gb: float,
+        kv_cache_gib: float,
         max_num_seqs: int,
         *,
         tensor_parallel: int = 1,
@@ -126,7 +121,7 @@ class VllmEngine:
         apply_env(rollout_env(gpu))  # read by vLLM when it is imported
         from vllm import LLM
 
-        self._gpu, self._max_length, self._kv_cache_gb = gpu, max_length, kv_cache_gb
+        self._gpu, self._max_length, self._kv_cache_gib = gpu, max_length, kv_cache_gib
         self._dtype, self._lora, self._model = dtype, lora, model
         self._sleeps = sleeps and gpu  # vLLM's CPU worker has no sleep mode
         self._split, self._slots = tensor_parallel > 1, max_num_seqs
@@ -143,7 +138,7 @@ class VllmEngine:
             dtype=dtype,  # type: ignore[arg-type]  # checked by the config
             max_model_len=max_length,
             enforce_eager=enforce_eager,
-            kv_cache_memory_bytes=int(kv_cache_gb * 2**30),
+            kv_cache_memory_bytes=int(kv_cache_gib * 2**30),
             max_num_seqs=max_num_seqs,
             # vLLM's default depends on the machine, and with it which prompts share a step.
             max_num_batched_tokens=max(_STEP_TOKENS, max_num_seqs),
@@ -216,7 +211,7 @@ class VllmEngine:
         return [
             Generated(
                 tuple(ids),
-                _until(text, request.stop),
+                until(text, request.stop),
                 "stop" if completion.finish_reason == "stop" else "length",
                 _logprobs(completion),
             )
@@ -380,4 +375,4 @@ class VllmEngine:
     def memory(self) -> dict[str, float]:
         """Memory of this process and of the key-value cache, GiB."""
         rss = psutil.Process().memory_info().rss / 2**30
-        return {"process_gib": rss, "kv_cache_gb": self._kv_cache_gb}
+        return {"process_gib": rss, "kv_cache_gib": self._kv_cache_gib}

@@ -37,7 +37,7 @@ class Machine:
     Attributes:
         actors: How many.
         gpus: Of each.
-        kv_cache_gb: Key-value cache of each, GiB.
+        kv_cache_gib: Key-value cache of each, GiB.
         chunk: Prompts of one call; greedy answers may depend on it in the last bits, sampled ones do.
         call_timeout_s: Longest that one call may take.
         start_timeout_s: Longest that the actors may take to start.
@@ -45,7 +45,7 @@ class Machine:
 
     actors: int = 1
     gpus: float = 0.0
-    kv_cache_gb: float = 0.5
+    kv_cache_gib: float = 0.5
     chunk: int = 32
     call_timeout_s: float = 1800.0
     start_timeout_s: float = 600.0
@@ -196,7 +196,7 @@ def _config(suite: Suite, folder: Path, decoding: Decoding, machine: Machine, ma
             actors=machine.actors,
             gpus_per_actor=machine.gpus,
             max_new_tokens=decoding.max_new_tokens,
-            kv_cache_gb=machine.kv_cache_gb,
+            kv_cache_gb=machine.kv_cache_gib,
         ),
         reward=VerifierReward(),  # the only kind that needs no further model
         cluster=ClusterConfig(

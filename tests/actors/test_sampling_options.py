@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from actors.engine.vllm_engine import _until
+from actors.engine.requests import until
 from actors.plan.fertility import fertility, fertility_cure, fertility_line
 from actors.plan.preflight import check_inputs
 from actors.train.dry_run import check_readable
@@ -45,8 +45,8 @@ def test_a_round_asks_for_what_the_config_says(tmp_path: Path) -> None:
 
 
 def test_an_answer_ends_before_the_first_of_its_stops() -> None:
-    assert _until("a END b STOP", ("STOP", "END")) == "a "
-    assert _until("a", ("STOP",)) == _until("a", ()) == "a"
+    assert until("a END b STOP", ("STOP", "END")) == "a "
+    assert until("a", ("STOP",)) == until("a", ()) == "a"
 
 
 def test_all_ends_of_the_generation_config_end_an_answer(tmp_path: Path) -> None:

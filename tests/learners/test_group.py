@@ -37,9 +37,9 @@ LEARNER = LearnerConfig(
 )
 
 
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[None]:
-    with start_cluster(ClusterConfig(num_cpus=2), tmp_path / "session"):
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with start_cluster(ClusterConfig(num_cpus=2), tmp_path_factory.mktemp("session")):
         yield
 
 

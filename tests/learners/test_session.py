@@ -45,7 +45,7 @@ def rounds_in_process(
             assert restore(session, found)
         for number in rounds:
             metrics.append(session.train_round(number, make_pairs(14, number)))
-            snapshot = save_round(session, run_dir, metrics[-1], keep=2, spare_gb=0)
+            snapshot = save_round(session, run_dir, metrics[-1], keep=2, spare_gib=0)
         session.close()
     return snapshot.weights, metrics
 

@@ -31,15 +31,7 @@ from tests.kits.cluster import fetch, free_ports
 from tests.kits.fuzz import fault, fuzz
 from tests.kits.metrics import Sample, samples, wrong_labels
 from tests.kits.prometheus import PROMETHEUS, expressions, prometheus
-from tests.kits.serving import (
-    KEY,
-    PASSED,
-    QUESTION,
-    Served,
-    in_background,
-    serve_two_versions,
-    small_endpoint,
-)
+from tests.kits.serving import KEY, PASSED, QUESTION, Served, in_background, serve_two_versions, small_endpoint
 
 PATHS = ("/v1/chat/completions", "/v1/completions")
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.timeout(900)]
@@ -48,12 +40,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.timeout(900)]
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """One replica, two versions to swap between."""
-    config = small_endpoint(
-        max_tokens=128,
-        max_body_kb=64,
-        max_concurrent=80,
-        drain_s=0.3,
-    )
+    config = small_endpoint(max_tokens=128, max_body_kb=64, max_concurrent=80, drain_s=0.3)
     with serve_two_versions(tmp_path_factory.mktemp("serving"), config) as found:
         yield found
 
