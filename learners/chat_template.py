@@ -54,6 +54,7 @@ class ChatTemplate:
         date: datetime.date | None = None,
         template: str | None = None,
         values: Mapping[str, object] | None = None,
+        *,
         bos: str | None = None,
     ) -> None:
         self._folder = folder

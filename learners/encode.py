@@ -114,7 +114,7 @@ class ChatEncoder:
         if add_bos and self._bos is None:
             raise UserError(f"{self.folder}: model.add_bos is true but the tokenizer has no BOS; set it to false")
         bos = self.tokenizer.bos_token if add_bos else None
-        self.template = ChatTemplate(self.folder, self.tokenizer, date, template, values, bos)
+        self.template = ChatTemplate(self.folder, self.tokenizer, date, template, values, bos=bos)
         self.special_tokens = tuple(sorted(special_texts(self.tokenizer), key=lambda token: (-len(token), token)))
         self._special = re.compile("|".join(map(re.escape, self.special_tokens)) or r"(?!)")
         self._add_bos = add_bos

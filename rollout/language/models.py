@@ -5,10 +5,13 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from configs.json_types import JsonObject
 from rollout.language.scripts import base_of, scripts_of
+
+if TYPE_CHECKING:
+    import lingua
 
 # lingua knows two-letter ISO 639-1 codes only; these name the same languages.
 _ALIASES = {"no": "nb", "fil": "tl", "cmn": "zh", "yue": "zh", "iw": "he", "in": "id", "arb": "ar"}
@@ -54,7 +57,7 @@ def all_models(script: str) -> frozenset[str]:
 
 
 @functools.lru_cache(maxsize=4096)
-def _built(languages: frozenset[str], trigrams_alone: bool = False) -> Any:
+def _built(languages: frozenset[str], trigrams_alone: bool = False) -> lingua.LanguageDetector:
     from lingua import LanguageDetectorBuilder
 
     builder = LanguageDetectorBuilder.from_languages(*(_lingua()[name] for name in sorted(languages)))
@@ -62,7 +65,7 @@ def _built(languages: frozenset[str], trigrams_alone: bool = False) -> Any:
 
 
 @functools.cache
-def _code(language: Any) -> str:
+def _code(language: lingua.Language) -> str:
     code: str = language.iso_code_639_1.name.lower()
     return code
 
