@@ -1,7 +1,7 @@
 """Runs that are stopped and killed, with everything real: they end as an undisturbed one, to the last bit.
 
-One real kill of each kind of process: driver, raylet, rollout actor, learner's rank. The driver's every step is killed
-over a fake engine (``tests/benchmarks/test_chaos.py``), and a driver whose learner trains in ``test_offline.py``;
+One real kill of each kind of process but the driver: raylet, rollout actor, learner's rank. A driver with everything
+real is killed in ``test_offline.py``, and at its every step over a fake engine in ``tests/benchmarks/test_chaos.py``;
 ``make chaos`` kills all kinds at any moment.
 """
 
@@ -34,14 +34,11 @@ NAME = "interrupted"
 
 @dataclass(frozen=True)
 class Progress:
-    """Of both rounds: how far each is, and how many of its chunks are answered and scored."""
+    """How far round 1 is, and how many chunks of each round are answered."""
 
     state_1: RoundState = "planned"
-    state_2: RoundState = "planned"
     answered_1: int = 0
-    scored_1: int = 0
     answered_2: int = 0
-    scored_2: int = 0
 
 
 Sampled = dict[CandidateKey, TokenIds]  # the tokens of every candidate; its gate is found later
@@ -165,11 +162,11 @@ def progress(folder: Path) -> Progress:
     try:
         with journal(folder, NAME) as store:
             states = store.round_states()
-            chunks = [len(store.done_chunks(number, kind)) for number in (1, 2) for kind in ("answer", "score")]
+            chunks = [len(store.done_chunks(number, "answer")) for number in (1, 2)]
     except Exception:
         return Progress()
     found = check_states({number: state for number, (state, _) in states.items()}, 2)
-    return Progress(found[1], found[2], *chunks)
+    return Progress(found[1], *chunks)
 
 
 def in_stage(stage: str, before: Progress, now: Progress) -> bool:
@@ -177,15 +174,14 @@ def in_stage(stage: str, before: Progress, now: Progress) -> bool:
     return {
         "sample": now.answered_1 > before.answered_1,
         "generate": now.state_1 == "done" and now.answered_2 > before.answered_2,
-        "score": now.scored_2 > before.scored_2,
     }[stage]
 
 
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Interrupted]]:
-    """The run again, stopped in round 1, killed twice in round 2, then ended; each start begins where the last stopped.
+    """The run again, stopped in round 1, killed in round 2, then ended; each start begins where the last stopped.
 
-    What is killed is the driver, Ray's raylet, and at last the learner's rank in a start that continues to the end.
+    What is killed is Ray's raylet, and at last the learner's rank in a start that continues to the end.
     Round 1 is for the most part sampled by two actors instead of one: who does which chunk must not matter either. Its
     weights were to reach them by broadcast, but one has died by then; nor must that matter.
     """
@@ -201,8 +197,8 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[In
             "rollout.cpus_per_actor=0.5",
             "cluster.weight_transfer=broadcast",
             meanwhile=KillsAnEngine(),
+            victim="raylet",
         ),
-        interrupt(folder, "score", signal.SIGKILL, "--resume", victim="raylet"),
         finish(folder, "--resume", "cluster.weight_transfer=broadcast"),
     ]
     return folder, ends
@@ -217,7 +213,7 @@ def test_sigterm_ends_cleanly(interrupted: tuple[Path, list[Interrupted]]) -> No
 
 
 def test_killed_raylet_ends_the_run_with_one_line_of_ours(interrupted: tuple[Path, list[Interrupted]]) -> None:
-    killed = next(end for end in interrupted[1] if end.stage == "score")
+    killed = next(end for end in interrupted[1] if end.stage == "generate")
     assert wording(killed.output, "", 0) == []
     if killed.code == RAYS_OWN:
         return
@@ -235,7 +231,7 @@ def test_a_run_whose_learner_was_killed_says_nothing_odd(interrupted: tuple[Path
 
 def test_no_candidate_is_lost_or_sampled_again(trained: Path, interrupted: tuple[Path, list[Interrupted]]) -> None:
     _, ends = interrupted
-    assert [end.code for end in ends] in ([130, -signal.SIGKILL, raylet, 0] for raylet in (2, RAYS_OWN))
+    assert [end.code for end in ends] in ([130, raylet, 0] for raylet in (2, RAYS_OWN))
     expected = sampled(trained, TRAINED)
     known: Sampled = {}
     for end in ends:

@@ -1,4 +1,4 @@
-"""A round with a judge as reward, and one with a reward model: the command, with everything real but the judge."""
+"""A round with a judge as reward: the command, with everything real but the judge. A reward model: test_submit.py."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actors.reward.reward_model import RewardModel
 from tests.kits.judge import Says, Shown, judge_server, longer
 from tests.kits.run import journal, train
-from tests.kits.tiny import build_reward_model
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
@@ -89,26 +87,3 @@ def test_round_under_a_judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     mined = [pair for pair in pairs if pair.source == "mined"]
     assert mined
     assert all(len(pair.chosen) >= len(pair.rejected) for pair in mined)
-
-
-def test_round_with_a_reward_model(tmp_path: Path) -> None:
-    import torch
-
-    folder = build_reward_model(tmp_path / "rm")
-    done = train(tmp_path, "scored", *TINY, "reward.kind=reward_model", f"reward.model={folder}")
-    assert done.returncode == 0, done.stdout + done.stderr
-    with journal(tmp_path, "scored") as store:
-        scores, candidates, pairs = store.scores(1), store.candidates(1), store.pairs(1)
-    prompts = {(p.prompt_id, p.language): p.prompt for p in pairs if p.source == "mined"}
-    assert prompts
-    texts = {c.key: c.text for c in candidates}
-    rewards = {s.key: s.reward for s in scores}
-    model = RewardModel(folder, "float32", 4096, torch.device("cpu"))
-    for pair in (p for p in pairs if p.source == "mined"):
-        for key, stored in ((pair.chosen_key, pair.chosen_score), (pair.rejected_key, pair.rejected_score)):
-            assert key is not None
-            ((value,), _) = model.score([(pair.prompt, texts[key])])
-            assert value == pytest.approx(stored, abs=1e-4)
-        rivals = [r for k, r in rewards.items() if (k.prompt_id, k.language) == (pair.prompt_id, pair.language)]
-        assert pair.chosen_score == max(rivals)
-        assert pair.rejected_score == min(rivals)

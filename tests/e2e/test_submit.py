@@ -1,4 +1,7 @@
-"""A run as a Ray job on two nodes: submitted, stopped, submitted again; what Ray exports of it meanwhile."""
+"""A run as a Ray job on two nodes: submitted, stopped, submitted again; what Ray exports of it meanwhile.
+
+Its answers are scored by a reward model, so that a run with one needs no other test.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from actors.observe.telemetry import METRICS, exported_names
+from actors.reward.reward_model import RewardModel
 from tests.kits.cluster import TwoNodes, fetch, two_nodes
 from tests.kits.metrics import Sample, samples, wrong_labels
 from tests.kits.prometheus import PROMETHEUS, Prometheus, expressions, prometheus
 from tests.kits.run import ISOGLOSS, SMALL, journal, summary
+from tests.kits.tiny import build_reward_model
 from tests.kits.waiting import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
@@ -96,10 +102,15 @@ class Scraper(threading.Thread):
         return max(value for one, value in self.samples.items() if one.name == name and labels.items() <= one.labels)
 
 
+def scorer(runs: Path) -> Path:
+    """Folder of the run's reward model."""
+    return runs.with_name("rm")
+
+
 def submit(cluster: TwoNodes, runs: Path, *more: str) -> subprocess.CompletedProcess[str]:
     command = [
         str(ISOGLOSS), "submit", "configs/icr.yaml", f"run.dir={runs}", f"run.name={NAME}", *SMALL, *SPREAD, *QUICK,
-        "--address", cluster.dashboard, *more,
+        "reward.kind=reward_model", f"reward.model={scorer(runs)}", "--address", cluster.dashboard, *more,
     ]  # fmt: skip
     return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
 
@@ -140,6 +151,7 @@ def test_job_on_two_nodes_is_stopped_resumed_and_watched(
     from ray.job_submission import JobSubmissionClient
 
     runs = tmp_path / "runs"
+    build_reward_model(scorer(runs))
     scraper = Scraper(cluster.metrics)
     scraper.start()
     begun = submit(cluster, runs, "--no-wait")
@@ -186,6 +198,7 @@ def test_job_on_two_nodes_is_stopped_resumed_and_watched(
         after = {candidate.key: candidate.text for candidate in store.candidates(1)}
         assert store.counts()["consumed"] == store.counts()["pairs"] > 0
     assert before.items() <= after.items(), "a candidate was lost or sampled again"
+    check_rewards(runs)
 
     # Nothing is served, and the reward has no terms: serving/test_ray.py and actors/test_run_metrics.py have the rest.
     other = ("isogloss_serve_decisions", "isogloss_reward_term_mean")
@@ -216,6 +229,25 @@ def test_job_on_two_nodes_is_stopped_resumed_and_watched(
         assert watch.values("ray_isogloss_stage", "run") == {NAME}, "the dashboard's variable"
         lines = {title: all(watch.series(one) for one in texts) for title, texts in expressions(NAME).items()}
         assert {title for title, drawn in lines.items() if not drawn} == panels_of(absent), "panels without a line"
+
+
+def check_rewards(runs: Path) -> None:
+    """Scores are the reward model's own, and pairs are the best and worst of each prompt by them."""
+    with journal(runs, NAME) as store:
+        scores, candidates, pairs = store.scores(1), store.candidates(1), store.pairs(1)
+    mined = [pair for pair in pairs if pair.source == "mined"]
+    assert mined
+    texts = {c.key: c.text for c in candidates}
+    rewards = {s.key: s.reward for s in scores}
+    model = RewardModel(scorer(runs), "float32", 4096, torch.device("cpu"))
+    for pair in mined:
+        for key, stored in ((pair.chosen_key, pair.chosen_score), (pair.rejected_key, pair.rejected_score)):
+            assert key is not None
+            ((value,), _) = model.score([(pair.prompt, texts[key])])
+            assert value == pytest.approx(stored, abs=1e-4)
+        rivals = [r for k, r in rewards.items() if (k.prompt_id, k.language) == (pair.prompt_id, pair.language)]
+        assert pair.chosen_score == max(rivals)
+        assert pair.rejected_score == min(rivals)
 
 
 def panels_of(metrics: set[str]) -> set[str]:
