@@ -239,7 +239,8 @@ def test_no_candidate_is_lost_or_sampled_again(trained: Path, interrupted: tuple
         assert end.sampled.items() <= expected.items(), f"not what a run without a stop samples, before {end.stage}"
         known = end.sampled
     assert known == expected
-    assert 0 < len(ends[0].sampled) < len(ends[1].sampled) < len(expected), "not stopped while sampling"
+    # A driver whose raylet is gone sees it within a second, in which round 2 may be sampled to its end.
+    assert 0 < len(ends[0].sampled) < len(ends[1].sampled) <= len(expected), "not stopped while sampling"
 
 
 def test_interrupted_it_ends_with_the_same_pairs_and_weights(
