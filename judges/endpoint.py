@@ -95,11 +95,9 @@ class Endpoint:
     async def opened(self) -> AsyncIterator[None]:
         """Holds the connections."""
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
-        width = self._judge.max_concurrency
-        limits = httpx.Limits(max_connections=width, max_keepalive_connections=width)
         connect = min(CONNECT_S, self._judge.timeout_s)
         timeout = httpx.Timeout(self._judge.timeout_s, connect=connect)
-        transport = open_transport(self._way, limits)
+        transport = open_transport(self._way, self._judge.max_concurrency)
         async with httpx.AsyncClient(headers=headers, timeout=timeout, transport=transport) as client:
             self._client = client
             try:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import httpx
 
 from configs.errors import UserError
+from judges.lanes import Lanes
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +54,15 @@ def find_way(base_url: str, environment: Mapping[str, str] | None = None) -> Way
     return Way()
 
 
-def open_transport(way: Way, limits: httpx.Limits) -> httpx.AsyncHTTPTransport:
-    """The connections of a client that travels this way.
+def open_transport(way: Way, width: int) -> Lanes:
+    """The connections of a client that travels this way, ``width`` at most.
 
     Raises:
         UserError: The proxy needs a package that is not installed, or the environment's certificates can't be read.
     """
     try:
-        return httpx.AsyncHTTPTransport(limits=limits, proxy=way.proxy)
+        certificates, one = httpx.create_ssl_context(), httpx.Limits(max_connections=1, max_keepalive_connections=1)
+        return Lanes([httpx.AsyncHTTPTransport(certificates, limits=one, proxy=way.proxy) for _ in range(width)])
     except ImportError:
         raise UserError(
             f"{way.shown}: a SOCKS proxy needs the package socksio, which is not installed; install httpx[socks], "
