@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 USER_ERROR_EXIT = 2
+_DRIVERS = ("train", "build-data", "eval", "audit-reward", "serve")  # commands that may start Ray
 _ROOMS = ("configs", "rollout", "evaluation", "judges", "learners", "actors", "serving", "worlds")
 
 
@@ -35,6 +36,8 @@ def _check_rooms() -> None:
 _check_rooms()
 
 from actors.evals.commands import INTERRUPTED_EXIT, commands  # noqa: E402
+from actors.runtime.guardian import guard  # noqa: E402
+from actors.runtime.last_words import tell  # noqa: E402
 from configs.errors import Stopped, UserError  # noqa: E402
 from configs.gc_tuning import keep  # noqa: E402
 from configs.json_types import JsonObject  # noqa: E402
@@ -374,6 +377,8 @@ def main() -> None:
     """Entry point: a user's mistake ends in one message and exit code 2, never in a traceback."""
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a prompt in Thai on a terminal that is not in UTF-8
+    if sys.argv[1:2] and sys.argv[1] in _DRIVERS and "--dry-run" not in sys.argv:
+        guard()
     try:
         app()
     except UserError as error:
@@ -383,6 +388,7 @@ def main() -> None:
         print(f"isogloss: {stop}", file=sys.stderr)
         sys.exit(INTERRUPTED_EXIT)
     finally:
+        tell(over=True)
         keep()  # nothing follows but the end of the process
 
 

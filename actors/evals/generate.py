@@ -13,8 +13,8 @@ from actors.engine.rollout import create_rollout_actor
 from actors.observe.screen import Screen
 from actors.runtime.calls import ActorDied, DeadlineExceeded, call
 from actors.runtime.cluster import start_cluster
-from actors.runtime.pool import Call, Pool, StopRequested, drain
-from actors.runtime.signals import StopFlag, stop_on_signals
+from actors.runtime.pool import Call, Pool, drain
+from actors.runtime.signals import StopFlag, StopRequested, stop_on_signals
 from configs.errors import Stopped, UserError
 from configs.inputs import LanguagesConfig, ModelConfig, PromptsConfig, RunConfig
 from configs.json_types import JsonObject

@@ -16,7 +16,7 @@ import ray
 
 from actors.machine.checks import Wants, refuse_failing
 from actors.machine.facts import ray_facts
-from actors.runtime.watch import JOINED_PATIENCE_S, LOCAL_PATIENCE_S, Watch
+from actors.runtime.watch import JOINED_PATIENCE_S, LOCAL_PATIENCE_S, RAYLET, Watch
 from configs.errors import UserError
 from configs.json_types import JsonObject
 from configs.schema import ClusterConfig
@@ -146,7 +146,7 @@ def start_cluster(config: ClusterConfig, run_dir: Path, dashboard: bool = False)
         (run_dir / "ray-session").write_text(f"{session}/logs\n", encoding="utf-8")
         seconds = time.monotonic() - begun
         patience = LOCAL_PATIENCE_S if config.address is None else JOINED_PATIENCE_S
-        with Watch({"Ray's head": address, "Ray's raylet on this node": _raylet()}, patience).watching() as watch:
+        with Watch({"Ray's head": address, RAYLET: _raylet()}, patience).watching() as watch:
             yield Cluster(address, ray.cluster_resources(), living_nodes(), seconds, watch)
     finally:
         ray.shutdown()

@@ -20,6 +20,7 @@ from ray.actor import ActorHandle
 
 from actors.runtime.calls import ActorDied, DeadlineExceeded
 from actors.runtime.calls import call as remote_call
+from actors.runtime.signals import StopRequested, never
 
 logger = logging.getLogger(__name__)
 
@@ -156,13 +157,16 @@ class Pool:
         self.say(f"{self.name} {index} is back after {time.monotonic() - worker.begun:.0f} s")
         self._dispatch()
 
-    def await_starts(self) -> None:
+    def await_starts(self, should_stop: Callable[[], bool] = never) -> None:
         """Wait until every replacement is up.
 
         Raises:
             ActorDied: One was not within its time, or died too often.
+            StopRequested: ``should_stop`` became true.
         """
         while starting := self.starting:
+            if should_stop():
+                raise StopRequested
             for reference in ray.wait(list(starting), num_returns=1, timeout=0.2)[0]:
                 self._arrived(starting[reference])
             self.check_deadlines()
@@ -239,10 +243,6 @@ class Pool:
                 options = {"name": call.what, **({"num_returns": "streaming"} if call.streams else {})}
                 worker.reference = getattr(worker.handle, call.method).options(**options).remote(*call.arguments)
                 worker.deadline = time.monotonic() + self.call_timeout_s
-
-
-class StopRequested(Exception):
-    """Ctrl-C or SIGTERM: end at a resumable point."""
 
 
 class Beside(Protocol):

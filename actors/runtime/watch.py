@@ -15,12 +15,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
+from actors.runtime.last_words import Notes, lost, say_last, tell
+
 PERIOD_S = 1.0
 LOCAL_PATIENCE_S = 1.5
 # Below Ray's own minute (gcs_rpc_server_reconnect_timeout_s): a head with fault tolerance comes back within it.
 JOINED_PATIENCE_S = 45.0
-LOST_EXIT = 2  # as after everything else that a run can be resumed from
-STOPPED_EXIT = 130
+RAYLET = "Ray's raylet on this node"
 
 
 def reachable(address: str, timeout: float = 5.0) -> bool:
@@ -54,10 +55,9 @@ class Watch:
     ) -> None:
         self._servers = servers
         self._patience = patience
-        self._advice = advice
+        self._notes = Notes(advice=advice)
         self._leave = leave or leave_now
         self._period = period
-        self._finished: str | None = None
         self._asked_by: Callable[[], str | None] = lambda: None
         self._ended = threading.Event()
         self._seen = dict.fromkeys(servers, time.monotonic())
@@ -66,7 +66,8 @@ class Watch:
 
     def advise(self, advice: str) -> None:
         """What a user is to do after a loss, now that more is known."""
-        self._advice = advice
+        self._notes.advice = advice
+        tell(advice=advice)
 
     def excuse(self, asked_by: Callable[[], str | None]) -> None:
         """What asked for a stop, if anything did: a signal to the whole process group ends Ray's servers as well."""
@@ -74,7 +75,8 @@ class Watch:
 
     def finished(self, notice: str) -> None:
         """All work is done and kept: from now on a loss is told, and is no failure."""
-        self._finished = notice
+        self._notes.finished = notice
+        tell(finished=notice)
 
     def confirm(self) -> None:
         """Call where a remote call failed: does not return if that is so because a server is gone."""
@@ -103,16 +105,13 @@ class Watch:
         return False
 
     def _lost(self, what: str) -> None:
-        if self._finished is not None:
-            self._leave(f"{self._finished} ({what})", 0)
-        elif (signal := self._asked_by()) is not None:
-            self._leave(f"stopped by {signal}; {self._advice}", STOPPED_EXIT)
-        else:
-            self._leave(f"{what}; {self._advice}", LOST_EXIT)
+        self._leave(*lost(what, self._notes, self._asked_by()))
 
     @contextmanager
     def watching(self) -> Iterator[Watch]:
         """Look for the length of the block; Ray may be shut down after it."""
+        if RAYLET in self._servers:
+            tell(raylet=f"{RAYLET} at {self._servers[RAYLET]}", advice=self._notes.advice)
         self._thread.start()
         try:
             yield self
@@ -124,12 +123,9 @@ def leave_now(message: str, code: int) -> None:
     """End this process. Its main thread may wait for an answer that never comes, and leaving Ray in order would hang;
     Ray's servers and workers end with their driver.
     """
+    if not tell(last=[message, code]):
+        say_last(message)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
-            if stream.isatty():
-                stream.write("\x1b[?25h")  # a progress bar hides the cursor
             stream.flush()
-    with contextlib.suppress(OSError, ValueError):
-        sys.stderr.write(f"isogloss: {message}\n")
-        sys.stderr.flush()
     os._exit(code)

@@ -18,7 +18,7 @@ from actors.engine.verify import SyncReport
 from actors.observe.metrics import START, MetricsLog
 from actors.observe.metrics_rows import learner_figures
 from actors.observe.run_metrics import LEARNER
-from actors.runtime.pool import StopRequested
+from actors.runtime.signals import StopRequested
 from actors.train.heldout import evaluate, shown_figures
 from actors.train.offered import Offered
 from actors.train.track import RunParts, Track

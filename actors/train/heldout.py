@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from actors.observe.screen import StageProgress
 from actors.plan.preflight import within_evaluation
-from actors.runtime.pool import Call, Pool, StopRequested, drain
+from actors.runtime.pool import Call, Pool, drain
+from actors.runtime.signals import StopRequested
 from configs.json_types import JsonObject
 from configs.schema import Config, JudgeConfig
 from evaluation.heldout import HeldoutResult, heldout_chunks, score_heldout

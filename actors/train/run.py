@@ -20,8 +20,7 @@ from actors.plan.plugins import pinned
 from actors.plan.preflight import check_inputs
 from actors.runtime.calls import ActorDied, DeadlineExceeded
 from actors.runtime.health import SyncError
-from actors.runtime.pool import StopRequested
-from actors.runtime.signals import StopFlag
+from actors.runtime.signals import StopFlag, StopRequested
 from actors.train.driver import Driver
 from actors.train.offline import OfflineTrack, check_offline, offline_summary
 from actors.train.resume import check_checkpoints, rewind

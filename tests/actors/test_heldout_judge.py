@@ -8,7 +8,7 @@ import pytest
 
 from actors.observe.screen import Screen
 from actors.plan.preflight import check_heldout_judge
-from actors.runtime.pool import StopRequested
+from actors.runtime.signals import StopRequested
 from actors.train.heldout import judged
 from configs.errors import UserError
 from configs.schema import Config

@@ -18,7 +18,8 @@ from actors.observe.metrics import StageClock, covered
 from actors.plan.placement import PlacementGroups
 from actors.runtime.calls import ActorDied
 from actors.runtime.cluster import start_cluster
-from actors.runtime.pool import Call, Pool, StopRequested, drain
+from actors.runtime.pool import Call, Pool, drain
+from actors.runtime.signals import StopRequested
 from actors.train.publish import publish_via_object_store
 from configs.schema import ClusterConfig
 from learners.manifest import WeightsManifest

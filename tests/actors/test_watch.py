@@ -11,7 +11,8 @@ import time
 
 import pytest
 
-from actors.runtime.watch import LOST_EXIT, STOPPED_EXIT, Watch, reachable
+from actors.runtime.last_words import LOST_EXIT, STOPPED_EXIT
+from actors.runtime.watch import Watch, reachable
 from learners.errors import reason_of
 
 

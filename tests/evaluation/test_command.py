@@ -217,8 +217,7 @@ def test_an_end_before_the_end_says_how_to_go_on(
 ) -> None:
     from actors.evals.generate import _stop_explained
     from actors.runtime.calls import ActorDied
-    from actors.runtime.pool import StopRequested
-    from actors.runtime.signals import StopFlag
+    from actors.runtime.signals import StopFlag, StopRequested
 
     flag = StopFlag()
     flag.asked_by = "SIGTERM"
