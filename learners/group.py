@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
@@ -40,6 +40,9 @@ from learners.sampler_reference import Referenced
 from learners.weights import WeightsManifest, checksum, to_numpy
 from rollout.records import Example
 
+if TYPE_CHECKING:
+    from learners.trainer import EndableTrainer
+
 logger = logging.getLogger(__name__)
 
 # The least that a rank's process needs where no GPU is lent; the caller may pass more.
@@ -50,6 +53,9 @@ LOOPBACK_ENVIRONMENT = {"GLOO_SOCKET_IFNAME": "lo"}
 # One poll of the mailbox, and what a reply may take beyond it.
 _POLL_S = 1.0
 _REPLY_S = 30.0
+
+# How long ranks that are asked to leave get for it; those in the middle of a round give it up after 5 s of this.
+_LEAVE_S = 15.0
 
 _MAILBOX = "-learner-mailbox-"
 
@@ -107,6 +113,10 @@ class LearnerGroup:
         self._mailbox: Any = None
         self._fit: threading.Thread | None = None
         self._fit_error: BaseException | None = None
+        self._trainer: EndableTrainer | None = None
+        self._opening = threading.Lock()  # a close may come from another thread while the group starts
+        self._closed = False
+        self._up = False
         self._last: RoundResult | None = None
         self._say = say
         self._known_starts = 1
@@ -118,7 +128,7 @@ class LearnerGroup:
         Raises:
             UserError: The policy cannot be used.
             LearnerTimeout: The ranks are not there in time; free CPUs or GPUs may be missing.
-            LearnerFailed: The ranks died more often than ``learner.max_failures`` allows.
+            LearnerFailed: The ranks died more often than ``learner.max_failures`` allows, or the group was closed.
         """
         deadline = time.monotonic() + timeout
         self._run_dir.mkdir(parents=True, exist_ok=True)
@@ -132,16 +142,21 @@ class LearnerGroup:
         # Beside the driver: its end is then the group's end anyway, and no other node's is.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         options = {"num_cpus": 0, "max_concurrency": 256, "scheduling_strategy": here}
-        self._mailbox = ray.remote(Mailbox).options(name=self._name, **options).remote()
-        self._fit = threading.Thread(target=self._run_fit, name="learner-fit", daemon=True)
-        self._fit.start()
         workers = self._config.learner.workers
         what = f"{workers} learner rank(s) to start"
+        with self._opening:
+            if self._closed:
+                raise LearnerFailed(f"the learner group was closed while waiting for {what}")
+            self._trainer = self._make_trainer()
+            self._mailbox = ray.remote(Mailbox).options(name=self._name, **options).remote()
+            self._fit = threading.Thread(target=self._run_fit, args=(self._trainer,), name="learner-fit", daemon=True)
+            self._fit.start()
         while True:
-            found = self._ask(self._mailbox.started.remote(workers, _POLL_S), what)
+            found = self._ask(self._open(what).started.remote(workers, _POLL_S), what)
             if isinstance(found, Exception):
                 raise found
             if found:
+                self._up = True
                 return
             self._check(deadline, timeout, what)
 
@@ -214,45 +229,58 @@ class LearnerGroup:
         """How often the group has started: 1 unless a rank died."""
         return int(self._ask(self._mailbox.starts.remote(), "the number of starts"))
 
-    def close(self, timeout: float = 30.0) -> None:
-        """Stop the ranks; safe to call at any time and more than once."""
-        if self._mailbox is None:
+    def close(self) -> None:
+        """Stop the ranks, or their start; safe to call at any time, from any thread, and more than once.
+
+        Ranks that are up are asked to leave and get a moment for it; whatever is left is killed.
+        """
+        with self._opening:
+            self._closed = True
+            mailbox, self._mailbox = self._mailbox, None
+        if mailbox is None:
             return
-        try:
-            ray.get(self._mailbox.close.remote(), timeout=_REPLY_S)
-        except RayError as error:
-            logger.warning("the learner's mailbox did not answer on closing (%s)", error)
-        if self._fit is not None:
-            self._fit.join(timeout)
+        assert self._fit is not None
+        assert self._trainer is not None
+        if self._up:
+            try:
+                ray.get(mailbox.close.remote(), timeout=_REPLY_S)
+                self._fit.join(_LEAVE_S)
+            except RayError as error:
+                logger.warning("the learner's mailbox did not answer on closing (%s)", error)
+        if self._fit.is_alive():
+            self._trainer.end()
+            self._fit.join(_LEAVE_S)
             if self._fit.is_alive():
-                logger.warning("the learner group is still stopping after %g s", timeout)
-        ray.kill(self._mailbox)
-        self._mailbox = None
+                logger.warning("the learner group is still stopping after %g s", _LEAVE_S)
+        ray.kill(mailbox)
         shutil.rmtree(self._storage, ignore_errors=True)
 
-    def _run_fit(self) -> None:
+    def _make_trainer(self) -> EndableTrainer:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
-        from ray.train.torch import TorchTrainer
 
         from learners.process_group import NodeTorchConfig
+        from learners.trainer import EndableTrainer
 
         learner = self._config.learner
         gpu = learner.gpus_per_worker > 0
         resources = {"CPU": learner.cpus_per_worker} | ({"GPU": learner.gpus_per_worker} if gpu else {})
+        return EndableTrainer(
+            train_loop_per_worker=train_loop,
+            train_loop_config=asdict(self._loop_config()),
+            torch_config=NodeTorchConfig(backend="nccl" if gpu else "gloo", timeout_s=COLLECTIVE_TIMEOUT_S),
+            scaling_config=ScalingConfig(num_workers=learner.workers, use_gpu=gpu, resources_per_worker=resources),
+            run_config=RunConfig(
+                name=self._name,
+                storage_path=str(self._storage),
+                failure_config=FailureConfig(max_failures=learner.max_failures),
+                # mypy sees the class of Ray Train v1, which v2 replaces on import.
+                worker_runtime_env={"env_vars": self._env},  # type: ignore[call-arg]
+            ),
+        )
+
+    def _run_fit(self, trainer: EndableTrainer) -> None:
         try:
-            TorchTrainer(
-                train_loop,
-                train_loop_config=asdict(self._loop_config()),
-                torch_config=NodeTorchConfig(backend="nccl" if gpu else "gloo", timeout_s=COLLECTIVE_TIMEOUT_S),
-                scaling_config=ScalingConfig(num_workers=learner.workers, use_gpu=gpu, resources_per_worker=resources),
-                run_config=RunConfig(
-                    name=self._name,
-                    storage_path=str(self._storage),
-                    failure_config=FailureConfig(max_failures=learner.max_failures),
-                    # mypy sees the class of Ray Train v1, which v2 replaces on import.
-                    worker_runtime_env={"env_vars": self._env},  # type: ignore[call-arg]
-                ),
-            ).fit()
+            trainer.fit()
         except Exception as error:
             self._fit_error = error
 
@@ -285,10 +313,10 @@ class LearnerGroup:
             raise LearnerFailed(f"{kind} of round {round_number}: the learner group is not running")
         deadline = time.monotonic() + timeout
         what = f"the learner's {kind} of round {round_number} ({size})"
-        number = self._ask(self._mailbox.post.remote(kind, round_number, payload), what)
+        number = self._ask(self._open(what).post.remote(kind, round_number, payload), what)
         while True:
             wait = min(_POLL_S, max(deadline - time.monotonic(), 0.0))
-            outcome: Outcome | None = self._ask(self._mailbox.outcome.remote(number, wait), what)
+            outcome: Outcome | None = self._ask(self._open(what).outcome.remote(number, wait), what)
             self._tell_deaths(what)
             if outcome is not None:
                 if outcome.error is not None:
@@ -298,7 +326,7 @@ class LearnerGroup:
 
     def _tell_deaths(self, what: str) -> None:
         """Say once that ranks are gone, and once that they are back."""
-        starts, silence = self._ask(self._mailbox.life.remote(), what)
+        starts, silence = self._ask(self._open(what).life.remote(), what)
         if starts > self._known_starts:
             self._known_starts, self._quiet = starts, False
             allowed = self._config.learner.max_failures
@@ -310,6 +338,13 @@ class LearnerGroup:
                 f"there is room for {self._config.learner.workers} x {self._config.learner.cpus_per_worker:g} CPUs and "
                 f"{self._config.learner.gpus_per_worker:g} GPUs (at most cluster.train_timeout_s)"
             )
+
+    def _open(self, what: str) -> Any:
+        """The mailbox, which another thread may take away."""
+        mailbox = self._mailbox
+        if mailbox is None:
+            raise LearnerFailed(f"the learner group was closed while waiting for {what}")
+        return mailbox
 
     def _ask(self, ref: ray.ObjectRef, what: str) -> Any:
         try:

@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from configs.errors import UserError
-from configs.locks import take
+from configs.locks import holder, take
 from configs.reading import shown
 from rollout.identity import RunIdentity, differing_fields, locked_changes
 from rollout.state import named_today, reached
@@ -24,17 +24,22 @@ from rollout.store_schema import ADDED_IN_2, SCHEMA, SCHEMA_VERSION, dump
 _UNCHECKED = "rows_without_checksum"  # in ``meta``: the journal has rows from before version 2
 
 
+def lock_path(path: Path) -> Path:
+    """The file that the one writer of the journal at ``path`` holds."""
+    return Path(f"{path}.lock")
+
+
 def claim(path: Path) -> FileLock:
     """Become the one writer of the journal at ``path``; release the lock to let the next writer in."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = take(Path(f"{path}.lock"))
+        lock = take(lock_path(path))
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}); correct run.dir or its permissions") from None
     if lock is None:
         raise UserError(
-            f"{path}: another process is writing to this run folder; wait for it, stop it, or set run.name to another "
-            "name"
+            f"{path}: another process{holder(lock_path(path))} is writing to this run folder; wait for it, stop it, or "
+            "set run.name to another name"
         )
     return lock
 

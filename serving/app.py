@@ -7,7 +7,7 @@ import errno
 import logging
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -21,6 +21,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_f
 
 from actors.runtime.calls import ActorDied, call
 from actors.runtime.env import base_env, rollout_env, runtime_env
+from actors.runtime.signals import StopRequested, never
 from configs.errors import UserError
 from configs.json_types import JsonObject
 from configs.serving import ServeConfig
@@ -86,7 +87,12 @@ class Endpoint:
 
 @contextlib.contextmanager
 def serving(
-    folder: ServingFolder, config: ServeConfig, settings: EngineSettings, start_timeout: float, load_timeout: float
+    folder: ServingFolder,
+    config: ServeConfig,
+    settings: EngineSettings,
+    start_timeout: float,
+    load_timeout: float,
+    should_stop: Callable[[], bool] = never,
 ) -> Iterator[Endpoint]:
     """Serve what a folder says is current, on the Ray cluster that this process is connected to.
 
@@ -96,8 +102,10 @@ def serving(
         settings: What the engines are made of.
         start_timeout: Until all replicas answer, in seconds.
         load_timeout: Each step of a weight update, in seconds.
+        should_stop: Ends the wait for the replicas where it becomes true.
 
     Raises:
+        StopRequested: It did.
         UserError: No key where one is configured, the port is taken, or the replicas do not start.
     """
     keys = read_keys(config)
@@ -122,10 +130,10 @@ def serving(
                 wait_for_ingress_deployment_creation=False,
                 wait_for_applications_running=False,
             )
-            _wait_until_running(name, start_timeout)
+            _wait_until_running(name, start_timeout, should_stop)
         except BaseException as error:
             _end(name, coordinator)
-            if isinstance(error, UserError) or not isinstance(error, Exception):
+            if isinstance(error, (UserError, StopRequested)) or not isinstance(error, Exception):
                 raise
             why = str(error).strip().splitlines()[-1:] or [type(error).__name__]  # Ray puts its traceback before it
             raise UserError(f"serve: the endpoint did not start on {config.host}:{config.port} ({why[0]})") from error
@@ -270,9 +278,11 @@ def _serve_runs_there(config: ServeConfig, name: str) -> bool:
     return True
 
 
-def _wait_until_running(name: str, timeout: float) -> None:
+def _wait_until_running(name: str, timeout: float, should_stop: Callable[[], bool]) -> None:
     deadline = time.monotonic() + timeout
     while True:
+        if should_stop():
+            raise StopRequested
         status = serve.status()
         found = status.applications.get(name)
         state = "not known yet" if found is None else found.status.value

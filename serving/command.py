@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from configs.errors import UserError
+from configs.errors import Stopped, UserError
 from configs.files import shown_path
 from configs.json_types import JsonObject
 from configs.load import apply_override, load_run_config, validated
@@ -42,33 +41,29 @@ def run_serve(target: Path, overrides: Sequence[str], state: Path | None) -> Non
         state: For a model folder: where ``serving.json`` is kept.
     """
     from actors.runtime.cluster import start_cluster
+    from actors.runtime.signals import StopFlag, StopRequested, stop_on_signals
     from serving.app import serving
 
     config, cluster, settings, folder = plan(target, overrides, state)
-    with start_cluster(cluster, folder.path) as started:
-        started.watch.advise("start the same command again; what is served is kept")
-        need, have = config.min_replicas * config.cpus_per_replica, started.resources.get("CPU", 0.0)
-        if need > have:
-            raise UserError(
-                f"serve.min_replicas: {config.min_replicas} x {config.cpus_per_replica:g} CPUs are needed, the cluster "
-                f"has {have:g}; lower it or serve.cpus_per_replica, or raise cluster.num_cpus"
-            )
-        with serving(folder, config, settings, cluster.start_timeout_s, cluster.sync_timeout_s) as endpoint:
-            current = endpoint.status()["wanted"]["current"]
-            print(f"serving {settings.name} v{current['version']} at {endpoint.url}   (ctrl-C ends it)", flush=True)
-            _wait_for_signal()
-
-
-def _wait_for_signal() -> None:
-    asked: list[int] = []
-    before = {number: signal.signal(number, lambda got, _frame: asked.append(got))
-              for number in (signal.SIGINT, signal.SIGTERM)}  # fmt: skip
+    flag = StopFlag()
     try:
-        while not asked:
-            time.sleep(0.2)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        with stop_on_signals(flag), start_cluster(cluster, folder.path, should_stop=flag) as started:
+            started.watch.advise("start the same command again; what is served is kept")
+            started.watch.excuse(lambda: flag.asked_by)
+            need, have = config.min_replicas * config.cpus_per_replica, started.resources.get("CPU", 0.0)
+            if need > have:
+                raise UserError(
+                    f"serve.min_replicas: {config.min_replicas} x {config.cpus_per_replica:g} CPUs are needed, the "
+                    f"cluster has {have:g}; lower it or serve.cpus_per_replica, or raise cluster.num_cpus"
+                )
+            timeouts = cluster.start_timeout_s, cluster.sync_timeout_s
+            with serving(folder, config, settings, *timeouts, flag) as endpoint:
+                current = endpoint.status()["wanted"]["current"]
+                print(f"serving {settings.name} v{current['version']} at {endpoint.url}   (ctrl-C ends it)", flush=True)
+                while not flag():
+                    time.sleep(0.2)
+    except StopRequested:
+        raise Stopped(f"stopped by {flag.asked_by} before anything was served") from None
 
 
 def plan(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
+from actors.runtime.signals import never
 from actors.train.offered import Offered
 from actors.train.run_folder import RunFolder
 from configs.json_types import JsonObject
@@ -97,8 +98,15 @@ class Follower:
 
 
 @contextlib.contextmanager
-def follow(config: Config, folder: RunFolder) -> Iterator[tuple[Endpoint, Offer]]:
+def follow(
+    config: Config, folder: RunFolder, should_stop: Callable[[], bool] = never
+) -> Iterator[tuple[Endpoint, Offer]]:
     """Serve a run's current policy beside its training, on the cluster that this process is connected to.
+
+    Args:
+        config: The run.
+        folder: Its folder.
+        should_stop: Ends the wait for the endpoint (``StopRequested``) where it becomes true.
 
     Yields:
         The endpoint, and what to call with each version.
@@ -107,5 +115,6 @@ def follow(config: Config, folder: RunFolder) -> Iterator[tuple[Endpoint, Offer]
     serving_folder = follower.prepare()
     cluster, settings = config.cluster, engine_settings(config)
     check_length(config.model.policy, config.serve, settings)
-    with serving(serving_folder, config.serve, settings, cluster.start_timeout_s, cluster.sync_timeout_s) as endpoint:
+    timeouts = cluster.start_timeout_s, cluster.sync_timeout_s
+    with serving(serving_folder, config.serve, settings, *timeouts, should_stop) as endpoint:
         yield endpoint, follower.offer

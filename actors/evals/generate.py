@@ -105,9 +105,9 @@ def generate(
         say=screen.say,
     )
     flag = StopFlag()
-    with _stop_explained(flag), start_cluster(cluster, logs) as started, stop_on_signals(flag):
+    with _stop_explained(flag), stop_on_signals(flag), start_cluster(cluster, logs, should_stop=flag) as started:
         started.watch.advise("answers so far are kept; start the same command again")
-        call(pool.start(), cluster.start_timeout_s, "rollout actors to start")
+        call(pool.start(), cluster.start_timeout_s, "rollout actors to start", flag)
         prompts = sum(len(chunk.requests) for chunk, _ in chunks)
         with screen.stage(f"{suite.name}: {folder.name} answers {prompts} prompts") as bar:
             bar.total(len(chunks))

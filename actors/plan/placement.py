@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from actors.runtime.signals import StopRequested, never
 from configs.errors import UserError
 from configs.schema import Config
+
+_LOOK_S = 0.2  # how often a wait looks whether it is to stop
 
 if TYPE_CHECKING:  # Ray must not be imported for a dry run, nor before the driver's environment is set
     from ray.util.placement_group import PlacementGroup
@@ -220,15 +223,17 @@ class PlacementGroups:
         self.groups.clear()
 
 
-def reserve(plan: PlacementPlan, timeout: float) -> PlacementGroups:
+def reserve(plan: PlacementPlan, timeout: float, should_stop: Callable[[], bool] = never) -> PlacementGroups:
     """Reserve one bundle for each rollout and reward actor.
 
     Args:
         plan: What to reserve.
         timeout: Deadline for both groups together, in seconds.
+        should_stop: Ends the wait where it becomes true.
 
     Raises:
         UserError: Not free in time; nothing stays reserved.
+        StopRequested: ``should_stop`` became true; nothing stays reserved.
     """
     from ray.util.placement_group import placement_group
 
@@ -238,7 +243,12 @@ def reserve(plan: PlacementPlan, timeout: float) -> PlacementGroups:
     for role in roles:
         reserved.groups[role.name] = placement_group([role.bundle()] * role.count, strategy="PACK")
     for role in roles:
-        if not reserved.groups[role.name].wait(max(0.0, deadline - time.monotonic())):
+        while not reserved.groups[role.name].wait(min(_LOOK_S, max(0.0, deadline - time.monotonic()))):
+            if should_stop():
+                reserved.remove()
+                raise StopRequested
+            if time.monotonic() < deadline:
+                continue
             reserved.remove()
             raise UserError(
                 f"cluster: {role.count} x {role.bundle()} for the {role.name} actors did not become free within "

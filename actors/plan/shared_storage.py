@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.runtime.calls import call
+from actors.runtime.signals import never
 from configs.errors import UserError
 
 
@@ -18,15 +19,19 @@ def missing(paths: Mapping[str, str]) -> list[str]:
     return [name for name, path in paths.items() if not Path(path).exists()]
 
 
-def check_shared(run_dir: Path, folders: Mapping[str, Path | None], timeout: float) -> None:
+def check_shared(
+    run_dir: Path, folders: Mapping[str, Path | None], timeout: float, should_stop: Callable[[], bool] = never
+) -> None:
     """Refuse a cluster some node of which sees another file system. Does nothing where there is only one node.
 
     Args:
         run_dir: The run's folder; exists.
         folders: Field -> model folder that actors load.
         timeout: Deadline for all nodes together, in seconds.
+        should_stop: Ends the wait for them where it becomes true.
 
     Raises:
+        StopRequested: It did.
         UserError: Names what is missing on which node.
     """
     nodes = [
@@ -49,7 +54,8 @@ def check_shared(run_dir: Path, folders: Mapping[str, Path | None], timeout: flo
             ).remote(paths)
             for node, _ in nodes
         ]
-        found: list[list[str]] = call(asked, timeout, "every node to look for the run folder (cluster.start_timeout_s)")
+        what = "every node to look for the run folder (cluster.start_timeout_s)"
+        found: list[list[str]] = call(asked, timeout, what, should_stop)
     finally:
         mark.unlink()
     for field in paths:

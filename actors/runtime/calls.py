@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Any
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
+from typing import Any, TypeVar
 
 import ray
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayTaskError
 
 from actors.runtime.health import IllegalTransition, SyncError
+from actors.runtime.signals import StopRequested, never
 from configs.errors import UserError
 from learners.errors import reason_of
+
+T = TypeVar("T")
+
+_LOOK_S = 0.2  # how often a wait looks whether it is to stop
 
 # A line that only says where to read more.
 _ADDRESS = re.compile(r"\s*(For (further|more) information|See)?[\s:,a-z]*https?://\S+\s*$", re.IGNORECASE)
@@ -28,22 +35,29 @@ class ActorDied(Exception):
     """The process behind a call is gone (or its result is): the work may be given to another or repeated."""
 
 
-def call(refs: ray.ObjectRef | Sequence[ray.ObjectRef], timeout: float, what: str) -> Any:
+def call(
+    refs: ray.ObjectRef | Sequence[ray.ObjectRef],
+    timeout: float,
+    what: str,
+    should_stop: Callable[[], bool] = never,
+) -> Any:
     """Wait for one reference, or for a list of them, and return the value(s).
 
     Args:
         refs: What to wait for.
         timeout: Deadline for all of them together, in seconds.
         what: What is waited for, for the message, e.g. ``"isogloss-demo-rollout-0: generate chunk 3"``.
+        should_stop: Ends the wait where it becomes true.
 
     Raises:
         DeadlineExceeded: Nothing in time; the call may still be running.
         ActorDied: The actor died or its result was lost; retryable.
+        StopRequested: ``should_stop`` became true; the call may still be running.
         UserError, SyncError, IllegalTransition: Raised by the actor.
         RayTaskError: Whatever else the call raised; also an instance of its type.
     """
     try:
-        return ray.get(refs if isinstance(refs, ray.ObjectRef) else list(refs), timeout=timeout)
+        return _get(refs if isinstance(refs, ray.ObjectRef) else list(refs), timeout, should_stop)
     except GetTimeoutError:
         raise DeadlineExceeded(f"no answer within {timeout:g} s: {what}") from None
     except (RayActorError, ObjectLostError) as error:
@@ -52,6 +66,33 @@ def call(refs: ray.ObjectRef | Sequence[ray.ObjectRef], timeout: float, what: st
         if isinstance(error.cause, (UserError, SyncError, IllegalTransition)):
             raise error.cause from None  # ours: the message says it all, without Ray's copy of the traceback
         raise
+
+
+def _get(refs: ray.ObjectRef | list[ray.ObjectRef], timeout: float, should_stop: Callable[[], bool]) -> Any:
+    if should_stop is never:
+        return ray.get(refs, timeout=timeout)
+    deadline = time.monotonic() + timeout
+    while True:
+        if should_stop():
+            raise StopRequested
+        left = max(deadline - time.monotonic(), 0.0)
+        try:
+            return ray.get(refs, timeout=min(left, _LOOK_S))
+        except GetTimeoutError:
+            if left <= _LOOK_S:
+                raise
+
+
+def result_of(future: Future[T], should_stop: Callable[[], bool]) -> T:
+    """What a thread of this process gives, or raises.
+
+    Raises:
+        StopRequested: ``should_stop`` became true before it was done.
+    """
+    while not wait([future], _LOOK_S).done:
+        if should_stop():
+            raise StopRequested
+    return future.result()
 
 
 def _why(error: BaseException) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ import ray
 
 from actors.machine.checks import Wants, refuse_failing
 from actors.machine.facts import ray_facts
+from actors.runtime.signals import StopRequested
 from actors.runtime.watch import JOINED_PATIENCE_S, LOCAL_PATIENCE_S, RAYLET, Watch
 from configs.errors import UserError
 from configs.json_types import JsonObject
@@ -119,19 +122,43 @@ def _raylet() -> str:
 
 
 @contextmanager
-def start_cluster(config: ClusterConfig, run_dir: Path, dashboard: bool = False) -> Iterator[Cluster]:
-    """Start a Ray cluster on this machine's loopback interface, or join the configured one; leave it at the end.
+def _kept_handler() -> Iterator[None]:
+    """Keep the handler of SIGTERM, in whose place Ray puts one that ends the process with an exit code of Ray's; what
+    that one was told meanwhile is told to the kept one.
+    """
+    kept = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit as left:
+        if left.code != signal.SIGTERM:
+            raise
+        ray.shutdown()
+        signal.signal(signal.SIGTERM, kept)
+        signal.raise_signal(signal.SIGTERM)
+        raise StopRequested from None
+    finally:
+        signal.signal(signal.SIGTERM, kept)
 
-    Ray's own signal handlers are in place afterwards: install SIGTERM handlers inside the block.
+
+@contextmanager
+def start_cluster(
+    config: ClusterConfig,
+    run_dir: Path,
+    dashboard: bool = False,
+    should_stop: Callable[[], bool] | None = None,
+) -> Iterator[Cluster]:
+    """Start a Ray cluster on this machine's loopback interface, or join the configured one; leave it at the end.
 
     Args:
         config: The cluster section.
         run_dir: Run folder; gets a line ``ray-session`` that says where Ray's logs are.
         dashboard: Whether a local cluster gets a dashboard (start-up takes seconds longer).
+        should_stop: Of a caller that handles SIGTERM, and whose handler stays; without, Ray's is in place afterwards.
 
     While the block lasts, a loss of Ray's head or of this node's raylet ends the process (``Cluster.watch``).
 
     Raises:
+        StopRequested: ``should_stop`` became true before Ray was up.
         UserError: Ray cannot work with the environment or the address, or nothing answers at ``cluster.address``.
     """
     if ray.is_initialized():
@@ -139,8 +166,11 @@ def start_cluster(config: ClusterConfig, run_dir: Path, dashboard: bool = False)
     refuse_failing(ray_facts(os.environ), Wants(address=config.address))
     begun = time.monotonic()
     _tell_reports_apart()
-    info = _init_local(config, dashboard) if config.address is None else _join(config.address)
+    with contextlib.nullcontext() if should_stop is None else _kept_handler():
+        info = _init_local(config, dashboard) if config.address is None else _join(config.address)
     try:
+        if should_stop is not None and should_stop():
+            raise StopRequested
         run_dir.mkdir(parents=True, exist_ok=True)
         session, address = info["session_dir"], info["gcs_address"]
         (run_dir / "ray-session").write_text(f"{session}/logs\n", encoding="utf-8")

@@ -15,6 +15,7 @@ from actors.engine.verify import SyncReport
 from actors.plan.placement import broadcast_gpus
 from actors.runtime.calls import ActorDied, DeadlineExceeded, call
 from actors.runtime.pool import Pool
+from actors.runtime.signals import StopRequested, never
 from configs.schema import Config
 from learners.broadcast import RendezvousServer
 from learners.errors import BroadcastFailed
@@ -27,7 +28,11 @@ _GRACE_S = 10.0
 
 
 def publish_via_object_store(
-    pools: Sequence[Pool], manifest: WeightsManifest, weights: list[ObjectRef], timeout: float
+    pools: Sequence[Pool],
+    manifest: WeightsManifest,
+    weights: list[ObjectRef],
+    timeout: float,
+    should_stop: Callable[[], bool] = never,
 ) -> list[SyncReport]:
     """Every actor of the pools takes, loads and proves weights from the object store.
 
@@ -36,6 +41,7 @@ def publish_via_object_store(
         manifest: What is published; an actor that a pool makes now begins with it.
         weights: One reference to the arrays, or none where no actor takes them.
         timeout: Deadline for all of them together, in seconds.
+        should_stop: Ends the wait for them where it becomes true.
 
     Returns:
         What the actors report; those that died or hang are replaced, and report nothing.
@@ -43,20 +49,25 @@ def publish_via_object_store(
     Raises:
         ActorDied: One did so too often, or a replacement does not come up.
         SyncError: One could not prove them.
+        StopRequested: ``should_stop`` became true.
     """
     for pool in pools:
-        pool.await_starts()
+        pool.await_starts(should_stop)
     waiting: dict[ObjectRef, tuple[Pool, int]] = {
         handle.sync.remote(manifest, weights): (pool, index)
         for pool in pools
         for index, handle in enumerate(pool.handles)
     }
-    answered = ray.wait(list(waiting), num_returns=len(waiting), timeout=timeout)[0] if waiting else []
+    deadline, left = time.monotonic() + timeout, list(waiting)
+    while left and time.monotonic() < deadline:
+        if should_stop():
+            raise StopRequested
+        left = ray.wait(left, num_returns=len(left), timeout=_POLL_S)[1]
     reports = []
     for reference, (pool, index) in waiting.items():
         what = f"weights v{manifest.version} to reach {pool.name} {index}"
         try:
-            if reference not in answered:
+            if reference in left:
                 raise DeadlineExceeded(f"no answer within {timeout:g} s (cluster.sync_timeout_s): {what}")
             reports.append(call(reference, timeout, what))
         except (ActorDied, DeadlineExceeded) as failure:
@@ -69,6 +80,7 @@ def broadcast(
     receivers: Sequence[ActorHandle],
     manifest: WeightsManifest,
     send: Callable[[Rendezvous], Future[None]],
+    should_stop: Callable[[], bool] = never,
 ) -> list[SyncReport]:
     """Every actor takes, loads and proves what the learner sends.
 
@@ -78,12 +90,14 @@ def broadcast(
             at work.
         manifest: What is published.
         send: Makes the learner send.
+        should_stop: Ends the wait for them where it becomes true.
 
     Returns:
         What each actor reports, in their order.
 
     Raises:
         BroadcastFailed: Not all got them in time; each actor that did not prove the version is STALE.
+        StopRequested: ``should_stop`` became true.
     """
     cluster, split = config.cluster, config.rollout.tensor_parallel
     engines = config.rollout.actors
@@ -99,17 +113,24 @@ def broadcast(
             for handle, seat in zip(receivers, seats, strict=True)
         ]
         what = f"weights v{manifest.version} to be broadcast to {len(receivers)} actors (cluster.sync_timeout_s)"
-        return _outcome(server, sending, receiving, cluster.sync_timeout_s, what)
+        return _outcome(server, sending, receiving, cluster.sync_timeout_s, what, should_stop)
 
 
 def _outcome(
-    server: RendezvousServer, sending: Future[None], receiving: list[ObjectRef], timeout: float, what: str
+    server: RendezvousServer,
+    sending: Future[None],
+    receiving: list[ObjectRef],
+    timeout: float,
+    what: str,
+    should_stop: Callable[[], bool],
 ) -> list[SyncReport]:
     """All reports; the first failure ends it for all, also for those who would wait for somebody who died."""
     deadline = time.monotonic() + timeout
     reports: dict[ObjectRef, SyncReport] = {}
     left, reason = list(receiving), ""
     while left or not sending.done():
+        if should_stop():
+            raise StopRequested
         failures: list[BaseException] = []
         if left:
             ready, left = ray.wait(left, num_returns=1, timeout=_POLL_S)

@@ -48,7 +48,7 @@ TRACKERS = {"wandb": "actors.observe.wandb_runs:track"}  # by the name that run.
 def run_training(
     config: Config,
     resume: bool,
-    follow: Callable[[Config, RunFolder], AbstractContextManager[Any]] | None = None,
+    follow: Callable[[Config, RunFolder, StopFlag], AbstractContextManager[Any]] | None = None,
     from_round: int | None = None,
     allowed: frozenset[str] = frozenset(),
     *,
@@ -95,7 +95,7 @@ def run_training(
         with contextlib.ExitStack() as stack:
             offer = None
             if follow is not None:
-                endpoint, offer = stack.enter_context(follow(config, folder))
+                endpoint, offer = stack.enter_context(follow(config, folder, flag))
                 screen.say(f"serving at {endpoint.url}")
             parts = RunParts(config, team, screen, team.exported)
             Driver(parts, SamplingTrack(parts, inputs), metrics, flag, offer).run()
@@ -171,7 +171,7 @@ def with_team(
     trackers = [load_plugin(name, "run.trackers", "isogloss.trackers") for name in names]
     for tracker in trackers:
         tracker.accepts(({}, config.run.dir), {}, "run.trackers")
-    folder = open_run_folder(config, resume, allowed)
+    folder = open_run_folder(config, resume, allowed, screen.say)
     try:
         if allowed:
             screen.say(f"continues with changed {', '.join(sorted(allowed))}: no longer bit-equal to an unchanged run")

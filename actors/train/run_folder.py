@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,13 +15,14 @@ from configs.atomic import write_json, write_text
 from configs.errors import UserError
 from configs.json_types import JsonObject
 from configs.load import dump_yaml, load_run_config
-from configs.locks import take
+from configs.locks import freed, holder, take
 from configs.schema import Config
 from rollout.identity import AFTER_OUT_OF_MEMORY, BY_ROUND, comparable_config, differing_fields, identity_of
 from rollout.run_layout import JOURNAL, RUN_LOCK, checkpoint_folder
-from rollout.store_open import accept_changes
+from rollout.store_open import accept_changes, lock_path
 
 _WRITABLE = "make the folder writable, or copy the run to a disk that is"
+_JOURNAL_S = 60.0  # until the journal's process of a driver that was killed has noticed that; it takes seconds
 _SHOWN = 5  # differing fields that a message lists
 
 
@@ -50,8 +51,19 @@ class RunFolder:
         self._lock.release()
 
 
-def open_run_folder(config: Config, resume: bool, allowed: frozenset[str] = frozenset()) -> RunFolder:
+def open_run_folder(
+    config: Config,
+    resume: bool,
+    allowed: frozenset[str] = frozenset(),
+    say: Callable[[str], None] = lambda line: None,
+) -> RunFolder:
     """Create the run's folder, or come back to it.
+
+    Args:
+        config: The run.
+        resume: Whether to continue in it.
+        allowed: Fields that may differ from the run's config.
+        say: Told in one line where what is left of a killed driver is waited for.
 
     Raises:
         UserError: The folder is in use, is another config's, already holds a run that ``resume`` was not asked
@@ -75,6 +87,7 @@ def open_run_folder(config: Config, resume: bool, allowed: frozenset[str] = froz
         raise UserError(f"run.dir: cannot create {path} ({error.strerror}); choose another folder") from None
     lock = _lock(path)
     try:
+        _await_journal(path, say)
         if allowed and (path / JOURNAL).is_file():
             accept_changes(path / JOURNAL, identity_of(config))
         for left in path.glob(".isogloss-*-learner-mailbox-*"):  # of a process that was killed
@@ -154,5 +167,22 @@ def _lock(path: Path) -> FileLock:
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}); {_WRITABLE}") from None
     if lock is None:
-        raise UserError(f"{path}: another process is running in it; wait for it or stop it first")
+        who = holder(path / RUN_LOCK)
+        raise UserError(f"{path}: another process{who} is running in it; wait for it or stop it first")
     return lock
+
+
+def _await_journal(path: Path, say: Callable[[str], None]) -> None:
+    """Wait for the journal's process of a driver that was killed, which outlives it. It is not that of a run that
+    lives: such a run would hold its own lock as well.
+    """
+    lock = lock_path(path / JOURNAL)
+
+    def waits() -> None:
+        say(f"{path}: the journal's process{holder(lock)} of a killed run is ending; it gets {_JOURNAL_S:g} s")
+
+    if not freed(lock, _JOURNAL_S, waits):
+        raise UserError(
+            f"{path}: the journal's process{holder(lock)} of a run that was killed has not ended within "
+            f"{_JOURNAL_S:g} s; end it, and give the same command again"
+        )

@@ -11,6 +11,7 @@ import ray
 
 from actors.runtime.calls import call
 from actors.runtime.env import base_env
+from actors.runtime.signals import never
 from actors.runtime.spawn import ActorOptions, Start, actor_name, spawn
 from configs.json_types import JsonMapping
 from rollout.identity import RunIdentity
@@ -90,7 +91,9 @@ class StoreClient(Journal):
         return result
 
 
-def open_journal(path: Path, identity: RunIdentity, start_timeout_s: float) -> StoreClient:
+def open_journal(
+    path: Path, identity: RunIdentity, start_timeout_s: float, should_stop: Callable[[], bool] = never
+) -> StoreClient:
     """Start the store actor of a run and wait until the file is open; it reserves no CPU. ``close`` it at the end.
 
     It runs on the driver's node: SQLite's journal must not be written from one node now and from another after a
@@ -98,5 +101,5 @@ def open_journal(path: Path, identity: RunIdentity, start_timeout_s: float) -> S
     """
     options = ActorOptions(0, 0, base_env(), here=True)
     handle = spawn(StoreActor, actor_name(identity.run_name, "store", 0), options, path, identity)
-    call(handle.ready.remote(), start_timeout_s, "the journal to open")
+    call(handle.ready.remote(), start_timeout_s, "the journal to open", should_stop)
     return StoreClient(handle)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ray import ObjectRef
 from ray.actor import ActorHandle
@@ -21,11 +21,11 @@ from actors.plan.fit import check_each_fits
 from actors.plan.placement import PlacementGroups, PlacementPlan, check_capacity, local_cpus, reserve
 from actors.plan.shared_storage import check_shared
 from actors.reward.worker import create_reward_actor
-from actors.runtime.calls import call
+from actors.runtime.calls import call, result_of
 from actors.runtime.cluster import start_cluster
 from actors.runtime.env import learner_env
 from actors.runtime.pool import Pool
-from actors.runtime.signals import StopFlag, stop_on_signals
+from actors.runtime.signals import StopFlag, never, stop_on_signals
 from actors.train.publish import broadcast, publish_via_object_store
 from actors.train.run_folder import RunFolder
 from actors.train.store import open_journal
@@ -44,6 +44,8 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
+_THREAD_S = 30.0  # until the learner's thread has noticed that its group is closed, which takes a second
+
 
 class Team:
     """The parts of a run and the few things that concern several of them.
@@ -56,6 +58,7 @@ class Team:
         exported: What Ray exports of the run.
         say: Told in one line when a process dies, is replaced, or waits for a place.
         learns: Whether there is a learner; without one only those actors are started that the candidates need.
+        should_stop: Ends every wait for an actor or the learner (``StopRequested``) where it becomes true.
     """
 
     def __init__(
@@ -67,8 +70,9 @@ class Team:
         say: Callable[[str], None] = logger.warning,
         *,
         learns: bool = True,
+        should_stop: Callable[[], bool] = never,
     ) -> None:
-        self._learns = learns
+        self._learns, self._should_stop = learns, should_stop
         self.config = config
         self.folder = folder
         self.exported = exported
@@ -77,7 +81,7 @@ class Team:
         self._verified: set[Path] = set()  # model folders whose weights are as saved
         self.failed_broadcasts = 0
         self._whose = "sampling"  # turn it is
-        self.store = open_journal(folder.store, identity_of(config), config.cluster.start_timeout_s)
+        self.store = open_journal(folder.store, identity_of(config), config.cluster.start_timeout_s, should_stop)
         self.version: int = rollout_version(config.schedule, self.states())
         cluster, plan = config.cluster, PlacementPlan.from_config(config, learns)
         self.rollouts: Pool = Pool(
@@ -106,6 +110,7 @@ class Team:
         # The group's calls block and are not thread-safe: one thread makes them all, in order.
         self._learner_thread: ThreadPoolExecutor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="learner")
         self._learner_started: Future[None] | None = None
+        self._asked: list[Future[Any]] = []  # of the learner's thread, and not known to be done
 
     def start(self) -> None:
         """Reserve places and start rollout and reward actors; the learner group starts while they do their first work.
@@ -113,11 +118,11 @@ class Team:
         Not beside them: all import for seconds, and would share the cores that the first token waits for.
         """
         timeout = self.config.cluster.start_timeout_s
-        self._groups = reserve(PlacementPlan.from_config(self.config, self._learns), timeout)
+        self._groups = reserve(PlacementPlan.from_config(self.config, self._learns), timeout, self._should_stop)
         ready = [*self.rollouts.start(), *self.rewards.start()]
-        call(ready, timeout, "rollout and reward actors to start")
+        call(ready, timeout, "rollout and reward actors to start", self._should_stop)
         if self._learns:
-            self._learner_started = self._learner_thread.submit(self._learner.start, timeout)
+            self._learner_started = self._on_learner(self._learner.start, timeout)
 
     def states(self) -> dict[int, RoundState]:
         """State of every round of the run."""
@@ -142,7 +147,12 @@ class Team:
                 started.result()  # its error, if it could not start
             return method(round_number, examples, self.config.cluster.train_timeout_s)
 
-        return self._learner_thread.submit(work)
+        return self._on_learner(work)
+
+    def _on_learner(self, work: Callable[..., T], *arguments: object) -> Future[T]:
+        future = self._learner_thread.submit(work, *arguments)
+        self._asked = [*(one for one in self._asked if not one.done()), future]
+        return future
 
     def _turn(self, whose: str) -> None:
         """Hand the GPUs over between stages that share them (``cluster.colocate``); CPUs need no word."""
@@ -154,9 +164,10 @@ class Team:
         told = []
         for pool, gpus in zip(pools, shares, strict=True):
             if gpus > 0:
-                pool.await_starts()  # one that is new begins with what it needs
+                pool.await_starts(self._should_stop)  # one that is new begins with what it needs
                 told += [handle.turn.remote(whose == "sampling") for handle in pool.handles]
-        call(told, self.config.cluster.sync_timeout_s, f"the GPUs to be left to {whose} (cluster.sync_timeout_s)")
+        what = f"the GPUs to be left to {whose} (cluster.sync_timeout_s)"
+        call(told, self.config.cluster.sync_timeout_s, what, self._should_stop)
 
     def publish(self, manifest: WeightsManifest) -> list[SyncReport]:
         """The last trained weights into every rollout and reward actor, verified by each; returns their reports.
@@ -170,8 +181,8 @@ class Team:
         weights: list[ObjectRef] = []
         if not reports:
             # The rank that published them owns the object: the group re-reads the checkpoint if it died meanwhile.
-            weights = self._learner_thread.submit(self._learner.weights, timeout).result()
-        return reports + publish_via_object_store(rest, manifest, weights, timeout)
+            weights = result_of(self._on_learner(self._learner.weights, timeout), self._should_stop)
+        return reports + publish_via_object_store(rest, manifest, weights, timeout, self._should_stop)
 
     def _broadcast(self, manifest: WeightsManifest) -> tuple[list[SyncReport], list[Pool]]:
         """Reports of the actors that got a broadcast, none if there was none, and those that still need to hear."""
@@ -180,13 +191,14 @@ class Team:
         if self.config.cluster.weight_transfer != "broadcast":
             return [], pools
         for pool in takers:
-            pool.await_starts()
+            pool.await_starts(self._should_stop)
         try:
             reports = broadcast(
                 self.config,
                 [handle for pool in takers for handle in pool.handles],
                 manifest,
-                lambda rendezvous: self._learner_thread.submit(self._learner.broadcast, rendezvous),
+                lambda rendezvous: self._on_learner(self._learner.broadcast, rendezvous),
+                self._should_stop,
             )
         except BroadcastFailed as failure:
             self.failed_broadcasts += 1
@@ -201,6 +213,8 @@ class Team:
         with contextlib.ExitStack() as stack:  # from the last to the first, each whether or not one before it failed
             stack.callback(self._groups.remove)
             stack.callback(self.store.close)
+            # What is asked of Ray after it was left would start it again.
+            stack.callback(lambda: wait([one for one in self._asked if not one.cancelled()], _THREAD_S))
             stack.callback(self._learner.close)
 
     def _model(self, version: int) -> Path:
@@ -248,29 +262,30 @@ def start_team(
         config: The run.
         prompts: The train prompts; None offline.
         folder: The run's folder.
-        flag: Set by ctrl-C or SIGTERM from the moment that Ray is up.
+        flag: Set by ctrl-C or SIGTERM from now on; ends every wait in here.
         say: Told in one line when a process dies, is replaced, or waits for a place.
         learns: Whether there is a learner.
 
     Raises:
         UserError: The cluster has fewer CPUs or GPUs than the plan needs, in all or on any node, or its nodes do not
             share the storage; nothing was started then.
+        StopRequested: The flag was set before the team was up.
     """
     plan = PlacementPlan.from_config(config, learns)
     section = config.cluster
     if (cpus := local_cpus(config, plan, usable_cores(None))) is not None:
         section = section.model_copy(update={"num_cpus": cpus})
-    with start_cluster(section, folder.path) as cluster, stop_on_signals(flag):
+    with stop_on_signals(flag), start_cluster(section, folder.path, should_stop=flag) as cluster:
         cluster.watch.advise(f"{folder.path} keeps all that was done; continue with --resume")
         cluster.watch.excuse(lambda: flag.asked_by)
         check_capacity(plan, cluster.resources)
         check_each_fits(plan, cluster.nodes)
         reference = config.model.reference if config.reads_reference else None
         models = {"model.policy": config.model.policy, "model.reference": reference}
-        check_shared(folder.path, models, config.cluster.start_timeout_s)
+        check_shared(folder.path, models, config.cluster.start_timeout_s, flag)
         with contextlib.closing(RunMetrics(config.run.name, config.schedule.rounds)) as exported:
             try:
-                team = Team(config, prompts, folder, exported, say, learns=learns)
+                team = Team(config, prompts, folder, exported, say, learns=learns, should_stop=flag)
                 with contextlib.closing(team):
                     team.start()
                     try:

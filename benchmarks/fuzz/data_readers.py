@@ -66,7 +66,7 @@ def chat(*texts: str) -> list[Row]:
     return [{"role": role, "content": text} for role, text in zip(("user", "assistant") * 3, texts, strict=False)]
 
 
-def _preferences() -> list[Row]:
+def preferences() -> list[Row]:
     return [
         {"id": 1, "language": "en", "prompt": _QUESTION, "chosen": "The saxophone.", "rejected": "The harp."},
         {"id": "b", "prompt": chat(_QUESTION), "chosen": "La flauta.", "rejected": "El arpa."},
@@ -82,7 +82,7 @@ def _preferences() -> list[Row]:
 def _offline(rng: random.Random, place: Place) -> Read:
     from rollout.preferences import digest, load_preferences, offline_pairs
 
-    rows = _preferences()
+    rows = preferences()
     if rng.random() < 0.5:
         path = place.write("p.jsonl", rows_file(rows, rng))
     else:
@@ -147,7 +147,7 @@ def _anchors(rng: random.Random, place: Place) -> Read:
         path = place.write("u.jsonl", rows_file([{"id": 1}, {"id": "b"}], rng))
         config = with_fields(config, "candidates", untranslated_ids=path)
         return lambda: load_untranslated(config)
-    rows = [_preferences()[0] | {"id": n} for n in range(3)]
+    rows = [preferences()[0] | {"id": n} for n in range(3)]
     path = place.write("a.jsonl", rows_file(rows, rng))
     if rng.random() < 0.02:
         path = Path(place.strange(rng))

@@ -14,7 +14,7 @@ from benchmarks.fuzz.case import Place, Read, Reader, json_file, rows_file
 from benchmarks.fuzz.data_readers import Row, chat, config_of, parquet, with_fields
 from benchmarks.fuzz.mutate import spoiled
 
-_FORMS: dict[str, list[Row]] = {
+FORMS: dict[str, list[Row]] = {
     "helpsteer3": [
         {"domain": "general", "language": "english", "context": chat("Hi"), "response1": "a", "response2": "b",
          "overall_preference": n - 1} for n in range(3)
@@ -43,7 +43,7 @@ _FORMS: dict[str, list[Row]] = {
 _OF_PREFERENCES = ("helpsteer3", "arena", "ultrafeedback", "orca", "reward-bench")
 
 
-def _contained(rows: list[Row], rng: random.Random, place: Place) -> Path:
+def contained(rows: list[Row], rng: random.Random, place: Place) -> Path:
     """Rows in a file of some kind, which may be spoiled; or a folder as `datasets` saves it."""
     kind = rng.choice((".jsonl", ".jsonl.gz", ".json", ".csv", ".tsv", ".csv.gz", ".parquet", "saved"))
     if kind == "saved":
@@ -95,8 +95,8 @@ def _forms(rng: random.Random, place: Place) -> Read:
     from rollout.preferences import digest, read_preferences
     from rollout.prompts import PromptSet
 
-    name = rng.choice(list(_FORMS))
-    path = _contained([dict(row) for row in _FORMS[name]], rng, place)
+    name = rng.choice(list(FORMS))
+    path = contained([dict(row) for row in FORMS[name]], rng, place)
     codes = rng.choice(([], ["en", "ar"]))
     form = rng.choice(("auto", "auto", "plain", name if name != "conversations" else "messages"))
     if name in _OF_PREFERENCES:

@@ -17,8 +17,16 @@ _KEYS = [bytes([n]) * 32 for n in range(3)]
 _CELLS: tuple[Any, ...] = (None, b"\xff", b"", "x", "", "\0", 0.5, -1, 7, 2**63 - 1, float("inf"), "0.5", "z" * 999)
 
 
-def _spoil(path: Path, rng: random.Random, table: str, keys: list[Any]) -> None:
-    """Spoil a sound SQLite file: a cell, the schema, or bytes."""
+def spoil(path: Path, rng: random.Random, table: str, keys: list[Any], key: str = "key") -> None:
+    """Spoil a sound SQLite file: a cell, the schema, or bytes.
+
+    Args:
+        path: The file.
+        rng: Draws how.
+        table: Of it.
+        keys: Of rows that it has.
+        key: Their column.
+    """
     pick = rng.random()
     if pick < 0.4:
         data = path.read_bytes()
@@ -43,7 +51,7 @@ def _spoil(path: Path, rng: random.Random, table: str, keys: list[Any]) -> None:
     try:
         if pick < 0.75:
             value = rng.choice(_CELLS) if rng.random() < 0.8 else str(plain(odd.scalar(rng)))
-            db.execute(f"UPDATE {table} SET {column} = ? WHERE key = ?", (value, rng.choice(keys)))
+            db.execute(f"UPDATE {table} SET {column} = ? WHERE {key} = ?", (value, rng.choice(keys)))
         else:
             db.executescript(rng.choice(changes))
     except (sqlite3.Error, UnicodeEncodeError):
@@ -71,7 +79,7 @@ def _verdicts(rng: random.Random, place: Place) -> Read:
     from judges.cache import Answer, VerdictCache
 
     path = place.write("v.sqlite", _sound_verdicts(place.base))
-    _spoil(path, rng, "verdicts", _KEYS)
+    spoil(path, rng, "verdicts", _KEYS)
 
     def read() -> None:
         with VerdictCache(path) as kept:
@@ -101,7 +109,7 @@ def _eval_cache(rng: random.Random, place: Place) -> Read:
     from evaluation.suites.records import Answer
 
     path = place.write("e.sqlite", _sound_answers(place.base))
-    _spoil(path, rng, rng.choice(("answers", "notes")), ["a", "b"])
+    spoil(path, rng, rng.choice(("answers", "notes")), ["a", "b"])
 
     def read() -> None:
         with EvalCache.open(path) as kept:

@@ -14,7 +14,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from benchmarks.fuzz import config_readers, data_readers, form_readers, kept_readers, wire_readers
+from benchmarks.fuzz import config_readers, data_readers, form_readers, kept_readers, study_readers, wire_readers
 from benchmarks.fuzz.case import REFUSED, Place, Reader
 
 DEADLINE_S = 10.0  # of one case, which takes a few milliseconds
@@ -27,6 +27,7 @@ READERS: tuple[Reader, ...] = (
     *data_readers.READERS,
     *form_readers.READERS,
     *kept_readers.READERS,
+    *study_readers.READERS,
     *wire_readers.READERS,
 )
 

@@ -22,6 +22,7 @@ from actors.runtime.calls import ActorDied, DeadlineExceeded, call
 from actors.runtime.cluster import Cluster, start_cluster
 from actors.runtime.health import IllegalTransition, SyncError
 from actors.runtime.pool import Pool
+from actors.runtime.signals import StopRequested
 from actors.train.publish import broadcast
 from actors.train.store import open_journal
 from configs.errors import UserError
@@ -90,6 +91,11 @@ def test_calls(cluster: Cluster) -> None:
     begun = time.monotonic()
     with pytest.raises(DeadlineExceeded, match=r"no answer within 0\.2 s: a long nap of sleeper 7"):
         call(sleeper.sleep.remote(3.0), 0.2, "a long nap of sleeper 7")
+    with pytest.raises(DeadlineExceeded, match="within 0.3 s"):
+        call(sleeper.sleep.remote(1.0), 0.3, "a nap", lambda: False)
+    with pytest.raises(StopRequested):
+        call(sleeper.sleep.remote(0.0), 30, "a nap", lambda: True)
+    assert call([sleeper.sleep.remote(0.0)] * 2, 30, "two naps", lambda: False) == [0.0, 0.0]
     assert time.monotonic() - begun < 2
     mortal = SLEEPER.remote()
     with pytest.raises(ActorDied, match="last words: the process died"):
@@ -210,7 +216,7 @@ def test_store_actor(cluster: Cluster, tmp_path: Path) -> None:
     assert store.round_state(1) == ("planned", {"a": 1})
     assert store.round_data(1) == {"a": 1}
     assert store.seconds > 0
-    with pytest.raises(UserError, match="another process is writing"):
+    with pytest.raises(UserError, match=r"another process \(process id \d+\) is writing"):
         open_journal(tmp_path / "store.sqlite", identity, 30)
     store.close()
 

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from actors.plan.preflight import check_inputs
+from actors.train import run_folder
 from actors.train.dry_run import check_readable
 from actors.train.run_folder import open_run_folder
 from configs.errors import UserError
 from configs.load import load_config, load_run_config
 from configs.schema import Config
+from rollout.store_open import claim
 from tests.kits.run import arguments, small_config
 
 POLICY = Path("worlds/default/policy")
@@ -127,9 +129,36 @@ def test_run_folder_is_not_taken_over_by_accident(tmp_path: Path) -> None:
 def test_run_folder_in_use(tmp_path: Path) -> None:
     config = small_config(tmp_path)
     first = open_run_folder(config, resume=False)
-    with pytest.raises(UserError, match="another process is running in it"):
+    with pytest.raises(
+        UserError, match=rf"another process \(process id {os.getpid()}\) is running in it; wait for it or"
+    ):
         open_run_folder(config, resume=True)
     first.close()
+
+
+def test_the_journal_of_a_killed_run_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = small_config(tmp_path)
+    first = open_run_folder(config, resume=False)
+    first.close()
+    left = claim(first.store)  # as the journal's process of a killed driver, which is not done yet
+    said: list[str] = []
+
+    def ended(line: str) -> None:
+        said.append(line)
+        left.release()
+
+    open_run_folder(config, resume=True, say=ended).close()
+    who = f"the journal's process (process id {os.getpid()}) of a"
+    assert said == [f"{first.path}: {who} killed run is ending; it gets 60 s"]
+    held = claim(first.store)
+    monkeypatch.setattr(run_folder, "_JOURNAL_S", 0)
+    with pytest.raises(UserError) as refused:
+        open_run_folder(config, resume=True)
+    assert f"{who} run that was killed has not ended" in str(refused.value)
+    with pytest.raises(UserError) as again:
+        open_run_folder(config, resume=True)
+    assert str(again.value) == str(refused.value), "the run's own lock was kept"
+    held.release()
 
 
 def test_nothing_to_resume(tmp_path: Path) -> None:

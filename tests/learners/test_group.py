@@ -146,3 +146,22 @@ def test_weights_are_broadcast_and_come_from_the_checkpoint_where_the_sender_die
     arrays = ray.get(group.weights(60)[0])
     assert checksum(from_numpy(arrays, trained.manifest)) == trained.manifest.checksum
     group.close()
+    close_while_it_waits_for_a_place(config, tmp_path / "placeless", start)
+
+
+def close_while_it_waits_for_a_place(config: Config, run: Path, start: Path) -> None:
+    """Ranks that are not up cannot be asked to leave: their group is ended, and who waits for it hears so."""
+    from learners.group import LearnerGroup
+
+    learner = config.learner.model_copy(update={"cpus_per_worker": 64})
+    group = LearnerGroup(config.model_copy(update={"learner": learner}), run, start)
+    with ThreadPoolExecutor(1) as thread:
+        starting = thread.submit(group.start, 240)
+        while not (fits := [one for one in threading.enumerate() if one.name == "learner-fit"]):
+            time.sleep(0.02)
+        group.close()
+        with pytest.raises(LearnerFailed, match="closed|mailbox died"):
+            starting.result(60)
+    assert not any(one.is_alive() for one in fits)
+    with pytest.raises(LearnerFailed, match="was closed"):
+        group.start(1)

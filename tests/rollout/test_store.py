@@ -243,7 +243,7 @@ def test_fields_that_do_not_change_results_may_change() -> None:
 
 def test_one_writer_and_many_readers(store: Store) -> None:
     store.put_chunk("c1", 1, "answer", chunk())
-    with pytest.raises(UserError, match="another process is writing to this run folder; wait"):
+    with pytest.raises(UserError, match=r"another process \(process id \d+\) is writing to this run folder; wait"):
         Store.open(store.path, "digest")
     with Store.read(store.path) as reader:
         assert reader.candidates(1) == chunk()
