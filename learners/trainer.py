@@ -39,6 +39,7 @@ class EndableTrainer(TorchTrainer):
         with self._lock:
             if self._ended:
                 raise RuntimeError("ended before it began")
-            controller = self._controller = actor.remote(**given)
+            controller: Any = actor.remote(**given)
+            self._controller = controller
         ray.get(controller.run.remote())
         return ray.get(controller.get_result.remote())

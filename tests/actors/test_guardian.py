@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
 import pytest
@@ -168,3 +169,42 @@ def test_what_was_asked_for_goes_before_what_was_lost() -> None:
     assert verdict(notes, 3, None) == (None, 3)
     notes.last = ("said", 2)
     assert verdict(notes, 1, "SIGINT") == ("said", 2)
+
+
+RAYLESS = """
+import os, signal, sys
+from pathlib import Path
+from actors.runtime.guardian import guard
+guard()
+from actors.runtime.env import apply_driver_env
+apply_driver_env()
+import psutil, ray
+from actors.runtime import cluster
+from configs.running import ClusterConfig
+cluster.LOCAL_PATIENCE_S = 600.0  # Ray's client is the first to meet the dead raylet
+with cluster.start_cluster(ClusterConfig(num_cpus=1), Path(sys.argv[1])) as started:
+    started.watch.advise("continue with --resume")
+    print("up", flush=True)
+    for one in psutil.Process().children():
+        if one.name() == "raylet":
+            one.kill()
+            one.wait()
+    while True:
+        ray.put(bytes(1 << 20))
+"""
+
+
+@pytest.mark.ray
+def test_rays_own_end_of_a_driver_has_our_words_and_exit_code(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", RAYLESS, str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env=dict(os.environ),
+    )
+    assert (done.returncode, done.stdout) == (2, "up\n"), done.stderr
+    assert done.stderr.startswith("isogloss: Ray's raylet on this node at 127.0.0.1:")
+    assert done.stderr.endswith(" has died or cannot be reached any more; continue with --resume\n")
+    assert done.stderr.count("\n") == 1
