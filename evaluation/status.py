@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from configs.errors import UserError
@@ -13,7 +13,7 @@ from configs.json_types import JsonMapping
 from configs.load import load_run_config
 from configs.locks import is_held
 from configs.schema import Config
-from evaluation.report.data import RunData, lookup, number, read_run
+from evaluation.report.data import RunData, fields, number, read_run
 from rollout.records import Pair, text_of_turns
 from rollout.run_layout import JOURNAL, RUN_LOCK
 from rollout.state import action_of
@@ -101,20 +101,20 @@ def _figures(data: RunData) -> Iterator[str]:
         )
         shown = "  ".join(f"{name} {form.format(value)}" for name, value, form in wanted if value is not None)
         yield f"  round {round_number:<5}{shown}"
-        gates = lookup(row, "counts", "gates")
-        if isinstance(gates, Mapping) and (refused := _refused(gates)):
+        if refused := _refused(fields(row, "counts", "gates")):
             yield f"  gated      {refused}"
     for version in sorted(data.evaluations)[-1:]:
-        languages = lookup(data.evaluations[version], "languages") or {}
+        languages = fields(data.evaluations[version], "languages")
         yield f"  held-out   weights v{version}, {heldout_line(languages)}"
 
 
 def _refused(gates: JsonMapping) -> str:
     """Answers that the gates refused, by language, the most refused first."""
     counts: Counter[str] = Counter()
-    for by_language in gates.values():
-        for code, by_gate in by_language.items():
-            counts[code] += sum(count for gate, count in by_gate.items() if gate not in ("ok", "duplicate"))
+    for source in gates:
+        for code in fields(gates, source):
+            by_gate = fields(gates, source, code)
+            counts[code] += int(sum(number(by_gate, gate) or 0 for gate in by_gate if gate not in ("ok", "duplicate")))
     return ", ".join(f"{code} {count}" for code, count in counts.most_common() if count)
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.fuzz import odd
-from benchmarks.fuzz.case import Place, Read, Reader, json_file
-from benchmarks.fuzz.data_readers import preferences
+from benchmarks.fuzz.case import Place, Read, Reader, json_file, rows_file
+from benchmarks.fuzz.data_readers import preferences, rows_bytes
 from benchmarks.fuzz.form_readers import FORMS, contained
 from benchmarks.fuzz.kept_readers import spoil
 from benchmarks.fuzz.mutate import encoded, mutated, spoiled, to_yaml, tree
@@ -89,6 +89,41 @@ def _result(rng: random.Random, place: Place) -> Read:
     return read
 
 
+@cache
+def _run_config(root: Path) -> bytes:
+    from configs.load import dump_yaml, load_config
+
+    return dump_yaml(load_config(root / "configs" / "demo.yaml")).encode()
+
+
+def _shown_run(rng: random.Random, place: Place) -> Read:
+    """A run's folder as `isogloss report` and `isogloss status` read it."""
+    from evaluation.report import render_report
+    from evaluation.status import status_lines
+
+    figures = {"accuracy_sampled": 0.4, "accuracy_greedy": 0.5, "right_language": 0.9, "mean_length": 31.0}
+    entry = {"start": figures, "end": figures, "delta_ci95": [0.1, 0.2]}
+    mean = {"start": 0.4, "end": 0.55, "delta_ci95": [0.12, 0.18]}
+    summary = {"rounds": 1, "wall_seconds": 20, "languages": {"en": entry, "es": entry}, "others": mean}
+    sides = {"chosen_characters": 30.0, "rejected_characters": 32.0, "margin": 0.3}
+    counts = {"pairs": 8, "anchors": 2, "pairs_by_language": {"es": 4}, "pair_lengths": {"es": sides}}
+    learner = {"languages": {"es": {"reward_margin": 0.02, "reward_accuracy": 0.9, "pairs": 4}}}
+    seconds = {"wall": 9.0, "stages": {"generate": 5.0, "train": 3.5}}
+    rows = [{"round": 1, "counts": counts, "learner": learner, "seconds": seconds}]
+    place.write("store.sqlite", _sound_journal(place.base))
+    place.write("config.yaml", _run_config(place.root))
+    spoilt = rng.random() < 0.5
+    place.write("summary.json", json_file(summary, rng) if spoilt else json.dumps(summary).encode())
+    place.write("metrics.jsonl", rows_bytes(rows) if spoilt else rows_file(rows, rng))
+
+    def read() -> None:
+        for form in ("html", "md"):
+            render_report(place.folder, [], form).encode()
+        "\n".join(status_lines(place.folder)).encode()
+
+    return read
+
+
 _TRAINING = (
     "learning_rate", "warmup_share", "weight_decay", "epochs", "pairs_per_step", "pairs_per_micro_batch", "max_length",
     "heldout_share", "languages", "dtype", "seed", "threads", "saves", "x", "",
@@ -152,6 +187,7 @@ READERS = (
     Reader("studies", "configs", 6, _study),
     Reader("reward training", "configs", 4, _training),
     Reader("results of a study", "data", 4, _result),
+    Reader("report and status", "data", 4, _shown_run),
     Reader("pairs for rewards", "data", 4, _reward_pairs),
     Reader("published suites", "data", 5, _published),
 )

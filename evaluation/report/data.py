@@ -19,6 +19,7 @@ from rollout.run_layout import JOURNAL
 from rollout.store import Store
 
 _MAX_PAIRS = 360  # in the browser of pairs, spread evenly over rounds and languages
+_MOST = 1e100  # a number that a run may have; sums and products of some stay finite
 _MAX_TEXT = 3000  # characters of a prompt or answer that is shown
 _KEY = ("round", "prompt_id", "language", "source", "origin", "sample")
 
@@ -82,9 +83,9 @@ class RunData:
     @property
     def languages(self) -> list[str]:
         """The evaluated languages, the dominant one first."""
-        codes = set(lookup(self.summary, "languages") or {})
+        codes = set(fields(self.summary, "languages"))
         for evaluation in self.evaluations.values():
-            codes |= set(lookup(evaluation, "languages") or {})
+            codes |= set(fields(evaluation, "languages"))
         for by_language in self.gates.values():
             codes |= set(by_language)
         return sorted(codes, key=lambda code: (code != self.dominant, code))
@@ -100,7 +101,7 @@ class RunData:
         """Languages that a mined pair was in."""
         codes: set[str] = set()
         for row in self.metrics.values():
-            counts = lookup(row, "counts", "pairs_by_language") or {}
+            counts = fields(row, "counts", "pairs_by_language")
             codes |= {code for code, count in counts.items() if count}
         return sorted(codes)
 
@@ -114,12 +115,22 @@ def lookup(data: Json, *path: str) -> Json:
     return data
 
 
-def number(data: Json, *path: str) -> float | None:
-    """The finite number at a path, or None."""
+def fields(data: Json, *path: str) -> JsonObject:
+    """The mapping at a path; empty where there is none."""
     value = lookup(data, *path)
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value or abs(value) == float("inf"):
+    return value if isinstance(value, dict) else {}
+
+
+def number(data: Json, *path: str) -> float | None:
+    """The number at a path, or None: without one, and for one that no run has."""
+    value = lookup(data, *path)
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value)
+    try:
+        found = float(value)
+    except OverflowError:  # a JSON integer of hundreds of digits
+        return None
+    return found if abs(found) <= _MOST else None
 
 
 def interval_of(data: Json, *path: str) -> tuple[float | None, float | None]:

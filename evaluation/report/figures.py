@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from evaluation.fidelity import UNSURE
 from evaluation.report.answers import curves, right_share
-from evaluation.report.data import RunData, interval_of, lookup, number
+from evaluation.report.data import RunData, fields, interval_of, lookup, number
 
 GATES = ("ok", "duplicate", "language", "truncated", "empty", "garbled", "translation_failed")
 
@@ -106,7 +106,7 @@ def others_curve(run: RunData) -> dict[int, float]:
 def learner_curves(run: RunData, name: str, scale: float = 1.0) -> dict[str, dict[int, float]]:
     """Language -> round -> a mean of the learner over the round's last pass."""
     out: dict[str, dict[int, float]] = {}
-    codes = {code for row in run.metrics.values() for code in lookup(row, "learner", "languages") or {}}
+    codes = {code for row in run.metrics.values() for code in fields(row, "learner", "languages")}
     for code in sorted(codes, key=lambda code: (code != run.dominant, code)):
         for round_number, row in run.metrics.items():
             value = number(row, "learner", "languages", code, name)
@@ -119,7 +119,7 @@ def term_curves(run: RunData) -> dict[str, dict[str, dict[int, float]]]:
     """Term of the reward -> language -> round -> mean; empty for a reward without terms."""
     out: dict[str, dict[str, dict[int, float]]] = {}
     for round_number, row in run.metrics.items():
-        for term, means in (lookup(row, "counts", "reward_terms") or {}).items():
+        for term, means in fields(row, "counts", "reward_terms").items():
             for code in run.languages:
                 if (value := number(means, code)) is not None:
                     out.setdefault(term, {}).setdefault(code, {})[round_number] = value
@@ -151,7 +151,7 @@ def pair_lengths(run: RunData) -> dict[str, dict[str, float]]:
     sums: dict[str, dict[str, float]] = {}
     weights: dict[str, float] = {}
     for row in run.metrics.values():
-        for code in lookup(row, "counts", "pair_lengths") or {}:
+        for code in fields(row, "counts", "pair_lengths"):
             lengths = [
                 number(row, "counts", "pair_lengths", code, f"{side}_characters") for side in ("chosen", "rejected")
             ]
@@ -174,7 +174,7 @@ def stage_seconds(run: RunData) -> tuple[dict[str, dict[str, float]], list[str]]
     rows: dict[str, dict[str, float]] = {}
     totals: dict[str, float] = {}
     for round_number, row in run.metrics.items():
-        stages = lookup(row, "seconds", "stages") or {}
+        stages = fields(row, "seconds", "stages")
         times = {stage: number(stages, stage) for stage in stages}
         known = {stage: seconds for stage, seconds in times.items() if seconds is not None}
         wall = number(row, "seconds", "wall")
@@ -286,12 +286,11 @@ def timelines(run: RunData) -> tuple[dict[str, dict[str, dict[str, Spans]]], lis
     """(round -> actor -> what it did -> (begin, end) in seconds of the round, all that was done in order)."""
     out: dict[str, dict[str, dict[str, Spans]]] = {}
     for round_number, row in run.metrics.items():
-        actors = lookup(row, "timeline")
-        if not isinstance(actors, dict):
+        if not (actors := fields(row, "timeline")):
             continue
         lanes: dict[str, dict[str, Spans]] = {}
         for actor in sorted(actors, key=_lane):
-            kinds = actors[actor] if isinstance(actors[actor], dict) else {}
+            kinds = fields(actors, actor)
             lanes[actor] = {KINDS.get(kind, kind): _spans(moments) for kind, moments in kinds.items()}
         out[f"round {round_number}"] = lanes
     seen = dict.fromkeys(kind for lanes in out.values() for spans in lanes.values() for kind in spans)
@@ -305,5 +304,6 @@ def _lane(actor: str) -> tuple[int, str]:
 
 
 def _spans(moments: object) -> Spans:
-    known = [m for m in moments if isinstance(m, int | float)] if isinstance(moments, list) else []
+    given = [number({"at": moment}, "at") for moment in moments] if isinstance(moments, list) else []
+    known = [moment for moment in given if moment is not None]
     return list(zip(known[::2], known[1::2], strict=False))
