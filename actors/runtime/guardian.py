@@ -22,7 +22,7 @@ from types import FrameType
 from typing import NoReturn
 
 from actors.runtime.last_words import STOPPED_EXIT, Notes, say_last, told_on, verdict
-from actors.runtime.signals import PASSED, end_on_signals
+from actors.runtime.signals import PASSED, SENT, end_on_signals
 from configs.json_types import JsonObject
 
 _PR_SET_PDEATHSIG = 1
@@ -65,6 +65,7 @@ def _wait(driver: int, reading: int) -> NoReturn:
     os.waitid(os.P_PID, driver, os.WEXITED | os.WNOWAIT)
     signal.pthread_sigmask(signal.SIG_BLOCK, PASSED)  # its process id may be another's from now on
     status = os.waitstatus_to_exitcode(os.waitpid(driver, 0)[1])
+    status = -SENT.get(-status, -status)  # an interpreter that is ending has no handlers any more
     message, code = verdict(_read(reading), status, asked[0] if asked else None)
     if message is not None:
         say_last(message)

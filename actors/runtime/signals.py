@@ -17,7 +17,7 @@ from actors.runtime.last_words import tell
 
 # What a guardian passes a signal on as (``actors.runtime.guardian``).
 PASSED: Mapping[int, int] = {signal.SIGINT: signal.SIGRTMIN, signal.SIGTERM: signal.SIGRTMIN + 1}
-_SENT = {passed: sent for sent, passed in PASSED.items()}
+SENT = {passed: sent for sent, passed in PASSED.items()}
 
 
 class StopRequested(Exception):
@@ -74,9 +74,9 @@ def _install(asked: Callable[[signal.Signals, int], None]) -> dict[int, Any]:
     counts = {"sent": 0, "passed": 0}
 
     def handle(number: int, _frame: FrameType | None) -> None:
-        way, other = ("passed", "sent") if number in _SENT else ("sent", "passed")
+        way, other = ("passed", "sent") if number in SENT else ("sent", "passed")
         counts[way] += 1
         if counts[way] > counts[other]:  # else it has come the other way already
-            asked(signal.Signals(_SENT.get(number, number)), counts[way])
+            asked(signal.Signals(SENT.get(number, number)), counts[way])
 
-    return {number: signal.signal(number, handle) for number in (*PASSED, *_SENT)}
+    return {number: signal.signal(number, handle) for number in (*PASSED, *SENT)}
