@@ -13,6 +13,7 @@ from pathlib import Path
 
 from configs.errors import UserError
 from configs.language_codes import code_cure, same_language
+from configs.load import validated
 from configs.reading import shown
 from configs.schema import Config, OfflineConfig
 from rollout.formats.chats import messages_of
@@ -143,7 +144,7 @@ def read_all(paths: Iterable[Path | str], codes: Sequence[str], dominant: str) -
     left_out = LeftOut()
     forms: dict[str, None] = {}
     for path in paths:
-        reading = read_rows(OfflineConfig(path=str(path)), codes, dominant)
+        reading = read_rows(validated({"path": str(path)}, OfflineConfig, "--data"), codes, dominant)
         rows += reading.rows
         left_out.merge(reading.left_out)
         forms.update(dict.fromkeys(reading.forms))

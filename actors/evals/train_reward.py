@@ -13,7 +13,7 @@ from configs.atomic import write_json
 from configs.errors import Stopped, UserError
 from configs.json_types import JsonObject
 from configs.load import load_section
-from configs.reading import is_file, read_json
+from configs.reading import is_file, is_folder, read_json
 from configs.reward_training import RewardTrainingConfig
 from evaluation.audit import ALL, Judgement, audit, write_audit
 from rollout.formats.left_out import LeftOut
@@ -140,7 +140,7 @@ def read_pairs(
 
 def _place(name: str) -> Path:
     path = Path(snapshot(name, "dataset", "--data") if is_hub_name(name) else name)
-    return path / _BUILT[0] if all((path / part).exists() for part in _BUILT) else path
+    return path / _BUILT[0] if is_file(path / _BUILT[0]) and is_folder(path / _BUILT[1]) else path
 
 
 def _is_finished(out: Path, identity: JsonObject) -> bool:
