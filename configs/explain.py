@@ -73,7 +73,8 @@ def _without_tags(loc: tuple[Any, ...], model: type[BaseModel]) -> tuple[list[An
     section: type[BaseModel] | None = model
     kinds: dict[str, type[BaseModel]] = {}
     entries: dict[str, type[BaseModel]] = {}
-    foreign = ""
+    foreign, of_kind = "", ""
+    siblings: dict[str, type[BaseModel]] = {}  # of the section that comes in kinds, if the last one does
     for part in loc:
         if part in kinds:
             section, of_kind, siblings, kinds = kinds[part], part, kinds, {}

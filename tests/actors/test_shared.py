@@ -40,7 +40,7 @@ def node(number: int, cpus: float, alive: bool = True) -> dict[str, Any]:
 def cluster(monkeypatch: pytest.MonkeyPatch, nodes: list[dict[str, Any]], blind: dict[str, list[str]]) -> list[str]:
     asked: list[str] = []
 
-    def call(tasks: list[tuple[str, dict[str, str]]], _timeout: float, _what: str) -> list[list[str]]:
+    def call(tasks: list[tuple[str, dict[str, str]]], _timeout: float, _what: str, _stop: object) -> list[list[str]]:
         # A node that is not blind looks for real, so the mark must be there while it is asked.
         return [blind.get(name) or shared.missing(paths) for name, paths in tasks]
 
