@@ -92,6 +92,7 @@ def serving(
     settings: EngineSettings,
     start_timeout: float,
     load_timeout: float,
+    *,
     should_stop: Callable[[], bool] = never,
 ) -> Iterator[Endpoint]:
     """Serve what a folder says is current, on the Ray cluster that this process is connected to.

@@ -57,7 +57,7 @@ def run_serve(target: Path, overrides: Sequence[str], state: Path | None) -> Non
                     f"cluster has {have:g}; lower it or serve.cpus_per_replica, or raise cluster.num_cpus"
                 )
             timeouts = cluster.start_timeout_s, cluster.sync_timeout_s
-            with serving(folder, config, settings, *timeouts, flag) as endpoint:
+            with serving(folder, config, settings, *timeouts, should_stop=flag) as endpoint:
                 current = endpoint.status()["wanted"]["current"]
                 print(f"serving {settings.name} v{current['version']} at {endpoint.url}   (ctrl-C ends it)", flush=True)
                 while not flag():

@@ -116,5 +116,5 @@ def follow(
     cluster, settings = config.cluster, engine_settings(config)
     check_length(config.model.policy, config.serve, settings)
     timeouts = cluster.start_timeout_s, cluster.sync_timeout_s
-    with serving(serving_folder, config.serve, settings, *timeouts, should_stop) as endpoint:
+    with serving(serving_folder, config.serve, settings, *timeouts, should_stop=should_stop) as endpoint:
         yield endpoint, follower.offer

@@ -113,7 +113,7 @@ def broadcast(
             for handle, seat in zip(receivers, seats, strict=True)
         ]
         what = f"weights v{manifest.version} to be broadcast to {len(receivers)} actors (cluster.sync_timeout_s)"
-        return _outcome(server, sending, receiving, cluster.sync_timeout_s, what, should_stop)
+        return _outcome(server, sending, receiving, cluster.sync_timeout_s, what, should_stop=should_stop)
 
 
 def _outcome(
@@ -122,6 +122,7 @@ def _outcome(
     receiving: list[ObjectRef],
     timeout: float,
     what: str,
+    *,
     should_stop: Callable[[], bool],
 ) -> list[SyncReport]:
     """All reports; the first failure ends it for all, also for those who would wait for somebody who died."""

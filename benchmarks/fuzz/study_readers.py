@@ -180,7 +180,7 @@ def _published(rng: random.Random, place: Place) -> Read:
     if rng.random() < 0.04:
         given = place.strange(rng)
     codes = rng.choice(((), (), ("es",), ("en", "ar")))
-    return lambda: load_suite(name, given, codes, rng.choice((None, 1)))
+    return lambda: load_suite(name, given, languages=codes, limit=rng.choice((None, 1)))
 
 
 READERS = (

@@ -20,6 +20,7 @@ import pytest
 from ray import serve
 
 from actors.runtime.env import ingress_env
+from actors.runtime.signals import never
 from configs.errors import UserError
 from serving.haproxy import REPLIES, error_reply, narrowed
 from tests.kits.cluster import free_ports
@@ -227,11 +228,11 @@ def test_replicas_without_a_way_in_are_not_ready(monkeypatch: pytest.MonkeyPatch
         return SimpleNamespace(applications={"name": running}, proxies={"node": proxy})
 
     monkeypatch.setattr(serve, "status", lambda: status(next(seen)))
-    app._wait_until_running("name", 60)
+    app._wait_until_running("name", 60, never)
     assert next(seen, None) is None, "it did not wait for the proxy"
     monkeypatch.setattr(serve, "status", lambda: status(ProxyStatus.STARTING))
     with pytest.raises(UserError, match="not ready within 0 s .*RUNNING.* HTTP proxy is not up"):
-        app._wait_until_running("name", 0)
+        app._wait_until_running("name", 0, never)
 
 
 def test_without_the_script_serve_s_own_proxy_is_used(tmp_path: Path) -> None:
