@@ -374,11 +374,16 @@ def config_reference(
 
 
 def main() -> None:
-    """Entry point: a user's mistake ends in one message and exit code 2, never in a traceback."""
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a prompt in Thai on a terminal that is not in UTF-8
+    """Entry point; a command that starts Ray continues in a child of this process (``actors.runtime.guardian``)."""
     if sys.argv[1:2] and sys.argv[1] in _DRIVERS and "--dry-run" not in sys.argv:
         guard()
+    run()
+
+
+def run() -> None:
+    """The command in this process: a user's mistake ends in one message and exit code 2, never in a traceback."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a prompt in Thai on a terminal that is not in UTF-8
     try:
         app()
     except UserError as error:

@@ -1,4 +1,4 @@
-"""Ray Train's trainer whose run another thread can end.
+"""Ray Train's trainer whose run another thread can end, and that starts nothing for data sets, of which it has none.
 
 ``fit()`` waits in its thread until all ranks have left, and ranks that are still importing, or that wait for a place,
 do not leave. Public ways to end a run (ctrl-C in the main thread) do not reach a thread. What is overridden is Ray
@@ -12,6 +12,7 @@ from typing import Any
 
 import ray
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.constants import get_env_vars_to_propagate
 from ray.train.v2._internal.execution.controller import TrainController
 
@@ -31,6 +32,10 @@ class EndableTrainer(TorchTrainer):
             self._ended = True
             if self._controller is not None:
                 ray.kill(self._controller)
+
+    def _create_default_callbacks(self) -> list[Any]:
+        # With or without data sets this one starts an actor for them, and has each rank import Ray Data.
+        return [one for one in super()._create_default_callbacks() if not isinstance(one, DatasetsCallback)]
 
     def _initialize_and_run_controller(self, **given: Any) -> Any:
         here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}

@@ -29,7 +29,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def guard() -> None:
-    """Go on in a child of this process, the driver; this process waits for it and ends as it does.
+    """Continue in a child of this process, the driver; this process waits for it and ends as it does.
 
     Call it while there is one thread, before anything that a fork would spoil. Linux only.
     """

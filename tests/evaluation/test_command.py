@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from actors.evals.evaluate import EvalRequest, run_eval
-from cli import main
+from cli import run
 from configs.errors import Stopped, UserError
 from configs.model_config import longest_context
 from evaluation.suites.cache import EvalCache
@@ -235,7 +235,7 @@ def test_an_end_before_the_end_says_how_to_go_on(
     monkeypatch.setattr("actors.evals.evaluate.run_eval", stopped)
     monkeypatch.setattr(sys, "argv", ["isogloss", "eval", "x"])
     with pytest.raises(SystemExit) as end:
-        main()
+        run()
     assert end.value.code == 130
     assert capsys.readouterr().err == "isogloss: stopped by SIGINT\n"
 
