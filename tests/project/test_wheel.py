@@ -93,7 +93,7 @@ def test_wordings_and_the_world_suite_are_found(installed: Path, tmp_path: Path)
 import configs, cli
 from judges.wording import load_wording
 from evaluation.suites.read import load_suite
-suite = load_suite("world", None, ("de", "sw"))
+suite = load_suite("world", None, languages=("de", "sw"))
 print([configs.__file__, load_wording("label").name, load_wording("reasoned").name, len(suite.items)])
 """
     done = run([], tmp_path, installed, code=code)
