@@ -8,6 +8,7 @@ from configs.gc_tuning import keep
 apply_driver_env()
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in its own
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest first, so that processes side by side end together; what must stay in one of them."""
     for item in items:
