@@ -28,10 +28,10 @@ test-unit: install-dev ## Tests that start neither engines nor Ray
 	$(BIN)/python -m pytest -n 2 -m "not vllm and not ray and not e2e"
 
 test-engines: install-dev ## Tests of vLLM engines alone
-	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup -m "vllm and not ray and not e2e"
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile -m "vllm and not ray and not e2e"
 
 test-ray: install-dev ## Tests that start Ray, Serve or the command from start to end
-	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder -m "ray or e2e"
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder -m "ray or e2e"
 
 install: $(VENV)/.installed ## Install the CPU stack into .venv
 
