@@ -15,7 +15,8 @@ demo: install ## Install, then run two rounds over the embedded world (RUN=name 
 
 # Stages, the quickest first. Processes for each kind: vLLM, Ray and torch.distributed each leave state behind that the
 # others trip over. With PROCESSES=2 engines and Ray are tested in two, each with clusters of its own; a file's tests share
-# what it starts, so a file stays in one of them, and so do all that serve (tests/conftest.py).
+# what it starts, so a file stays in one of them, and so do all that serve (tests/conftest.py). That wants four cores: on two
+# it takes 29 minutes for Ray's stage, and an endpoint that starts beside another cluster may miss its deadline.
 PROCESSES ?= 0
 ifdef ARGS
 test: install-dev ## Install, then run all tests (ARGS="-k pairs -x" is passed to one pytest instead)
