@@ -1,4 +1,6 @@
 # Two commands to know: `make demo` and `make test`. Both install what they need into .venv first.
+# Packages are compiled as they are imported; where that is switched off, each process would compile them anew, 20 s a start.
+unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
