@@ -35,7 +35,9 @@ class EndableTrainer(TorchTrainer):
 
     def _create_default_callbacks(self) -> list[Any]:
         # With or without data sets this one starts an actor for them, and has each rank import Ray Data.
-        return [one for one in super()._create_default_callbacks() if not isinstance(one, DatasetsCallback)]
+        # mypy sees the class of Ray Train v1, which v2 replaces on import.
+        found = super()._create_default_callbacks()  # type: ignore[misc]
+        return [one for one in found if not isinstance(one, DatasetsCallback)]
 
     def _initialize_and_run_controller(self, **given: Any) -> Any:
         here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
