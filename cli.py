@@ -278,30 +278,28 @@ def evaluate(
     changes = list(overrides or ())
     if model is not None and model.startswith(("judge.", "prompts.")):
         changes, model = [model, *changes], None
-    codes = tuple(code.strip() for code in languages.split(",") if code.strip())
-    run_eval(
-        EvalRequest(
-            suite,
-            model,
-            data=data,
-            against=against,
-            answers=answers,
-            languages=codes,
-            judge=judge,
-            prompts=prompts,
-            overrides=tuple(changes),
-            others=tuple(others or ()),
-            out=out,
-            cache=cache,
-            limit=limit,
-            shots=shots,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            seed=seed,
-            format=format,
-            machine={"actors": actors, "gpus": gpus, "kv_cache_gib": kv_cache_gb},
-        )
+    request = EvalRequest(
+        suite,
+        model,
+        data=data,
+        against=against,
+        answers=answers,
+        languages=tuple(code.strip() for code in languages.split(",") if code.strip()),
+        judge=judge,
+        prompts=prompts,
+        overrides=tuple(changes),
+        others=tuple(others or ()),
+        out=out,
+        cache=cache,
+        limit=limit,
+        shots=shots,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        seed=seed,
+        format=format,
+        machine={"actors": actors, "gpus": gpus, "kv_cache_gib": kv_cache_gb},
     )
+    run_eval(request)
 
 
 @app.command()

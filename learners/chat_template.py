@@ -161,7 +161,7 @@ class ChatTemplate:
                 f"{where} several chat templates ({', '.join(sorted(map(str, template)))}) and none called 'default'; "
                 "put the one to train with into chat_template.jinja"
             )
-        chosen = template["default"] if isinstance(template, dict) else template
+        chosen = _chosen(template)
         if not isinstance(chosen, str):
             raise UserError(f"{where} a chat template that is {type(chosen).__name__} instead of text; replace it")
 
@@ -213,7 +213,7 @@ def with_values(template: str | dict[str, str], values: Mapping[str, object]) ->
         if not name.isidentifier() or name in _TAKEN:
             raise UserError(f"chat_template_kwargs.{name}: is no name of a template's variable; rename or remove it")
         lines.append(f"{{%+ set {name} = {_literal(value, name)} +%}}")
-    chosen = template["default"] if isinstance(template, dict) else template
+    chosen = _chosen(template)
     head = "".join(lines)
     # A checkpoint of a run has them already.
     return chosen if chosen.startswith(head) else head + chosen
@@ -221,8 +221,12 @@ def with_values(template: str | dict[str, str], values: Mapping[str, object]) ->
 
 def with_start(template: str | dict[str, str], start: str) -> str:
     """A template whose chats begin with a text."""
-    chosen = template["default"] if isinstance(template, dict) else template
-    return f"{{{{ {start!r} }}}}{chosen}"
+    return f"{{{{ {start!r} }}}}{_chosen(template)}"
+
+
+def _chosen(template: Any) -> Any:
+    """The one of several that chats are rendered by."""
+    return template["default"] if isinstance(template, dict) else template
 
 
 def _literal(value: object, name: str) -> str:

@@ -41,7 +41,7 @@ def run_serve(target: Path, overrides: Sequence[str], state: Path | None) -> Non
         state: For a model folder: where ``serving.json`` is kept.
     """
     from actors.runtime.cluster import start_cluster
-    from actors.runtime.signals import StopFlag, StopRequested, stop_on_signals
+    from actors.runtime.signals import LOOK_S, StopFlag, StopRequested, stop_on_signals
     from serving.app import serving
 
     config, cluster, settings, folder = plan(target, overrides, state)
@@ -61,7 +61,7 @@ def run_serve(target: Path, overrides: Sequence[str], state: Path | None) -> Non
                 current = endpoint.status()["wanted"]["current"]
                 print(f"serving {settings.name} v{current['version']} at {endpoint.url}   (ctrl-C ends it)", flush=True)
                 while not flag():
-                    time.sleep(0.2)
+                    time.sleep(LOOK_S)
     except StopRequested:
         raise Stopped(f"stopped by {flag.asked_by} before anything was served") from None
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rollout.records import Prompt
@@ -39,12 +39,11 @@ def direct(
         rates: The same by language, where it differs.
     """
     languages, _, facts = _world(world)
-    found: list[str | None] = []
-    for prompt, sample in zip(prompts, samples, strict=True):
-        fact, rng = facts.get(prompt.id), random.Random(f"{name}-{prompt.language}-{prompt.id}-{sample}")
-        rate = (rates or {}).get(prompt.language, right_rate)
-        found.append(None if fact is None else _said(languages, prompt.language, fact, rate, rng))
-    return found
+
+    def say(code: str, fact: Fact, rng: random.Random) -> str:
+        return _said(languages, code, fact, (rates or {}).get(code, right_rate), rng)
+
+    return _answers(prompts, samples, facts, name, say)
 
 
 def translated(
@@ -67,13 +66,26 @@ def translated(
         filler_rate: Of the translator's fillers, opening and closing; one of them is always there.
     """
     languages, fillers, facts = _world(world)
+
+    def say(code: str, fact: Fact, rng: random.Random) -> str:
+        text = _said(languages, code, fact, right_rate, rng)
+        return text if code == PIVOT else fillers[code].put(text, rng, filler_rate)
+
+    return _answers(prompts, samples, facts, name, say)
+
+
+def _answers(
+    prompts: Sequence[Prompt],
+    samples: Sequence[int],
+    facts: Mapping[str, Fact],
+    name: str,
+    say: Callable[[str, Fact, random.Random], str],
+) -> list[str | None]:
+    """What a teacher says of each prompt's fact, drawn by its name, the prompt and the sample alone."""
     found: list[str | None] = []
     for prompt, sample in zip(prompts, samples, strict=True):
         fact, rng = facts.get(prompt.id), random.Random(f"{name}-{prompt.language}-{prompt.id}-{sample}")
-        text = None if fact is None else _said(languages, prompt.language, fact, right_rate, rng)
-        if text is not None and prompt.language != PIVOT:
-            text = fillers[prompt.language].put(text, rng, filler_rate)
-        found.append(text)
+        found.append(None if fact is None else say(prompt.language, fact, rng))
     return found
 
 

@@ -7,11 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from actors.runtime.signals import StopRequested, never
+from actors.runtime.signals import LOOK_S, StopRequested, never
 from configs.errors import UserError
 from configs.schema import Config
-
-_LOOK_S = 0.2  # how often a wait looks whether it is to stop
 
 if TYPE_CHECKING:  # Ray must not be imported for a dry run, nor before the driver's environment is set
     from ray.util.placement_group import PlacementGroup
@@ -243,7 +241,7 @@ def reserve(plan: PlacementPlan, timeout: float, should_stop: Callable[[], bool]
     for role in roles:
         reserved.groups[role.name] = placement_group([role.bundle()] * role.count, strategy="PACK")
     for role in roles:
-        while not reserved.groups[role.name].wait(min(_LOOK_S, max(0.0, deadline - time.monotonic()))):
+        while not reserved.groups[role.name].wait(min(LOOK_S, max(0.0, deadline - time.monotonic()))):
             if should_stop():
                 reserved.remove()
                 raise StopRequested

@@ -12,13 +12,11 @@ import ray
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayTaskError
 
 from actors.runtime.health import IllegalTransition, SyncError
-from actors.runtime.signals import StopRequested, never
+from actors.runtime.signals import LOOK_S, StopRequested, never
 from configs.errors import UserError
 from learners.errors import reason_of
 
 T = TypeVar("T")
-
-_LOOK_S = 0.2  # how often a wait looks whether it is to stop
 
 # A line that only says where to read more.
 _ADDRESS = re.compile(r"\s*(For (further|more) information|See)?[\s:,a-z]*https?://\S+\s*$", re.IGNORECASE)
@@ -77,9 +75,9 @@ def _get(refs: ray.ObjectRef | list[ray.ObjectRef], timeout: float, should_stop:
             raise StopRequested
         left = max(deadline - time.monotonic(), 0.0)
         try:
-            return ray.get(refs, timeout=min(left, _LOOK_S))
+            return ray.get(refs, timeout=min(left, LOOK_S))
         except GetTimeoutError:
-            if left <= _LOOK_S:
+            if left <= LOOK_S:
                 raise
 
 
@@ -89,7 +87,7 @@ def result_of(future: Future[T], should_stop: Callable[[], bool]) -> T:
     Raises:
         StopRequested: ``should_stop`` became true before it was done.
     """
-    while not wait([future], _LOOK_S).done:
+    while not wait([future], LOOK_S).done:
         if should_stop():
             raise StopRequested
     return future.result()

@@ -20,7 +20,7 @@ from ray.actor import ActorHandle
 
 from actors.runtime.calls import ActorDied, DeadlineExceeded
 from actors.runtime.calls import call as remote_call
-from actors.runtime.signals import StopRequested, never
+from actors.runtime.signals import LOOK_S, StopRequested, never
 
 logger = logging.getLogger(__name__)
 
@@ -167,7 +167,7 @@ class Pool:
         while starting := self.starting:
             if should_stop():
                 raise StopRequested
-            for reference in ray.wait(list(starting), num_returns=1, timeout=0.2)[0]:
+            for reference in ray.wait(list(starting), num_returns=1, timeout=LOOK_S)[0]:
                 self._arrived(starting[reference])
             self.check_deadlines()
 

@@ -20,6 +20,9 @@ PASSED: Mapping[int, int] = {signal.SIGINT: signal.SIGRTMIN, signal.SIGTERM: sig
 SENT = {passed: sent for sent, passed in PASSED.items()}
 
 
+LOOK_S = 0.2  # how often a wait looks whether it is to stop
+
+
 class StopRequested(Exception):
     """Ctrl-C or SIGTERM: end at a resumable point."""
 

@@ -15,7 +15,7 @@ from actors.engine.verify import SyncReport
 from actors.plan.placement import broadcast_gpus
 from actors.runtime.calls import ActorDied, DeadlineExceeded, call
 from actors.runtime.pool import Pool
-from actors.runtime.signals import StopRequested, never
+from actors.runtime.signals import LOOK_S, StopRequested, never
 from configs.schema import Config
 from learners.broadcast import RendezvousServer
 from learners.errors import BroadcastFailed
@@ -23,7 +23,6 @@ from learners.rendezvous import Rendezvous
 from learners.weights import WeightsManifest
 
 # How often the driver looks after all who take part, and how long those who were told to give up get to say so.
-_POLL_S = 0.2
 _GRACE_S = 10.0
 
 
@@ -62,7 +61,7 @@ def publish_via_object_store(
     while left and time.monotonic() < deadline:
         if should_stop():
             raise StopRequested
-        left = ray.wait(left, num_returns=len(left), timeout=_POLL_S)[1]
+        left = ray.wait(left, num_returns=len(left), timeout=LOOK_S)[1]
     reports = []
     for reference, (pool, index) in waiting.items():
         what = f"weights v{manifest.version} to reach {pool.name} {index}"
@@ -134,14 +133,14 @@ def _outcome(
             raise StopRequested
         failures: list[BaseException] = []
         if left:
-            ready, left = ray.wait(left, num_returns=1, timeout=_POLL_S)
+            ready, left = ray.wait(left, num_returns=1, timeout=LOOK_S)
             for reference in ready:
                 try:
                     reports[reference] = call(reference, _GRACE_S, what)
                 except Exception as error:
                     failures.append(error)
         else:
-            time.sleep(_POLL_S)
+            time.sleep(LOOK_S)
         if sending.done() and (refused := sending.exception()) is not None:
             failures.append(refused)
         late = time.monotonic() > deadline

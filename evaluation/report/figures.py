@@ -304,6 +304,6 @@ def _lane(actor: str) -> tuple[int, str]:
 
 
 def _spans(moments: object) -> Spans:
-    given = [number({"at": moment}, "at") for moment in moments] if isinstance(moments, list) else []
+    given = [number(moment) for moment in moments] if isinstance(moments, list) else []
     known = [moment for moment in given if moment is not None]
     return list(zip(known[::2], known[1::2], strict=False))

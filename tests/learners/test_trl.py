@@ -31,25 +31,13 @@ from tests.kits.trl import (
     Folders,
     assert_same,
     common,
-    import_trl,
     load,
-    near_reference,
     ours,
     theirs,
     user,
 )
 
 PAIRS = make_pairs(5)
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
-    return near_reference(tmp_path_factory.mktemp("trl"))
-
-
-@pytest.fixture(scope="module")
-def trl() -> Any:
-    return import_trl()
 
 
 def assistant(text: str) -> list[dict[str, str]]:

@@ -10,19 +10,9 @@ import torch
 from transformers import AutoTokenizer
 
 from tests.kits.learner import make_groups
-from tests.kits.trl import Folders, assert_same, common, import_trl, load, near_reference, ours, theirs, user
+from tests.kits.trl import Folders, assert_same, common, load, ours, theirs, user
 
 GROUPS = make_groups(3, answers=3)
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
-    return near_reference(tmp_path_factory.mktemp("trl"))
-
-
-@pytest.fixture(scope="module")
-def trl() -> Any:
-    return import_trl()
 
 
 @pytest.fixture
