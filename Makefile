@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 RUN ?= demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: help demo test test-unit test-engines test-ray install install-dev check format science real smollm2 bench-learner bench-round bench-rollout bench-peak bench-overlap bench-sync bench-serving gpu-check chaos fuzz docs lock clean
+.PHONY: help demo test test-unit test-engines test-ray test-nightly install install-dev check format science real smollm2 bench-learner bench-round bench-rollout bench-peak bench-overlap bench-sync bench-serving gpu-check chaos fuzz docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -33,8 +33,11 @@ test-unit: install-dev ## Tests that start neither engines nor Ray
 test-engines: install-dev ## Tests of vLLM engines alone
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile -m "vllm and not ray and not e2e"
 
-test-ray: install-dev ## Tests that start Ray, Serve or the command from start to end
-	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder -m "ray or e2e"
+test-ray: install-dev ## Tests that start Ray, Serve or the command from start to end, but for the nightly ones
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder -m "(ray or e2e) and not nightly"
+
+test-nightly: install-dev ## The long forms: several replicas, swaps under load, a judge's whole run
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder -m nightly
 
 install: $(VENV)/.installed ## Install the CPU stack into .venv
 

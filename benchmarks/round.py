@@ -94,12 +94,12 @@ def _stages(one: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def rows(size: Size, found: dict[str, Any]) -> tuple[list[str], float, float]:
-    """Lines of the table, and the ratios against TRL's best and against its float32 with its best threads."""
+def rows(size: Size, found: dict[str, Any]) -> tuple[list[str], float, float | None]:
+    """Lines of the table, and the ratios against TRL's best and against its best in float32, if that ran."""
     best = {name: statistics.median(map(rate, turns)) for name, turns in found["trl"].items()}
     mine = statistics.median(map(rate, found["ours"]))
     top = max(best, key=lambda name: best[name])
-    plain = max(value for name, value in best.items() if name.startswith("float32"))
+    plain = max((value for name, value in best.items() if name.startswith("float32")), default=None)
     lines = [f"| {size.name} | here, {found['dtype']} | {mine:,.0f} | | {_stages(found['ours'][-1])} |"]
     if found["other"]:
         value = statistics.median(map(rate, found["other"]))
@@ -110,7 +110,7 @@ def rows(size: Size, found: dict[str, Any]) -> tuple[list[str], float, float]:
         f"{_stages(found['trl'][name][-1])} |"
         for name, value in best.items()
     ]
-    return lines, mine / best[top], mine / plain
+    return lines, mine / best[top], plain and mine / plain
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ import pytest
 from tests.kits.judge import Says, Shown, judge_server, longer
 from tests.kits.run import journal, train
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.nightly, pytest.mark.timeout(900)]
 
 TINY = (
     "schedule.rounds=1",

@@ -106,3 +106,36 @@ def _count(event: events.ScenarioFinished, tally: Tally) -> None:
 
 def _words(sent: schemathesis.Case) -> str:
     return f"{sent.method} {sent.path} {sent.body!r:.600}"
+
+
+def raw(field: str, value: str) -> bytes:
+    """The body of a request with one more field, whatever its value."""
+    return b'{"messages": [{"role": "user", "content": "a"}], "max_tokens": 2, ' + f'"{field}": {value}}}'.encode()
+
+
+# Body, headers beside the usual ones, and the status that it gets.
+ODD_REQUESTS: list[tuple[bytes, dict[str, str | bytes], int]] = [
+    (b"", {}, 400),
+    (b"null", {}, 400),
+    (b'{"a": "\xc3("}', {}, 400),
+    (raw("user", '"a"').decode().encode("utf-16"), {}, 400),
+    (b"[" * 60_000, {}, 400),
+    (raw("user", "[" * 20_000 + "]" * 20_000), {}, 400),
+    (raw("user", '"\\ud800"'), {}, 400),
+    (raw("temperature", "NaN"), {}, 400),
+    (raw("temperature", "-1e999"), {}, 400),
+    (raw("seed", "9" * 5000), {}, 400),
+    (raw("n", "100000000000"), {}, 400),
+    (raw("max_tokens", "100000000000"), {}, 400),
+    (raw("logit_bias", '{"1": 1e308, "2": -1e308}'), {}, 200),
+    (raw("logit_bias", '{"99999": 1}'), {}, 400),
+    (raw("stream", 'true, "logit_bias": {"99999": 1}'), {}, 400),
+    (raw("stop", '["\\u0000", "\U0001f600"]'), {}, 200),
+    (raw("temperature", "0." + "1" * 40_000), {}, 200),
+    (raw("user", '"a"'), {"Content-Type": "multipart/form-data"}, 200),
+    (raw("user", '"a"'), {"Content-Encoding": "gzip", "X-Request-Id": b"\xff", "X-Session-Id": b"\xff"}, 200),
+    (raw("user", '"a"'), {"Authorization": "Bearer another-key-of-some-length"}, 401),
+    (raw("user", '"a"'), {"Authorization": b"Bearer \xff"}, 401),
+    (raw("model", '"gpt"'), {}, 404),
+    (raw("user", '"' + "x" * 70_000 + '"'), {}, 413),
+]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 
 from actors.runtime.cluster import start_cluster
@@ -48,6 +49,16 @@ class Served:
 
     def chat(self, **fields: Any) -> Any:
         return self.client.chat.completions.create(**{"model": "world", "messages": QUESTION, **fields})
+
+    def long_chat(self) -> tuple[int, str]:
+        """Status and text of a request of 128 tokens by a plain client; status 0 where no reply came at all."""
+        body = {"model": "world", "messages": QUESTION, "max_tokens": 128, "ignore_eos": True}
+        key = {"Authorization": f"Bearer {KEY}"}
+        try:
+            reply = httpx.post(self.endpoint.url + "/chat/completions", json=body, headers=key, timeout=100)
+        except httpx.TransportError as error:
+            return 0, repr(error)
+        return reply.status_code, reply.text
 
     def promote(self, version: int, canary: bool = False) -> EndpointStatus:
         self.folder.promote(*self.models[version], PASSED, "test", canary)

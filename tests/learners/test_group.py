@@ -111,6 +111,7 @@ def test_two_rounds_with_ranks_killed_are_the_same_two_rounds(cluster: None, tmp
     assert [path.name for path in (tmp_path / "run").iterdir() if path.name.startswith(".")] == []
 
 
+@pytest.mark.nightly
 def test_weights_are_broadcast_and_come_from_the_checkpoint_where_the_sender_died(
     cluster: None, tmp_path: Path
 ) -> None:

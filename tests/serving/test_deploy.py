@@ -164,6 +164,7 @@ def test_promotions_reach_it_also_after_its_coordinator_was_killed(
     ]
 
 
+@pytest.mark.nightly
 def test_deployed_again_it_has_the_new_settings_and_no_gap(deployed: Deployed) -> None:
     before = deployed.status()
 

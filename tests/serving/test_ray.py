@@ -28,7 +28,7 @@ from configs.serving import ServeConfig
 from serving.app import serving
 from serving.engine import EngineSettings
 from tests.kits.cluster import fetch, free_ports
-from tests.kits.fuzz import fault, fuzz
+from tests.kits.fuzz import ODD_REQUESTS, fault, fuzz
 from tests.kits.metrics import Sample, samples, wrong_labels
 from tests.kits.prometheus import PROMETHEUS, expressions, prometheus
 from tests.kits.serving import KEY, PASSED, QUESTION, Served, in_background, serve_two_versions, small_endpoint
@@ -40,7 +40,8 @@ pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.timeout(900)]
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """One replica, two versions to swap between."""
-    config = small_endpoint(max_tokens=128, max_body_kb=64, max_concurrent=80, drain_s=0.3)
+    origins = ["https://chat.example"]
+    config = small_endpoint(max_tokens=128, max_body_kb=64, max_concurrent=80, drain_s=0.3, cors_origins=origins)
     with serve_two_versions(tmp_path_factory.mktemp("serving"), config) as found:
         yield found
 
@@ -89,6 +90,33 @@ def test_openai_client_completions_and_seeds(served: Served) -> None:
         long = [" ".join(["Ann"] * count) for count in (1, 40, 100, 7)]
         reply = client.completions.create(model="world", prompt=long, seed=1, temperature=1.0, max_tokens=4)
     assert len(reply.choices) == 4
+
+
+def test_conversations_feed_their_own_replies_back(served: Served) -> None:
+    """As clients do that keep a list of messages: objects, dictionaries, parts, and the streamed text put together."""
+    messages: list[Any] = [{"role": "developer", "content": [{"type": "text", "text": "Be brief."}]}, *QUESTION]
+    for turn in range(3):
+        common = {"messages": messages, "temperature": 0, "max_tokens": 12}
+        reply = served.chat(**common, store=False, metadata={"turn": str(turn)}, parallel_tool_calls=False, tools=[])
+        told = reply.choices[0].message
+        assert set(told.model_dump()) > {"role", "content", "refusal"}
+        chunks = list(served.chat(**common, stream=True))
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == told.content
+        messages += [told if turn % 2 else told.model_dump(), {"role": "user", "name": "ann", "content": "And Ann?"}]
+    assert reply.usage.prompt_tokens > 40
+    open_end = served.chat(messages=messages, extra_body={"ignore_eos": True})
+    assert open_end.usage.total_tokens == min(256, open_end.usage.prompt_tokens + 128)
+    asks = {"Origin": "https://chat.example", "Access-Control-Request-Method": "POST"}
+    preflight = httpx.options(served.endpoint.url + "/chat/completions", headers=asks)
+    assert preflight.headers["access-control-allow-origin"] == "https://chat.example"
+    model = served.client.models.retrieve("world")
+    assert model.model_dump() == served.client.models.list().data[0].model_dump()
+    with pytest.raises(openai.NotFoundError, match="served: world"):
+        served.client.models.retrieve("gpt")
+    tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
+    for fields in ({"tools": [tool]}, {"messages": [*QUESTION, {"role": "tool", "tool_call_id": "c", "content": "4"}]}):
+        with pytest.raises(openai.BadRequestError, match="tools are not supported here"):
+            served.chat(**fields)
 
 
 def test_errors_have_openai_s_form(served: Served) -> None:
@@ -168,37 +196,9 @@ def test_fuzzed_requests_never_end_in_5xx(served: Served) -> None:
     assert served.chat(temperature=0, max_tokens=4).usage.completion_tokens > 0
 
 
-def raw(field: str, value: str) -> bytes:
-    return b'{"messages": [{"role": "user", "content": "a"}], "max_tokens": 2, ' + f'"{field}": {value}}}'.encode()
-
-
 @pytest.mark.parametrize(
     ("content", "headers", "expected"),
-    [
-        (b"", {}, 400),
-        (b"null", {}, 400),
-        (b'{"a": "\xc3("}', {}, 400),
-        (raw("user", '"a"').decode().encode("utf-16"), {}, 400),
-        (b"[" * 60_000, {}, 400),
-        (raw("user", "[" * 20_000 + "]" * 20_000), {}, 400),
-        (raw("user", '"\\ud800"'), {}, 400),
-        (raw("temperature", "NaN"), {}, 400),
-        (raw("temperature", "-1e999"), {}, 400),
-        (raw("seed", "9" * 5000), {}, 400),
-        (raw("n", "100000000000"), {}, 400),
-        (raw("max_tokens", "100000000000"), {}, 400),
-        (raw("logit_bias", '{"1": 1e308, "2": -1e308}'), {}, 200),
-        (raw("logit_bias", '{"99999": 1}'), {}, 400),
-        (raw("stream", 'true, "logit_bias": {"99999": 1}'), {}, 400),
-        (raw("stop", '["\\u0000", "\U0001f600"]'), {}, 200),
-        (raw("temperature", "0." + "1" * 40_000), {}, 200),
-        (raw("user", '"a"'), {"Content-Type": "multipart/form-data"}, 200),
-        (raw("user", '"a"'), {"Content-Encoding": "gzip", "X-Request-Id": b"\xff", "X-Session-Id": b"\xff"}, 200),
-        (raw("user", '"a"'), {"Authorization": "Bearer another-key-of-some-length"}, 401),
-        (raw("user", '"a"'), {"Authorization": b"Bearer \xff"}, 401),
-        (raw("model", '"gpt"'), {}, 404),
-        (raw("user", '"' + "x" * 70_000 + '"'), {}, 413),
-    ],
+    ODD_REQUESTS,
     ids=lambda value: str(value)[:40] if isinstance(value, bytes) else None,
 )
 def test_odd_bytes_get_an_error_in_openai_s_form(
@@ -352,20 +352,7 @@ def test_killed_replica_comes_back_with_the_current_weights(served: Served) -> N
     served.promote(1)
     (row,) = served.endpoint.status()["replicas"].values()
     outcomes: list[tuple[int, str]] = []
-
-    def load() -> None:
-        try:
-            reply = httpx.post(
-                served.endpoint.url + "/chat/completions",
-                json={"model": "world", "messages": QUESTION, "max_tokens": 128, "ignore_eos": True},
-                headers={"Authorization": f"Bearer {KEY}"},
-                timeout=100,
-            )
-            outcomes.append((reply.status_code, reply.text))
-        except httpx.TransportError as error:  # no reply at all would be the client's word against ours
-            outcomes.append((0, repr(error)))
-
-    clients = [threading.Thread(target=load) for _ in range(4)]
+    clients = [threading.Thread(target=lambda: outcomes.append(served.long_chat())) for _ in range(4)]
     for client in clients:
         client.start()
     time.sleep(0.15)
@@ -388,3 +375,24 @@ def test_killed_replica_comes_back_with_the_current_weights(served: Served) -> N
         model="world", messages=QUESTION, temperature=0, max_tokens=4
     )
     assert reply.model_dump()["isogloss"]["version"] == "v1"
+
+
+def test_when_the_application_is_gone_callers_are_told_to_wait(served: Served) -> None:
+    """The last one: nothing is served afterwards. So it is at the end of a run whose cluster stays."""
+    url = served.endpoint.url + "/models"
+    replies = []
+
+    def ask() -> None:
+        replies.append(httpx.get(url, headers={"Authorization": f"Bearer {KEY}"}, timeout=30))
+
+    with in_background(ask, 2) as failures:
+        serve.delete(served.endpoint.name)
+        before = len(replies)
+        while len(replies) < before + 200:
+            time.sleep(0.05)
+    assert not failures
+    assert {reply.status_code for reply in replies} == {200, 503}
+    for reply in replies:
+        if reply.status_code == 503:
+            assert reply.json()["error"]["code"] == 503
+            assert reply.headers["retry-after"] == "5"

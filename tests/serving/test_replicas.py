@@ -22,7 +22,7 @@ from serving.facts import ReplicaRow
 from tests.kits.serving import KEY, QUESTION, Served, in_background, serve_two_versions, small_endpoint
 from tests.kits.waiting import wait_until
 
-pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.nightly, pytest.mark.timeout(900)]
 
 TIMEOUT_S = 12.0
 HEADERS = {"Authorization": f"Bearer {KEY}"}
