@@ -70,6 +70,10 @@ def defaults() -> dict[str, Any]:
     }
 
 
+def test_every_preset_is_written_down() -> None:
+    assert sorted(RESOLVED) == sorted(path.stem for path in Path("configs").glob("*.yaml"))
+
+
 @pytest.mark.parametrize("name", sorted(RESOLVED))
 def test_a_composed_preset_resolves_to_what_is_written_down(name: str) -> None:
     now = flat(load_config(Path("configs") / f"{name}.yaml").model_dump(mode="json"))

@@ -212,7 +212,7 @@ def test_a_runs_template_is_the_engines_too() -> None:
     assert _longest(suite, folder, own) == longest + 8 > _longest(suite, folder, plain)
 
 
-def test_an_end_before_the_end_says_how_to_go_on(
+def test_an_end_before_the_end_says_how_to_continue(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from actors.evals.generate import _stop_explained

@@ -53,7 +53,7 @@ def test_usage_is_counted_and_priced(capsys: pytest.CaptureFixture[str]) -> None
     assert "judging: 24 of 24 questions, 2,400 + 48 tokens, cost 0.0052" in capsys.readouterr().out
 
 
-def test_killed_judging_goes_on_from_the_cache(tmp_path: Path) -> None:
+def test_killed_judging_continues_from_the_cache(tmp_path: Path) -> None:
     cache = tmp_path / "verdicts.sqlite"
     code = f"""
 import sys

@@ -191,7 +191,7 @@ def test_checksum_sees_names_shapes_types_and_values() -> None:
     assert len({checksum(one) for one in [base, *variants]}) == 5
 
 
-def test_a_changed_number_of_workers_goes_on_with_a_fresh_optimiser(
+def test_a_changed_number_of_workers_continues_with_a_fresh_optimiser(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     rounds_in_process(folder, tmp_path, range(1, 2))

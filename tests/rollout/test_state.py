@@ -122,7 +122,7 @@ def test_reward_versions() -> None:
     assert [versions(r, **semi) for r in (1, 2, 3, 4, 5)] == [(0, None), (0, None), (2, 0), (2, 0), (4, 2)]
 
 
-def test_a_finished_run_goes_on_with_more_rounds() -> None:
+def test_a_finished_run_continues_with_more_rounds() -> None:
     states: dict[int, RoundState] = dict.fromkeys(range(1, 4), "done")
     longer = ScheduleConfig(rounds=5, max_staleness=1)
     assert next_actions(ScheduleConfig(rounds=3, max_staleness=1), states) == []
