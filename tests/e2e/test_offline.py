@@ -1,4 +1,4 @@
-"""A whole offline run, killed in its second round and resumed: the same to the last bit as an undisturbed one."""
+"""A whole offline run, at night also killed in its second round and resumed: the same to the last bit as its parts."""
 
 from __future__ import annotations
 
@@ -79,19 +79,25 @@ def undisturbed(file: Path, overrides: list[str]) -> tuple[str, dict[str, list[f
     return found["weights"], found["reference"]
 
 
-def test_killed_and_resumed_ends_with_the_weights_of_an_undisturbed_run(tmp_path: Path) -> None:
-    overrides = [f"run.dir={tmp_path}", "run.name=run", *SMALL]
-    command = [str(ISOGLOSS), "train", "configs/offline.yaml", *overrides]
+def kill_in_round_2(command: list[str], folder: Path) -> None:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + 200
-    while not in_round_2(tmp_path):
+    while not in_round_2(folder):
         assert process.poll() is None, "ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.wait(timeout=30)
 
-    done = subprocess.run([*command, "--resume"], capture_output=True, text=True, timeout=200, check=False)
+
+@pytest.mark.parametrize("killed", [False, pytest.param(True, marks=pytest.mark.nightly)])
+def test_it_ends_with_the_weights_of_both_rounds_without_a_run_around_them(tmp_path: Path, killed: bool) -> None:
+    overrides = [f"run.dir={tmp_path}", "run.name=run", *SMALL]
+    command = [str(ISOGLOSS), "train", "configs/offline.yaml", *overrides]
+    if killed:
+        kill_in_round_2(command, tmp_path)
+        command.append("--resume")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
     expected, known = undisturbed(tmp_path / "undisturbed.json", overrides)
