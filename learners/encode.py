@@ -14,12 +14,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer
-
 from configs.errors import UserError
 from configs.reading import read_json, shown
 from configs.schema import ModelConfig
 from learners.chat_template import ChatTemplate, special_texts
+from learners.tokenizer import load_tokenizer
 from rollout.records import Turns, chat_of
 from rollout.token_ids import TokenIds
 
@@ -66,7 +65,7 @@ def same_vocabulary(one: Path, other: Path) -> bool:
     files = [folder / "tokenizer.json" for folder in (one, other)]
     if all(file.is_file() for file in files) and files[0].read_bytes() == files[1].read_bytes():
         return True
-    vocabularies = [AutoTokenizer.from_pretrained(folder, local_files_only=True).get_vocab() for folder in (one, other)]
+    vocabularies = [load_tokenizer(folder).get_vocab() for folder in (one, other)]
     return bool(vocabularies[0] == vocabularies[1])
 
 
@@ -107,7 +106,7 @@ class ChatEncoder:
         if not any(self.folder.glob("tokenizer*")):
             raise UserError(f"{self.folder}: has no tokenizer files; save the tokenizer there (tokenizer.json)")
         try:
-            self.tokenizer = AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
+            self.tokenizer = load_tokenizer(self.folder)
         except Exception as error:  # the tokenizers library raises Exception itself
             raise UserError(f"{self.folder}: its tokenizer cannot be read ({error}); save it again") from error
         self._bos: int | None = self.tokenizer.bos_token_id

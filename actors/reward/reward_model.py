@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification
 from transformers.utils.logging import disable_progress_bar
 
 from configs.errors import UserError
@@ -17,6 +17,7 @@ from configs.model_config import read_model_config
 from configs.reading import shown
 from learners.chat_template import ChatTemplate
 from learners.reward_model.text import RewardText
+from learners.tokenizer import load_tokenizer
 from rollout.gates import passed
 from rollout.language import answer_part
 from rollout.prompts import PromptSet
@@ -85,7 +86,7 @@ class RewardModel:
         check_reward_model(folder, field)
         disable_progress_bar()
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            self._tokenizer = load_tokenizer(folder)
             model, report = AutoModelForSequenceClassification.from_pretrained(
                 folder, dtype=getattr(torch, dtype), local_files_only=True, output_loading_info=True
             )

@@ -16,7 +16,6 @@ from torch.utils.data import Dataset
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
-    AutoTokenizer,
     Trainer,
     TrainerCallback,
     TrainerControl,
@@ -32,6 +31,7 @@ from configs.model_config import CONFIG_FILE, is_model_folder
 from configs.reading import shown
 from configs.reward_training import RewardTrainingConfig
 from learners.reward_model.pairs import EncodedPair
+from learners.tokenizer import load_tokenizer
 
 _PAD = "<|pad|>"
 
@@ -52,7 +52,7 @@ def load_base(folder: Path, training: RewardTrainingConfig) -> tuple[Any, Any]:
     set_seed(training.seed)
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, num_labels=1)
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = load_tokenizer(folder)
         model = AutoModelForSequenceClassification.from_pretrained(
             folder, config=config, dtype=torch.float32, local_files_only=True, ignore_mismatched_sizes=False
         )
