@@ -76,7 +76,7 @@ class Measurement:
             ("heldout", self.heldout, self.settings.heldout),
         ):
             fitting = take(place, self.settings.languages, self.settings.characters, limit, self.prompts(part, True))
-            said.append(f"{min(limit, fitting)} of {fitting} {part} prompts from {place}")
+            said.append(f"{min(limit, fitting)} of {fitting} {part} prompts from {_near(place)}")
         wanted = self.digest()
         note = self.folder / "measurement.json"
         if note.is_file() and json.loads(note.read_text(encoding="utf-8")) != wanted:
@@ -152,6 +152,12 @@ class Measurement:
         """(language, id) -> answer."""
         path = self.folder / "answers" / name / "answers.jsonl"
         return {(row["language"], row["id"]): row["answer"] for row in rows_of(path)}
+
+
+def _near(place: Path) -> Path:
+    """A folder as it is named in the page: from here, where it lies below."""
+    here = Path.cwd()
+    return place.resolve().relative_to(here) if place.resolve().is_relative_to(here) else place
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
