@@ -15,12 +15,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from configs.errors import UserError
+from configs.schema import LearnerConfig
 from learners.manifest import WeightsManifest, manifest_from_json
 from rollout.run_layout import checkpoint_folders
 
 STATE_FILE = "state.json"
 MANIFEST_FILE = "manifest.json"
 TRAINER_FOLDER = "trainer"
+ADAPTER_FOLDER = "adapter"
+ADAPTER_FILE = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,3 +83,13 @@ def latest_checkpoint(run_dir: Path) -> Path | None:
     """Checkpoint of the newest round; None before the first."""
     found = all_checkpoints(run_dir)
     return found[-1] if found else None
+
+
+def publishes_adapter(learner: LearnerConfig) -> bool:
+    """Whether the adapter alone is published, instead of full weights."""
+    return learner.lora is not None and learner.lora.publish == "adapter"
+
+
+def published_file(checkpoint: Path, learner: LearnerConfig) -> Path:
+    """The file of a checkpoint that holds what was published with it."""
+    return checkpoint / (f"{ADAPTER_FOLDER}/{ADAPTER_FILE}" if publishes_adapter(learner) else "model.safetensors")

@@ -23,21 +23,20 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
 from ray.experimental import get_object_locations
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-from safetensors.torch import load_file
 
 from configs.json_types import JsonObject
 from configs.running import COLLECTIVE_TIMEOUT_S
 from configs.schema import Config
+from learners.checkpoint_layout import published_file
 from learners.entry import train_loop
 from learners.errors import LearnerFailed, LearnerTimeout, reason_of
 from learners.loop_config import LoopConfig
-from learners.lora import published_file
 from learners.mailbox import CommandKind, Mailbox, Outcome
+from learners.manifest import WeightsManifest
 from learners.metrics import RoundMetrics
 from learners.published import Snapshot
 from learners.rendezvous import Rendezvous
 from learners.sampler_reference import Referenced
-from learners.weights import WeightsManifest, checksum, to_numpy
 from rollout.records import Example
 
 if TYPE_CHECKING:
@@ -365,6 +364,11 @@ class LearnerGroup:
             raise LearnerTimeout(f"waited {timeout:g} s for {what}; raise the deadline or look at the ranks' logs")
 
     def _reload(self, lost: RoundResult) -> None:
+        # Late: they import torch, and a run begins sooner without.
+        from safetensors.torch import load_file
+
+        from learners.weights import checksum, to_numpy
+
         tensors = load_file(published_file(lost.checkpoint, self._config.learner))
         if checksum(tensors) != lost.manifest.checksum:
             raise LearnerFailed(f"{lost.checkpoint}: its weights are not those of round {lost.round}")

@@ -19,14 +19,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from configs.errors import UserError
-from configs.schema import LearnerConfig, LoraConfig
+from configs.schema import LoraConfig
+from learners.checkpoint_layout import ADAPTER_FILE, ADAPTER_FOLDER
 from rollout.model_folder import weight_files
 
 if TYPE_CHECKING:  # engines and the driver import this module, and Transformers' models cost each of them seconds
     from transformers import PreTrainedModel
 
-ADAPTER_FOLDER = "adapter"
-ADAPTER_FILE = "adapter_model.safetensors"
 
 _PREFIX = "base_model.model."
 _BASE = ".base_layer."
@@ -216,13 +215,3 @@ def load_adapter(layers: Mapping[str, AdaptedLayer], folder: Path) -> None:
         raise UserError(f"{file}: is of other layers or of another rank than learner.lora says")
     for name, parameter in places.items():
         parameter.copy_(tensors[name])
-
-
-def publishes_adapter(learner: LearnerConfig) -> bool:
-    """Whether the adapter alone is published, instead of full weights."""
-    return learner.lora is not None and learner.lora.publish == "adapter"
-
-
-def published_file(checkpoint: Path, learner: LearnerConfig) -> Path:
-    """The file of a checkpoint that holds what was published with it."""
-    return checkpoint / (f"{ADAPTER_FOLDER}/{ADAPTER_FILE}" if publishes_adapter(learner) else "model.safetensors")

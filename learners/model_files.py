@@ -14,8 +14,7 @@ from torch import Tensor
 from configs.atomic import complete_or_absent
 from configs.errors import UserError
 from configs.model_config import CONFIG_FILE, read_model_config
-from learners.checkpoint_layout import read_state
-from learners.lora import ADAPTER_FILE, ADAPTER_FOLDER
+from learners.checkpoint_layout import ADAPTER_FILE, ADAPTER_FOLDER, read_state
 from learners.weights import checksum
 
 # Everything else in a model folder is weights, or was written by us.

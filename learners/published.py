@@ -1,17 +1,19 @@
 """What a trained round leaves behind, as it travels from the learner to the driver.
 
-Without Transformers, which the driver need not import.
+Without torch and Transformers, which the driver need not import.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from learners.manifest import WeightsManifest
 from learners.metrics import RoundMetrics
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,21 @@ from configs.atomic import complete_or_absent
 from configs.errors import UserError
 from learners import distributed
 from learners.checkpoint import point_policy, require_disk, retire_checkpoints
-from learners.checkpoint_layout import TRAINER_FOLDER, CheckpointState, read_state, write_manifest, write_state
-from learners.lora import ADAPTER_FOLDER, publishes_adapter, write_adapter
+from learners.checkpoint_layout import (
+    ADAPTER_FOLDER,
+    TRAINER_FOLDER,
+    CheckpointState,
+    publishes_adapter,
+    read_state,
+    write_manifest,
+    write_state,
+)
+from learners.lora import write_adapter
+from learners.manifest import WeightsManifest
 from learners.metrics import RoundMetrics, StepMetrics
 from learners.model_files import fill_model_folder
 from learners.published import Snapshot as Snapshot
 from learners.session import LearnerSession
-from learners.weights import WeightsManifest
 from rollout.model_folder import file_digests
 from rollout.run_layout import checkpoint_folder
 

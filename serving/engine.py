@@ -18,7 +18,7 @@ from actors.runtime.env import apply_env, rollout_env
 from actors.runtime.health import SyncError
 from configs.json_types import JsonObject
 from configs.serving import ServeConfig
-from learners.weights import WeightsManifest
+from learners.manifest import WeightsManifest
 from serving.errors import ENGINE_FAILED, RequestRefused
 from serving.requests import MAX_LOGPROBS
 

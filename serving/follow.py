@@ -12,7 +12,7 @@ from configs.json_types import JsonObject
 from configs.schema import Config
 from evaluation.heldout import HeldoutResult
 from learners.encode import ChatEncoder
-from learners.weights import WeightsManifest
+from learners.manifest import WeightsManifest
 from serving.app import Endpoint, serving
 from serving.describe import described
 from serving.engine import EngineSettings

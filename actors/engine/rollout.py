@@ -12,18 +12,17 @@ import ray
 from ray.util.placement_group import PlacementGroup
 
 from actors.engine.requests import EngineRequest
-from actors.engine.verify import SyncReport
-from actors.engine.vllm_engine import VllmEngine
+from actors.engine.sync_report import SyncReport
 from actors.engine.worker_actor import WorkerActor
 from actors.runtime.env import rollout_env
 from actors.runtime.spawn import ActorOptions, absolute_dump, actor_name, spawn
 from configs.errors import UserError
 from configs.json_types import JsonObject
 from configs.schema import Config
+from learners.checkpoint_layout import ADAPTER_FOLDER, publishes_adapter
 from learners.encode import ChatEncoder
-from learners.lora import ADAPTER_FOLDER, publishes_adapter
+from learners.manifest import WeightsManifest
 from learners.rendezvous import Rendezvous
-from learners.weights import WeightsManifest
 from rollout.plan import Chunk, finish_candidate
 from rollout.records import Candidate, Turns
 from rollout.staleness import sampler_has_reference
@@ -44,6 +43,9 @@ class RolloutWorker:
     def __init__(
         self, config: JsonObject, folder: Path, version: int, name: str = "rollout", restarted: bool = False
     ) -> None:
+        # Late: the driver imports this module too, and torch would cost it a second.
+        from actors.engine.vllm_engine import VllmEngine
+
         begun = time.perf_counter()
         self._config = Config.model_validate(config)
         rollout, model = self._config.rollout, self._config.model

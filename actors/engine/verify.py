@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,26 +24,6 @@ _BFLOAT16_MEAN = 0.15
 _BFLOAT16_SHARE = 0.05
 
 _TIED_HEAD = "lm_head.weight"
-
-
-@dataclass(frozen=True, slots=True)
-class SyncReport:
-    """A weight update that was verified.
-
-    Attributes:
-        version: Weight version now in use.
-        probe_error: Difference to the learner's log-probabilities of the probe text, nats per token (largest
-            in float32, mean in bfloat16).
-        seconds: Where the time went: "fetch", "check", "load", "probe", "total" (those that apply).
-    """
-
-    version: int
-    probe_error: float
-    seconds: dict[str, float]
-
-    def to_json(self) -> dict[str, object]:
-        """For the metrics of a round."""
-        return asdict(self)
 
 
 def expected_shapes(folder: Path) -> dict[str, tuple[int, ...]]:

@@ -18,7 +18,8 @@ from actors.engine.adapters import lora_settings, merged_is_the_cure
 from actors.engine.feed import sample
 from actors.engine.request_seeds import SEED
 from actors.engine.requests import EngineRequest, Generated, until
-from actors.engine.verify import SyncReport, check_manifest, check_probe, checked_tensors, expected_shapes
+from actors.engine.sync_report import SyncReport
+from actors.engine.verify import check_manifest, check_probe, checked_tensors, expected_shapes
 from actors.machine.vllm_check import check_vllm
 from actors.runtime.env import apply_env, rollout_env
 from actors.runtime.health import Health, State, SyncError

@@ -7,10 +7,10 @@ from typing import Generic, Protocol, TypeVar
 
 import ray
 
-from actors.engine.verify import SyncReport
+from actors.engine.sync_report import SyncReport
 from actors.runtime.spawn import Start
+from learners.manifest import WeightsManifest
 from learners.rendezvous import Rendezvous
-from learners.weights import WeightsManifest
 
 
 class Worker(Protocol):

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from actors.engine.verify import SyncReport
+from actors.engine.sync_report import SyncReport
 from actors.observe.telemetry import Telemetry
 from actors.reward.worker import ScoredCandidates
 from actors.runtime.pool import Pool

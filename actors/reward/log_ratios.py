@@ -17,14 +17,15 @@ from configs.json_types import JsonObject
 from configs.measures import ImplicitMeasure, LogprobMeasure
 from configs.schema import Config
 from learners.broadcast import receive
+from learners.checkpoint_layout import publishes_adapter
 from learners.encode import ChatEncoder, answer_tokens, same_vocabulary
 from learners.engine import load_model
 from learners.errors import BroadcastFailed
 from learners.logprobs import LogprobModel, segment_logprobs
-from learners.lora import adapter_shapes, merge_into, publishes_adapter
+from learners.lora import adapter_shapes, merge_into
+from learners.manifest import WeightsManifest
 from learners.packing import Segment
 from learners.rendezvous import Rendezvous
-from learners.weights import WeightsManifest
 from rollout.records import Candidate, Score, Turns
 from rollout.rewards import ScoreRequest, implicit_score, likelihood_score
 from rollout.sources import sampled_ids

@@ -14,7 +14,7 @@ import psutil
 import ray
 from ray.util.placement_group import PlacementGroup
 
-from actors.engine.verify import SyncReport
+from actors.engine.sync_report import SyncReport
 from actors.engine.worker_actor import WorkerActor
 from actors.reward.shared import Scored, Shared
 from actors.runtime.env import base_env
@@ -25,8 +25,8 @@ from configs.measures import RewardModelMeasure
 from configs.reward import ModelReward, TermsReward
 from configs.schema import Config
 from judges import Usage
+from learners.manifest import WeightsManifest
 from learners.rendezvous import Rendezvous
-from learners.weights import WeightsManifest
 from rollout.gates import apply_gates
 from rollout.language import LanguageDetector
 from rollout.plan import load_untranslated

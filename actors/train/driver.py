@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
-from actors.engine.verify import SyncReport
+from actors.engine.sync_report import SyncReport
 from actors.observe.metrics import START, MetricsLog
 from actors.observe.metrics_rows import learner_figures
 from actors.observe.run_metrics import LEARNER
@@ -25,8 +25,8 @@ from actors.train.track import RunParts, Track
 from configs.json_types import JsonObject
 from evaluation.heldout import HeldoutResult
 from learners.group import RoundResult
+from learners.manifest import WeightsManifest
 from learners.sampler_reference import Mismatch
-from learners.weights import WeightsManifest
 from rollout.next import next_actions
 from rollout.staleness import publishes
 from rollout.state import Action, reached

@@ -5,22 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import ray
 from ray import ObjectRef
 from ray.actor import ActorHandle
 
-from actors.engine.verify import SyncReport
+from actors.engine.sync_report import SyncReport
 from actors.plan.placement import broadcast_gpus
 from actors.runtime.calls import ActorDied, DeadlineExceeded, call
 from actors.runtime.pool import Pool
 from actors.runtime.signals import LOOK_S, StopRequested, never
 from configs.schema import Config
-from learners.broadcast import RendezvousServer
 from learners.errors import BroadcastFailed
+from learners.manifest import WeightsManifest
 from learners.rendezvous import Rendezvous
-from learners.weights import WeightsManifest
+
+if TYPE_CHECKING:
+    from learners.broadcast import RendezvousServer
 
 # How often the driver looks after all who take part, and how long those who were told to give up get to say so.
 _GRACE_S = 10.0
@@ -98,6 +100,8 @@ def broadcast(
         BroadcastFailed: Not all got them in time; each actor that did not prove the version is STALE.
         StopRequested: ``should_stop`` became true.
     """
+    from learners.broadcast import RendezvousServer  # late: it imports torch, and a run begins sooner without
+
     cluster, split = config.cluster, config.rollout.tensor_parallel
     engines = config.rollout.actors
     seats = [1 + index * split for index in range(engines)]

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
-from actors.engine.verify import SyncReport
+from actors.engine.sync_report import SyncReport
 from actors.observe.metrics_rows import round_counts
 from actors.plan.preflight import Inputs
 from actors.runtime.pool import drain

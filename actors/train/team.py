@@ -14,7 +14,7 @@ from ray import ObjectRef
 from ray.actor import ActorHandle
 
 from actors.engine.rollout import create_rollout_actor
-from actors.engine.verify import SyncReport
+from actors.engine.sync_report import SyncReport
 from actors.observe.run_metrics import RunMetrics
 from actors.plan.colocate import usable_cores
 from actors.plan.fit import check_each_fits
@@ -32,8 +32,8 @@ from actors.train.store import open_journal
 from configs.schema import Config
 from learners.errors import BroadcastFailed
 from learners.group import LearnerGroup, RoundResult
+from learners.manifest import WeightsManifest
 from learners.sampler_reference import Referenced
-from learners.weights import WeightsManifest
 from rollout.identity import identity_of
 from rollout.model_folder import verify_checkpoint
 from rollout.prompts import PromptSet

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from actors.engine.verify import SyncReport
+from actors.engine.sync_report import SyncReport
 from actors.observe.metrics import StageClock
 from actors.observe.run_metrics import RunMetrics
 from actors.observe.screen import Screen

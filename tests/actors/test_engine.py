@@ -18,7 +18,7 @@ from configs.errors import UserError
 from learners.broadcast import buckets
 from learners.encode import ChatEncoder
 from learners.errors import BroadcastFailed
-from learners.weights import WeightsManifest
+from learners.manifest import WeightsManifest
 from tests.kits.actors import perturbed, publish, sending
 from tests.kits.tiny import build_tiny_model
 

@@ -136,6 +136,16 @@ def test_planning_imports_neither_ray_nor_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_a_run_is_checked_before_torch_is_imported() -> None:
+    """It is a second and a third of each start, before the first line."""
+    code = (
+        "import sys; from pathlib import Path; import actors.train.run; "
+        "from actors.plan.preflight import check_inputs; from configs.load import load_config; "
+        "check_inputs(load_config(Path('configs/demo.yaml'), [])); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_a_stage_alone_has_all_cores() -> None:
     config = load_config(DEMO, LARGE)
     assert config.colocated

@@ -13,7 +13,7 @@ import pytest
 import ray
 from ray.util.placement_group import placement_group
 
-from actors.engine.verify import SyncReport
+from actors.engine.sync_report import SyncReport
 from actors.observe.metrics import StageClock, covered
 from actors.plan.placement import PlacementGroups
 from actors.runtime.calls import ActorDied

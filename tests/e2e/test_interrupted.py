@@ -1,8 +1,8 @@
 """Runs that are stopped and killed, with everything real: they end as an undisturbed one, to the last bit.
 
 One real kill of each kind of process but the driver: raylet, rollout actor, learner's rank. A driver with everything
-real is killed in ``test_offline.py`` at night, and at its every step over a fake engine in ``tests/benchmarks/test_chaos.py``;
-``make chaos`` kills all kinds at any moment.
+real is killed in ``test_offline.py`` at night, and at its every step over a fake engine in
+``tests/benchmarks/test_chaos.py``; ``make chaos`` kills all kinds at any moment.
 """
 
 from __future__ import annotations

@@ -23,8 +23,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from learners.checkpoint_layout import read_state
-from learners.lora import ADAPTER_FILE
+from learners.checkpoint_layout import ADAPTER_FILE, read_state
 from learners.weights import checksum
 from tests.kits.cluster import free_ports
 from tests.kits.run import ISOGLOSS

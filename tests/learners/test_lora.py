@@ -16,7 +16,15 @@ from transformers import AutoModelForCausalLM
 from configs.errors import UserError
 from configs.schema import LearnerConfig, ModelConfig
 from learners import lora
-from learners.checkpoint_layout import CheckpointState, latest_checkpoint, read_state, write_state
+from learners.checkpoint_layout import (
+    ADAPTER_FILE,
+    ADAPTER_FOLDER,
+    CheckpointState,
+    latest_checkpoint,
+    published_file,
+    read_state,
+    write_state,
+)
 from learners.distributed import single_process
 from learners.model_files import weights_as_saved
 from learners.session import LearnerSession
@@ -68,12 +76,12 @@ def test_merged_folder_adapter_and_peft_are_one_policy(tmp_path: Path, kind: str
     assert changed == {name for name in before if name.endswith("_proj.weight")}, "every linear layer and no other"
     merged = AutoModelForCausalLM.from_pretrained(snapshot.checkpoint, dtype=torch.float32)
     bare = AutoModelForCausalLM.from_pretrained(base, dtype=getattr(torch, dtype)).float()
-    adapted = PeftModel.from_pretrained(bare, snapshot.checkpoint / lora.ADAPTER_FOLDER)
+    adapted = PeftModel.from_pretrained(bare, snapshot.checkpoint / ADAPTER_FOLDER)
     tolerance = 1e-4 if dtype == "float32" else 0.2
     assert float((logits(adapted) - logits(merged)).abs().max()) < tolerance
     with adapted.disable_adapter():
         assert float((logits(adapted) - logits(merged)).abs().max()) > 0.01
-    config = json.loads((snapshot.checkpoint / lora.ADAPTER_FOLDER / "adapter_config.json").read_text())
+    config = json.loads((snapshot.checkpoint / ADAPTER_FOLDER / "adapter_config.json").read_text())
     assert config["target_modules"] == sorted(name.removesuffix(".weight") for name in changed)
 
 
@@ -89,7 +97,7 @@ def test_resumed_equals_straight_to_the_bit(folder: Path, tmp_path: Path, stage:
     assert resumed.manifest == straight.manifest
     assert checksum(resumed.weights) == checksum(straight.weights) == resumed.manifest.checksum
     assert resumed.metrics.steps[0].learning_rate == straight.metrics.steps[0].learning_rate
-    ours, theirs = (load_file(run.checkpoint / "adapter" / lora.ADAPTER_FILE) for run in (resumed, straight))
+    ours, theirs = (load_file(run.checkpoint / "adapter" / ADAPTER_FILE) for run in (resumed, straight))
     assert checksum(ours) == checksum(theirs)
     trained = sum(file.stat().st_size for file in (resumed.checkpoint / "trainer").rglob("*") if file.is_file())
     assert trained < 20 * sum(tensor.numel() * 4 for tensor in ours.values()), "the base is not saved again"
@@ -118,7 +126,7 @@ def test_the_adapter_alone_is_published(folder: Path, tmp_path: Path) -> None:
     config = learner(lora={**SETTINGS, "publish": "adapter"})
     snapshot = rounds(folder, tmp_path, range(1, 2), config)
     assert snapshot.manifest.names == tuple(sorted(snapshot.weights))
-    assert checksum(load_file(lora.published_file(snapshot.checkpoint, config))) == snapshot.manifest.checksum
+    assert checksum(load_file(published_file(snapshot.checkpoint, config))) == snapshot.manifest.checksum
     state = read_state(snapshot.checkpoint)
     assert state.adapter_checksum == snapshot.manifest.checksum
     assert lora.layers_of(snapshot.manifest.names)[0] == "model.layers.0.mlp.down_proj"
@@ -149,8 +157,8 @@ def check_damage_is_seen(checkpoint: Path, state: CheckpointState) -> None:
     for written in (state, before):
         write_state(checkpoint, written)
         assert weights_as_saved(checkpoint, merged)
-    weights = load_file(checkpoint / "adapter" / lora.ADAPTER_FILE)
-    save_file({name: tensor + 1 for name, tensor in weights.items()}, checkpoint / "adapter" / lora.ADAPTER_FILE)
+    weights = load_file(checkpoint / "adapter" / ADAPTER_FILE)
+    save_file({name: tensor + 1 for name, tensor in weights.items()}, checkpoint / "adapter" / ADAPTER_FILE)
     assert not weights_as_saved(checkpoint, merged)
     write_state(checkpoint, state)
     assert weights_as_saved(checkpoint, merged)

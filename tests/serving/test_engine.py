@@ -15,7 +15,7 @@ import pytest
 from actors.runtime.health import SyncError
 from configs.serving import ServeConfig
 from learners.encode import ChatEncoder
-from learners.weights import WeightsManifest
+from learners.manifest import WeightsManifest
 from serving.describe import describe
 from serving.engine import EngineSettings, ServingEngine
 from serving.errors import RequestRefused

@@ -11,7 +11,7 @@ import pytest
 from configs.errors import UserError
 from configs.serving import GateConfig
 from evaluation.heldout import HeldoutResult, LanguageResult, PromptResult
-from learners.weights import WeightsManifest
+from learners.manifest import WeightsManifest
 from serving.folder import Served, ServingFolder
 from serving.gate import GateDecision, decide
 
