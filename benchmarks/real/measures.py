@@ -74,13 +74,16 @@ def measure(text: str, language: str, detector: LanguageDetector) -> Measured:
 
 
 def slices(text: str) -> list[str]:
-    """The answer's prose in pieces of ``SLICE_WORDS`` words; a rest of less than half of that joins the last one."""
+    """The answer's prose in pieces of ``SLICE_WORDS`` words; a rest of less than half of that joins the last one.
+
+    None of an answer without prose: nothing, or code alone.
+    """
     words = " ".join(prose(text)).split()
-    starts = list(range(0, len(words), SLICE_WORDS))
+    starts = list(range(0, len(words), SLICE_WORDS)) or [0]
     if len(starts) > 1 and len(words) - starts[-1] < SLICE_WORDS // 2:
         starts.pop()
     ends = [*starts[1:], len(words)]
-    return [" ".join(words[start:end]) for start, end in zip(starts, ends, strict=True)]
+    return [" ".join(words[start:end]) for start, end in zip(starts, ends, strict=True) if end > start]
 
 
 def distinct(text: str, n: int) -> float:

@@ -50,6 +50,8 @@ def test_repetition_is_a_share_of_distinct_n_grams() -> None:
     assert distinct("one two three four", 3) == 1.0
     assert distinct("a b a b a b a b", 2) == pytest.approx(2 / 7)
     assert distinct("word", 3) == 1.0
+    for nothing in ("", " \n ", "```\ncode\n```"):
+        assert slices(nothing) == []
     assert [len(part.split()) for part in slices("word " * 29)] == [12, 17]
     assert [len(part.split()) for part in slices("word " * 30)] == [12, 12, 6]
 
