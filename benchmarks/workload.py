@@ -115,8 +115,8 @@ def reward(prompts: Sequence[Prompt], candidates: Sequence[Candidate]) -> list[f
 def config_of(size: Size, folder: Path, dtype: str, overrides: Sequence[str] = ()) -> Config:
     """A run over a size's prompts, which are written into ``folder``: two samples a prompt, one round, ``reward``.
 
-    The settings that serve two cores best: a small model is trained by two ranks of one thread, as the pieces of its
-    matrix products are too small for two threads, and in float32 the sampler's log-probabilities are the references.
+    The settings that serve two cores best: two ranks of one thread train, as two threads of one rank wait for each
+    other at every operation, and in float32 the sampler's log-probabilities are the references.
     """
     by_language: dict[str, list[str]] = {}
     for language, prompt in prompts_of(size):
@@ -141,7 +141,7 @@ def config_of(size: Size, folder: Path, dtype: str, overrides: Sequence[str] = (
         "learner": {
             "objective": "sigmoid", "beta": 0.1, "nll_weight": 0.0, "reference": "previous_round",
             "cpus_per_worker": 0.3, "learning_rate": 1e-5, "warmup_steps": 0, "epochs": 1,
-            "pairs_per_step": size.pairs_per_step, "workers": 2 if size.small else 1, "zero_stage": 0,
+            "pairs_per_step": size.pairs_per_step, "workers": 2, "zero_stage": 0,
             "reference_logprobs": "auto" if dtype == "float32" else "learner",
         },
         "schedule": {"rounds": 1},
