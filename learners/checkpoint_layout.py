@@ -13,11 +13,14 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from configs.errors import UserError
-from configs.schema import LearnerConfig
 from learners.manifest import WeightsManifest, manifest_from_json
 from rollout.run_layout import checkpoint_folders
+
+if TYPE_CHECKING:
+    from configs.learner import LearnerConfig
 
 STATE_FILE = "state.json"
 MANIFEST_FILE = "manifest.json"

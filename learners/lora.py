@@ -23,9 +23,8 @@ from configs.schema import LoraConfig
 from learners.checkpoint_layout import ADAPTER_FILE, ADAPTER_FOLDER
 from rollout.model_folder import weight_files
 
-if TYPE_CHECKING:  # engines and the driver import this module, and Transformers' models cost each of them seconds
+if TYPE_CHECKING:  # engines import this module, and Transformers' models cost each of them seconds
     from transformers import PreTrainedModel
-
 
 _PREFIX = "base_model.model."
 _BASE = ".base_layer."

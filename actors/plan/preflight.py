@@ -15,7 +15,6 @@ from actors.plan.fertility import Fertility, fertility
 from actors.plan.positions import check_positions
 from actors.reward.custom import try_rewards
 from configs.errors import UserError
-from configs.learner import OBJECTIVES
 from configs.model_config import read_model_config
 from configs.reading import gib_apart
 from configs.schema import Config, RunConfig
@@ -23,6 +22,7 @@ from judges import check_endpoint
 from judges.generator import check_server
 from judges.own_source import try_sources
 from learners.encode import ChatEncoder
+from learners.objectives.trial import try_objective
 from rollout.anchors import Anchor, load_anchors
 from rollout.answer_files import FileAnswers, load_answers
 from rollout.languages import DEFAULT_NAMES, language_name
@@ -109,10 +109,7 @@ def check_inputs(config: Config, ask_judge: bool = True) -> Inputs:
     if any(source.of is not None and source.giver == "policy" for source in sources(config)):
         _check_translation_room(config, encoder, longest_name)
     try_rewards(config, prompts)
-    if config.learner.objective not in OBJECTIVES:
-        from learners.objectives.registry import try_objective  # late: it imports torch
-
-        try_objective(config.learner)
+    try_objective(config.learner)
     try_miner(config)
     if config.languages.quota is not None:
         check_quota(config, prompts)

@@ -12,9 +12,9 @@ from actors.plan.preflight import check_disk, check_heldout_judge, check_machine
 from actors.train.track import RunParts, Track
 from configs.errors import UserError
 from configs.json_types import JsonMapping, JsonObject
-from configs.learner import OBJECTIVES
 from configs.schema import Config
 from learners.encode import ChatEncoder
+from learners.objectives.trial import try_objective
 from rollout.preferences import Preference, Reading, digest, offline_pairs, read_preferences, refuse, rounds_of
 from rollout.prompts import PromptSet, check_lengths
 from rollout.state import Action
@@ -57,10 +57,7 @@ def check_offline(config: Config, ask_judge: bool = True) -> OfflineInputs:
     preferences = reading.rows
     encoder = ChatEncoder.of(config.model, config.model.policy)
     check_model(config.model.policy, "model.policy")
-    if config.learner.objective not in OBJECTIVES:
-        from learners.objectives.registry import try_objective  # late: it imports torch
-
-        try_objective(config.learner)
+    try_objective(config.learner)
     check_positions(config.model.policy, config.model.max_length, trains_only=True)
     spelled = 0
     fitting, problems = [], []

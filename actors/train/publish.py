@@ -24,7 +24,7 @@ from learners.rendezvous import Rendezvous
 if TYPE_CHECKING:
     from learners.broadcast import RendezvousServer
 
-# How often the driver looks after all who take part, and how long those who were told to give up get to say so.
+# How long those who were told to give up get to say so.
 _GRACE_S = 10.0
 
 

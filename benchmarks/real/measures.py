@@ -79,11 +79,13 @@ def slices(text: str) -> list[str]:
     None of an answer without prose: nothing, or code alone.
     """
     words = " ".join(prose(text)).split()
-    starts = list(range(0, len(words), SLICE_WORDS)) or [0]
+    if not words:
+        return []
+    starts = list(range(0, len(words), SLICE_WORDS))
     if len(starts) > 1 and len(words) - starts[-1] < SLICE_WORDS // 2:
         starts.pop()
     ends = [*starts[1:], len(words)]
-    return [" ".join(words[start:end]) for start, end in zip(starts, ends, strict=True) if end > start]
+    return [" ".join(words[start:end]) for start, end in zip(starts, ends, strict=True)]
 
 
 def distinct(text: str, n: int) -> float:

@@ -10,11 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from configs.errors import UserError
-from configs.learner import OBJECTIVES, LearnerConfig
+from configs.learner import LearnerConfig
 from configs.plugins import failure, load_plugin
 from learners.objectives import pairs
 from learners.objectives.inputs import ObjectiveSettings, PairLogprobs
@@ -137,30 +136,3 @@ def pair_objective(name: str, digest: str | None = None) -> PairObjective:
 def needs_reference(learner: LearnerConfig) -> bool:
     """Whether an objective uses summed log-probabilities of the loss reference, as the journal keeps them."""
     return (GROUPS.get(learner.objective) or pair_objective(learner.objective)).needs_reference
-
-
-def try_objective(learner: LearnerConfig) -> None:
-    """Call an objective of the user's own with two pairs, before anything starts.
-
-    Raises:
-        UserError: It cannot be imported or called, or gives no finite loss with a gradient.
-    """
-    if learner.objective in OBJECTIVES:
-        return
-    objective = pair_objective(learner.objective)
-    good, bad = (torch.tensor(values, requires_grad=True) for values in ([-10.0, -8.0], [-12.0, -7.0]))
-    reference: tuple[Tensor | None, Tensor | None] = (None, None)
-    if objective.needs_reference:
-        reference = torch.tensor([-11.0, -9.0]), torch.tensor([-9.0, -9.0])
-    pair = PairLogprobs(good, bad, reference[0], reference[1], torch.tensor([5, 4]), torch.tensor([3, 4]))
-    losses = objective.loss(pair, ObjectiveSettings.of(learner))
-    if not bool(torch.isfinite(losses).all()):
-        raise UserError(f"{FIELD}: {learner.objective}: gives {losses.tolist()} for two pairs; a loss must be finite")
-    if not losses.requires_grad:
-        raise UserError(
-            f"{FIELD}: {learner.objective}: its loss has no gradient; compute it from pairs.chosen and pairs.rejected "
-            "without detach, item or numpy"
-        )
-    losses.sum().backward()
-    if not all(one.grad is None or bool(torch.isfinite(one.grad).all()) for one in (good, bad)):
-        raise UserError(f"{FIELD}: {learner.objective}: its gradient for two pairs is not finite")

@@ -25,6 +25,7 @@ from learners.errors import BroadcastFailed
 from learners.manifest import WeightsManifest
 from learners.rendezvous import Rendezvous
 from learners.weights import checksum, dtype_name
+from tests.kits.imports import check_left_out
 
 CPU = torch.device("cpu")
 
@@ -194,6 +195,5 @@ def test_process_that_stops_in_the_middle(number: int, tmp_path: Path, monkeypat
 
 
 def test_rendezvous_is_plain_data_without_torch() -> None:
-    code = "import sys; import learners.rendezvous, learners.manifest; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=os.getcwd())
+    check_left_out("import learners.rendezvous, learners.manifest", "torch")
     assert Rendezvous("h", 1, 3, "gloo", 1.0).seat(2) == Rendezvous("h", 1, 3, "gloo", 1.0, 2)

@@ -14,8 +14,9 @@ from configs.errors import UserError
 from configs.learner import GROUP_OBJECTIVES, OBJECTIVES, GroupConfig, LearnerConfig, Objective
 from learners.objectives import groups, pairs
 from learners.objectives.inputs import GroupLogprobs, ObjectiveSettings, PairLogprobs
-from learners.objectives.registry import GROUPS, PAIR_OBJECTIVES, needs_reference, pair_objective, takes, try_objective
+from learners.objectives.registry import GROUPS, PAIR_OBJECTIVES, needs_reference, pair_objective, takes
 from learners.objectives.switches import StepTotals, TokenGroup, group_loss
+from learners.objectives.trial import try_objective
 
 # r_w = 1, r_l = -3, h = 4
 PAIR = PairLogprobs(*torch.tensor([[-10.0], [-12.0], [-11.0], [-9.0], [5.0], [3.0]]))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import pytest
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 
 from learners.tokenizer import PLAIN_MODELS, load_tokenizer
+from tests.kits.imports import check_left_out
 
 POLICY = Path("worlds/default/policy")
 TEXT = "Ann's city: São Paulo, Київ 北京 <|user|> 1234  x\n\ty"
@@ -60,10 +59,6 @@ def test_what_cannot_be_read_is_left_to_auto_tokenizer(tmp_path: Path, damage: s
 
 
 def test_the_embedded_world_needs_no_models_code() -> None:
-    code = (
-        "import sys; from pathlib import Path; from learners.tokenizer import load_tokenizer; "
-        f"load_tokenizer(Path({str(POLICY)!r})); sys.exit('torch' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
+    code = "from pathlib import Path; from learners.tokenizer import load_tokenizer; "
+    check_left_out(f"{code}load_tokenizer(Path({str(POLICY)!r}))", "torch")
     assert type(load_tokenizer(POLICY)) is PreTrainedTokenizerFast

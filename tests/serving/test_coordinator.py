@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 from collections.abc import Coroutine
 from functools import partial
 from pathlib import Path
@@ -24,6 +22,7 @@ from serving.coordinator import Coordinator
 from serving.facts import ReplicaFacts
 from serving.folder import Served, ServingFolder
 from serving.gate import GateDecision
+from tests.kits.imports import check_left_out
 
 PASSED = GateDecision(True, "test")
 NAMES = ["a", "b", "c", "d"]
@@ -255,7 +254,4 @@ def test_what_the_coordinator_itself_refuses_is_not_asked_again() -> None:
 def test_the_coordinator_starts_without_torch() -> None:
     # It would take seconds to load, in which a killed coordinator is not back.
     # Nor need promote and rollback.
-    code = "import serving.command, serving.coordinator, sys; "
-    code += "assert not {'torch', 'transformers', 'vllm', 'ray'} & set(sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
+    check_left_out("import serving.command, serving.coordinator", "torch", "transformers", "vllm", "ray")
