@@ -11,6 +11,9 @@ both train on as many pairs, and on pairs made here both compute the same loss u
 
 ``--against cluster.colocate=false`` runs ours once more a turn with that setting, as another row. A size such as
 ``135m_256:4`` is one of four prompts, to see that all runs.
+
+``--gpu`` (size ``135m_256_gpu``): an engine and a rank share one GPU; TRL samples with Transformers' ``generate`` or
+with a vLLM engine beside it, both in bfloat16. What cannot run of TRL's is named, and left out.
 """
 
 from __future__ import annotations
@@ -27,19 +30,26 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers import need
-from benchmarks.workload import Size, add_sizes, chosen_sizes, report, sizes
+from benchmarks.workload import OUT, Size, add_sizes, chosen_sizes, report
 
-TRL = [(dtype, threads) for dtype in ("float32", "bfloat16") for threads in (1, 2)]
+Setting = tuple[str, str]  # dtype, and a number of threads, or how TRL samples on a GPU
+TRL: list[Setting] = [(dtype, threads) for dtype in ("float32", "bfloat16") for threads in ("1", "2")]
+CPU_SIZES = ("1m_32", "135m_64", "135m_256")
+TRL_ON_GPU: list[Setting] = [("bfloat16", "generate"), ("bfloat16", "vllm")]
 _CHECKED = 16  # pairs whose loss both compute
 
 
+class Failed(Exception):
+    """A measurement did not end well; the message has its last lines."""
+
+
 def part(module: str, *arguments: str) -> dict[str, Any]:
-    """Run a measurement in a process of its own."""
+    """Run a measurement in a process of its own; Failed if it ends badly."""
     done = subprocess.run(
         [sys.executable, "-m", f"benchmarks.{module}", *arguments], capture_output=True, text=True, check=False
     )
     if done.returncode:
-        sys.exit(f"benchmarks.{module} {' '.join(arguments)} failed:\n{done.stdout[-2000:]}{done.stderr[-6000:]}")
+        raise Failed(f"benchmarks.{module} {' '.join(arguments)} failed:\n{done.stdout[-2000:]}{done.stderr[-6000:]}")
     line = done.stdout.strip().splitlines()[-1]
     print(f"{module} {' '.join(arguments[:4])}: {line}", file=sys.stderr, flush=True)
     found: dict[str, Any] = json.loads(line)
@@ -57,31 +67,40 @@ def same_loss(size: Size, ours: dict[str, Any], folder: Path) -> tuple[float, fl
     return mine, theirs
 
 
-def measure(
-    size: Size, turns: int, overrides: list[str], against: list[str], settings: list[tuple[str, int]]
-) -> dict[str, Any]:
+def measure(size: Size, turns: int, given: argparse.Namespace) -> dict[str, Any]:
     """All turns of a size: ours, ours with other settings where there are such, then TRL in each setting."""
     dtype = "float32" if size.small else "bfloat16"
     ours: list[dict[str, Any]] = []
     other: list[dict[str, Any]] = []
     theirs: dict[str, list[dict[str, Any]]] = {}
+    failed: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as name:
+        here = ("round_ours", size.name, str(size.model), dtype, "gpu" if given.gpu else "cpu", name, *given.set)
         for turn in range(turns):
-            ours.append(part("round_ours", size.name, str(size.model), dtype, name, *overrides))
-            if against:
-                other.append(part("round_ours", size.name, str(size.model), dtype, name, *overrides, *against))
+            ours.append(part(*here))
+            if given.against:
+                other.append(part(*here, *given.against))
             # In float32 the references are the sampler's, whose kernels round otherwise.
             tolerance = 1e-5 if dtype == "float32" else 1e-3
             assert abs(ours[-1]["first_loss"] - math.log(2)) < tolerance, ours[-1]["first_loss"]
-            for their_dtype, threads in settings:
-                found = part("round_trl", size.name, str(size.model), their_dtype, str(threads))
+            for their_dtype, how in given.trl:
+                title = f"{their_dtype}, {how} thread(s)" if how.isdecimal() else f"{their_dtype}, {how}"
+                try:
+                    found = part("round_trl", size.name, str(size.model), their_dtype, how)
+                except Failed as error:
+                    if how.isdecimal():
+                        raise
+                    failed[title] = str(error).rstrip().splitlines()[-1]
+                    print(error, file=sys.stderr)
+                    continue
                 assert abs(found["first_loss"] - math.log(2)) < 1e-2, found["first_loss"]
                 assert found["pairs"] == ours[-1]["pairs"], (found["pairs"], ours[-1]["pairs"])
-                theirs.setdefault(f"{their_dtype}, {threads} thread(s)", []).append(found)
+                theirs.setdefault(title, []).append(found)
             if turn == 0:
                 losses = same_loss(size, ours[0], Path(name))
                 assert abs(losses[0] - losses[1]) < 1e-4, losses
-    return {"dtype": dtype, "ours": ours, "against": against, "other": other, "trl": theirs, "same_loss": losses}
+    kept = {"dtype": dtype, "ours": ours, "against": given.against, "other": other, "trl": theirs}
+    return {**kept, "failed": failed, "same_loss": losses}
 
 
 def rate(one: dict[str, Any]) -> float:
@@ -110,6 +129,7 @@ def rows(size: Size, found: dict[str, Any]) -> tuple[list[str], float, float | N
         f"{_stages(found['trl'][name][-1])} |"
         for name, value in best.items()
     ]
+    lines += [f"| | TRL, {name} | failed: {reason} | | |" for name, reason in found["failed"].items()]
     return lines, mine / best[top], plain and mine / plain
 
 
@@ -117,25 +137,28 @@ def main() -> None:
     """Measure and report."""
     need("trl", "datasets")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_sizes(parser, sizes())
+    add_sizes(parser, CPU_SIZES)
     parser.add_argument("--turns", type=int, default=2)
-    parser.add_argument("--trl", nargs="+", help="only these settings, as DTYPE:THREADS")
+    parser.add_argument("--gpu", action="store_true", help="on one GPU")
+    parser.add_argument("--trl", nargs="+", help="only these settings, as DTYPE:THREADS; on a GPU DTYPE:generate|vllm")
     parser.add_argument("--set", nargs="*", default=[], help="further settings of our run, section.field=value")
     parser.add_argument("--against", nargs="*", default=[], help="settings that ours is run with once more a turn")
+    parser.add_argument("--out", type=Path, default=OUT, help="folder of round.json and round.md")
     given = parser.parse_args()
     chosen = chosen_sizes(given)
-    settings = TRL
-    if given.trl:
-        settings = [(dtype, int(threads)) for dtype, threads in (one.split(":") for one in given.trl)]
+    given.trl = [tuple(one.split(":")) for one in given.trl or ()] or (TRL_ON_GPU if given.gpu else TRL)
     result: dict[str, Any] = {"ratios": {}, "against_float32": {}, "sizes": {}, "load_before": os.getloadavg()}
     table = ["| size | | completion tokens/s | here / TRL | tokens/s by stage |", "|---|---|---|---|---|"]
     for size in chosen:
-        found = measure(size, given.turns, given.set, given.against, settings)
+        try:
+            found = measure(size, given.turns, given)
+        except Failed as error:
+            sys.exit(str(error))
         lines, best, plain = rows(size, found)
         table += lines
         result["ratios"][size.name], result["against_float32"][size.name] = best, plain
         result["sizes"][size.name] = found
-        report("round", result, table)
+        report("round", result, table, given.out)
 
 
 if __name__ == "__main__":

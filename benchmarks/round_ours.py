@@ -50,10 +50,10 @@ class _EveryPrompt(SamplingTrack):
         return MinedPairs(tuple(pairs), {})
 
 
-def measure(size: Size, dtype: str, keep: Path, overrides: list[str]) -> dict[str, Any]:
+def measure(size: Size, dtype: str, keep: Path, overrides: list[str], *, gpu: bool) -> dict[str, Any]:
     """Figures of a round; its pairs and the trained model stay in ``keep``."""
     keep.mkdir(parents=True, exist_ok=True)
-    config = pinned(dated(config_of(size, keep, dtype, overrides)))
+    config = pinned(dated(config_of(size, keep, dtype, overrides, gpu=gpu)))
     inputs = check_inputs(config)
     folder = open_run_folder(config, resume=False)
     with start_team(config, inputs.prompts, folder, StopFlag()) as team:
@@ -84,10 +84,10 @@ def _round(config: Config, inputs: Inputs, team: Team, run: Path) -> dict[str, A
 
 
 def main() -> None:
-    """``python -m benchmarks.round_ours SIZE MODEL DTYPE FOLDER [OVERRIDES]``: figures as one line of JSON."""
-    name, model, dtype, folder, *overrides = sys.argv[1:]
+    """``python -m benchmarks.round_ours SIZE MODEL DTYPE cpu|gpu FOLDER [OVERRIDES]``: figures as one line of JSON."""
+    name, model, dtype, device, folder, *overrides = sys.argv[1:]
     where = Path(tempfile.mkdtemp(dir=folder))
-    print(json.dumps(measure(size_of(name, Path(model)), dtype, where, overrides)))
+    print(json.dumps(measure(size_of(name, Path(model)), dtype, where, overrides, gpu=device == "gpu")))
 
 
 if __name__ == "__main__":

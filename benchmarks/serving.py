@@ -66,7 +66,7 @@ def random_llama(folder: Path, hidden: int = 512, layers: int = 8) -> Path:
 
 
 def serve_config(**fields: Any) -> ServeConfig:
-    """One replica, on the machine's two cores."""
+    """One replica."""
     values = {"port": PORT, "cpus_per_replica": 1.0, "max_tokens": 256, "kv_cache_gb": 0.5, "drain_s": 5.0}
     return ServeConfig(**{**values, **fields})
 
@@ -152,7 +152,8 @@ def endpoint_of(versions: list[Path], config: ServeConfig) -> Iterator[tuple[End
         root = Path(name)
         folder = ServingFolder(root)
         folder.promote(versions[0], describe(versions[0], 0), MEASURED, "benchmark")
-        with start_cluster(ClusterConfig(num_cpus=2), root), serving(folder, config, SETTINGS, 300, 120) as endpoint:
+        cluster = ClusterConfig(num_cpus=None if config.gpus_per_replica else 2)
+        with start_cluster(cluster, root), serving(folder, config, SETTINGS, 300, 120) as endpoint:
             yield endpoint, folder
 
 
@@ -293,11 +294,13 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--drain", type=float, default=5.0, help="serve.drain_s")
     parser.add_argument("--parts", default="swaps,tiny,large")
+    parser.add_argument("--gpu", action="store_true", help="swaps: the replica has a GPU")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         if "swaps" in arguments.parts:
             models = [POLICY, other_version(Path(name) / "other")]
-            with endpoint_of(models, serve_config(drain_s=arguments.drain)) as (endpoint, folder):
+            on = {"gpus_per_replica": 1.0, "kv_cache_gb": 8.0} if arguments.gpu else {}
+            with endpoint_of(models, serve_config(drain_s=arguments.drain, **on)) as (endpoint, folder):
                 asyncio.run(swaps(endpoint, folder, models, arguments.swaps, arguments.clients))
         kinds = {
             "tiny": ("1.0 M parameters (embedded world)", lambda: POLICY),

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers import refuse
+from benchmarks.smollm2 import FOLDER as SMOLLM2
 from configs.load import load_config
 from configs.schema import Config
 from rollout.records import Candidate, Prompt
 
 RACE = Path("benchmarks/race_world")
-SMOLLM2 = Path("runs/models/smollm2-135m-instruct")
 OUT = Path("runs/bench")
 
 _TOPICS = (
@@ -57,6 +57,7 @@ def sizes(model: Path = SMOLLM2) -> dict[str, Size]:
         Size("1m_32", RACE / "policy", 288, 32, 32),
         Size("135m_64", model, 40, 64, 8),
         Size("135m_256", model, 40, 256, 8),
+        Size("135m_256_gpu", model, 512, 256, 64),
     )
     return {row.name: row for row in rows}
 
@@ -98,7 +99,10 @@ def worth(text: str) -> float:
 def prompts_of(size: Size) -> list[tuple[str, str]]:
     """(language, prompt) of a size, in order."""
     if not size.small:
-        return [("en", task.format(topic)) for topic in _TOPICS for task in _TASKS][: size.prompts]
+        texts = [task.format(topic) for topic in _TOPICS for task in _TASKS]
+        turns = range(-(-size.prompts // len(texts)))
+        more = [text + f" It is number {turn + 1} of a series." * (turn > 0) for turn in turns for text in texts]
+        return [("en", text) for text in more[: size.prompts]]
     found = []
     # Five of six languages: the sixth is not needed to make a round.
     for path in sorted((RACE / "prompts").glob("*.jsonl"))[:5]:
@@ -112,11 +116,20 @@ def reward(prompts: Sequence[Prompt], candidates: Sequence[Candidate]) -> list[f
     return [worth(one.text) for one in candidates]
 
 
-def config_of(size: Size, folder: Path, dtype: str, overrides: Sequence[str] = ()) -> Config:
+# One engine and one rank share a GPU; the reward needs none.
+_ON_GPU = [
+    "rollout.actors=1", "rollout.gpus_per_actor=0.4", "rollout.kv_cache_gb=12", "rollout.max_num_seqs=512",
+    "rollout.chunk_prompts=64", "rollout.cpus_per_actor=1", "learner.workers=1", "learner.gpus_per_worker=0.6",
+    "learner.cpus_per_worker=1", "learner.tokens_per_micro_batch=32768",
+]  # fmt: skip
+
+
+def config_of(size: Size, folder: Path, dtype: str, overrides: Sequence[str] = (), *, gpu: bool = False) -> Config:
     """A run over a size's prompts, which are written into ``folder``: two samples a prompt, one round, ``reward``.
 
     The settings that serve two cores best: two ranks of one thread train, as two threads of one rank wait for each
-    other at every operation, and in float32 the sampler's log-probabilities are the references.
+    other at every operation, and in float32 the sampler's log-probabilities are the references. With ``gpu`` an engine
+    and a rank share one GPU.
     """
     by_language: dict[str, list[str]] = {}
     for language, prompt in prompts_of(size):
@@ -148,7 +161,7 @@ def config_of(size: Size, folder: Path, dtype: str, overrides: Sequence[str] = (
     }  # fmt: skip
     kept = folder / "bench.yaml"
     kept.write_text(json.dumps(values), encoding="utf-8")  # JSON is YAML
-    return load_config(kept, overrides)
+    return load_config(kept, [*(_ON_GPU if gpu else ()), *overrides])
 
 
 def report(name: str, result: Mapping[str, Any], table: Sequence[str], out: Path = OUT) -> None:

@@ -6,10 +6,12 @@ import importlib
 import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
-from benchmarks.gpu_check import attention, loads, memory, numerics, speed, trainers
+from benchmarks.gpu_check import attention, loads, memory, numerics, speed, trainers, whole
 from benchmarks.gpu_check.machine import Device
 from benchmarks.gpu_check.result import Found
+from benchmarks.smollm2 import FOLDER as SMOLLM2
 
 Earlier = Mapping[str, float | str]  # figures of the parts before, by "part: figure"
 Work = Callable[[Device, Earlier], Found]
@@ -26,6 +28,7 @@ class Part:
         run: Does it.
         needs: Modules that must be there beside torch and Transformers.
         least_gib: Memory that the device must have.
+        files: What must be there on a device with memory of its own (``make smollm2``).
     """
 
     name: str
@@ -34,12 +37,15 @@ class Part:
     run: Work
     needs: tuple[str, ...] = ()
     least_gib: float = 0.0
+    files: tuple[Path, ...] = ()
 
     def obstacle(self, gib: float) -> str:
         """Why it cannot run on a device with this memory (0: a rehearsal); empty where it can."""
         missing = [name for name in self.needs if importlib.util.find_spec(name) is None]
         if missing:
             return f"needs {', '.join(missing)}, which this Python has not got"
+        if gib and (absent := [str(path) for path in self.files if not path.exists()]):
+            return f"needs {', '.join(absent)}; run make smollm2"
         if 0 < gib < self.least_gib:
             return f"needs a device with {self.least_gib:g} GiB, this one has {gib:.0f}"
         return ""
@@ -102,6 +108,24 @@ def _trl(device: Device, earlier: Earlier) -> Found:
     return trainers.trl(device, loads.of(device).small, ours if isinstance(ours, float) else None)
 
 
+def _demo(device: Device, _: Earlier) -> Found:
+    return whole.demo(device)
+
+
+def _endpoint(device: Device, _: Earlier) -> Found:
+    return whole.endpoint(device)
+
+
+def _rollout(device: Device, _: Earlier) -> Found:
+    return whole.rollout(device)
+
+
+def _race(device: Device, _: Earlier) -> Found:
+    return whole.race(device)
+
+
+_SYSTEM = ("ray", "vllm", "pydantic", "deepspeed", "xxhash")
+
 PARTS = (
     Part("ceilings", "What the device can do", 60, _ceilings),
     Part("numerics", "Packed attention, losses and gradients against the CPU, float32", 120, _numerics),
@@ -115,6 +139,10 @@ PARTS = (
     Part("trl", "TRL's trainer on the same pairs", 150, _trl, ("trl", "datasets", "pydantic", "xxhash")),
     Part("profile-135m", "Where a step of 135 M parameters spends its time", 60, _profile_135m),
     Part("profile-1b", "Where a step of 1.24 B parameters spends its time", 60, _profile_1b, least_gib=40),
+    Part("demo", "A round of the demo, twice", 240, _demo, _SYSTEM),
+    Part("endpoint", "Hot swaps of the endpoint under load", 150, _endpoint, (*_SYSTEM, "aiohttp")),
+    Part("rollout", "Sampling against vLLM bare, 135 M", 180, _rollout, _SYSTEM, files=(SMOLLM2,)),
+    Part("race", "A whole round against TRL, 135 M", 300, _race, (*_SYSTEM, "trl", "datasets"), files=(SMOLLM2,)),
 )
 
 
