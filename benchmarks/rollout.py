@@ -26,6 +26,7 @@ apply_driver_env()
 
 import ray  # noqa: E402  # after the environment
 
+from actors.engine.device import device_settings  # noqa: E402
 from actors.engine.rollout import create_rollout_actor  # noqa: E402
 from actors.runtime.calls import call  # noqa: E402
 from actors.runtime.cluster import start_cluster  # noqa: E402
@@ -112,7 +113,7 @@ def _engines(config: Config, size: Size) -> dict[str, list[Any]]:
     how = {
         "dtype": config.model.dtype, "max_model_len": config.model.max_length,
         "kv_cache_memory_bytes": int(rollout.kv_cache_gb * 2**30), "max_num_seqs": rollout.max_num_seqs,
-        "enforce_eager": not gpu, "async_scheduling": gpu, **({} if gpu else {"block_size": 32}),
+        "enforce_eager": not gpu, "async_scheduling": gpu, **device_settings(gpu),
     }  # fmt: skip
     made = BARE.options(num_gpus=rollout.gpus_per_actor, runtime_env=runtime_env(rollout_env(gpu)))
     found = {"bare": [made.remote(str(size.model), how) for _ in range(rollout.actors)]}

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+from actors.engine.device import device_settings
 from actors.engine.verify import check_probe
 from actors.machine.vllm_check import check_vllm
 from actors.runtime.env import apply_env, rollout_env
@@ -23,9 +24,6 @@ from serving.errors import ENGINE_FAILED, RequestRefused
 from serving.requests import MAX_LOGPROBS
 
 logger = logging.getLogger(__name__)
-
-# As for rollouts: the smallest block that vLLM's CPU attention takes, so that short prompts share theirs.
-_CPU_BLOCK_TOKENS = 32
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -108,8 +106,8 @@ class ServingEngine:
         args.async_scheduling = config.plans_ahead
         scheduler = "ProvingAsyncScheduler" if args.async_scheduling else "ProvingScheduler"
         args.scheduler_cls = f"serving.scheduler.{scheduler}"
-        if not gpu:
-            args.block_size = _CPU_BLOCK_TOKENS
+        for name, value in device_settings(gpu).items():
+            setattr(args, name, value)
         # vLLM waits for its process without giving the event loop back, which a replica that answers already needs.
         engine = await asyncio.to_thread(AsyncLLM.from_engine_args, AsyncEngineArgs.from_cli_args(args))
         state = State()

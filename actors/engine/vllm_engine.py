@@ -15,6 +15,7 @@ import psutil
 import torch
 
 from actors.engine.adapters import lora_settings, merged_is_the_cure
+from actors.engine.device import device_settings
 from actors.engine.feed import sample
 from actors.engine.request_seeds import SEED
 from actors.engine.requests import EngineRequest, Generated, until
@@ -36,10 +37,6 @@ if TYPE_CHECKING:
     from vllm.outputs import CompletionOutput
 
 logger = logging.getLogger(__name__)
-
-# The smallest that vLLM's CPU attention takes (default 128). Only whole blocks of a prompt are shared by its
-# samples, so with 128 a short prompt would be prefilled once a sample: 10.4k against 8.8k tokens/s.
-_CPU_BLOCK_TOKENS = 32
 
 # Tokens of one step. 16384 was no faster on CPU.
 _STEP_TOKENS = 4096
@@ -131,8 +128,7 @@ class VllmEngine:
         self._adapters_used = 0
         settings: JsonObject = _transfer_settings() if lora is None else lora_settings(lora)
         settings["worker_extension_cls"] = "actors.engine.weight_transfer.Extension"
-        if not gpu:
-            settings["block_size"] = _CPU_BLOCK_TOKENS
+        settings |= device_settings(gpu)
         self._llm: Any = merged_is_the_cure()(LLM)(
             model=str(model),
             load_format="hf",  # not `consolidated.safetensors` where that lies beside the files of the index

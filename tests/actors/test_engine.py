@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from actors.engine.device import device_settings
 from actors.engine.requests import EngineRequest
 from actors.engine.verify import check_probe
 from actors.engine.vllm_engine import VllmEngine
@@ -53,6 +54,17 @@ def reference_greedy(model: Any, prompt: tuple[int, ...], tokens: int = 16) -> t
     ids = torch.tensor([prompt])
     out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False)
     return tuple(out[0, ids.shape[1] :].tolist())
+
+
+def test_an_engine_starts_on_a_gpu_of_which_others_hold_most() -> None:
+    from vllm.config import CacheConfig
+    from vllm.utils.mem_utils import MemorySnapshot
+    from vllm.v1.worker.utils import request_memory
+
+    half_taken = MemorySnapshot(free_memory=40 * 2**30, total_memory=80 * 2**30, device="cpu", auto_measure=False)
+    with pytest.raises(ValueError, match="Free memory on device"):
+        request_memory(half_taken, CacheConfig())
+    request_memory(half_taken, CacheConfig(**device_settings(gpu=True)))
 
 
 ALIVE: list[VllmEngine] = []  # the end of one engine takes what others of its process need
