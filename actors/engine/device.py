@@ -8,8 +8,8 @@ from configs.json_types import JsonObject
 # samples, so with 128 a short prompt would be prefilled once a sample: 10.4k against 8.8k tokens/s.
 CPU_BLOCK_TOKENS = 32
 
-# vLLM does not start unless this part of the GPU is free (default 0.92), even where the cache's size is given, as here
-# always: other engines, reward models and a learner's rank may hold the rest. `actors.plan.gpu_memory` counts what fits.
+# vLLM does not start unless this part of the GPU is free (default 0.92), even where the cache's size is given, as
+# here always: other engines, reward models and ranks may hold the rest. `actors.plan.gpu_memory` counts what fits.
 _LEAST_FREE = 0.01
 
 
