@@ -57,7 +57,7 @@ def sizes(model: Path = SMOLLM2) -> dict[str, Size]:
         Size("1m_32", RACE / "policy", 288, 32, 32),
         Size("135m_64", model, 40, 64, 8),
         Size("135m_256", model, 40, 256, 8),
-        Size("135m_256_gpu", model, 512, 256, 64),
+        Size("135m_256_gpu", model, 256, 256, 64),
     )
     return {row.name: row for row in rows}
 

@@ -55,6 +55,7 @@ class ServingEngine:
     def __init__(self, engine: Any, chat: Any, completions: Any, settings: EngineSettings, config: ServeConfig) -> None:
         self._engine, self._settings = engine, settings
         self._max_tokens = min(config.max_tokens, settings.max_length)
+        self._gpu = config.gpus_per_replica > 0
         self._handlers = {"chat": chat, "completions": completions}
         self.vocabulary: int = engine.model_config.get_vocab_size()
         self.manifest: WeightsManifest | None = None
@@ -148,7 +149,7 @@ class ServingEngine:
         async with asyncio.timeout(timeout):
             await self._engine.pause_generation(mode="wait", clear_cache=False)  # but for the probe: ProvingScheduler
             logprobs = await self._prompt_logprobs(manifest.probe_ids)
-        difference = check_probe(manifest, logprobs, self._settings.dtype)
+        difference = check_probe(manifest, logprobs, self._settings.dtype, tf32=self._gpu)
         self.manifest = manifest
         proven()
         await self._engine.resume_generation()

@@ -304,7 +304,8 @@ class VllmEngine:
         try:
             seconds = load()
             loaded = time.perf_counter()
-            error = check_probe(manifest, self.prompt_logprobs(manifest.probe_ids), self._dtype)
+            ours = self.prompt_logprobs(manifest.probe_ids)
+            error = check_probe(manifest, ours, self._dtype, tf32=self._gpu)
         except Exception as failure:
             self.health = self.health.refit_failed(f"update to version {manifest.version} failed: {failure}")
             raise

@@ -1,8 +1,8 @@
 """vLLM weight-transfer backend that takes a dictionary of tensors, or joins the learner's broadcast of them.
 
 vLLM's built-in backends need a GPU. This one goes through the same lifecycle
-(``init_weight_transfer_engine / start / update / finish_weight_update``), works on CPU and is written for CUDA as
-well (tensors move to the device in the model's weight loaders), where it is untested.
+(``init_weight_transfer_engine / start / update / finish_weight_update``) and works on CPUs and GPUs (tensors move to
+the device in the model's weight loaders); broadcasts over NCCL are untested.
 
 The module is named as vLLM's ``worker_extension_cls``, so that it is imported, and the backend registered, in
 whatever process holds the worker.

@@ -142,7 +142,7 @@ PARTS = (
     Part("demo", "A round of the demo, twice", 240, _demo, _SYSTEM),
     Part("endpoint", "Hot swaps of the endpoint under load", 150, _endpoint, (*_SYSTEM, "aiohttp")),
     Part("rollout", "Sampling against vLLM bare, 135 M", 180, _rollout, _SYSTEM, files=(SMOLLM2,)),
-    Part("race", "A whole round against TRL, 135 M", 300, _race, (*_SYSTEM, "trl", "datasets"), files=(SMOLLM2,)),
+    Part("race", "A whole round against TRL, 135 M", 330, _race, (*_SYSTEM, "trl", "datasets"), files=(SMOLLM2,)),
 )
 
 

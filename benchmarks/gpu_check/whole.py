@@ -29,7 +29,7 @@ SHARED = (
 
 
 class PartFailed(Exception):
-    """A command of a part ended badly; the message ends with its last lines."""
+    """A command of a part ended badly; the message has its last lines, the last one first."""
 
 
 def _command(*words: str) -> str:
@@ -40,7 +40,8 @@ def _command(*words: str) -> str:
     """
     done = subprocess.run([sys.executable, "-m", *words], cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise PartFailed(f"{' '.join(words[:3])} ended with {done.returncode}: {(done.stdout + done.stderr)[-3000:]}")
+        said = (done.stdout + done.stderr)[-3000:].rstrip().splitlines() or ["nothing was printed"]
+        raise PartFailed("\n".join([f"{' '.join(words[:2])} ended with {done.returncode}: {said[-1]}", *said]))
     return done.stdout
 
 

@@ -337,6 +337,11 @@ def test_probe_refuses_nan() -> None:
     with pytest.raises(SyncError, match="probe"):
         check_probe(manifest, [-1.2], "bfloat16")
     assert check_probe(manifest, [-1.1], "bfloat16") == pytest.approx(0.1)
+    with pytest.raises(SyncError, match="more than 0.001"):
+        check_probe(manifest, [-1.0035], "float32")
+    assert check_probe(manifest, [-1.0035], "float32", tf32=True) == pytest.approx(0.0035)
+    with pytest.raises(SyncError, match="more than 0.03"):
+        check_probe(manifest, [-1.04], "float32", tf32=True)
     unlikely = WeightsManifest(1, "0", (), (), (), (1, 2), (-20.0,))
     assert check_probe(unlikely, [-20.5], "bfloat16") == pytest.approx(0.5)
     with pytest.raises(SyncError, match="probe"):

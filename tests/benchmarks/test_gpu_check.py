@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.gpu_check import numerics, speed
+from benchmarks.gpu_check import numerics, speed, whole
 from benchmarks.gpu_check.__main__ import main
 from benchmarks.gpu_check.loads import TOY
 from benchmarks.gpu_check.machine import Device, Rehearsal
@@ -19,7 +19,31 @@ from benchmarks.gpu_check.page import page
 from benchmarks.gpu_check.parts import PARTS, Earlier, Part
 from benchmarks.gpu_check.result import Found
 from benchmarks.gpu_check.runner import run
+from benchmarks.gpu_check.whole import PartFailed
 from benchmarks.gpu_check.work import Ours, Plain, one_rank, random_model, random_pairs, shifted
+
+
+def test_a_command_that_fails_says_its_last_line_first() -> None:
+    with pytest.raises(PartFailed) as raised:
+        whole._command("cli", "train", "configs/demo.yaml", "model.dtype=float8")
+    first, *rest = str(raised.value).splitlines()
+    assert first.startswith("cli train ended with 2: ")
+    assert "dtype" in first
+    assert first.partition(": ")[2] in rest
+
+
+def test_a_model_that_was_not_fetched_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    race = next(part for part in PARTS if part.name == "race")
+    assert "run make smollm2" in race.obstacle(80.0)
+
+
+@pytest.mark.e2e
+@pytest.mark.nightly
+def test_the_demos_part_can_be_rehearsed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--rehearse", "--out", str(tmp_path), "--only", "demo"]) == 0, capsys.readouterr().out
+    (part,) = json.loads((tmp_path / "gpu-check.json").read_text(encoding="utf-8"))["parts"]
+    assert part["found"]["figures"]["share of a repeat's samples that are the same"] == 1.0
 
 
 @pytest.fixture
