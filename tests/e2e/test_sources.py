@@ -19,6 +19,7 @@ from tests.kits.run import ISOGLOSS, journal, train
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 
+@pytest.mark.nightly
 def test_a_data_set_is_built_stopped_and_continued(tmp_path: Path) -> None:
     """A server gives direct answers; English ones are translated by a command. At the first start the server fails."""
     down = [False]

@@ -24,7 +24,7 @@ from learners.errors import BroadcastFailed, LearnerFailed, LearnerTimeout, Nume
 from learners.weights import checksum, from_numpy
 from tests.kits.learner import Case, make_folder, make_pairs, train_on_ranks
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.nightly]
 
 # Many epochs, so that a rank can be killed while a round is being trained.
 LEARNER = LearnerConfig(
@@ -111,7 +111,6 @@ def test_two_rounds_with_ranks_killed_are_the_same_two_rounds(cluster: None, tmp
     assert [path.name for path in (tmp_path / "run").iterdir() if path.name.startswith(".")] == []
 
 
-@pytest.mark.nightly
 def test_weights_are_broadcast_and_come_from_the_checkpoint_where_the_sender_died(
     cluster: None, tmp_path: Path
 ) -> None:

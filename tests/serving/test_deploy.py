@@ -25,7 +25,7 @@ from tests.kits.run import small_config
 from tests.kits.serving import POLICY, in_background, write_other_model
 from tests.kits.waiting import wait_until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.nightly, pytest.mark.timeout(900)]
 
 KEYS = "the-key-of-the-tests,another-key-of-the-tests"
 SERVE = Path(sys.executable).with_name("serve")
@@ -164,7 +164,6 @@ def test_promotions_reach_it_also_after_its_coordinator_was_killed(
     ]
 
 
-@pytest.mark.nightly
 def test_deployed_again_it_has_the_new_settings_and_no_gap(deployed: Deployed) -> None:
     before = deployed.status()
 

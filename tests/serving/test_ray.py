@@ -348,6 +348,7 @@ def test_killed_coordinator_comes_back_and_nobody_notices(served: Served) -> Non
     assert {"v0", "v1"} == {one for seen in versions for one in seen.split("-")}
 
 
+@pytest.mark.nightly
 def test_killed_replica_comes_back_with_the_current_weights(served: Served) -> None:
     served.promote(1)
     (row,) = served.endpoint.status()["replicas"].values()
