@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.workload import OUT, Size, add_sizes, chosen_sizes, prompts_of, report, sizes
+from benchmarks.workload import CPU_SIZES, OUT, Size, add_sizes, chosen_sizes, prompts_of, report
 
 SECONDS = 0.5  # of each measurement, at least
 SLOTS = 256  # sequences that an engine decodes at once
@@ -129,7 +129,7 @@ def bounds(size: Size, shape: Shape, prompts: int, tokens: int, *, flops: float,
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_sizes(parser, sizes())
+    add_sizes(parser, CPU_SIZES)
     given = parser.parse_args()
     chosen = chosen_sizes(given)
     cores = os.cpu_count() or 1

@@ -40,6 +40,7 @@ from rollout.feeds import deal  # noqa: E402
 from rollout.plan import Chunk, answer_chunks  # noqa: E402
 from rollout.prompts import PromptSet  # noqa: E402
 from rollout.records import Candidate  # noqa: E402
+from rollout.staleness import sampler_has_reference  # noqa: E402
 
 Asked = list[tuple[list[int], float, int]]  # prompt ids, temperature, longest answer
 
@@ -58,14 +59,21 @@ class Bare:
     def ready(self) -> int:
         return 0
 
-    def generate(self, asked: Asked, end: int) -> list[tuple[int, ...]]:
+    def generate(self, asked: Asked, end: int, logprobs: bool) -> list[tuple[int, ...]]:
         from vllm import SamplingParams, TokensPrompt
 
         self._llm.reset_prefix_cache()
         outputs = self._llm.generate(
             [TokensPrompt(prompt_token_ids=ids) for ids, _, _ in asked],
             [
-                SamplingParams(temperature=temperature, max_tokens=most, stop_token_ids=[end], detokenize=False)
+                SamplingParams(
+                    temperature=temperature,
+                    max_tokens=most,
+                    stop_token_ids=[end],
+                    detokenize=False,
+                    logprobs=0 if logprobs else None,
+                    flat_logprobs=logprobs,
+                )
                 for _, temperature, most in asked
             ],
             use_tqdm=False,
@@ -90,11 +98,13 @@ def ours(pool: Pool, feeds: list[list[Chunk]]) -> tuple[float, list[Candidate]]:
     return time.perf_counter() - begun, found
 
 
-def bare(engines: list[Any], parts: list[Asked], end: int) -> tuple[float, list[tuple[int, ...]]]:
-    """Seconds, and the answers' tokens, of engines that each get a part."""
+def bare(engines: list[Any], parts: list[Asked], end: int, *, logprobs: bool) -> tuple[float, list[tuple[int, ...]]]:
+    """Seconds, and the answers' tokens, of engines that each get a part; ``logprobs``: they give those as well."""
     begun = time.perf_counter()
     found = call(
-        [one.generate.remote(part, end) for one, part in zip(engines, parts, strict=True)], 900, "bare engines"
+        [one.generate.remote(part, end, logprobs) for one, part in zip(engines, parts, strict=True)],
+        900,
+        "bare engines",
     )
     return time.perf_counter() - begun, [tokens for part in found for tokens in part]
 
@@ -138,6 +148,7 @@ def _measured(config: Config, size: Size, turns: int) -> dict[str, Any]:
     ]  # fmt: skip
     whole = [one for part in parts for one in part]
     end = encoder.end_of_turn_id
+    logprobs = sampler_has_reference(config, 1)  # then ours give log-probabilities, and so do the bare ones
     pool = Pool("rollout actor", lambda i: create_rollout_actor(config, size.model, 0, i), count, 900, 0)
     engines = _engines(config, size)
     call([*pool.start(), *(one.ready.remote() for each in engines.values() for one in each)], 600, "engines to start")
@@ -148,7 +159,7 @@ def _measured(config: Config, size: Size, turns: int) -> dict[str, Any]:
         assert len(candidates) == len(whole)
         got = {"ours": sum(len(one.token_ids) for one in candidates) / seconds}
         for what, who in engines.items():
-            seconds, tokens = bare(who, parts if len(who) == count else [whole], end)
+            seconds, tokens = bare(who, parts if len(who) == count else [whole], end, logprobs=logprobs)
             assert len(tokens) == len(candidates)
             got[what] = sum(map(len, tokens)) / seconds
         if turn:
@@ -163,7 +174,7 @@ def _check(pool: Pool, feeds: list[list[Chunk]], engine: Any, parts: list[Asked]
     requests = tuple(dataclasses.replace(one, temperature=0.0, max_new_tokens=8) for one in chunk.requests[:8])
     _, candidates = ours(pool, [[dataclasses.replace(chunk, requests=requests)]])
     asked = [(ids, 0.0, 8) for ids, _, _ in parts[0][:8]]
-    _, tokens = bare([engine], [asked], end)
+    _, tokens = bare([engine], [asked], end, logprobs=False)
     assert [one.token_ids for one in candidates] == tokens, "greedy answers differ"
 
 

@@ -30,11 +30,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers import need
-from benchmarks.workload import OUT, Size, add_sizes, chosen_sizes, report
+from benchmarks.workload import CPU_SIZES, OUT, Size, add_sizes, chosen_sizes, report
 
 Setting = tuple[str, str]  # dtype, and a number of threads, or how TRL samples on a GPU
 TRL: list[Setting] = [(dtype, threads) for dtype in ("float32", "bfloat16") for threads in ("1", "2")]
-CPU_SIZES = ("1m_32", "135m_64", "135m_256")
 TRL_ON_GPU: list[Setting] = [("bfloat16", "generate"), ("bfloat16", "vllm")]
 _CHECKED = 16  # pairs whose loss both compute
 

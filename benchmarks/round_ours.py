@@ -74,13 +74,33 @@ def _round(config: Config, inputs: Inputs, team: Team, run: Path) -> dict[str, A
     (run / "pairs.json").write_text(json.dumps([[one.prompt, one.chosen, one.rejected] for one in pairs]))
     return {
         "seconds": seconds,
-        "stages": row["seconds"]["stages"],
+        "stages": stage_seconds(row["timeline"]),
         "tokens": row["counts"]["completion_tokens"],
         "pairs": len(pairs),
         "first_loss": row["learner"]["first_preference_loss"],
         "model": str(run / "checkpoints" / "round-0001"),
         "run": str(run),
     }
+
+
+def stage_seconds(timeline: dict[str, dict[str, list[float]]]) -> dict[str, float]:
+    """Seconds in which some worker was at each stage.
+
+    Args:
+        timeline: By worker and stage, beginnings and ends in turn, as ``metrics.jsonl`` has them.
+    """
+    spans: dict[str, list[tuple[float, float]]] = {}
+    for stages in timeline.values():
+        for stage, moments in stages.items():
+            spans.setdefault(stage, []).extend(zip(moments[::2], moments[1::2], strict=True))
+    found = {}
+    for stage, each in spans.items():
+        total, until = 0.0, 0.0
+        for begun, ended in sorted(each):
+            total += max(0.0, ended - max(begun, until))
+            until = max(until, ended)
+        found[stage] = total
+    return found
 
 
 def main() -> None:

@@ -116,6 +116,8 @@ def reward(prompts: Sequence[Prompt], candidates: Sequence[Candidate]) -> list[f
     return [worth(one.text) for one in candidates]
 
 
+CPU_SIZES = ("1m_32", "135m_64", "135m_256")  # what runs where no GPU is
+
 # One engine and one rank share a GPU; the reward needs none.
 _ON_GPU = [
     "rollout.actors=1", "rollout.gpus_per_actor=0.4", "rollout.kv_cache_gb=12", "rollout.max_num_seqs=512",
