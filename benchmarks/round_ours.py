@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import tempfile
 import time
@@ -13,7 +14,7 @@ from actors.runtime.env import apply_driver_env
 
 apply_driver_env()
 
-from actors.observe.metrics import MetricsLog  # noqa: E402  # after the environment
+from actors.observe.metrics import MetricsLog, covered  # noqa: E402  # after the environment
 from actors.observe.screen import Screen  # noqa: E402
 from actors.plan.plugins import pinned  # noqa: E402
 from actors.plan.preflight import Inputs, check_inputs  # noqa: E402
@@ -93,14 +94,7 @@ def stage_seconds(timeline: dict[str, dict[str, list[float]]]) -> dict[str, floa
     for stages in timeline.values():
         for stage, moments in stages.items():
             spans.setdefault(stage, []).extend(zip(moments[::2], moments[1::2], strict=True))
-    found = {}
-    for stage, each in spans.items():
-        total, until = 0.0, 0.0
-        for begun, ended in sorted(each):
-            total += max(0.0, ended - max(begun, until))
-            until = max(until, ended)
-        found[stage] = total
-    return found
+    return {stage: covered(each, 0.0, math.inf) for stage, each in spans.items()}
 
 
 def main() -> None:

@@ -110,4 +110,4 @@ def _bench(device: Device, name: str, *words: str) -> Found:
         table = (Path(folder) / f"{name}.md").read_text(encoding="utf-8").splitlines()
     cells = [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in table if line.startswith("|")]
     head, rows = cells[0], cells[2:]
-    return Found(head, list(rows), figures={f"ratio, {size}": value for size, value in told["ratios"].items()})
+    return Found(head, list(rows), figures={f"ratio, {row}": value for row, value in told["ratios"].items()})
