@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from configs.base import MAX_PARTS, LanguageCode, Section
 from configs.engine import EngineSection
@@ -28,6 +28,12 @@ class RolloutConfig(EngineSection):
     prompts_per_round: int = Field(256, ge=1, description="Prompts (ids) of a round; each in every language.")
     samples_per_prompt: int = Field(8, ge=1, description="Candidates a prompt and language.")
     temperature: float = Field(1.0, ge=0, description="Sampling temperature; 0 is greedy.")
+    temperatures: list[Annotated[float, Field(ge=0)]] = Field(
+        default_factory=list,
+        max_length=64,
+        description="Temperatures of a prompt's samples, in turn, instead of `temperature`: with [1.0, 0.5, 0.0] the "
+        "third is the greedy answer. Faults of likely answers, such as loops, seldom show at temperature 1.",
+    )
     top_p: float = Field(1.0, gt=0, le=1, description="Nucleus sampling mass.")
     top_k: int = Field(-1, ge=-1, description="Sample among the k likeliest tokens; -1 is all.")
     min_p: float = Field(
@@ -69,6 +75,21 @@ class RolloutConfig(EngineSection):
     def on_gpu(self) -> bool:
         """Whether the engines have GPUs."""
         return self.gpus_per_actor > 0
+
+    @model_validator(mode="after")
+    def _greedy_once(self) -> Self:
+        rounds, rest = divmod(self.samples_per_prompt, len(self.temperatures) or 1)
+        greedy = rounds * self.temperatures.count(0) + self.temperatures[:rest].count(0)
+        if greedy > 1:
+            raise ValueError(
+                f"temperatures: {greedy} of {self.samples_per_prompt} samples would be greedy, and so equal; "
+                "name 0 once, in a list as long as samples_per_prompt"
+            )
+        return self
+
+    def temperature_of(self, sample: int) -> float:
+        """What a prompt's sample of this number, from 0, is drawn at."""
+        return self.temperatures[sample % len(self.temperatures)] if self.temperatures else self.temperature
 
     def longest(self, code: str) -> int:
         """Tokens of the longest answer in a language."""

@@ -266,6 +266,7 @@ class Config(Section):
                 "cannot train on preference pairs; set it to 0",
             ),
             ("reward.upper_bound", self.reward.upper_bound is not None, "uses every reward; remove it"),
+            ("rollout.temperatures", bool(self.rollout.temperatures), "needs samples of one policy; set `temperature`"),
         ):
             if is_set:
                 raise ValueError(f"{field}: learner.objective {self.learner.objective} {why}")

@@ -142,7 +142,7 @@ def _answer(config: Config, source: Source, key: CandidateKey, turns: Turns) -> 
         key=key,
         prompt=turns,
         prime="",
-        temperature=rollout.temperature,
+        temperature=rollout.temperature_of(key.sample),
         top_p=rollout.top_p,
         top_k=rollout.top_k,
         max_new_tokens=rollout.longest(key.language),

@@ -118,6 +118,8 @@ def test_override_is_typed_as_yaml() -> None:
         ("learner.objective=rloo learner.beta=0.2", "learner.beta: not used by objective rloo; remove it"),
         ("learner.objective=rloo learner.nll_weight=0.5", "learner.nll_weight: not used by objective rloo; remove it"),
         ("learner.objective=kto learner.rloo_clip=0.1", "learner.rloo_clip: not used by objective kto; remove it"),
+        ("rollout.temperatures=[1.0, -0.5]", "rollout.temperatures.1: Input should be greater than or equal to 0"),
+        ("rollout.temperatures=[0.0, 0.5]", "rollout.temperatures: 4 of 8 samples would be greedy"),
         ("learner.workers=64", "learner.pairs_per_step: 32 is fewer than the 64 workers"),
     ],
 )

@@ -90,9 +90,9 @@ def test_length_control_and_margin_apply(prompts: PromptSet) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("anchor.pairs_per_round", 4), ("reward.upper_bound", 1.0)],
+    [("anchor.pairs_per_round", 4), ("reward.upper_bound", 1.0), ("rollout.temperatures", [1.0, 0.5])],
 )
-def test_what_contradicts_rloo_is_refused(field: str, value: float) -> None:
+def test_what_contradicts_rloo_is_refused(field: str, value: object) -> None:
     overrides = ["learner.objective=rloo", "anchor.path=worlds/default/anchor.jsonl", "anchor.pairs_per_round=0"]
     load_config(Path("configs/icr.yaml"), [*overrides])
     with pytest.raises(UserError, match=rf"{field}: learner.objective rloo"):

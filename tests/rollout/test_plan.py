@@ -66,6 +66,18 @@ def test_request_carries_the_sampling_settings(prompts: PromptSet) -> None:
     assert request.seed != answer_chunks(make_config(), prompts, 1)[0].requests[0].seed
 
 
+def test_samples_of_a_prompt_take_the_temperatures_in_turn(prompts: PromptSet) -> None:
+    config = make_config(
+        rollout__temperatures=[1.0, 0.4, 0.0, 0.7], rollout__samples_per_prompt=6, rollout__temperature=2.0
+    )
+    for chunk in answer_chunks(config, prompts, 1):
+        for request in chunk.requests:
+            assert request.temperature == [1.0, 0.4, 0.0, 0.7, 1.0, 0.4][request.key.sample]
+    plain = make_config(rollout__samples_per_prompt=6, rollout__temperature=0.7)
+    of_plain = [one.seed for chunk in answer_chunks(plain, prompts, 1) for one in chunk.requests]
+    assert of_plain == [one.seed for chunk in answer_chunks(config, prompts, 1) for one in chunk.requests]
+
+
 @pytest.mark.parametrize(
     ("lidr", "shares", "both", "answered", "translated"),
     [
