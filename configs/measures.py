@@ -134,6 +134,15 @@ class RepetitionMeasure(Measure):
     )
 
 
+class EchoMeasure(Measure):
+    """1 less the share of the answer's n-grams of words that stand in the prompt: 0 for an answer that says it back.
+
+    A reward for the right language or against loops is highest for an answer that copies the question.
+    """
+
+    ngram: int = Field(3, ge=1, le=20, description="Words (characters, in scripts without spaces) of an n-gram.")
+
+
 class LengthMeasure(Measure):
     """1 from `low` to `high`; in proportion below, falling to 0 at twice `high`."""
 

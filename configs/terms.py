@@ -10,6 +10,7 @@ from pydantic import Field, StringConstraints, model_validator
 from configs.base import Section
 from configs.measures import (
     CustomMeasure,
+    EchoMeasure,
     FormatMeasure,
     ImplicitMeasure,
     JudgeMeasure,
@@ -92,6 +93,15 @@ class RepetitionTerm(TermSection, RepetitionMeasure):
     kind: Literal["repetition"]
 
 
+class EchoTerm(TermSection, EchoMeasure):
+    """1 less the share of the answer's n-grams of words that stand in the prompt: 0 for an answer that says it back.
+
+    A reward for the right language or against loops is highest for an answer that copies the question.
+    """
+
+    kind: Literal["echo"]
+
+
 class LengthTerm(TermSection, LengthMeasure):
     """1 from `low` to `high`; in proportion below, falling to 0 at twice `high`."""
 
@@ -116,6 +126,7 @@ class FormatTerm(TermSection, FormatMeasure):
 Term = Annotated[
     LanguageTerm
     | RepetitionTerm
+    | EchoTerm
     | LikelihoodTerm
     | LengthTerm
     | OverlongTerm

@@ -1,4 +1,4 @@
-"""Rewards that need nothing but the answer's text: language, repetition, length, form. Pure."""
+"""Rewards that need nothing but the answer's text, and the prompt's: language, repetition, length, form. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
-from configs.measures import FormatMeasure, LanguageMeasure, LengthMeasure, Measure, OverlongMeasure, RepetitionMeasure
+from configs.measures import (
+    EchoMeasure,
+    FormatMeasure,
+    LanguageMeasure,
+    LengthMeasure,
+    Measure,
+    OverlongMeasure,
+    RepetitionMeasure,
+)
 from rollout.language import LanguageDetector, answer_part, prose
 from rollout.language.scripts import script_of
 from rollout.records import Candidate
@@ -23,12 +31,13 @@ Measured = tuple[float, dict[str, float]]  # the reward, and what it was made of
 
 
 def text_measure(
-    measure: Measure, candidate: Candidate, detector: LanguageDetector, max_new_tokens: int
+    measure: Measure, prompt: str, candidate: Candidate, detector: LanguageDetector, max_new_tokens: int
 ) -> Measured | None:
     """Reward of a candidate by its text; None if the measure is of another kind.
 
     Args:
         measure: What is measured.
+        prompt: The user's last turn.
         candidate: The answer.
         detector: Of the run's languages.
         max_new_tokens: Tokens at which answers are cut off.
@@ -39,6 +48,8 @@ def text_measure(
             return language_confidence(detector, text, candidate.key.language, measure.slice_words)
         case RepetitionMeasure():
             return unrepeated(text, measure.ngram, measure.longest_loop)
+        case EchoMeasure():
+            return 1 - echoed(prompt, text, measure.ngram), {}
         case LengthMeasure():
             lengths = {"words": len(words(text)), "characters": len(text), "tokens": len(candidate.token_ids)}
             length = lengths[measure.unit]
@@ -113,6 +124,17 @@ def unrepeated(text: str, ngram: int, longest_loop: int) -> Measured:
     distinct = len(set(grams)) / len(grams) if grams else 1.0
     looped = sum(_looped(found, longest_loop)) / len(found) if found else 0.0
     return distinct - looped, {"distinct": distinct, "loops": looped}
+
+
+def echoed(prompt: str, text: str, ngram: int) -> float:
+    """Share of the answer's n-grams of words that stand in the prompt; of an answer shorter than that, its whole."""
+    asked, found = words(prompt), words(text)
+    if not found:
+        return 0.0
+    size = min(ngram, len(found))
+    known = {tuple(asked[start : start + size]) for start in range(len(asked) - size + 1)}
+    grams = [tuple(found[start : start + size]) for start in range(len(found) - size + 1)]
+    return sum(gram in known for gram in grams) / len(grams)
 
 
 def _looped(found: Sequence[str], longest: int) -> list[bool]:

@@ -16,7 +16,7 @@ from rollout.text_measures import text_measure
 
 
 class TextScorer:
-    """Measures of the text alone."""
+    """Measures of the text alone, and of the prompt's."""
 
     def __init__(self, shared: Shared, section: str, measure: Measure) -> None:
         self._shared, self._measure = shared, measure
@@ -27,7 +27,8 @@ class TextScorer:
         scores: list[Score] = []
         kept, skipped = passed(scored(config, candidates))
         for candidate in kept:
-            found = text_measure(self._measure, candidate, self._shared.detector, config.rollout.max_new_tokens)
+            prompt = self._shared.prompts.get(candidate.key.prompt_id, candidate.key.language).text
+            found = text_measure(self._measure, prompt, candidate, self._shared.detector, config.rollout.max_new_tokens)
             assert found is not None, "the measure is of the text"
             scores.append(Score(candidate.key, *found))
         return Scored(scores, skipped)

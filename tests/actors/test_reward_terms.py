@@ -14,13 +14,13 @@ from actors.observe.metrics_rows import round_counts
 from actors.reward.worker import RewardWorker, ScoredCandidates
 from configs.errors import UserError
 from configs.load import load_config
-from configs.measures import FormatMeasure, LengthMeasure, OverlongMeasure
+from configs.measures import EchoMeasure, FormatMeasure, LengthMeasure, OverlongMeasure
 from rollout.groups import mine_groups
 from rollout.language import LanguageDetector
 from rollout.pairs import MinedPairs, mine_pairs
 from rollout.records import Candidate, Score
 from rollout.terms import combined, term_means
-from rollout.text_measures import language_confidence, slices, text_measure, unrepeated, words
+from rollout.text_measures import echoed, language_confidence, slices, text_measure, unrepeated, words
 from tests.kits.rollout import candidate, make_config, make_prompts
 
 DETECTOR = LanguageDetector(["en", "es", "de", "ru", "zh", "th", "el"])
@@ -120,7 +120,7 @@ def test_a_loop_costs_a_long_answer_more_than_its_ngrams() -> None:
 
 def measured(measure: Any, text: str, tokens: int = 3, finish: str = "stop") -> float:
     one = replace(candidate(text=text), token_ids=tuple(range(tokens)), finish_reason=finish)  # type: ignore[arg-type]
-    found = text_measure(measure, one, DETECTOR, 20)
+    found = text_measure(measure, "What is it?", one, DETECTOR, 20)
     assert found is not None
     return found[0]
 
@@ -136,6 +136,27 @@ def test_length_overlong_and_format() -> None:
     boxed = FormatMeasure(pattern=r"\\boxed\{.+\}\Z")
     answers = ("so \\boxed{3}", "\\boxed{3} so", "<think>\\boxed{3}</think> 3")
     assert [measured(boxed, text) for text in answers] == [1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "text", "share"),
+    [
+        ("¿Qué es un gato?", "Qué es un gato.", 1.0),
+        ("¿Qué es un gato?", "Un animal pequeño que duerme", 0.0),
+        ("¿Qué es un gato?", "¿Qué es un gato? Es un animal pequeño", 2 / 6),
+        ("¿Qué es un gato?", "un gato", 1.0),  # shorter than an n-gram: its whole
+        ("¿Qué es un gato?", "gato un", 0.0),
+        ("gato", "gato gato gato", 0.0),  # a loop, but not an echo
+        ("猫是什么？", "猫是什么", 1.0),
+        ("¿Qué?", "", 0.0),
+        ("", "algo es algo", 0.0),
+    ],
+)
+def test_echo_is_the_share_of_the_answer_that_the_prompt_has(prompt: str, text: str, share: float) -> None:
+    assert echoed(prompt, text, 3) == pytest.approx(share)
+    found = text_measure(EchoMeasure(), prompt, candidate(text=text), DETECTOR, 20)
+    assert found is not None
+    assert found[0] == pytest.approx(1 - share)
 
 
 def score(value: dict[str, float], sample: int, prompt: str = "p0") -> Score:
@@ -232,7 +253,7 @@ def test_groups_are_mined_on_the_terms_scales(tmp_path: Path) -> None:
         ("{a: 3}", "reward.terms.a: Input should be a valid dictionary"),
         (
             "{a: {kind: language, ngram: 3}}",
-            "reward.terms.a.ngram: is for kind repetition, and this is language; remove",
+            "reward.terms.a.ngram: is for kind repetition or echo, and this is language; remove",
         ),
         ("{a: {kind: language, wieght: 3}}", "reward.terms.a.wieght: unknown field"),
         ("{a: {kind: language, weight: 0}}", "reward.terms: every weight is 0"),
