@@ -13,8 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,12 +20,12 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.product import isogloss
 from configs.yaml12 import read_yaml
 from evaluation.matrix.runs import is_finished
 
 SETTINGS = Path(__file__).with_name("science.yaml")
 PAGE_HEAD = Path(__file__).with_name("science_head.md")
-ISOGLOSS = Path(sys.executable).with_name("isogloss")
 RESAMPLES = 10_000
 
 
@@ -132,16 +130,16 @@ def run(study: Study, row: Row, world: int, seed: int, folder: Path) -> None:
     overrides.append(f"evaluation.languages={json.dumps(study.unseen)}")
     if world or row.rate is not None:
         overrides += of_world(build_world(world, folder / "worlds", row.rate), row)
-    subprocess.run([ISOGLOSS, "train", row.config, *overrides, *row.overrides, "--resume-or-start"], check=True)
+    isogloss("train", row.config, *overrides, *row.overrides, "--resume-or-start")
 
 
 def build_world(seed: int, folder: Path, rate: float | None = None) -> Path:
     """The world of a seed, and of a rate of truth under the English instruction, built if it is not there."""
     world = folder / (str(seed) if rate is None else f"{seed}-{rate:g}")
     if not (world / "world.json").exists():
-        command = [str(ISOGLOSS), "build-world", "--out", str(world), "--seed", str(seed)]
-        command += [] if rate is None else ["--crosslingual-rate", f"{rate:g}"]
-        subprocess.run(command, check=True)
+        words = ["--out", str(world), "--seed", str(seed)]
+        words += [] if rate is None else ["--crosslingual-rate", f"{rate:g}"]
+        isogloss("build-world", *words)
     return world
 
 

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.science import ISOGLOSS, Row, table
+from benchmarks.product import isogloss
+from benchmarks.science import Row, table
 from configs.yaml12 import read_yaml
 from rollout.seeds import stable_seed
 
@@ -89,7 +89,7 @@ def run(row: Row, common: Sequence[str], folder: Path) -> None:
     print(f"== {row.name}", flush=True)
     named = [f"run.name={row.name}", f"run.dir={folder}"]
     words = [*named, *common, *row.overrides, "--resume-or-start"]
-    subprocess.run([ISOGLOSS, "train", row.config, *words], check=True)
+    isogloss("train", row.config, *words)
 
 
 def main() -> None:

@@ -39,7 +39,10 @@ def render(measurement: Measurement, fact: str, out: Path) -> None:
     detector = LanguageDetector(settings.languages)
     texts = {name: measurement.texts(name) for name in names}
     systems: dict[str, System] = {
-        name: {code: [measure(texts[name][code, key], code, detector) for key in ids] for code in settings.languages}
+        name: {
+            code: [measure(texts[name][code, key], prompts[code, key], code, detector) for key in ids]
+            for code in settings.languages
+        }
         for name in names
     }
     found = Found(

@@ -5,14 +5,12 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.product import isogloss
 from benchmarks.real import PROMPTS
 from benchmarks.real.prompts import take
 from benchmarks.smollm2 import FOLDER as SMOLLM2
@@ -21,7 +19,6 @@ from configs.errors import UserError
 from configs.yaml12 import read_yaml
 
 HERE = Path(__file__).parent
-ISOGLOSS = Path(sys.executable).with_name("isogloss")
 DTYPE = "bfloat16"
 
 
@@ -111,7 +108,7 @@ class Measurement:
             f"schedule.rounds={self.settings.rounds}",
             *self.settings.runs[name],
         ]
-        isogloss("train", str(HERE / "train.yaml"), *overrides, "--resume-or-start")
+        isogloss("train", str(HERE / "train.yaml"), *overrides, "--resume-or-start", OMP_NUM_THREADS="1")
 
     def answer(self, name: str) -> None:
         """Greedy answers of the start or of a run to the held-out prompts, unless they are there."""
@@ -121,7 +118,7 @@ class Measurement:
         system = self.model if name == "start" else self.folder / name
         words = ["--suite", "custom", "--data", str(self.prompts("heldout")), "--out", str(out)]
         words += ["--cache", str(self.folder / "cache"), "--max-new-tokens", str(self.settings.max_new_tokens)]
-        isogloss("eval", str(system), *words, "--languages", ",".join(self.settings.languages))
+        isogloss("eval", str(system), *words, "--languages", ",".join(self.settings.languages), OMP_NUM_THREADS="1")
 
     def facts(self) -> list[str]:
         """Lines on model, training and held-out answers."""
@@ -163,14 +160,6 @@ def _near(place: Path) -> Path:
 def rows_of(path: Path) -> list[dict[str, Any]]:
     """The objects of a file of JSON lines that was written here."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def isogloss(*words: str) -> None:
-    """Run the product's command; where it fails this one ends with its status, and can be repeated."""
-    done = subprocess.run([ISOGLOSS, *words], check=False, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    if done.returncode:
-        print(f"benchmark: isogloss {words[0]} ended with status {done.returncode}; repeat the command to continue")
-        sys.exit(done.returncode)
 
 
 def of_command_line(parser: argparse.ArgumentParser) -> tuple[Measurement, argparse.Namespace]:

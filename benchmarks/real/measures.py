@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from evaluation.fidelity import answer_fidelity
 from evaluation.stats import Delta, paired_bootstrap
 from rollout.language import LanguageDetector, prose
+from rollout.text_measures import echoed
 
 SLICE_WORDS = 12
 RESAMPLES = 2000
@@ -38,6 +39,7 @@ class Measured:
         switches: Two lines are surely in different languages.
         characters: Length.
         distinct: Share of distinct word n-grams, n 1 to 3; 1 for an answer with fewer words.
+        echo: Share of its word trigrams that stand in the prompt: 1 for an answer that says the question back.
     """
 
     outcome: str
@@ -48,13 +50,15 @@ class Measured:
     switches: bool
     characters: int
     distinct: tuple[float, float, float]
+    echo: float
 
 
-def measure(text: str, language: str, detector: LanguageDetector) -> Measured:
+def measure(text: str, prompt: str, language: str, detector: LanguageDetector) -> Measured:
     """Measure one answer.
 
     Args:
         text: The answer.
+        prompt: The question.
         language: Asked for.
         detector: Over the languages of the run.
     """
@@ -70,6 +74,7 @@ def measure(text: str, language: str, detector: LanguageDetector) -> Measured:
         switches=fidelity.switches,
         characters=len(text),
         distinct=(distinct(text, 1), distinct(text, 2), distinct(text, 3)),
+        echo=echoed(prompt, text, 3),
     )
 
 
@@ -104,6 +109,10 @@ def _words_pass(text: str, language: str) -> bool:
     return not any(word.casefold() in _ENGLISH for word in words)
 
 
+def _says_back(measured: Measured) -> float:
+    return float(measured.echo >= 0.5)
+
+
 # name -> (heading, value of an answer, whether shown in per cent)
 MEASURES: dict[str, tuple[str, Callable[[Measured], float], bool]] = {
     "right": ("in the asked language, %", lambda m: float(m.outcome == "right"), True),
@@ -118,6 +127,8 @@ MEASURES: dict[str, tuple[str, Callable[[Measured], float], bool]] = {
     "distinct1": ("distinct words, %", lambda m: m.distinct[0], True),
     "distinct2": ("distinct bigrams, %", lambda m: m.distinct[1], True),
     "distinct3": ("distinct trigrams, %", lambda m: m.distinct[2], True),
+    "echo": ("trigrams that the prompt has too, %", lambda m: m.echo, True),
+    "says_back": ("answers that say the prompt back (half of their trigrams or more), %", _says_back, True),
 }
 
 System = Mapping[str, Sequence[Measured]]  # language -> measured answers, by prompt, in the same order for all

@@ -42,8 +42,18 @@ def page(head: str, found: Found) -> str:
     lines += ["## Share of answers by language", ""]
     for name in ("other", "right", "undecided", "english", "wholly"):
         lines += _table(found, name, runs)
-    lines += ["## Lines, words, length and repetition", ""]
-    for name in ("lines", "words", "switches", "characters", "distinct1", "distinct2", "distinct3"):
+    lines += ["## Lines, words, length, repetition and echo", ""]
+    for name in (
+        "lines",
+        "words",
+        "switches",
+        "characters",
+        "distinct1",
+        "distinct2",
+        "distinct3",
+        "echo",
+        "says_back",
+    ):
         lines += _table(found, name, runs)
     lines += ["## English kept", ""]
     lines.append(
@@ -116,6 +126,9 @@ def _goals(found: Found) -> list[str]:
         change = difference(start, end, [code], "distinct3")
         text = f"{code}: distinct trigrams not down by more than 3 points: {_delta(change, True)}"
         lines.append(_verdict(change.delta >= -0.03, text))
+    echo = difference(start, end, goal, "says_back")
+    text = f"answers that say the prompt back, mean of {', '.join(goal)}, not up by more than 3 points: "
+    lines.append(_verdict(echo.delta <= 0.03, text + _delta(echo, True)))
     return lines
 
 

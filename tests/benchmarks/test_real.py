@@ -23,27 +23,28 @@ from tests.kits.tiny import build_tiny_model
 
 DETECTOR = LanguageDetector(LANGUAGES)
 GERMAN = "Man sollte jeden Tag genug Wasser trinken, damit der Körper gut arbeiten kann und man gesund bleibt."
+PROMPT = "?"
 ENGLISH = "You should drink enough water every day, so that the body can work well and that you stay healthy."
 
 
 def test_an_answer_that_changes_its_language_is_not_wholly_in_it() -> None:
-    pure, foreign = measure(GERMAN, "de", DETECTOR), measure(ENGLISH, "de", DETECTOR)
+    pure, foreign = measure(GERMAN, PROMPT, "de", DETECTOR), measure(ENGLISH, PROMPT, "de", DETECTOR)
     assert (pure.outcome, pure.wholly, pure.lines_pass, pure.words_pass, pure.switches) == (
         "right", True, True, True, False,
     )  # fmt: skip
     assert (foreign.outcome, foreign.detected, foreign.wholly, foreign.words_pass) == ("other", "en", False, False)
-    two_lines = measure(f"{GERMAN}\n{GERMAN}\n{ENGLISH}", "de", DETECTOR)
+    two_lines = measure(f"{GERMAN}\n{GERMAN}\n{ENGLISH}", PROMPT, "de", DETECTOR)
     assert not two_lines.lines_pass
     assert two_lines.switches
     assert not two_lines.wholly
-    within = measure(f"{GERMAN} {GERMAN} {GERMAN} {ENGLISH}", "de", DETECTOR)
+    within = measure(f"{GERMAN} {GERMAN} {GERMAN} {ENGLISH}", PROMPT, "de", DETECTOR)
     assert (within.lines_pass, within.wholly) == (True, False)  # one line, but a slice of it is English
 
 
 def test_words_of_the_wrong_language_are_found_where_the_rest_is_right() -> None:
-    assert measure("Вода очень важна для нашего здоровья и для хорошего сна.", "ru", DETECTOR).words_pass
-    assert not measure("Вода очень важна для нашего health и для хорошего сна.", "ru", DETECTOR).words_pass
-    assert measure("El agua es muy importante para la salud y para dormir bien.", "es", DETECTOR).words_pass
+    assert measure("Вода очень важна для нашего здоровья и для хорошего сна.", PROMPT, "ru", DETECTOR).words_pass
+    assert not measure("Вода очень важна для нашего health и для хорошего сна.", PROMPT, "ru", DETECTOR).words_pass
+    assert measure("El agua es muy importante para la salud y para dormir bien.", PROMPT, "es", DETECTOR).words_pass
 
 
 def test_repetition_is_a_share_of_distinct_n_grams() -> None:
@@ -54,6 +55,15 @@ def test_repetition_is_a_share_of_distinct_n_grams() -> None:
         assert slices(nothing) == []
     assert [len(part.split()) for part in slices("word " * 29)] == [12, 17]
     assert [len(part.split()) for part in slices("word " * 30)] == [12, 12, 6]
+
+
+def test_an_answer_that_says_the_question_back_is_in_the_right_language_and_an_echo() -> None:
+    question = "Wie viel Wasser sollte man jeden Tag trinken, und warum?"
+    echo, answer = measure(question, question, "de", DETECTOR), measure(GERMAN, question, "de", DETECTOR)
+    assert (echo.outcome, echo.echo) == ("right", 1.0)
+    assert answer.echo < 0.2
+    start = {"de": [answer, answer]}
+    assert difference(start, {"de": [echo, answer]}, ["de"], "says_back").delta == pytest.approx(0.5)
 
 
 def write(folder: Path, code: str, rows: list[dict[str, object]]) -> None:
@@ -96,8 +106,8 @@ def test_settings_fit_the_shipped_prompts_and_the_training_loads(tmp_path: Path)
 
 
 def test_the_page_says_which_goals_were_met() -> None:
-    right, wrong = measure(GERMAN, "de", DETECTOR), measure(ENGLISH, "de", DETECTOR)
-    english = measure(ENGLISH, "en", DETECTOR)
+    right, wrong = measure(GERMAN, PROMPT, "de", DETECTOR), measure(ENGLISH, PROMPT, "de", DETECTOR)
+    english = measure(ENGLISH, PROMPT, "en", DETECTOR)
     start = {"en": [english] * 40, "de": [right] * 20 + [wrong] * 20}
     end = {"en": [english] * 40, "de": [right] * 38 + [wrong] * 2}
     shuffled = {"en": [english] * 40, "de": [right] * 19 + [wrong] * 21}
