@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ISOGLOSS = Path(sys.executable).with_name("isogloss")
+_ISOGLOSS = Path(sys.executable).with_name("isogloss")
 
 
 def isogloss(*words: str, **environment: str) -> None:
@@ -17,7 +17,7 @@ def isogloss(*words: str, **environment: str) -> None:
         words: Subcommand and arguments.
         environment: Variables to set for it.
     """
-    done = subprocess.run([ISOGLOSS, *words], check=False, env={**os.environ, **environment})
+    done = subprocess.run([_ISOGLOSS, *words], check=False, env={**os.environ, **environment})
     if done.returncode:
         print(
             f"benchmark: isogloss {words[0]} ended with status {done.returncode}; repeat the command to continue",

@@ -71,14 +71,11 @@ class RolloutConfig(EngineSection):
     kv_cache_gb: float = Field(0.25, gt=0, description="Key-value cache of an engine, GiB.")
     max_num_seqs: int = Field(256, ge=1, description="Sequences that an engine decodes at once.")
 
-    @property
-    def on_gpu(self) -> bool:
-        """Whether the engines have GPUs."""
-        return self.gpus_per_actor > 0
-
     @model_validator(mode="after")
     def _greedy_once(self) -> Self:
-        rounds, rest = divmod(self.samples_per_prompt, len(self.temperatures) or 1)
+        if not self.temperatures:
+            return self
+        rounds, rest = divmod(self.samples_per_prompt, len(self.temperatures))
         greedy = rounds * self.temperatures.count(0) + self.temperatures[:rest].count(0)
         if greedy > 1:
             raise ValueError(
@@ -86,6 +83,11 @@ class RolloutConfig(EngineSection):
                 "name 0 once, in a list as long as samples_per_prompt"
             )
         return self
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the engines have GPUs."""
+        return self.gpus_per_actor > 0
 
     def temperature_of(self, sample: int) -> float:
         """What a prompt's sample of this number, from 0, is drawn at."""

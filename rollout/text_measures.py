@@ -1,4 +1,4 @@
-"""Rewards that need nothing but the answer's text, and the prompt's: language, repetition, length, form. Pure."""
+"""Rewards that need nothing but the answer's text, and the prompt's: language, repetition, echo, length, form. Pure."""
 
 from __future__ import annotations
 
@@ -83,6 +83,11 @@ def words(text: str) -> list[str]:
     return found
 
 
+def ngrams(found: Sequence[str], size: int) -> list[tuple[str, ...]]:
+    """All runs of ``size`` words, in order; none where there are fewer words."""
+    return [tuple(found[start : start + size]) for start in range(len(found) - size + 1)]
+
+
 def slices(text: str, slice_words: int) -> list[str]:
     """As many consecutive pieces of about equal length as have at least ``slice_words`` words each; at least one.
 
@@ -120,7 +125,7 @@ def unrepeated(text: str, ngram: int, longest_loop: int) -> Measured:
     time on. Distinct n-grams alone forgive a short loop at the end of a long text. ``parts`` has both shares.
     """
     found = words(text)
-    grams = [tuple(found[start : start + ngram]) for start in range(len(found) - ngram + 1)]
+    grams = ngrams(found, ngram)
     distinct = len(set(grams)) / len(grams) if grams else 1.0
     looped = sum(_looped(found, longest_loop)) / len(found) if found else 0.0
     return distinct - looped, {"distinct": distinct, "loops": looped}
@@ -128,12 +133,11 @@ def unrepeated(text: str, ngram: int, longest_loop: int) -> Measured:
 
 def echoed(prompt: str, text: str, ngram: int) -> float:
     """Share of the answer's n-grams of words that stand in the prompt; of an answer shorter than that, its whole."""
-    asked, found = words(prompt), words(text)
+    found = words(text)
     if not found:
         return 0.0
     size = min(ngram, len(found))
-    known = {tuple(asked[start : start + size]) for start in range(len(asked) - size + 1)}
-    grams = [tuple(found[start : start + size]) for start in range(len(found) - size + 1)]
+    known, grams = set(ngrams(words(prompt), size)), ngrams(found, size)
     return sum(gram in known for gram in grams) / len(grams)
 
 

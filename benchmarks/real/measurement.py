@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import json
 import shutil
@@ -20,6 +21,7 @@ from configs.yaml12 import read_yaml
 
 HERE = Path(__file__).parent
 DTYPE = "bfloat16"
+on_one_thread = functools.partial(isogloss, OMP_NUM_THREADS="1")
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ class Measurement:
             f"schedule.rounds={self.settings.rounds}",
             *self.settings.runs[name],
         ]
-        isogloss("train", str(HERE / "train.yaml"), *overrides, "--resume-or-start", OMP_NUM_THREADS="1")
+        on_one_thread("train", str(HERE / "train.yaml"), *overrides, "--resume-or-start")
 
     def answer(self, name: str) -> None:
         """Greedy answers of the start or of a run to the held-out prompts, unless they are there."""
@@ -118,7 +120,7 @@ class Measurement:
         system = self.model if name == "start" else self.folder / name
         words = ["--suite", "custom", "--data", str(self.prompts("heldout")), "--out", str(out)]
         words += ["--cache", str(self.folder / "cache"), "--max-new-tokens", str(self.settings.max_new_tokens)]
-        isogloss("eval", str(system), *words, "--languages", ",".join(self.settings.languages), OMP_NUM_THREADS="1")
+        on_one_thread("eval", str(system), *words, "--languages", ",".join(self.settings.languages))
 
     def facts(self) -> list[str]:
         """Lines on model, training and held-out answers."""

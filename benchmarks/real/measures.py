@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from evaluation.fidelity import answer_fidelity
 from evaluation.stats import Delta, paired_bootstrap
 from rollout.language import LanguageDetector, prose
-from rollout.text_measures import echoed
+from rollout.text_measures import echoed, ngrams
 
 SLICE_WORDS = 12
 RESAMPLES = 2000
@@ -96,7 +96,7 @@ def slices(text: str) -> list[str]:
 def distinct(text: str, n: int) -> float:
     """Share of distinct ones among an answer's word n-grams, case folded; 1 where it has none."""
     words = [word.casefold() for word in _WORD.findall(text)]
-    grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+    grams = ngrams(words, n)
     return len(set(grams)) / len(grams) if grams else 1.0
 
 

@@ -11,6 +11,7 @@ from evaluation.stats import Delta
 
 NAMES = {"start": "before", "terms": "after", "shuffled": "control: shuffled rewards"}
 SHOWN = 10  # answers a language that a reader gets to see
+_SHARES = ("other", "right", "undecided", "english", "wholly")  # of the measures: in which language
 
 
 @dataclass(frozen=True)
@@ -40,21 +41,12 @@ def page(head: str, found: Found) -> str:
     lines = [head.rstrip(), "", *(f"- {fact}" for fact in found.facts), ""]
     lines += ["## Goals", "", *_goals(found), ""]
     lines += ["## Share of answers by language", ""]
-    for name in ("other", "right", "undecided", "english", "wholly"):
+    for name in _SHARES:
         lines += _table(found, name, runs)
     lines += ["## Lines, words, length, repetition and echo", ""]
-    for name in (
-        "lines",
-        "words",
-        "switches",
-        "characters",
-        "distinct1",
-        "distinct2",
-        "distinct3",
-        "echo",
-        "says_back",
-    ):
-        lines += _table(found, name, runs)
+    for name in MEASURES:
+        if name not in _SHARES:
+            lines += _table(found, name, runs)
     lines += ["## English kept", ""]
     lines.append(
         "Greedy English answers after training against those before: share that is equal, and share of prompts whose "

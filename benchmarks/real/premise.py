@@ -17,9 +17,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.product import isogloss
 from benchmarks.real.kept import Likelihood
-from benchmarks.real.measurement import DTYPE, HERE, Measurement, of_command_line, rows_of
+from benchmarks.real.measurement import DTYPE, HERE, Measurement, of_command_line, on_one_thread, rows_of
 from evaluation.stats import wilson
 from rollout.language import LanguageDetector
 from rollout.languages import language_name
@@ -160,14 +159,14 @@ def main() -> None:
     if not (folder / "english" / "result.json").exists():
         words = ["--suite", "custom", "--data", str(measurement.prompts("train")), "--out", str(folder / "english")]
         words += ["--cache", str(measurement.folder / "cache"), "--max-new-tokens", "200", "--languages", "en"]
-        isogloss("eval", str(measurement.model), *words, OMP_NUM_THREADS="1")
+        on_one_thread("eval", str(measurement.model), *words)
     prompts = {row["id"]: row["prompt"] for row in rows_of(measurement.prompts("train") / "en.jsonl")}
     answers = {row["id"]: row["answer"] for row in rows_of(folder / "english" / "answers.jsonl")}
     pairs = preferences(prompts, answers)
     (folder / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs), encoding="utf-8")
     if not (folder / "aligned" / "summary.json").exists():
         changed = [f"run.dir={folder}", f"model.policy={measurement.model}", f"offline.path={folder / 'pairs.jsonl'}"]
-        isogloss("train", str(HERE / "align.yaml"), *changed, "--resume-or-start", OMP_NUM_THREADS="1")
+        on_one_thread("train", str(HERE / "align.yaml"), *changed, "--resume-or-start")
     note = folder / "accuracies.json"
     if not note.exists():
         note.write_text(json.dumps(accuracies(measurement, folder / "aligned" / "policy")) + "\n", encoding="utf-8")
