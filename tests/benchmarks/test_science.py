@@ -6,8 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.science import load_study, of_world, render, run_name
-from benchmarks.science_validation import load_rows, overrides, split
+import pytest
+
+from benchmarks.science.page import render
+from benchmarks.science.results import FIGURES, GREEDY, UNSEEN, Pool, Result, Results, collect, read, write
+from benchmarks.science.study import COMMIT, load_study, of_world, run_name
+from benchmarks.science.validation import load_rows, overrides, split
 from configs.load import load_config
 
 STUDY = load_study()
@@ -72,29 +76,75 @@ def test_validation_sets_facts_aside_that_no_pair_and_no_anchor_is_about(tmp_pat
         assert config.rollout.prompts_per_round == left
 
 
-def test_page_holds_what_was_run_and_no_more(tmp_path: Path) -> None:
-    def write(name: str, world: int, seed: int, end: float) -> None:
-        folder = tmp_path / run_name(name, world, seed)
-        folder.mkdir()
-        (folder / "summary.json").write_text(json.dumps(summary(0.6, end)))
+def write_run(folder: Path, name: str, world: int, seed: int, end: float, commit: str = "abc") -> None:
+    run = folder / run_name(name, world, seed)
+    run.mkdir()
+    (run / "summary.json").write_text(json.dumps(summary(0.6, end)))
+    (run / COMMIT).write_text(commit)
 
-    write("likelihood", 0, 0, 0.9)
-    write("sharpening", 0, 0, 0.7)
-    page = render(STUDY, tmp_path)
+
+def page_of(folder: Path, kept: Results | None = None) -> str:
+    return render(STUDY, collect(STUDY, folder, kept))
+
+
+def test_page_holds_what_was_run_and_no_more(tmp_path: Path) -> None:
+    write_run(tmp_path, "likelihood", 0, 0, 0.9)
+    write_run(tmp_path, "sharpening", 0, 0, 0.7)
+    page = page_of(tmp_path)
     assert "| likelihood under the English instruction | 1 | 90.0 | **+30.0** |" in page
     assert "| start | 1 | 60.0 |" in page
+    assert "| likelihood under the English instruction less start | 1 | +30.0 | +30.0 |" in page
     assert "less control: the policy's own likelihood, native prompt | 1 | +20.0 | +20.0 |" in page
     assert "LIDR |" not in page
     assert "## The same where" not in page
-    write("likelihood-0.6", 0, 0, 0.65)
-    assert "## The same where answers under the English instruction are true at 0.6" in (
-        page := render(STUDY, tmp_path)
-    )
+    write_run(tmp_path, "likelihood-0.6", 0, 0, 0.65)
+    write_run(tmp_path, "sharpening-0.6", 0, 0, 0.62)
+    page = page_of(tmp_path)
+    assert "## The same where answers under the English instruction are true at 0.6" in page
     assert page.count("| likelihood under the English instruction | 1 | 90.0 |") == 1
     assert "| likelihood under the English instruction, 0.6 | 1 | 65.0 |" in page
+    assert "native prompt, 0.6 | 1 | +3.0 | +3.0 |" in page
     for world, end in ((1, 0.8), (2, 0.85)):
-        write("likelihood", world, 0, end)
-        write("sharpening", world, 0, 0.7)
-    page = render(STUDY, tmp_path)
+        write_run(tmp_path, "likelihood", world, 0, end)
+        write_run(tmp_path, "sharpening", world, 0, 0.7)
+    page = page_of(tmp_path)
     assert "| 3 | 85.0 | **+25.0** (+20.0 to +30.0) |" in page
     assert "| 3 | +15.0 [+10.0, +20.0] | +20.0, +10.0, +15.0 |" in page
+
+
+def kept_run(seed: int, end: float) -> Result:
+    figures = {GREEDY: end, UNSEEN: 0.3}
+    return Result("lidr", 0, seed, "old", {GREEDY: 0.6, UNSEEN: 0.2}, figures, (0.0, 0.1), 9.0)
+
+
+def test_results_outlive_their_folders_and_a_run_replaces_its_own(tmp_path: Path) -> None:
+    write_run(tmp_path, "lidr", 0, 0, 0.9)
+    file = tmp_path / "kept.jsonl"
+    write(collect(STUDY, tmp_path, Results({("lidr", 0, 1): kept_run(1, 0.8)})), file)
+    for path in (tmp_path / run_name("lidr", 0, 0)).iterdir():
+        path.unlink()
+    assert page_of(tmp_path) == page_of(tmp_path, Results({})) != page_of(tmp_path, read(file))
+    kept = read(file)
+    assert {key: (result.commit, result.change()) for key, result in kept.runs.items()} == {
+        ("lidr", 0, 0): ("abc", pytest.approx(0.3)),
+        ("lidr", 0, 1): ("old", pytest.approx(0.2)),
+    }
+    write_run(tmp_path, "lidr", 0, 1, 0.7, "new")
+    assert collect(STUDY, tmp_path, kept).runs["lidr", 0, 1].commit == "new"
+    write(kept, tmp_path / "again.jsonl")
+    assert file.read_text() == (tmp_path / "again.jsonl").read_text()
+
+
+def test_means_that_were_kept_for_several_runs_count_for_each_until_one_runs_again(tmp_path: Path) -> None:
+    pooled = {figure: 0.9 for figure in FIGURES if figure not in (GREEDY, UNSEEN)}
+    pool = Pool("lidr", ((0, 0), (0, 1)), pooled, pooled)
+    kept = Results({result.key: result for result in (kept_run(0, 0.8), kept_run(1, 0.9))}, (pool,))
+    write_run(tmp_path, "lidr", 0, 2, 0.7)
+    file = tmp_path / "kept.jsonl"
+    write(collect(STUDY, tmp_path, kept), file)
+    found = collect(STUDY, tmp_path, read(file))
+    assert found.mean("lidr", "end", GREEDY) == pytest.approx(0.8)
+    assert found.mean("lidr", "end", "sampled") == pytest.approx((0.9 + 0.9 + 0.7) / 3)
+    write_run(tmp_path, "lidr", 0, 1, 0.7)
+    assert not collect(STUDY, tmp_path, read(file)).pools
+    assert collect(STUDY, tmp_path, read(file)).mean("lidr", "end", "sampled") == pytest.approx(0.7)

@@ -1,7 +1,7 @@
 """What is chosen for the study, chosen where the study does not look: on train facts that are set aside.
 
-    python -m benchmarks.science_validation                     # all rows of benchmarks/science_validation.yaml
-    python -m benchmarks.science_validation --rows icr icr-floor
+    python -m benchmarks.science.validation                     # all rows of benchmarks/science/validation.yaml
+    python -m benchmarks.science.validation --rows icr icr-floor
 
 A quarter of the shipped world's train facts is taken out of prompts and anchors and evaluated instead; the held-out
 facts are not read. These facts differ from held-out ones in one way: the supervised data has them under the English
@@ -17,17 +17,19 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.product import isogloss
-from benchmarks.science import Row, table
+from benchmarks.science.page import table
+from benchmarks.science.results import Results, of_summary
+from benchmarks.science.study import Row
 from configs.yaml12 import read_yaml
 from rollout.seeds import stable_seed
 
-SETTINGS = Path(__file__).with_name("science_validation.yaml")
+SETTINGS = Path(__file__).with_name("validation.yaml")
 WORLD = Path("worlds/default")
 HEAD = """# Choices of the study, on a validation split
 
-Written by `python -m benchmarks.science_validation`. A quarter of the shipped world's train facts was taken out of
+Written by `python -m benchmarks.science.validation`. A quarter of the shipped world's train facts was taken out of
 prompts and anchors, and is evaluated here in their place: no held-out fact was looked at. One run a row, one world and
-one seed, so that differences under 4 points mean little. Settings: `benchmarks/science_validation.yaml`.
+one seed, so that differences under 4 points mean little. Settings: `benchmarks/science/validation.yaml`.
 """
 
 
@@ -105,11 +107,16 @@ def main() -> None:
     for name in arguments.rows:
         run(rows[name], common, arguments.runs)
     found = {
-        (row.name, 0, settings["seed"]): json.loads(path.read_text(encoding="utf-8"))
+        key: of_summary(json.loads(path.read_text(encoding="utf-8")), key, "")
         for row in rows.values()
         if (path := arguments.runs / row.name / "summary.json").exists()
+        for key in [(row.name, 0, settings["seed"])]
     }
-    lines = [HEAD.rstrip(), "", *table("## Start and end, validation facts, per cent", list(rows.values()), found)]
+    lines = [
+        HEAD.rstrip(),
+        "",
+        *table("## Start and end, validation facts, per cent", list(rows.values()), Results(found)),
+    ]
     arguments.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(arguments.out)
 
