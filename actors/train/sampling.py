@@ -23,6 +23,7 @@ from rollout.assignment import Block
 from rollout.groups import mine_groups
 from rollout.pairs import MinedPairs, mine_pairs, replayed_rounds
 from rollout.records import Candidate, Score
+from rollout.refusals import nothing_to_train_on
 from rollout.staleness import sample_version, staleness
 from rollout.state import Action
 
@@ -132,10 +133,10 @@ class SamplingTrack(Track):
             mined = self.mine(action.round, candidates, scores)
             counts = round_counts(candidates, scores, mined) | self._quota.counts(action.round, mined)
             if counts["pairs"] + counts["groups"] == 0:
+                why = nothing_to_train_on(mined.counters, scores, self._config.pairs.min_margin)
                 raise UserError(
-                    f"round {action.round}: {counts['candidates']} candidates gave nothing to train on (refused: "
-                    f"{json.dumps(counts['refused'])}; gates: {json.dumps(counts['gates'])}); more samples or a higher "
-                    "temperature give more different answers, gates.* says what is refused"
+                    f"round {action.round}: {counts['candidates']} candidates gave nothing to train on; {why} "
+                    f"(gates: {json.dumps(counts['gates'])})"
                 )
             sampled = sample_version(self._config.schedule, action.round)
             self._parts.exported.paired(counts, sampled, staleness(sampled, action.round - 1))
