@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.science.results import FIGURES, GREEDY, UNSEEN, Result, Results
+from benchmarks.science.results import FIGURES, GREEDY, Result, Results
 from benchmarks.science.study import Row, Study, run_name
 
 HEAD = Path(__file__).with_name("head.md")
@@ -61,7 +61,7 @@ def table(title: str, rows: Sequence[Row], results: Results) -> list[str]:
 def _line(title: str, results: Results, row: str, side: str) -> str:
     runs = results.of(row)
     means = [f"{100 * results.mean(row, side, figure):.1f}" for figure in FIGURES]
-    changes = [result.change() for result in runs]
+    changes = [result.change for result in runs]
     change = f"**{100 * statistics.mean(changes):+.1f}**{_spread(changes)}" if side == "end" else ""
     return f"| {title} | {len(runs)} | {means[0]} | {change} | " + " | ".join(means[1:]) + " |"
 
@@ -77,16 +77,16 @@ def _contrasts(study: Study) -> list[tuple[str, str]]:
 
 
 def _contrast(study: Study, results: Results, first: str, second: str) -> str:
-    keys = [(result.world, result.seed) for result in results.of(first)]
+    keys = [result.key[1:] for result in results.of(first)]
     pairs = [(results.runs[first, *key], results.runs[second, *key]) for key in keys if (second, *key) in results.runs]
     if not pairs:
         return ""
     title = f"{study.rows[first].title} less {study.rows[second].title}"
-    return _difference(title, [one.change() - two.change() for one, two in pairs])
+    return _difference(title, [one.change - two.change for one, two in pairs])
 
 
 def _against_start(title: str, runs: Sequence[Result]) -> str:
-    return _difference(f"{title} less start", [result.change() for result in runs])
+    return _difference(f"{title} less start", [result.change for result in runs])
 
 
 def _difference(title: str, values: Sequence[float]) -> str:
@@ -106,7 +106,12 @@ def _interval(values: Sequence[float]) -> str:
 def _run_line(result: Result) -> str:
     low, high = (100 * bound for bound in result.interval)
     return (
-        f"| {run_name(*result.key)} | {100 * result.start[GREEDY]:.1f} | {100 * result.end[GREEDY]:.1f} | "
-        f"{100 * result.change():+.1f} | [{low:+.1f}, {high:+.1f}] | {100 * result.change(UNSEEN):+.1f} | "
+        f"| {_name(result)} | {100 * result.start[GREEDY]:.1f} | {100 * result.end[GREEDY]:.1f} | "
+        f"{100 * result.change:+.1f} | [{low:+.1f}, {high:+.1f}] | {100 * result.unseen:+.1f} | "
         f"{result.wall:.0f} | {result.commit} |"
     )
+
+
+def _name(result: Result) -> str:
+    name = run_name(result.row, result.world, result.seed)
+    return f"{name} ({result.build})" if result.build else name

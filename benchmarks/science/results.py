@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.science.study import COMMIT, Study, run_name
 from evaluation.matrix.runs import SUMMARY
 
-Key = tuple[str, int, int]  # row, world, seed
+Key = tuple[str, int, int, str]  # row, world, seed, build
 GREEDY, UNSEEN = "greedy", "unseen"
 FIGURES = (GREEDY, "best", "sampled", "pass_at_k", "affected", "other", UNSEEN, "english")
 
@@ -30,7 +30,10 @@ class Result:
             on, but for ``unseen`` and ``english``.
         end: The same after it.
         interval: 95% interval of the change of greedy accuracy, clustered.
+        unseen: Change of greedy accuracy in the languages that are evaluated alone.
         wall: Seconds.
+        build: Which build of the world, where it is not what ``isogloss build-world`` makes now: another version
+            rounds otherwise, so that a world of the same facts starts from other weights.
     """
 
     row: str
@@ -40,16 +43,19 @@ class Result:
     start: Mapping[str, float]
     end: Mapping[str, float]
     interval: tuple[float, float]
+    unseen: float
     wall: float
+    build: str = ""
 
     @property
     def key(self) -> Key:
-        """Row, world, seed."""
-        return self.row, self.world, self.seed
+        """Row, world, seed, build."""
+        return self.row, self.world, self.seed, self.build
 
-    def change(self, figure: str = GREEDY) -> float:
-        """End less start."""
-        return self.end[figure] - self.start[figure]
+    @property
+    def change(self) -> float:
+        """Of greedy accuracy, end less start."""
+        return self.end[GREEDY] - self.start[GREEDY]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +64,13 @@ class Pool:
 
     Attributes:
         row: Name of the row.
-        runs: (world, seed) of each.
+        runs: (world, seed, build) of each.
         start: Of the other ``FIGURES``, as in ``Result``.
         end: The same.
     """
 
     row: str
-    runs: tuple[tuple[int, int], ...]
+    runs: tuple[tuple[int, int, str], ...]
     start: Mapping[str, float]
     end: Mapping[str, float]
 
@@ -92,7 +98,9 @@ def of_summary(summary: Mapping[str, Any], key: Key, commit: str) -> Result:
     """The result in a run's ``summary.json``."""
     low, high = summary["non_english_mean"]["greedy"]["delta_ci95"]
     start, end = (_figures(summary, side) for side in ("start", "end"))
-    return Result(*key, commit, start, end, (low, high), summary["wall_seconds"])
+    row, world, seed, build = key
+    unseen = end[UNSEEN] - start[UNSEEN]
+    return Result(row, world, seed, commit, start, end, (low, high), unseen, summary["wall_seconds"], build)
 
 
 def _figures(summary: Mapping[str, Any], side: str) -> dict[str, float]:
@@ -124,13 +132,14 @@ def collect(study: Study, folder: Path, kept: Results | None = None) -> Results:
     for row, world, seed in study.runs():
         path = folder / run_name(row.name, world, seed)
         if (path / SUMMARY).exists():
-            key = (row.name, world, seed)
+            key = (row.name, world, seed, "")
             at = (path / COMMIT).read_text(encoding="utf-8") if (path / COMMIT).exists() else ""
             runs[key] = of_summary(json.loads((path / SUMMARY).read_text(encoding="utf-8")), key, at)
     full = {key for key, result in runs.items() if set(FIGURES) <= set(result.end)}
     pools = [pool for pool in kept.pools if not full & {(pool.row, *run) for run in pool.runs}]
-    ordered = [(row.name, world, seed) for row, world, seed in study.runs()]
-    return Results({key: runs[key] for key in ordered if key in runs}, tuple(pools))
+    place = {(row.name, world, seed): number for number, (row, world, seed) in enumerate(study.runs())}
+    ordered = sorted(runs, key=lambda key: (bool(key[3]), place[key[:3]]))
+    return Results({key: runs[key] for key in ordered}, tuple(pools))
 
 
 def read(path: Path) -> Results:
@@ -140,7 +149,9 @@ def read(path: Path) -> Results:
     for line in path.read_text(encoding="utf-8").splitlines():
         fields = json.loads(line)
         if "runs" in fields:
-            pools.append(Pool(**{**fields, "runs": tuple((world, seed) for world, seed in fields["runs"])}))
+            pools.append(
+                Pool(**{**fields, "runs": tuple((world, seed, build) for world, seed, build in fields["runs"])})
+            )
         else:
             result = Result(**{**fields, "interval": tuple(fields["interval"])})
             runs[result.key] = result

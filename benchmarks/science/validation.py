@@ -110,7 +110,7 @@ def main() -> None:
         key: of_summary(json.loads(path.read_text(encoding="utf-8")), key, "")
         for row in rows.values()
         if (path := arguments.runs / row.name / "summary.json").exists()
-        for key in [(row.name, 0, settings["seed"])]
+        for key in [(row.name, 0, settings["seed"], "")]
     }
     lines = [
         HEAD.rstrip(),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks.science.page import render
-from benchmarks.science.results import FIGURES, GREEDY, UNSEEN, Pool, Result, Results, collect, read, write
+from benchmarks.science.results import FIGURES, GREEDY, Pool, Result, Results, collect, read, write
 from benchmarks.science.study import COMMIT, load_study, of_world, run_name
 from benchmarks.science.validation import load_rows, overrides, split
 from configs.load import load_config
@@ -113,31 +114,30 @@ def test_page_holds_what_was_run_and_no_more(tmp_path: Path) -> None:
 
 
 def kept_run(seed: int, end: float) -> Result:
-    figures = {GREEDY: end, UNSEEN: 0.3}
-    return Result("lidr", 0, seed, "old", {GREEDY: 0.6, UNSEEN: 0.2}, figures, (0.0, 0.1), 9.0)
+    return Result("lidr", 0, seed, "old", {GREEDY: 0.6}, {GREEDY: end}, (0.0, 0.1), 0.05, 9.0)
 
 
 def test_results_outlive_their_folders_and_a_run_replaces_its_own(tmp_path: Path) -> None:
     write_run(tmp_path, "lidr", 0, 0, 0.9)
     file = tmp_path / "kept.jsonl"
-    write(collect(STUDY, tmp_path, Results({("lidr", 0, 1): kept_run(1, 0.8)})), file)
+    write(collect(STUDY, tmp_path, Results({("lidr", 0, 1, ""): kept_run(1, 0.8)})), file)
     for path in (tmp_path / run_name("lidr", 0, 0)).iterdir():
         path.unlink()
     assert page_of(tmp_path) == page_of(tmp_path, Results({})) != page_of(tmp_path, read(file))
     kept = read(file)
-    assert {key: (result.commit, result.change()) for key, result in kept.runs.items()} == {
-        ("lidr", 0, 0): ("abc", pytest.approx(0.3)),
-        ("lidr", 0, 1): ("old", pytest.approx(0.2)),
+    assert {key: (result.commit, result.change) for key, result in kept.runs.items()} == {
+        ("lidr", 0, 0, ""): ("abc", pytest.approx(0.3)),
+        ("lidr", 0, 1, ""): ("old", pytest.approx(0.2)),
     }
     write_run(tmp_path, "lidr", 0, 1, 0.7, "new")
-    assert collect(STUDY, tmp_path, kept).runs["lidr", 0, 1].commit == "new"
+    assert collect(STUDY, tmp_path, kept).runs["lidr", 0, 1, ""].commit == "new"
     write(kept, tmp_path / "again.jsonl")
     assert file.read_text() == (tmp_path / "again.jsonl").read_text()
 
 
 def test_means_that_were_kept_for_several_runs_count_for_each_until_one_runs_again(tmp_path: Path) -> None:
-    pooled = {figure: 0.9 for figure in FIGURES if figure not in (GREEDY, UNSEEN)}
-    pool = Pool("lidr", ((0, 0), (0, 1)), pooled, pooled)
+    pooled = {figure: 0.9 for figure in FIGURES if figure != GREEDY}
+    pool = Pool("lidr", ((0, 0, ""), (0, 1, "")), pooled, pooled)
     kept = Results({result.key: result for result in (kept_run(0, 0.8), kept_run(1, 0.9))}, (pool,))
     write_run(tmp_path, "lidr", 0, 2, 0.7)
     file = tmp_path / "kept.jsonl"
@@ -148,3 +148,16 @@ def test_means_that_were_kept_for_several_runs_count_for_each_until_one_runs_aga
     write_run(tmp_path, "lidr", 0, 1, 0.7)
     assert not collect(STUDY, tmp_path, read(file)).pools
     assert collect(STUDY, tmp_path, read(file)).mean("lidr", "end", "sampled") == pytest.approx(0.7)
+
+
+def test_runs_in_another_build_of_a_world_are_paired_with_each_other_alone(tmp_path: Path) -> None:
+    def earlier(row: str, end: float) -> Result:
+        return replace(kept_run(0, end), row=row, build="earlier build")
+
+    kept = [earlier("lidr", 0.95), earlier("sharpening", 0.65)]
+    write(Results({result.key: result for result in kept}), tmp_path / "kept.jsonl")
+    write_run(tmp_path, "lidr", 0, 0, 0.9)
+    write_run(tmp_path, "sharpening", 0, 0, 0.7)
+    page = page_of(tmp_path, read(tmp_path / "kept.jsonl"))
+    assert "LIDR less control: the policy's own likelihood, native prompt | 2 | +25.0 | +20.0, +30.0 |" in page
+    assert "| lidr-w0-s0 (earlier build) | 60.0 | 95.0 |" in page
