@@ -60,7 +60,8 @@ def table(title: str, rows: Sequence[Row], results: Results) -> list[str]:
 
 def _line(title: str, results: Results, row: str, side: str) -> str:
     runs = results.of(row)
-    means = [f"{100 * results.mean(row, side, figure):.1f}" for figure in FIGURES]
+    known = [results.mean(row, side, figure) for figure in FIGURES]
+    means = ["" if mean is None else f"{100 * mean:.1f}" for mean in known]
     changes = [result.change for result in runs]
     change = f"**{100 * statistics.mean(changes):+.1f}**{_spread(changes)}" if side == "end" else ""
     return f"| {title} | {len(runs)} | {means[0]} | {change} | " + " | ".join(means[1:]) + " |"

@@ -86,11 +86,13 @@ class Results:
         """Runs of a row."""
         return [result for result in self.runs.values() if result.row == row]
 
-    def mean(self, row: str, side: str, figure: str) -> float:
-        """Of a figure over a row's runs, as far as they have it; ``side`` is start or end."""
+    def mean(self, row: str, side: str, figure: str) -> float | None:
+        """Of a figure over a row's runs, as far as they have it; None where none has. ``side`` is start or end."""
         known = [(getattr(result, side), 1) for result in self.of(row)]
         known += [(getattr(pool, side), len(pool.runs)) for pool in self.pools if pool.row == row]
         values = [(figures[figure], weight) for figures, weight in known if figure in figures]
+        if not values:
+            return None
         return statistics.fmean([value for value, _ in values], [weight for _, weight in values])
 
 
@@ -107,9 +109,10 @@ def _figures(summary: Mapping[str, Any], side: str) -> dict[str, float]:
     languages = {code: entry[side] for code, entry in summary["languages"].items()}
     weak = [row for code, row in languages.items() if code != "en" and code not in summary["unseen_languages"]]
     groups = [row["accuracy_greedy_by_group"] for row in weak]
+    best = [row["best_over_temperature"] for row in weak if row["accuracy_by_temperature"]]
     return {
         GREEDY: summary["non_english_mean"]["greedy"][side],
-        "best": statistics.mean(row["best_over_temperature"] for row in weak),
+        **({"best": statistics.mean(best)} if best else {}),  # none where no further temperature was asked for
         "sampled": summary["non_english_mean"][side],
         "pass_at_k": statistics.mean(row["pass_at_k"] for row in weak),
         "affected": statistics.mean(group["yes"] for group in groups),
@@ -135,7 +138,7 @@ def collect(study: Study, folder: Path, kept: Results | None = None) -> Results:
             key = (row.name, world, seed, "")
             at = (path / COMMIT).read_text(encoding="utf-8") if (path / COMMIT).exists() else ""
             runs[key] = of_summary(json.loads((path / SUMMARY).read_text(encoding="utf-8")), key, at)
-    full = {key for key, result in runs.items() if set(FIGURES) <= set(result.end)}
+    full = {key for key, result in runs.items() if len(result.end) > 1}
     pools = [pool for pool in kept.pools if not full & {(pool.row, *run) for run in pool.runs}]
     place = {(row.name, world, seed): number for number, (row, world, seed) in enumerate(study.runs())}
     ordered = sorted(runs, key=lambda key: (bool(key[3]), place[key[:3]]))

@@ -18,13 +18,14 @@ from configs.load import load_config
 STUDY = load_study()
 
 
-def summary(start: float, end: float, english: float = 1.0) -> dict[str, Any]:
+def summary(start: float, end: float, *, english: float = 1.0, temperatures: bool = True) -> dict[str, Any]:
     def side(value: float) -> dict[str, Any]:
         groups = {"yes": value, "no": 1.0}
         return {
             "accuracy_greedy": value,
             "accuracy_greedy_by_group": groups,
             "best_over_temperature": value,
+            "accuracy_by_temperature": {"0.6": value} if temperatures else {},
             "pass_at_k": 0.9,
         }
 
@@ -161,3 +162,10 @@ def test_runs_in_another_build_of_a_world_are_paired_with_each_other_alone(tmp_p
     page = page_of(tmp_path, read(tmp_path / "kept.jsonl"))
     assert "LIDR less control: the policy's own likelihood, native prompt | 2 | +25.0 | +20.0, +30.0 |" in page
     assert "| lidr-w0-s0 (earlier build) | 60.0 | 95.0 |" in page
+
+
+def test_a_run_without_further_temperatures_has_no_best_of_them(tmp_path: Path) -> None:
+    folder = tmp_path / run_name("gold", 0, 0)
+    folder.mkdir()
+    (folder / "summary.json").write_text(json.dumps(summary(0.6, 0.8, temperatures=False)))
+    assert "| ceiling: gold answers | 1 | 80.0 | **+20.0** |  | 80.0 |" in page_of(tmp_path)
