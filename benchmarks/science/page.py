@@ -51,6 +51,8 @@ def table(title: str, rows: Sequence[Row], results: Results) -> list[str]:
         title: Heading.
         rows: In the order to be shown; those without a run are left out.
         results: Of these rows and perhaps others.
+
+    A figure that not every run has is followed by how many have it.
     """
     lines = [title, "", _COLUMNS, "|---|" + "---|" * 10]
     found = [row for row in rows if results.of(row.name)]
@@ -60,11 +62,15 @@ def table(title: str, rows: Sequence[Row], results: Results) -> list[str]:
 
 def _line(title: str, results: Results, row: str, side: str) -> str:
     runs = results.of(row)
-    known = [results.mean(row, side, figure) for figure in FIGURES]
-    means = ["" if mean is None else f"{100 * mean:.1f}" for mean in known]
+    means = [_mean(*results.mean(row, side, figure), len(runs)) for figure in FIGURES]
     changes = [result.change for result in runs]
     change = f"**{100 * statistics.mean(changes):+.1f}**{_spread(changes)}" if side == "end" else ""
     return f"| {title} | {len(runs)} | {means[0]} | {change} | " + " | ".join(means[1:]) + " |"
+
+
+def _mean(mean: float, of: int, runs: int) -> str:
+    """A mean in per cent, with the number of runs that have it where those are fewer."""
+    return f"{100 * mean:.1f}" + (f" ({of})" if of < runs else "") if of else ""
 
 
 def _spread(values: Sequence[float]) -> str:

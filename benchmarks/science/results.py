@@ -86,14 +86,13 @@ class Results:
         """Runs of a row."""
         return [result for result in self.runs.values() if result.row == row]
 
-    def mean(self, row: str, side: str, figure: str) -> float | None:
-        """Of a figure over a row's runs, as far as they have it; None where none has. ``side`` is start or end."""
+    def mean(self, row: str, side: str, figure: str) -> tuple[float, int]:
+        """Of a figure over a row's runs that have it, and how many those are. ``side`` is start or end."""
         known = [(getattr(result, side), 1) for result in self.of(row)]
         known += [(getattr(pool, side), len(pool.runs)) for pool in self.pools if pool.row == row]
         values = [(figures[figure], weight) for figures, weight in known if figure in figures]
-        if not values:
-            return None
-        return statistics.fmean([value for value, _ in values], [weight for _, weight in values])
+        weights = [weight for _, weight in values]
+        return (statistics.fmean([value for value, _ in values], weights) if values else 0.0), sum(weights)
 
 
 def of_summary(summary: Mapping[str, Any], key: Key, commit: str) -> Result:

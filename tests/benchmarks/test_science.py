@@ -144,11 +144,11 @@ def test_means_that_were_kept_for_several_runs_count_for_each_until_one_runs_aga
     file = tmp_path / "kept.jsonl"
     write(collect(STUDY, tmp_path, kept), file)
     found = collect(STUDY, tmp_path, read(file))
-    assert found.mean("lidr", "end", GREEDY) == pytest.approx(0.8)
-    assert found.mean("lidr", "end", "sampled") == pytest.approx((0.9 + 0.9 + 0.7) / 3)
+    assert found.mean("lidr", "end", GREEDY) == (pytest.approx(0.8), 3)
+    assert found.mean("lidr", "end", "sampled") == (pytest.approx((0.9 + 0.9 + 0.7) / 3), 3)
     write_run(tmp_path, "lidr", 0, 1, 0.7)
     assert not collect(STUDY, tmp_path, read(file)).pools
-    assert collect(STUDY, tmp_path, read(file)).mean("lidr", "end", "sampled") == pytest.approx(0.7)
+    assert collect(STUDY, tmp_path, read(file)).mean("lidr", "end", "sampled") == (pytest.approx(0.7), 2)
 
 
 def test_runs_in_another_build_of_a_world_are_paired_with_each_other_alone(tmp_path: Path) -> None:
@@ -169,3 +169,5 @@ def test_a_run_without_further_temperatures_has_no_best_of_them(tmp_path: Path) 
     folder.mkdir()
     (folder / "summary.json").write_text(json.dumps(summary(0.6, 0.8, temperatures=False)))
     assert "| ceiling: gold answers | 1 | 80.0 | **+20.0** |  | 80.0 |" in page_of(tmp_path)
+    write_run(tmp_path, "gold", 1, 0, 0.7)
+    assert "| ceiling: gold answers | 2 | 75.0 | **+15.0** (+10.0 to +20.0) | 70.0 (1) | 75.0 |" in page_of(tmp_path)
