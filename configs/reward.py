@@ -290,8 +290,8 @@ class PairsConfig(Section):
         lt=1,
         description="Of `best_worst` and `target`: candidates whose own likelihood (nats a token under the native "
         "prompt, by the reward's model) is below this quantile of the prompt's candidates cannot be chosen; 0 bars "
-        "none. Needs a reward made of log-probabilities, and costs one pass more. Over the embedded world it did not help "
-        "(docs/science-validation.md).",
+        "none. Needs a reward made of log-probabilities, and costs one pass more. Over the embedded world it did not "
+        "help (docs/science-validation.md).",
     )
     replay: ReplayConfig = ReplayConfig()
 

@@ -29,7 +29,8 @@ HEAD = """# Choices of the study, on a validation split
 
 Written by `python -m benchmarks.science.validation`. A quarter of the shipped world's train facts was taken out of
 prompts and anchors, and is evaluated here in their place: no held-out fact was looked at. One run a row, one world and
-one seed, so that differences under 4 points mean little. Settings: `benchmarks/science/validation.yaml`; what came of it: science.md.
+one seed, so that differences under 4 points mean little. Settings: `benchmarks/science/validation.yaml`;
+what came of it: science.md.
 """
 
 
