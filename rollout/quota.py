@@ -10,9 +10,9 @@ from configs.schema import Config
 from rollout.assignment import Assignment, eligible, wanted_pairs
 from rollout.pairs import MinedPairs
 from rollout.prompts import PromptSet
+from rollout.refusals import losses
 
 NO_PROMPTS = "no_prompts"
-_KEPT = ("pairs", "groups", "quota", "share", "anchor_pairs", "replayed_pairs")  # counters that are no loss
 
 
 def check_quota(config: Config, prompts: PromptSet) -> dict[str, int]:
@@ -48,7 +48,7 @@ def quota_rows(config: Config, assignment: Assignment, mined: MinedPairs) -> dic
             "passes": passes,
         }
         if row["got"] < asked:
-            lost = {k: n for k, n in mined.counters.get(code, {}).items() if k not in _KEPT}
+            lost = losses(mined.counters.get(code, {}))
             worst = max(sorted(lost), key=lambda reason: lost[reason], default="no_candidates")
             row |= {
                 "short": asked - row["got"],

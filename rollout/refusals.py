@@ -1,4 +1,4 @@
-"""Why a round gave nothing to train on, and what changes that. Pure."""
+"""Why prompts gave no pair, and what a round without any should change. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from rollout.records import Score
 
-_NOT_REASONS = ("pairs", "groups", "anchor_pairs", "replayed_pairs")
+_KEPT = ("pairs", "groups", "quota", "share", "anchor_pairs", "replayed_pairs")  # counters that are no loss
 _MORE = "raise rollout.samples_per_prompt or rollout.temperature"
 _CURES = {
     "no_candidates": "no answer passed the gates, which say why",
@@ -20,6 +20,11 @@ _CURES = {
 }
 
 
+def losses(counters: Mapping[str, int]) -> dict[str, int]:
+    """Reason -> prompts, of a language's counters as the miner keeps them."""
+    return {reason: count for reason, count in counters.items() if reason not in _KEPT}
+
+
 def nothing_to_train_on(refused: Mapping[str, Mapping[str, int]], scores: Sequence[Score], min_margin: float) -> str:
     """What the prompts lacked, and the field to change for the commonest lack.
 
@@ -30,7 +35,7 @@ def nothing_to_train_on(refused: Mapping[str, Mapping[str, int]], scores: Sequen
     """
     counts: Counter[str] = Counter()
     for reasons in refused.values():
-        counts.update({reason: count for reason, count in reasons.items() if reason not in _NOT_REASONS})
+        counts.update(losses(reasons))
     if not counts:
         return "no prompt was mined"
     listed = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from benchmarks.product import isogloss
 from configs.yaml12 import read_yaml
@@ -59,13 +61,18 @@ class Study:
         return table + [(row, world, self.seeds[0]) for world in self.worlds for row in turned]
 
 
+def rows_of(named: Mapping[str, Mapping[str, Any]]) -> dict[str, Row]:
+    """Rows as a settings file has them: name -> title, config, and overrides under ``set``."""
+    return {
+        name: Row(name, fields["title"], f"configs/{fields['config']}", tuple(fields.get("set", ())))
+        for name, fields in named.items()
+    }
+
+
 def load_study(path: Path = SETTINGS) -> Study:
     """The frozen settings."""
     raw = read_yaml(path, "settings of the study")
-    rows = {
-        name: Row(name, fields["title"], f"configs/{fields['config']}", tuple(fields.get("set", ())))
-        for name, fields in raw["rows"].items()
-    }
+    rows = rows_of(raw["rows"])
     dial: dict[float, tuple[str, ...]] = {}
     for rate in raw["dial"]["rates"]:
         turned = [

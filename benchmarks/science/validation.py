@@ -19,8 +19,9 @@ from typing import Any
 from benchmarks.product import isogloss
 from benchmarks.science.page import table
 from benchmarks.science.results import Results, of_summary
-from benchmarks.science.study import Row
+from benchmarks.science.study import Row, rows_of
 from configs.yaml12 import read_yaml
+from evaluation.matrix.runs import SUMMARY, is_finished
 from rollout.seeds import stable_seed
 
 SETTINGS = Path(__file__).with_name("validation.yaml")
@@ -30,7 +31,7 @@ HEAD = """# Choices of the study, on a validation split
 Written by `python -m benchmarks.science.validation`. A quarter of the shipped world's train facts was taken out of
 prompts and anchors, and is evaluated here in their place: no held-out fact was looked at. One run a row, one world and
 one seed, so that differences under 4 points mean little. Settings: `benchmarks/science/validation.yaml`;
-what came of it: science.md.
+the conclusions are in science.md.
 """
 
 
@@ -65,11 +66,7 @@ def split(world: Path, out: Path, share: float) -> int:
 def load_rows(path: Path = SETTINGS) -> tuple[dict[str, Row], dict[str, Any]]:
     """The rows, and the other settings."""
     raw = read_yaml(path, "settings of the validation")
-    rows = {
-        name: Row(name, fields["title"], f"configs/{fields['config']}", tuple(fields.get("set", ())))
-        for name, fields in raw.pop("rows").items()
-    }
-    return rows, raw
+    return rows_of(raw.pop("rows")), raw
 
 
 def overrides(split_folder: Path, prompts: int, settings: dict[str, Any]) -> list[str]:
@@ -87,7 +84,7 @@ def overrides(split_folder: Path, prompts: int, settings: dict[str, Any]) -> lis
 
 def run(row: Row, common: Sequence[str], folder: Path) -> None:
     """Run a row, or continue it, unless its summary is there."""
-    if (folder / row.name / "summary.json").exists():
+    if is_finished(folder / row.name):
         return
     print(f"== {row.name}", flush=True)
     named = [f"run.name={row.name}", f"run.dir={folder}"]
@@ -110,7 +107,7 @@ def main() -> None:
     found = {
         key: of_summary(json.loads(path.read_text(encoding="utf-8")), key, "")
         for row in rows.values()
-        if (path := arguments.runs / row.name / "summary.json").exists()
+        if (path := arguments.runs / row.name / SUMMARY).exists()
         for key in [(row.name, 0, settings["seed"], "")]
     }
     lines = [
