@@ -239,69 +239,6 @@ def win_rate(
     print(render_table(table))
 
 
-@app.command("eval")
-def evaluate(
-    model: Annotated[
-        str | None, typer.Argument(help="A model folder, a run folder (its policy), or a file of answers.")
-    ] = None,
-    overrides: Annotated[list[str] | None, typer.Argument(help="judge.field=value prompts.field=value …")] = None,
-    suite: Annotated[
-        str,
-        typer.Option(help="world, mgsm, x-alpacaeval, m-arenahard, aya, language-confusion, head-to-head or custom."),
-    ] = "world",
-    data: Annotated[str | None, typer.Option(help="Prompts: a folder, a path with {lang}, or one file.")] = None,
-    against: Annotated[str | None, typer.Option(help="The other model, run or file of answers.")] = None,
-    answers: Annotated[Path | None, typer.Option(help="Answers of the model; nothing is generated.")] = None,
-    languages: Annotated[str, typer.Option(help="Codes, separated by commas; default all that the suite has.")] = "",
-    judge: Annotated[Path | None, typer.Option(help="YAML file with the judge's settings (section `judge`).")] = None,
-    prompts: Annotated[
-        Path | None, typer.Option(help="YAML file with frame, system turn and names of fields (section `prompts`).")
-    ] = None,
-    others: Annotated[
-        list[Path] | None, typer.Option(help="Result folder of another model on the same suite, for item difficulty.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Result folder; default runs/eval/SUITE-MODEL.")] = None,
-    format: Annotated[str, typer.Option(help="table, md or json.")] = "table",
-    cache: Annotated[Path, typer.Option(help="Folder of kept answers and verdicts.")] = Path("runs/.cache"),
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N prompts of each language.")] = None,
-    shots: Annotated[int, typer.Option(min=0, help="mgsm: worked examples before each question, 0 to 3.")] = 0,
-    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer; default by suite.")] = None,
-    temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.0,
-    seed: Annotated[int, typer.Option(min=0, help="Of sampled answers.")] = 0,
-    actors: Annotated[int, typer.Option(min=1, help="Rollout actors.")] = 1,
-    gpus: Annotated[float, typer.Option(min=0, help="GPUs of each actor.")] = 0.0,
-    kv_cache_gb: Annotated[float, typer.Option(help="Key-value cache of each actor, GiB.")] = 0.5,
-) -> None:
-    """Evaluate a model on a suite, by language; answers are kept, so that a repeat starts nothing."""
-    from actors.evals.evaluate import EvalRequest, run_eval
-
-    changes = list(overrides or ())
-    if model is not None and model.startswith(("judge.", "prompts.")):
-        changes, model = [model, *changes], None
-    request = EvalRequest(
-        suite,
-        model,
-        data=data,
-        against=against,
-        answers=answers,
-        languages=tuple(code.strip() for code in languages.split(",") if code.strip()),
-        judge=judge,
-        prompts=prompts,
-        overrides=tuple(changes),
-        others=tuple(others or ()),
-        out=out,
-        cache=cache,
-        limit=limit,
-        shots=shots,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        seed=seed,
-        format=format,
-        machine={"actors": actors, "gpus": gpus, "kv_cache_gib": kv_cache_gb},
-    )
-    run_eval(request)
-
-
 @app.command()
 def serve(
     target: Annotated[Path, typer.Argument(help="A run folder, or a Hugging Face model folder.")],

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from actors.machine.checks import slow_arithmetic
 from configs.errors import Stopped, UserError
 from configs.files import shown_path
 from configs.json_types import JsonObject
 from configs.load import apply_override, load_run_config, validated
-from configs.model_config import is_model_folder, longest_context, named_dtype, read_model_config
+from configs.model_config import AUTO, DTYPES, is_model_folder, longest_context, named_dtype, read_model_config
 from configs.running import ClusterConfig
 from configs.schema import Config
 from configs.serving import ServeConfig
@@ -29,6 +30,7 @@ from serving.gate import GateDecision
 if TYPE_CHECKING:
     from serving.engine import EngineSettings
 
+_DTYPE = "model.dtype="  # of a model folder; a run's is that of the run
 _LENGTH = 2048  # of a model whose config names no number of positions
 
 
@@ -37,7 +39,8 @@ def run_serve(target: Path, overrides: Sequence[str], state: Path | None) -> Non
 
     Args:
         target: Run folder, or Hugging Face model folder.
-        overrides: ``field=value`` of the serve section, or ``cluster.field=value``.
+        overrides: ``field=value`` of the serve section, or ``cluster.field=value``; of a model folder, too,
+            ``model.dtype=value``.
         state: For a model folder: where ``serving.json`` is kept.
     """
     from actors.runtime.cluster import start_cluster
@@ -45,6 +48,8 @@ def run_serve(target: Path, overrides: Sequence[str], state: Path | None) -> Non
     from serving.app import serving
 
     config, cluster, settings, folder = plan(target, overrides, state)
+    if (note := slow_arithmetic(settings.dtype, config.gpus_per_replica > 0, cluster.address)) is not None:
+        print(note, flush=True)
     flag = StopFlag()
     try:
         with stop_on_signals(flag), start_cluster(cluster, folder.path, should_stop=flag) as started:
@@ -94,15 +99,19 @@ def plan(
         return run.serve, run.cluster, settings, folder
     if not is_model_folder(target):
         raise UserError(f"{target}: neither a run folder (config.yaml) nor a model folder (config.json)")
-    values: JsonObject = {"serve": {}, "cluster": {}}
+    asked: JsonObject = {"dtype": AUTO}
+    values: JsonObject = {"serve": {}, "cluster": {}, "model": asked}
     for override in overrides:
-        apply_override(values, _endpoint_override(override))
+        apply_override(values, override if override.startswith(_DTYPE) else _endpoint_override(override))
+    dtype = asked["dtype"]
+    if dtype not in (AUTO, *DTYPES):
+        raise UserError(f"model.dtype: {dtype!r} is unknown; use {', '.join((AUTO, *DTYPES))}")
     serve = validated(values["serve"], ServeConfig, "overrides", within="serve")
     cluster = validated(values["cluster"], ClusterConfig, "overrides", within="cluster")
     check_engine_files(target)
     name = serve.model_name or target.resolve().name
     folder = ServingFolder(state or Path("runs") / f"serving-{name}")
-    settings = _model_settings(target, name, serve)
+    settings = _model_settings(target, name, serve, dtype)
     check_length(target, serve, settings)
     from serving.describe import describe  # brings torch
 
@@ -115,11 +124,11 @@ def plan(
     return serve, cluster, settings, folder
 
 
-def _model_settings(folder: Path, name: str, serve: ServeConfig) -> EngineSettings:
+def _model_settings(folder: Path, name: str, serve: ServeConfig, dtype: str) -> EngineSettings:
     from serving.engine import EngineSettings
 
     length = serve.max_length or longest_context(folder) or _LENGTH
-    return EngineSettings(name, named_dtype(read_model_config(folder)), length, 0)
+    return EngineSettings(name, named_dtype(read_model_config(folder)) if dtype == AUTO else dtype, length, 0)
 
 
 def load_run(run: Path, overrides: Sequence[str] = ()) -> Config:

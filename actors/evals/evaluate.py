@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 import xxhash
 from rich.table import Table
 
+from actors.machine.checks import slow_arithmetic
 from actors.observe.screen import Screen, console
 from configs.atomic import write_json
 from configs.errors import UserError
 from configs.json_types import JsonObject
 from configs.load import load_section
+from configs.model_config import AUTO, DTYPES
 from configs.schema import PromptsConfig
 from evaluation.fidelity import confusion
 from evaluation.suites.answers import read_answers, write_answers
@@ -76,6 +78,7 @@ class EvalRequest:
     max_new_tokens: int | None = None
     temperature: float = 0.0
     seed: int = 0
+    dtype: str = "auto"
     format: str = "table"
     machine: JsonObject = field(default_factory=dict)  # of actors.evals.generate.Machine, which imports Ray
 
@@ -118,6 +121,8 @@ def run_eval(request: EvalRequest) -> Path:
     begun = time.time()
     if request.format not in FORMATS:
         raise UserError(f"--format {request.format}: unknown; use {', '.join(FORMATS)}")
+    if request.dtype not in (AUTO, *DTYPES):
+        raise UserError(f"--dtype {request.dtype}: unknown; use {', '.join((AUTO, *DTYPES))}")
     sources = _sources(request)
     prompts = _prompts(request)
     suite = load_suite(
@@ -244,7 +249,7 @@ def _system(
         request.temperature,
         1.0,
         tokens,
-        source.dtype,
+        source.dtype if request.dtype == AUTO else request.dtype,
         source.add_bos,
         request.seed,
         source.template_date,
@@ -265,6 +270,8 @@ def _system(
         check_engine_files(source.folder)
         screen.say(f"{source.name}: {len(missing)} of {len(keys)} answers are not in {cache.path}")
         machine: Machine = Machine(**request.machine)
+        if (note := slow_arithmetic(decoding.dtype, machine.gpus > 0)) is not None:
+            screen.say(note)
 
         def keep(answers: Answers) -> None:
             cache.put_answers({keys[key]: answer for key, answer in answers.items()})

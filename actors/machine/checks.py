@@ -3,69 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
 
-from actors.machine.facts import Facts
+from actors.machine.facts import Facts, cpu_flags
+from actors.machine.findings import GIB, Check, Finding, Level, Wants
 from actors.machine.vllm_check import NUMA_CURE, VLLM_RANGE
 from configs.errors import UserError
 
-Level = Literal["ok", "warn", "fail"]
-
-GIB = 2**30
 _SOCKET_LIMIT = 107  # bytes of a Unix socket's path (unix(7): 108 with the closing zero)
 _SOCKET = len("/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store")
 # Not of one machine: file locks and the shared memory of a write-ahead log may not hold on them.
 _NETWORK = ("nfs", "cifs", "smb", "9p", "lustre", "gpfs", "beegfs", "ceph", "glusterfs", "afs", "fuse.", "virtiofs")
 _LOOPBACK = ("127.0.0.1", "localhost")
-
-
-@dataclass(frozen=True, slots=True)
-class Wants:
-    """What a run asks of the machine; the defaults are those of a run without a config.
-
-    Attributes:
-        address: ``cluster.address``; None is a cluster of this machine alone.
-        gpu: Whether anything runs on a GPU.
-        cpus: CPUs that all processes reserve together; 0 is not known.
-        gpus: GPUs likewise.
-        num_cpus: ``cluster.num_cpus``.
-        weights: Bytes of the policy's weights; 0 is not known.
-        memory: Bytes of main memory that the processes take, by a rough sum; 0 is not known.
-        disk: Bytes that the run folder grows to, by a rough sum; 0 is not known.
-        min_free_disk: ``run.min_free_disk_gb`` in bytes.
-        ports: Those that are to be listened on, by field.
-        judged: Whether a judge is asked over HTTP.
-    """
-
-    address: str | None = None
-    gpu: bool = False
-    cpus: float = 0.0
-    gpus: float = 0.0
-    num_cpus: float | None = None
-    weights: int = 0
-    memory: int = 0
-    disk: int = 0
-    min_free_disk: int = 0
-    ports: tuple[tuple[str, int], ...] = ()
-    judged: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One row of the table: what was looked at, how it is, and what to do about it (where anything is to be done)."""
-
-    subject: str
-    level: Level
-    found: str
-    cure: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.subject}: {self.found}" + (f"; {self.cure}" if self.cure else "")
-
-
-Check = Callable[[Facts, Wants], Finding]
 
 
 def _gib(size: float) -> str:
@@ -257,6 +205,19 @@ def ports(facts: Facts, wants: Wants) -> Finding:
     return Finding("ports", "ok", ", ".join(f"{name} {port}" for name, port in wants.ports if port) or "none is fixed")
 
 
+def bfloat16(facts: Facts, wants: Wants) -> Finding:
+    """What most models are stored in, and what a CPU without AVX-512 has no products for."""
+    flags = facts.cpu_flags
+    if wants.dtype != "bfloat16" or wants.gpu or wants.address is not None:
+        return Finding("bfloat16", "ok", "not asked of this CPU")
+    if "avx2" not in flags or "avx512bw" in flags or "avx_ne_convert" in flags:
+        return Finding("bfloat16", "ok", "asked of this CPU")
+    found = (
+        "this CPU has neither AVX-512 nor products of bfloat16, which take about 40 times as long as those of float32"
+    )
+    return Finding("bfloat16", "warn", found, "set model.dtype=float32 (isogloss eval: --dtype float32)")
+
+
 def shared_memory(facts: Facts, wants: Wants) -> Finding:
     """Ray's object store, through which weights go; without room there it lies on disk."""
     needed = max(2 * wants.weights, GIB)
@@ -375,9 +336,21 @@ def journal(facts: Facts, _wants: Wants) -> Finding:
 # The order of the table. With those before Ray starts nothing works at all, so that every command asks them first.
 BEFORE_RAY: tuple[Check, ...] = (temporary, ray_address, cluster_address, loopback, token, openmp)
 ALL: tuple[Check, ...] = (
-    vllm, torch, numa, openmp, cpus, memory, shared_memory, open_files, temporary, run_folder, journal, loopback,
-    ports, proxies, ray_address, cluster_address, token,
+    vllm, torch, numa, openmp, cpus, bfloat16, memory, shared_memory, open_files, temporary, run_folder, journal,
+    loopback, ports, proxies, ray_address, cluster_address, token,
 )  # fmt: skip
+
+
+def slow_arithmetic(dtype: str, gpu: bool, address: str | None = None) -> str | None:
+    """A line where something is started that this CPU computes far slower than it could; else None.
+
+    Args:
+        dtype: Of weights and arithmetic.
+        gpu: Whether a GPU computes.
+        address: ``cluster.address``.
+    """
+    finding = bfloat16(Facts(cpu_flags=cpu_flags()), Wants(dtype=dtype, gpu=gpu, address=address))
+    return str(finding) if finding.level == "warn" else None
 
 
 def refuse_failing(facts: Facts, wants: Wants, checks: tuple[Check, ...] = BEFORE_RAY) -> None:

@@ -38,6 +38,7 @@ class Facts:
         shared_memory: Bytes that are free in /dev/shm.
         memory: Bytes that are available, within the limit of the container if there is one.
         cpus: CPUs that this process may use at once, by affinity and the container's limit.
+        cpu_flags: What the CPU can do, in the kernel's words; empty where it does not say.
         open_files: Soft limit.
         run_dir: Where runs go; the nearest folder above that exists is what was looked at.
         run_dir_problem: Of writing there.
@@ -61,6 +62,7 @@ class Facts:
     shared_memory: int = 2**40
     memory: int = 2**40
     cpus: float = 64.0
+    cpu_flags: frozenset[str] = frozenset()
     open_files: int = 65536
     run_dir: str = "runs"
     run_dir_problem: str | None = None
@@ -90,6 +92,7 @@ def look(run_dir: Path, ports: Sequence[int], env: Mapping[str, str]) -> Facts:
         shared_memory=shutil.disk_usage("/dev/shm").free if Path("/dev/shm").is_dir() else 0,
         memory=_memory(),
         cpus=_cpus(),
+        cpu_flags=cpu_flags(),
         open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         run_dir=str(run_dir),
         run_dir_problem=writable,
@@ -224,6 +227,16 @@ def _cpus() -> float:
         return min(there, int(quota) / int(period))
     except (OSError, ValueError):  # no limit
         return there
+
+
+def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+    """The first CPU's flags in the kernel's ``/proc/cpuinfo``."""
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    found = next((line for line in lines if line.partition(":")[0].strip() in ("flags", "Features")), "")
+    return frozenset(found.partition(":")[2].split())
 
 
 def _token(env: Mapping[str, str]) -> tuple[str, bool | None]:

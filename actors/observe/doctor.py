@@ -6,8 +6,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from actors.machine.checks import ALL, GIB, Finding, Wants
+from actors.machine.checks import ALL, slow_arithmetic
 from actors.machine.facts import look
+from actors.machine.findings import GIB, Finding, Wants
 from actors.plan.placement import PlacementPlan
 from configs.schema import Config
 from rollout.model_folder import weight_bytes
@@ -40,7 +41,14 @@ def wants_of(config: Config) -> Wants:
         min_free_disk=int(config.run.min_free_disk_gb * GIB),
         ports=(("serve.port", serve.port),) if serve.enabled else (),
         judged=config.reward.judged,
+        dtype=config.model.dtype,
     )
+
+
+def arithmetic_note(config: Config) -> str | None:
+    """A line where this machine computes the run in a form that it is slow at; None where nothing is to be said."""
+    gpu = PlacementPlan.from_config(config).totals()["GPU"] > 0
+    return slow_arithmetic(config.model.dtype, gpu, config.cluster.address)
 
 
 def diagnose(config: Config | None) -> list[Finding]:

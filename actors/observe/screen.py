@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 from rich.text import Text
 
-from actors.machine.checks import Finding
+from actors.machine.findings import Finding
 from actors.observe.rates import Rates
 from actors.plan.fit import Placed, by_node, place
 from actors.plan.placement import PlacementPlan

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from actors.machine.checks import BEFORE_RAY, Wants, journal, refuse_failing, run_folder
+from actors.machine.checks import BEFORE_RAY, journal, refuse_failing, run_folder
 from actors.machine.facts import look
+from actors.machine.findings import Wants
 from actors.plan.fertility import Fertility, fertility
 from actors.plan.positions import check_positions
 from actors.reward.custom import try_rewards

@@ -16,8 +16,9 @@ from typing import Any
 
 import ray
 
-from actors.machine.checks import Wants, refuse_failing
+from actors.machine.checks import refuse_failing
 from actors.machine.facts import ray_facts
+from actors.machine.findings import Wants
 from actors.runtime.signals import StopRequested
 from actors.runtime.watch import JOINED_PATIENCE_S, LOCAL_PATIENCE_S, RAYLET, Watch
 from configs.errors import UserError

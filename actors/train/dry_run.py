@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from actors.observe.doctor import arithmetic_note
 from actors.observe.screen import console, print_memory, print_nodes, print_plan, print_turns
 from actors.plan.colocate import turns, usable_cores
 from actors.plan.fertility import fertility_cure, fertility_line
@@ -55,6 +56,8 @@ def check_readable(config: Config, elsewhere: bool) -> None:
     absent = _absent(config) if elsewhere else []
     if config.model.dtype != AUTO:
         console.print(f"Arithmetic: {config.model.dtype} (model.dtype)")
+    if not elsewhere and (note := arithmetic_note(config)) is not None:
+        console.print(note)
     if absent:
         console.print(f"Not on this machine, so not read: {', '.join(absent)}")
         _read_present(config, absent)

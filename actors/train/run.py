@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.jobs.job import inside_job
+from actors.observe.doctor import arithmetic_note
 from actors.observe.metrics import MetricsLog
 from actors.observe.screen import Screen
 from actors.plan.fertility import fertility_cure
@@ -186,6 +187,8 @@ def with_team(
     metrics = MetricsLog(folder.path, trackers, screen.say)
     flag = StopFlag()
     screen.say(f"{folder.path}: {what}")
+    if (note := arithmetic_note(config)) is not None:
+        screen.say(note)
     try:
         with start_team(config, prompts, folder, flag, screen.say, learns=learns) as team:
             work(team, folder, metrics, flag)

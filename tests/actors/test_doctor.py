@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from actors.machine.checks import ALL, BEFORE_RAY, GIB, Finding, Wants, refuse_failing
-from actors.machine.facts import Facts, file_system, look
-from actors.observe.doctor import diagnose, wants_of
+from actors.machine.checks import ALL, BEFORE_RAY, refuse_failing
+from actors.machine.facts import Facts, cpu_flags, file_system, look
+from actors.machine.findings import GIB, Finding, Wants
+from actors.observe.doctor import arithmetic_note, diagnose, wants_of
 from actors.plan.preflight import check_inputs
 from actors.runtime.cluster import start_cluster
 from cli import app
@@ -32,6 +33,10 @@ def findings(wants: Wants = NOTHING, **facts: Any) -> dict[str, Finding]:
 
 def env(**values: str) -> dict[str, Mapping[str, str]]:
     return {"env": values}
+
+
+def flags(words: str) -> dict[str, frozenset[str]]:
+    return {"cpu_flags": frozenset(words.split())}
 
 
 def test_a_machine_on_which_all_is_well() -> None:
@@ -91,6 +96,14 @@ CASES: list[tuple[dict[str, Any], Wants, str, str, str]] = [
     ({"cpus": 2.0}, Wants(cpus=3.5), "CPUs", "fail", "3.5 needed"),
     ({"cpus": 2.0}, Wants(cpus=3.5, num_cpus=4), "CPUs", "ok", "counted as 4"),
     ({"cpus": 2.0}, Wants(cpus=3.5, num_cpus=16), "CPUs", "warn", "counted as 16"),
+    (flags("avx2 fma"), Wants(dtype="bfloat16"), "bfloat16", "warn", "40 times"),
+    (flags("avx2 avx512bw"), Wants(dtype="bfloat16"), "bfloat16", "ok", "asked"),
+    (flags("avx2 avx_ne_convert"), Wants(dtype="bfloat16"), "bfloat16", "ok", "asked"),
+    (flags("asimd bf16"), Wants(dtype="bfloat16"), "bfloat16", "ok", "asked"),
+    (flags(""), Wants(dtype="bfloat16"), "bfloat16", "ok", "asked"),
+    (flags("avx2"), Wants(dtype="float32"), "bfloat16", "ok", "not asked"),
+    (flags("avx2"), Wants(dtype="bfloat16", gpu=True), "bfloat16", "ok", "not asked"),
+    (flags("avx2"), Wants(dtype="bfloat16", address="h:6379"), "bfloat16", "ok", "not asked"),
     ({"open_files": 1024}, Wants(), "open files", "warn", "1024"),
     ({"token_file": ("t", None)}, Wants(), "token", "ok", "will be made"),
     ({"token_file": ("t", None), "home_problem": "read-only"}, Wants(), "token", "fail", "cannot make t"),
@@ -126,6 +139,30 @@ def test_every_check_has_a_case_that_is_not_ok() -> None:
 def test_secrets_of_a_proxy_are_not_shown() -> None:
     for url in ("http://me:hush@p:3128", "socks5://me:hush@p:1080", "me:hush@p"):
         assert "hush" not in str(findings(env={"http_proxy": url})["proxies"])
+
+
+def test_flags_are_those_of_the_first_cpu(tmp_path: Path) -> None:
+    of_x86, of_arm = tmp_path / "x86", tmp_path / "arm"
+    of_x86.write_text("processor\t: 0\nflags\t\t: fpu avx2\nvmx flags\t: vnmi\n\nprocessor\t: 1\nflags\t\t: fpu\n")
+    of_arm.write_text("processor\t: 0\nFeatures\t: fp asimd bf16\n")
+    assert cpu_flags(of_x86) == {"fpu", "avx2"}
+    assert cpu_flags(of_arm) == {"fp", "asimd", "bf16"}
+    assert cpu_flags(tmp_path / "absent") == frozenset()
+    assert cpu_flags()
+
+
+def test_a_run_and_an_evaluation_say_that_this_cpu_is_slow_at_their_arithmetic(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.machine.checks.cpu_flags", lambda: frozenset({"avx2"}))
+    slow = arithmetic_note(small_config(tmp_path, "model.dtype=bfloat16"))
+    assert slow is not None
+    assert "model.dtype=float32" in slow
+    assert arithmetic_note(small_config(tmp_path, "model.dtype=float32")) is None
+    shown = CliRunner().invoke(app, ["train", "configs/demo.yaml", "model.dtype=bfloat16", "--dry-run"])
+    assert "bfloat16: this CPU" in " ".join(shown.output.split()), shown.output
+    plain = CliRunner().invoke(app, ["train", "configs/demo.yaml", "--dry-run"])
+    assert "bfloat16" not in plain.output
 
 
 def test_file_systems_are_told_apart() -> None:

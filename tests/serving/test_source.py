@@ -79,6 +79,20 @@ def test_the_length_of_a_model_folder_can_be_lowered(tmp_path: Path) -> None:
         plan(POLICY, ["max_length=1024"], tmp_path / "state")
 
 
+def test_the_arithmetic_of_a_model_folder_can_be_named(tmp_path: Path) -> None:
+    for overrides, dtype in (
+        ([], "float32"),
+        (["model.dtype=bfloat16"], "bfloat16"),
+        (["model.dtype=auto"], "float32"),
+    ):
+        _, _, settings, _ = plan(POLICY, overrides, tmp_path / "state")
+        assert settings.dtype == dtype
+    with pytest.raises(UserError, match=r"model\.dtype: 'half' is unknown; use auto, float32, bfloat16"):
+        plan(POLICY, ["model.dtype=half"], tmp_path / "state")
+    with pytest.raises(UserError, match=r"expected serve\.field=value"):
+        plan(POLICY, ["model.add_bos=true"], tmp_path / "state")
+
+
 # --- a run whose policy is gone -----------------------------------------------------------------------------------
 
 
