@@ -45,6 +45,20 @@ def text_part(config: JsonMapping) -> JsonMapping:
     return text if isinstance(text, dict) else config
 
 
+def check_dtype(asked: object, where: str) -> None:
+    """Refuse what is neither a dtype nor ``auto``.
+
+    Args:
+        asked: As the user wrote it.
+        where: Beginning of the refusal, e.g. ``--dtype half:``.
+
+    Raises:
+        UserError: Names those that there are.
+    """
+    if asked not in (AUTO, *DTYPES):
+        raise UserError(f"{where} unknown; use {', '.join((AUTO, *DTYPES))}")
+
+
 def stored_dtype(folder: Path) -> str | None:
     """``bfloat16`` for a model that is stored so, ``float32`` for any other; None where that cannot be read.
 

@@ -13,7 +13,7 @@ from configs.errors import Stopped, UserError
 from configs.files import shown_path
 from configs.json_types import JsonObject
 from configs.load import apply_override, load_run_config, validated
-from configs.model_config import AUTO, DTYPES, is_model_folder, longest_context, named_dtype, read_model_config
+from configs.model_config import AUTO, check_dtype, is_model_folder, longest_context, named_dtype, read_model_config
 from configs.running import ClusterConfig
 from configs.schema import Config
 from configs.serving import ServeConfig
@@ -104,8 +104,7 @@ def plan(
     for override in overrides:
         apply_override(values, override if override.startswith(_DTYPE) else _endpoint_override(override))
     dtype = asked["dtype"]
-    if dtype not in (AUTO, *DTYPES):
-        raise UserError(f"model.dtype: {dtype!r} is unknown; use {', '.join((AUTO, *DTYPES))}")
+    check_dtype(dtype, f"model.dtype: {dtype!r} is")
     serve = validated(values["serve"], ServeConfig, "overrides", within="serve")
     cluster = validated(values["cluster"], ClusterConfig, "overrides", within="cluster")
     check_engine_files(target)

@@ -18,7 +18,7 @@ from configs.atomic import write_json
 from configs.errors import UserError
 from configs.json_types import JsonObject
 from configs.load import load_section
-from configs.model_config import AUTO, DTYPES
+from configs.model_config import AUTO, check_dtype
 from configs.schema import PromptsConfig
 from evaluation.fidelity import confusion
 from evaluation.suites.answers import read_answers, write_answers
@@ -78,7 +78,7 @@ class EvalRequest:
     max_new_tokens: int | None = None
     temperature: float = 0.0
     seed: int = 0
-    dtype: str = "auto"
+    dtype: str = AUTO
     format: str = "table"
     machine: JsonObject = field(default_factory=dict)  # of actors.evals.generate.Machine, which imports Ray
 
@@ -121,8 +121,7 @@ def run_eval(request: EvalRequest) -> Path:
     begun = time.time()
     if request.format not in FORMATS:
         raise UserError(f"--format {request.format}: unknown; use {', '.join(FORMATS)}")
-    if request.dtype not in (AUTO, *DTYPES):
-        raise UserError(f"--dtype {request.dtype}: unknown; use {', '.join((AUTO, *DTYPES))}")
+    check_dtype(request.dtype, f"--dtype {request.dtype}:")
     sources = _sources(request)
     prompts = _prompts(request)
     suite = load_suite(

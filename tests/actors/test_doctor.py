@@ -151,9 +151,7 @@ def test_flags_are_those_of_the_first_cpu(tmp_path: Path) -> None:
     assert cpu_flags()
 
 
-def test_a_run_and_an_evaluation_say_that_this_cpu_is_slow_at_their_arithmetic(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_says_that_this_cpu_is_slow_at_its_arithmetic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("actors.machine.checks.cpu_flags", lambda: frozenset({"avx2"}))
     slow = arithmetic_note(small_config(tmp_path, "model.dtype=bfloat16"))
     assert slow is not None

@@ -145,6 +145,7 @@ def test_difficulty_comes_from_other_models(files: dict[str, Path]) -> None:
         ({"suite": "x-alpacaeval", "against": None, "overrides": ("judge.model=x",)}, "needs --against"),
         ({"suite": "custom"}, "no gold answers to compare by"),
         ({"format": "pdf"}, "--format pdf: unknown; use table, md, json"),
+        ({"dtype": "half"}, "--dtype half: unknown; use auto, float32, bfloat16"),
         ({"suite": "custom", "languages": ("it",)}, "has no such language; there are en, es"),
     ],
 )
