@@ -101,7 +101,7 @@ def main() -> None:
     except UserError as error:
         print(f"benchmark: {error}", file=sys.stderr)
         sys.exit(CANNOT_RUN)
-    steps = [("answers before", "answer", "start")]
+    steps = [("answers before", "answer", "start"), ("answers elsewhere", "answer_elsewhere", "start")]
     for name in settings.runs:
         steps += [(f"training: {name}", "run", name), (f"answers after: {name}", "answer", name)]
     for number, (title, verb, name) in enumerate(steps, start=1):

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,13 @@ from typing import Any
 from actors.machine.checks import slow_arithmetic
 from benchmarks.product import isogloss
 from benchmarks.real import PROMPTS
+from benchmarks.real.measures import measure
 from benchmarks.real.prompts import take
 from benchmarks.smollm2 import FOLDER as SMOLLM2
 from benchmarks.smollm2 import smollm2
 from configs.errors import UserError
 from configs.yaml12 import read_yaml
+from rollout.language import LanguageDetector
 
 HERE = Path(__file__).parent
 # What the model is stored in, where this CPU has products of it: others take forty times as long as float32 for them.
@@ -32,6 +35,7 @@ class Settings:
 
     languages: tuple[str, ...]
     goal: tuple[str, ...]
+    elsewhere: tuple[str, ...]
     max_new_tokens: int
     characters: tuple[int, int]
     train: int
@@ -48,6 +52,7 @@ def load_settings(short: bool, path: Path = HERE / "settings.yaml") -> Settings:
     return Settings(
         tuple(raw["languages"]),
         tuple(raw["goal"]),
+        tuple(raw["elsewhere"]),
         raw["max_new_tokens"],
         (low, high),
         **raw["short" if short else "full"],
@@ -110,6 +115,7 @@ class Measurement:
             f"model.dtype={DTYPE}",
             f"prompts.train={self.prompts('train')}/{{lang}}.jsonl",
             f"languages.codes={json.dumps(self.settings.languages)}",
+            f"candidates.sources={json.dumps(self._sources())}",
             f"rollout.prompts_per_round={min(self.settings.prompts_per_round, self.count('train'))}",
             f"schedule.rounds={self.settings.rounds}",
             *self.settings.runs[name],
@@ -118,14 +124,47 @@ class Measurement:
 
     def answer(self, name: str) -> None:
         """Greedy answers of the start or of a run to the held-out prompts, unless they are there."""
-        out = self.folder / "answers" / name
+        system = self.model if name == "start" else self.folder / name
+        self.ask(system, "heldout", self.folder / "answers" / name, self.settings.languages)
+
+    def ask(self, system: Path, part: str, out: Path, languages: Sequence[str]) -> None:
+        """Greedy answers of a model or a run to the prompts of a part, unless they are there."""
         if (out / "result.json").exists():
             return
-        system = self.model if name == "start" else self.folder / name
-        words = ["--suite", "custom", "--data", str(self.prompts("heldout")), "--out", str(out)]
+        words = ["--suite", "custom", "--data", str(self.prompts(part)), "--out", str(out)]
         words += ["--cache", str(self.folder / "cache"), "--max-new-tokens", str(self.settings.max_new_tokens)]
-        words += ["--dtype", DTYPE, "--languages", ",".join(self.settings.languages)]
+        words += ["--dtype", DTYPE, "--languages", ",".join(languages)]
         on_one_thread("eval", str(system), *words)
+
+    def answer_elsewhere(self, name: str) -> None:
+        """Give each training prompt in the first language an answer in another one, which is to lose.
+
+        It is the start's own to the same prompt in that language, in turn those of ``settings.elsewhere``. Without it
+        no answer to an English prompt is ever in another language, all others are told to leave English, and the
+        English ones follow.
+
+        Args:
+            name: Of the model that answers: "start".
+        """
+        first, others = self.settings.languages[0], self.settings.elsewhere
+        out = self.folder / "answers" / f"{name}-train"
+        self.ask(self.model, "train", out, others)
+        texts = {(row["language"], row["id"]): row["answer"] for row in rows_of(out / "answers.jsonl")}
+        ids = [row["id"] for row in rows_of(self.prompts("train") / f"{first}.jsonl")]
+        found = elsewhere(ids, others, texts, LanguageDetector(self.settings.languages))
+        folder = self._elsewhere.parent
+        folder.mkdir(exist_ok=True)
+        lines = [json.dumps({"id": key, "response": text}, ensure_ascii=False) for key, text in found.items()]
+        (folder / f"{first}.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+    @property
+    def _elsewhere(self) -> Path:
+        return self.folder / "elsewhere" / "{lang}.jsonl"
+
+    def _sources(self) -> list[dict[str, object]]:
+        first = self.settings.languages[0]
+        file = {"kind": "file", "name": "elsewhere", "languages": [first], "path": str(self._elsewhere)}
+        return [{"kind": "policy"}, file]
 
     def facts(self) -> list[str]:
         """Lines on model, training and held-out answers."""
@@ -156,6 +195,26 @@ class Measurement:
         """(language, id) -> answer."""
         path = self.folder / "answers" / name / "answers.jsonl"
         return {(row["language"], row["id"]): row["answer"] for row in rows_of(path)}
+
+
+def elsewhere(
+    ids: Sequence[str], languages: Sequence[str], texts: Mapping[tuple[str, str], str], detector: LanguageDetector
+) -> dict[str, str]:
+    """For each prompt an answer that is wholly in another language, in turn one of ``languages``, or none.
+
+    Args:
+        ids: Of the prompts.
+        languages: Other ones.
+        texts: (language, id) -> answer, which may be in the wrong language.
+        detector: Tells.
+    """
+    found = {}
+    for turn, key in enumerate(ids):
+        for code in (languages[(turn + step) % len(languages)] for step in range(len(languages))):
+            if measure(texts[code, key], "", code, detector).wholly:
+                found[key] = texts[code, key]
+                break
+    return found
 
 
 def _near(place: Path) -> Path:

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.real import LANGUAGES, PROMPTS
 from benchmarks.real.kept import Kept, Likelihood
-from benchmarks.real.measurement import HERE, Measurement, load_settings
+from benchmarks.real.measurement import HERE, Measurement, elsewhere, load_settings
 from benchmarks.real.measures import difference, distinct, halved, measure, slices
 from benchmarks.real.page import Found, answers_page, page
 from benchmarks.real.premise import REWARDS, preferences, rewards
@@ -158,3 +158,13 @@ def test_rewards_of_log_probabilities_are_what_they_are_called(tmp_path: Path) -
     assert set(found) == set(REWARDS)
     table = premise_page({"es": dict.fromkeys(REWARDS, (3, 4))}, ["a fact"])
     assert "| R_m: aligned less start, native prompt | 75 [30, 95] |" in table
+
+
+def test_english_prompts_are_given_answers_in_other_languages_by_turns() -> None:
+    texts = {("de", key): GERMAN for key in "abc"} | {("es", key): f"{ENGLISH} {ENGLISH} {ENGLISH}" for key in "abc"}
+    french = "L'eau est très importante pour la santé, et il faut en boire assez chaque jour."
+    texts |= {("fr", "a"): french, ("fr", "b"): french, ("fr", "c"): french}
+    found = elsewhere(["a", "b", "c"], ["de", "es", "fr"], texts, DETECTOR)
+    assert found == {"a": GERMAN, "b": french, "c": french}  # the Spanish ones are English
+    none = {(code, "a"): ENGLISH for code in ("de", "es")}
+    assert elsewhere(["a"], ["de", "es"], none, DETECTOR) == {}
