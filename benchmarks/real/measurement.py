@@ -163,7 +163,7 @@ class Measurement:
 
     def _sources(self) -> list[dict[str, object]]:
         first = self.settings.languages[0]
-        file = {"kind": "file", "name": "elsewhere", "languages": [first], "path": str(self._elsewhere)}
+        file: dict[str, object] = {"kind": "file", "name": "elsewhere", "languages": [first], "path": str(self._elsewhere)}
         return [{"kind": "policy"}, file]
 
     def facts(self) -> list[str]:
