@@ -162,9 +162,8 @@ class Measurement:
         return self.folder / "elsewhere" / "{lang}.jsonl"
 
     def _sources(self) -> list[dict[str, object]]:
-        first = self.settings.languages[0]
-        file: dict[str, object] = {"kind": "file", "name": "elsewhere", "languages": [first], "path": str(self._elsewhere)}
-        return [{"kind": "policy"}, file]
+        first, path = self.settings.languages[0], str(self._elsewhere)
+        return [{"kind": "policy"}, {"kind": "file", "name": "elsewhere", "languages": [first], "path": path}]
 
     def facts(self) -> list[str]:
         """Lines on model, training and held-out answers."""
