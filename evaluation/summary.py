@@ -36,7 +36,7 @@ def build_summary(
         start: Evaluation of the weights before the first round.
         end: Of the last ones, on the same prompts.
         rounds: Rounds trained.
-        wall_seconds: Of the whole run.
+        wall_seconds: Of the command; of the last one alone, where the run was stopped and continued.
     """
     if list(start.languages) != list(end.languages):
         raise ValueError(f"start has languages {list(start.languages)}, end {list(end.languages)}")
