@@ -16,15 +16,14 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.peers import CANNOT_RUN
-from benchmarks.real.kept import Kept, Likelihood, kept
+from benchmarks.real.kept import Kept, kept
 from benchmarks.real.measurement import DTYPE, HERE, Measurement, of_command_line
 from benchmarks.real.measures import System, measure
 from benchmarks.real.page import Found, answers_page, page
-from benchmarks.real.topic import MOST, on_topic
 from configs.errors import UserError
 from rollout.language import LanguageDetector
 
@@ -53,7 +52,6 @@ def render(measurement: Measurement, fact: str, out: Path) -> None:
         systems,
         _kept(measurement, names, ids),
         ids,
-        _topic(measurement, names, prompts, texts),
     )
     out.write_text(page((HERE / "head.md").read_text(encoding="utf-8"), found), encoding="utf-8")
     reading = out.with_name(f"{out.stem}-answers.md")
@@ -89,27 +87,6 @@ def _kept(measurement: Measurement, names: Sequence[str], ids: Sequence[str]) ->
         known[name] = {"identical": found.identical, "win_rate": found.win_rate}
         note.write_text(json.dumps(known) + "\n", encoding="utf-8")
     return {name: Kept(**known[name]) for name in names if name in known}
-
-
-def _topic(
-    measurement: Measurement,
-    names: Sequence[str],
-    prompts: Mapping[tuple[str, str], str],
-    texts: Mapping[str, Mapping[tuple[str, str], str]],
-) -> dict[str, dict[str, list[float]]]:
-    """Whether answers are ones to their prompts; kept in the folder, since it needs the model."""
-    note = measurement.folder / "topic.json"
-    known: dict[str, dict[str, list[float]]] = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else {}
-    missing = [name for name in names if name not in known]
-    if missing:
-        model = Likelihood(measurement.model, DTYPE)
-        for name in missing:
-            known[name] = {}
-            for code in ("en", *measurement.settings.goal):
-                keys = [key for key in prompts if key[0] == code][:MOST]
-                known[name][code] = on_topic(model, [prompts[key] for key in keys], [texts[name][key] for key in keys])
-            note.write_text(json.dumps(known) + "\n", encoding="utf-8")
-    return {name: known[name] for name in names}
 
 
 def main() -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
+from wordfreq import available_languages, zipf_frequency
 
 from evaluation.fidelity import answer_fidelity
 from evaluation.stats import Delta, paired_bootstrap
@@ -40,6 +42,9 @@ class Measured:
         characters: Length.
         distinct: Share of distinct word n-grams, n 1 to 3; 1 for an answer with fewer words.
         echo: Share of its word trigrams that stand in the prompt: 1 for an answer that says the question back.
+        known: Share of its distinct words of two letters or more that the asked language's word list has (wordfreq's,
+            which has common foreign words too); 1 for an answer without any, NaN for a language without a list. The
+            last word, which may be cut off, does not count.
     """
 
     outcome: str
@@ -51,6 +56,7 @@ class Measured:
     characters: int
     distinct: tuple[float, float, float]
     echo: float
+    known: float
 
 
 def measure(text: str, prompt: str, language: str, detector: LanguageDetector) -> Measured:
@@ -75,6 +81,7 @@ def measure(text: str, prompt: str, language: str, detector: LanguageDetector) -
         characters=len(text),
         distinct=(distinct(text, 1), distinct(text, 2), distinct(text, 3)),
         echo=echoed(prompt, text, 3),
+        known=known(text, language),
     )
 
 
@@ -98,6 +105,19 @@ def distinct(text: str, n: int) -> float:
     words = [word.casefold() for word in _WORD.findall(text)]
     grams = ngrams(words, n)
     return len(set(grams)) / len(grams) if grams else 1.0
+
+
+def known(text: str, language: str) -> float:
+    """Share of an answer's distinct words that are words of the language, as ``Measured.known`` says."""
+    if language not in _listed():
+        return float("nan")
+    words = {word.casefold() for word in _WORD.findall(text)[:-1] if len(word) > 1}
+    return sum(zipf_frequency(word, language) > 0 for word in words) / len(words) if words else 1.0
+
+
+@cache
+def _listed() -> frozenset[str]:
+    return frozenset(available_languages("best"))
 
 
 def _words_pass(text: str, language: str) -> bool:
@@ -127,6 +147,7 @@ MEASURES: dict[str, tuple[str, Callable[[Measured], float], bool]] = {
     "distinct1": ("distinct words, %", lambda m: m.distinct[0], True),
     "distinct2": ("distinct bigrams, %", lambda m: m.distinct[1], True),
     "distinct3": ("distinct trigrams, %", lambda m: m.distinct[2], True),
+    "known": ("distinct words that are in the language's word list, %", lambda m: m.known, True),
     "echo": ("trigrams that the prompt has too, %", lambda m: m.echo, True),
     "says_back": ("answers that say the prompt back (half of their trigrams or more), %", _says_back, True),
 }
@@ -138,6 +159,11 @@ def values(system: System, languages: Sequence[str], name: str) -> NDArray[np.fl
     """(prompts, languages)."""
     value = MEASURES[name][1]
     return np.array([[value(measured) for measured in system[code]] for code in languages]).T
+
+
+def told(system: System, languages: Sequence[str], name: str) -> list[str]:
+    """Those of the languages that a measure can tell something of."""
+    return [code for code in languages if not np.isnan(values(system, [code], name)).any()]
 
 
 def difference(first: System, second: System, languages: Sequence[str], name: str) -> Delta:

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from benchmarks.real.kept import Kept
-from benchmarks.real.measures import MEASURES, RESAMPLES, System, difference, halved, values
-from evaluation.stats import Delta, paired_bootstrap
+from benchmarks.real.measures import MEASURES, System, difference, halved, told, values
+from evaluation.stats import Delta
 
 NAMES = {"start": "before", "terms": "after", "shuffled": "control: shuffled rewards"}
 SHOWN = 10  # answers a language that a reader gets to see
@@ -28,7 +25,6 @@ class Found:
         systems: "start", and those of the runs that are there.
         kept: Run -> whether English was kept.
         ids: Held-out prompts, in the order of the measured answers.
-        topic: System -> language -> 1 for each of the first answers that is on its prompt's topic, 0 for others.
     """
 
     facts: Sequence[str]
@@ -37,7 +33,6 @@ class Found:
     systems: Mapping[str, System]
     kept: Mapping[str, Kept]
     ids: Sequence[str]
-    topic: Mapping[str, Mapping[str, Sequence[float]]]
 
 
 def page(head: str, found: Found) -> str:
@@ -60,34 +55,7 @@ def page(head: str, found: Found) -> str:
     )
     lines += ["", "| | equal answers, % | after wins, % |", "|---|---|---|"]
     lines += [f"| {NAMES[n]} | {100 * k.identical:.1f} | {100 * k.win_rate:.1f} |" for n, k in found.kept.items()]
-    lines += ["", "## Answers to their prompt", "", *_topic(found)]
     return "\n".join(lines) + "\n"
-
-
-def _topic(found: Found) -> list[str]:
-    """Share of answers that are likelier under their own prompt, by language and over those of the goals."""
-    start = found.topic["start"]
-    names = [name for name in found.systems if name in found.topic]
-    count = len(next(iter(start.values())))
-    lines = [
-        f"Share of answers (to the first {count} prompts) that the *start's* weights find likelier under their own "
-        "prompt than under the next one; 50 % is chance. An answer that says its prompt back counts, and so does one "
-        "in the wrong language. No goal was set for it: it is shown because the reward does not look at it.",
-        "",
-        f"| | {' | '.join(NAMES[name] for name in names)} | after less before [95 %] |",
-        "|---|" + "---|" * (len(names) + 1),
-    ]
-    groups = [(code, [code]) for code in start] + [(f"mean of {', '.join(found.goal)}", list(found.goal))]
-    for title, codes in groups:
-        shares = {name: _columns(found.topic[name], codes) for name in names}
-        cells = [f"{100 * float(share.mean()):.0f}" for share in shares.values()]
-        after = paired_bootstrap(shares["start"], shares.get("terms", shares["start"]), RESAMPLES, seed=0)
-        lines.append(f"| {title} | {' | '.join(cells)} | {_delta(after, True)} |")
-    return lines
-
-
-def _columns(topic: Mapping[str, Sequence[float]], codes: Sequence[str]) -> NDArray[np.float64]:
-    return np.array([topic[code] for code in codes]).T
 
 
 def _table(found: Found, name: str, runs: Sequence[str]) -> list[str]:
@@ -99,7 +67,8 @@ def _table(found: Found, name: str, runs: Sequence[str]) -> list[str]:
     both = len(runs) == 2
     heads += ["after less control [95 %]"] if both else []
     lines = [f"**{heading[0].upper()}{heading[1:]}**", "", f"| | {' | '.join(heads)} |", "|---|" + "---|" * len(heads)]
-    groups = [(code, [code]) for code in found.languages] + [(f"mean of {', '.join(found.goal)}", list(found.goal))]
+    goal = told(start, found.goal, name)
+    groups = [(code, [code]) for code in told(start, found.languages, name)] + [(f"mean of {', '.join(goal)}", goal)]
     for title, codes in groups:
         cells = [_value(float(values(start, codes, name).mean()), percent)]
         for run in runs:
@@ -153,6 +122,13 @@ def _goals(found: Found) -> list[str]:
     echo = difference(start, end, goal, "says_back")
     text = f"answers that say the prompt back, mean of {', '.join(goal)}, not up by more than 3 points: "
     lines.append(_verdict(echo.delta <= 0.03, text + _delta(echo, True)))
+    listed = told(start, found.languages, "known")
+    for code in (code for code in listed if code != "en"):
+        change = difference(start, end, [code], "known")
+        text = (
+            f"{code}: words in the language's word list not down by more than 3 points (asked after the answers were "
+        )
+        lines.append(_verdict(change.delta >= -0.03, f"{text}read): {_delta(change, True)}"))
     return lines
 
 

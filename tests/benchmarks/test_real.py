@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import replace
+import math
 from pathlib import Path
 
 import pytest
@@ -12,12 +11,11 @@ import pytest
 from benchmarks.real import LANGUAGES, PROMPTS
 from benchmarks.real.kept import Kept, Likelihood
 from benchmarks.real.measurement import HERE, Measurement, elsewhere, load_settings
-from benchmarks.real.measures import difference, distinct, halved, measure, slices
+from benchmarks.real.measures import difference, distinct, halved, known, measure, slices, told
 from benchmarks.real.page import Found, answers_page, page
 from benchmarks.real.premise import REWARDS, preferences, rewards
 from benchmarks.real.premise import page as premise_page
 from benchmarks.real.prompts import take
-from benchmarks.real.topic import on_topic
 from configs.errors import UserError
 from configs.load import load_config
 from rollout.language import LanguageDetector
@@ -69,6 +67,17 @@ def test_an_answer_that_says_the_question_back_is_in_the_right_language_and_an_e
     assert difference(start, {"de": [echo, answer]}, ["de"], "says_back").delta == pytest.approx(0.5)
 
 
+def test_words_that_nobody_has_are_not_words_of_the_language() -> None:
+    assert known(GERMAN, "de") == 1.0
+    assert known("Die Ausfalter können das Leben erfährten, und die Ausfalter", "de") == pytest.approx(5 / 7)
+    assert known("Wort", "de") == known("", "de") == 1.0  # nothing but a last word, which may be cut off
+    assert known("Объядятся вода", "ru") == 0.0
+    assert math.isnan(known("Maji ni muhimu", "sw"))
+    swahili = {"de": [measure(GERMAN, PROMPT, "de", DETECTOR)], "sw": [measure("Maji ni", PROMPT, "sw", DETECTOR)]}
+    assert told(swahili, ["de", "sw"], "known") == ["de"]
+    assert told(swahili, ["de", "sw"], "echo") == ["de", "sw"]
+
+
 def write(folder: Path, code: str, rows: list[dict[str, object]]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{code}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -116,19 +125,15 @@ def test_the_page_says_which_goals_were_met() -> None:
     shuffled = {"en": [english] * 40, "de": [right] * 19 + [wrong] * 21}
     systems = {"start": start, "terms": end, "shuffled": shuffled}
     ids = [str(number) for number in range(40)]
-    topic = {
-        name: {"en": [1.0] * 4, "de": [1.0, 0.0, share, share]} for name, share in (("start", 1.0), ("terms", 0.5))
-    }
-    found = Found(["a fact"], ["en", "de"], ["de"], systems, {"terms": Kept(0.25, 0.4)}, ids, topic)
+    found = Found(["a fact"], ["en", "de"], ["de"], systems, {"terms": Kept(0.25, 0.4)}, ids)
     text = page("# Head", found)
     assert "- met: answers in another language down by half on the mean of de" in text
     assert "50.0 to 5.0 % (-90 %)" in text
     assert "- met: English" in text
+    assert "- met: de: words in the language's word list not down by more than 3 points" in text
     assert "| de | 50.0 | 5.0 | -45.0 [" in text
     assert "| after | 25.0 | 40.0 |" in text
-    assert "| de | 75 | 50 | -25.0 [-50.0, +0.0] |" in text
-    assert "| en | 100 | 100 | +0.0 [+0.0, +0.0] |" in text
-    worse = page("# Head", replace(found, systems={**systems, "terms": shuffled}))
+    worse = page("# Head", Found(["a fact"], ["en", "de"], ["de"], {**systems, "terms": shuffled}, {}, ids))
     assert "- **not met**: answers in another language" in worse
     assert difference(start, end, ["de"], "other").delta == pytest.approx(-0.45)
     assert halved(start, end, ["de"], 0.5).ci95[0] > 0 > halved(start, shuffled, ["de"], 0.5).ci95[1]
@@ -176,17 +181,3 @@ def test_english_prompts_are_given_answers_in_other_languages_by_turns() -> None
     assert found == {"a": GERMAN, "b": french, "c": french}  # the Spanish ones are English
     none = {(code, "a"): ENGLISH for code in ("de", "es")}
     assert elsewhere(["a"], ["de", "es"], none, DETECTOR) == {}
-
-
-def test_an_answer_is_on_topic_where_its_own_prompt_makes_it_likelier() -> None:
-    class Words:
-        """A nat for each word that prompt and answer share."""
-
-        def sums(self, prompts: Sequence[str], answers: Sequence[str]) -> list[tuple[float, int]]:
-            pairs = zip(prompts, answers, strict=True)
-            return [(float(len(set(prompt.split()) & set(answer.split()))), 1) for prompt, answer in pairs]
-
-    prompts = ["about cats", "on dogs", "of birds"]
-    assert on_topic(Words(), prompts, ["cats sleep", "birds sing", "nothing"]) == [1.0, 0.0, 0.5]
-    assert on_topic(Words(), prompts, ["cats", "dogs", "birds"]) == [1.0, 1.0, 1.0]
-    assert on_topic(Words(), prompts, ["dogs", "birds", "about"]) == [0.0, 0.0, 0.0]
