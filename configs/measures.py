@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from configs.base import Section
+from configs.base import LanguageCode, Section
 from configs.chat import TemplateText
 from configs.plugins import PLUGIN_PATTERN
 
@@ -141,6 +141,21 @@ class EchoMeasure(Measure):
     """
 
     ngram: int = Field(3, ge=1, le=20, description="Words (characters, in scripts without spaces) of an n-gram.")
+
+
+class WordsMeasure(Measure):
+    """Share of the answer's distinct words that are words of the language asked for, by a word list.
+
+    A reward for the right language or against loops is cheaply met with words that nobody has. Words of one letter and
+    a last one that may be cut off do not count; an answer without any is worth 1, and so is every answer in a language
+    that has no list, which is said at the start.
+    """
+
+    files: dict[LanguageCode, Path] = Field(
+        default_factory=dict,
+        description="Word lists of your own by language, text files with a word a line. Other languages have "
+        "wordfreq's, where it has one (39 languages; extra `isogloss[words]`; 2 to 115 MB of memory each).",
+    )
 
 
 class LengthMeasure(Measure):

@@ -19,6 +19,7 @@ from configs.measures import (
     Measure,
     RewardModelMeasure,
     VerifierMeasure,
+    WordsMeasure,
 )
 from configs.plugins import PLUGIN_PATTERN, check_named
 from configs.terms import Terms
@@ -140,6 +141,11 @@ class RewardSection(Section):
     def custom(self) -> Mapping[str, CustomMeasure]:
         """Those of ``measures`` that are functions of the user's own."""
         return {name: one for name, one in self.measures.items() if isinstance(one, CustomMeasure)}
+
+    @property
+    def words(self) -> Mapping[str, WordsMeasure]:
+        """Those of ``measures`` that look words up."""
+        return {name: one for name, one in self.measures.items() if isinstance(one, WordsMeasure)}
 
 
 class ImplicitReward(RewardSection, ImplicitMeasure):

@@ -23,6 +23,7 @@ from configs.measures import (
     RepetitionMeasure,
     RewardModelMeasure,
     VerifierMeasure,
+    WordsMeasure,
 )
 
 
@@ -102,6 +103,15 @@ class EchoTerm(TermSection, EchoMeasure):
     kind: Literal["echo"]
 
 
+class WordsTerm(TermSection, WordsMeasure):
+    """Share of the answer's distinct words that are words of the language asked for, by a word list.
+
+    A reward for the right language or against loops is cheaply met with words that nobody has.
+    """
+
+    kind: Literal["words"]
+
+
 class LengthTerm(TermSection, LengthMeasure):
     """1 from `low` to `high`; in proportion below, falling to 0 at twice `high`."""
 
@@ -127,6 +137,7 @@ Term = Annotated[
     LanguageTerm
     | RepetitionTerm
     | EchoTerm
+    | WordsTerm
     | LikelihoodTerm
     | LengthTerm
     | OverlongTerm

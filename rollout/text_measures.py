@@ -1,4 +1,4 @@
-"""Rewards that need nothing but the answer's text, and the prompt's: language, repetition, echo, length, form. Pure."""
+"""Rewards that need the text of answer and prompt alone: language, repetition, echo, words, length, form. Pure."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from configs.measures import (
     Measure,
     OverlongMeasure,
     RepetitionMeasure,
+    WordsMeasure,
 )
 from rollout.language import LanguageDetector, answer_part, prose
 from rollout.language.scripts import script_of
 from rollout.records import Candidate
+from rollout.word_lists import IsWord, word_test
 
 # Scripts that put no spaces between words.
 _UNSPACED = frozenset({"Hani", "Kana", "Thai", "Laoo", "Khmr", "Mymr", "Tibt"})
@@ -50,6 +52,9 @@ def text_measure(
             return unrepeated(text, measure.ngram, measure.longest_loop)
         case EchoMeasure():
             return 1 - echoed(prompt, text, measure.ngram), {}
+        case WordsMeasure():
+            is_word = word_test(measure.files, candidate.key.language)
+            return known_words(text, is_word, cut=candidate.finish_reason == "length")
         case LengthMeasure():
             lengths = {"words": len(words(text)), "characters": len(text), "tokens": len(candidate.token_ids)}
             length = lengths[measure.unit]
@@ -86,6 +91,23 @@ def words(text: str) -> list[str]:
 def ngrams(found: Sequence[str], size: int) -> list[tuple[str, ...]]:
     """All runs of ``size`` words, in order; none where there are fewer words."""
     return [tuple(found[start : start + size]) for start in range(len(found) - size + 1)]
+
+
+def known_words(text: str, is_word: IsWord | None, cut: bool) -> Measured:
+    """Share of a text's distinct words of two letters or more that are words; 1 where there is none.
+
+    ``parts`` counts the "words" that were looked up.
+
+    Args:
+        text: An answer.
+        is_word: Told of a case-folded word; without it every text is worth 1.
+        cut: Whether the last word may be cut off, so that it does not count.
+    """
+    found = words(text)
+    if is_word is None:
+        return 1.0, {"words": 0.0}
+    distinct = {word for word in (found[:-1] if cut else found) if len(word) > 1 and word.isalpha()}
+    return (sum(map(is_word, distinct)) / len(distinct) if distinct else 1.0), {"words": float(len(distinct))}
 
 
 def slices(text: str, slice_words: int) -> list[str]:

@@ -11,6 +11,7 @@ from configs.errors import UserError
 from configs.load import config_files
 from configs.presets import is_packaged
 from configs.schema import Config
+from configs.sources import FileSource
 from rollout.formats.places import place_of
 from rollout.hub import is_hub_name
 
@@ -120,6 +121,11 @@ def _named(config: Config, config_file: Path) -> Iterator[tuple[str, Path]]:
         ("model.policy", config.model.policy),
         ("model.reference", config.model.reference if config.reads_reference else None),
         *((f"{section}.model", one.model) for section, one in config.reward.models.items()),
+        *(
+            (f"{name}.files.{code}", path)
+            for name, one in config.reward.words.items()
+            for code, path in one.files.items()
+        ),
         ("anchor.path", config.anchor.path),
         ("candidates.untranslated_ids", config.candidates.untranslated_ids),
         ("serve.api_keys_file", config.serve.api_keys_file),
@@ -130,6 +136,11 @@ def _named(config: Config, config_file: Path) -> Iterator[tuple[str, Path]]:
         ("prompts.train", config.prompts.train, config.languages.codes),
         ("prompts.heldout", config.prompts.heldout, config.evaluated),
         ("offline.path", config.offline.path, config.languages.codes),
+        *(
+            (f"candidates.sources.{place}.path", source.path, source.languages or config.languages.codes)
+            for place, source in enumerate(config.candidates.sources)
+            if isinstance(source, FileSource)
+        ),
     ):
         if text is None:
             continue

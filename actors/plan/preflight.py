@@ -35,6 +35,7 @@ from rollout.quota import check_quota
 from rollout.records import Turns, chat_of
 from rollout.sources import sources
 from rollout.templates import TRANSLATION_PRIME, crosslingual_instruction, translation_instruction
+from rollout.word_lists import check_word_lists
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Inputs:
     measure: Callable[[Turns, str], tuple[tuple[int, ...], bool]]  # prompt, answer -> its tokens, and whether they fit
     spelled: int  # prompts that spell a special token of the tokenizer: they are taken as plain text
     fertility: dict[str, Fertility] = field(default_factory=dict)  # of the train prompts, by language
+    without_list: tuple[str, ...] = ()  # lines on languages that a `words` term has no word list for
 
 
 def check_inputs(config: Config, ask_judge: bool = True) -> Inputs:
@@ -110,6 +112,7 @@ def check_inputs(config: Config, ask_judge: bool = True) -> Inputs:
     if any(source.of is not None and source.giver == "policy" for source in sources(config)):
         _check_translation_room(config, encoder, longest_name)
     try_rewards(config, prompts)
+    without_list = tuple(check_word_lists(config))
     try_objective(config.learner)
     try_miner(config)
     if config.languages.quota is not None:
@@ -151,6 +154,7 @@ def check_inputs(config: Config, ask_judge: bool = True) -> Inputs:
         measured,
         spelled,
         tokens,
+        without_list,
     )
 
 

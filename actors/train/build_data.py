@@ -68,7 +68,7 @@ def run_build_data(config: Config, out: Path) -> bool:
     screen = Screen()
     inputs = check_inputs(config)
     what = f"{len(inputs.prompts.ids)} prompts in {', '.join(config.languages.codes)}"
-    for line in left_out_lines(inputs.answers):
+    for line in (*left_out_lines(inputs.answers), *inputs.without_list):
         screen.say(line)
 
     def work(team: Team, folder: RunFolder, metrics: MetricsLog, flag: StopFlag) -> None:

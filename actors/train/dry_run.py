@@ -80,7 +80,7 @@ def check_readable(config: Config, elsewhere: bool) -> None:
     console.print(fertility_line(inputs.fertility))
     if (cure := fertility_cure(inputs.fertility, config.rollout)) is not None:
         console.print(cure)
-    for line in left_out_lines(inputs.answers):
+    for line in (*left_out_lines(inputs.answers), *inputs.without_list):
         console.print(line, markup=False)
     _show_prompts("train", inputs.prompts)
     if inputs.heldout is not None:

@@ -88,7 +88,7 @@ def run_training(
 
     if (cure := fertility_cure(inputs.fertility, config.rollout)) is not None:
         screen.say(cure)
-    for line in left_out_lines(inputs.answers):
+    for line in (*left_out_lines(inputs.answers), *inputs.without_list):
         screen.say(line)
 
     def work(team: Team, folder: RunFolder, metrics: MetricsLog, flag: StopFlag) -> None:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from wordfreq import available_languages, zipf_frequency
 
 from evaluation.fidelity import answer_fidelity
 from evaluation.stats import Delta, paired_bootstrap
 from rollout.language import LanguageDetector, prose
-from rollout.text_measures import echoed, ngrams
+from rollout.text_measures import echoed, known_words, ngrams
+from rollout.word_lists import word_test
 
 SLICE_WORDS = 12
 RESAMPLES = 2000
@@ -109,15 +108,8 @@ def distinct(text: str, n: int) -> float:
 
 def known(text: str, language: str) -> float:
     """Share of an answer's distinct words that are words of the language, as ``Measured.known`` says."""
-    if language not in _listed():
-        return float("nan")
-    words = {word.casefold() for word in _WORD.findall(text)[:-1] if len(word) > 1}
-    return sum(zipf_frequency(word, language) > 0 for word in words) / len(words) if words else 1.0
-
-
-@cache
-def _listed() -> frozenset[str]:
-    return frozenset(available_languages("best"))
+    is_word = word_test({}, language)
+    return float("nan") if is_word is None else known_words(text, is_word, cut=True)[0]
 
 
 def _words_pass(text: str, language: str) -> bool:

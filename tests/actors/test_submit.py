@@ -113,6 +113,27 @@ def test_inputs_that_the_job_would_not_find_are_refused(override: str, message: 
         check_inputs_travel(config(override), Path("configs/demo.yaml"), upload)
 
 
+def test_answers_and_word_lists_travel_as_well(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(
+        "model: {policy: /shared/m}\n"
+        "languages: {dominant: en, codes: [en, es]}\n"
+        "prompts: {train: '/shared/{lang}.jsonl'}\n"
+        "candidates: {sources: [{kind: policy}, {kind: file, name: human, languages: [es], path: 'a/{lang}.jsonl'}]}\n"
+        "reward: {kind: terms, terms: {known: {kind: words, files: {es: es.txt}}}}\n"
+    )
+    with chdir(tmp_path):
+        for path, field in (
+            ("es.txt", r"reward\.terms\.known\.files\.es"),
+            ("a/es.jsonl", r"candidates\.sources\.1\.path \(es\)"),
+        ):
+            with pytest.raises(UserError, match=rf"{field}: {path} does not exist, so the job would not find it"):
+                check_inputs_travel(load_config(mine), mine, list_upload(tmp_path))
+            Path(path).parent.mkdir(exist_ok=True)
+            Path(path).write_text("x")
+        assert check_inputs_travel(load_config(mine), mine, list_upload(tmp_path)) == "mine.yaml"
+
+
 def test_config_from_elsewhere_is_refused(tmp_path: Path) -> None:
     elsewhere = tmp_path / "mine.yaml"
     elsewhere.write_text("x: 1")
