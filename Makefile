@@ -56,7 +56,7 @@ format: install-dev ## Format the code
 science: install ## ICR, LIDR, controls and rewards over worlds and seeds; writes docs/science.md (ARGS=--dial: more worlds)
 	$(BIN)/python -m benchmarks.science $(ARGS)
 
-real: smollm2 ## A real model on real prompts, with control; writes docs/real.md (an hour; REAL=short; TRAIN=DIR HELDOUT=DIR)
+real: smollm2 ## A real model on real prompts, with control; writes docs/real.md (1 to 3 hours; REAL=short; TRAIN=DIR HELDOUT=DIR)
 	$(BIN)/python -m benchmarks.real $(if $(filter short,$(REAL)),--short) $(if $(TRAIN),--train $(TRAIN)) \
 		$(if $(HELDOUT),--heldout $(HELDOUT)) $(ARGS)
 
