@@ -1,6 +1,6 @@
 """Does online training keep a real model's answers in the language that they were asked for in, and what does it cost?
 
-    python -m benchmarks.real                      # benchmarks/real/settings.yaml; writes docs/real.md; one to three hours
+    python -m benchmarks.real                      # benchmarks/real/settings.yaml; writes docs/real.md; 1 to 3 hours
     python -m benchmarks.real --short              # a tenth of it: shows that the parts hold, not what they do
     python -m benchmarks.real --train DIR --heldout DIR --page docs/real-other.md     # other prompts
 
