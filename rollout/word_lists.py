@@ -9,7 +9,7 @@ from pathlib import Path
 import langcodes
 
 from configs.errors import UserError
-from configs.reading import read_bytes
+from configs.reading import read_text
 from configs.schema import Config
 
 IsWord = Callable[[str], bool]
@@ -65,12 +65,8 @@ def check_word_lists(config: Config) -> list[str]:
 
 @functools.cache
 def _listed(path: Path) -> frozenset[str]:
-    data = read_bytes(path, "word list", "create it or correct the path in the config")
-    try:
-        found = frozenset(word.casefold() for line in data.decode("utf-8-sig").splitlines() if (word := line.strip()))
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise UserError(f"{path}:{line}: is not UTF-8; save the word list as UTF-8") from None
+    text = read_text(path, "word list", "create it or correct the path in the config")
+    found = frozenset(word.casefold() for line in text.splitlines() if (word := line.strip()))
     if not found:
         raise UserError(f"{path}: the file is empty (word list); put one word on each line")
     return found

@@ -25,7 +25,7 @@ from judges.own_source import try_sources
 from learners.encode import ChatEncoder
 from learners.objectives.trial import try_objective
 from rollout.anchors import Anchor, load_anchors
-from rollout.answer_files import FileAnswers, load_answers
+from rollout.answer_files import FileAnswers, left_out_lines, load_answers
 from rollout.languages import DEFAULT_NAMES, language_name
 from rollout.miners import try_miner
 from rollout.model_folder import check_engine_files, check_model_folder
@@ -54,6 +54,11 @@ class Inputs:
     spelled: int  # prompts that spell a special token of the tokenizer: they are taken as plain text
     fertility: dict[str, Fertility] = field(default_factory=dict)  # of the train prompts, by language
     without_list: tuple[str, ...] = ()  # lines on languages that a `words` term has no word list for
+
+    @property
+    def notes(self) -> list[str]:
+        """Lines on what of the inputs is not used, or not judged by."""
+        return [*left_out_lines(self.answers), *self.without_list]
 
 
 def check_inputs(config: Config, ask_judge: bool = True) -> Inputs:

@@ -20,7 +20,6 @@ from actors.train.track import RunParts
 from configs.atomic import write_text
 from configs.errors import UserError
 from configs.schema import Config
-from rollout.answer_files import left_out_lines
 from rollout.data_card import data_card
 from rollout.dataset import dataset_rows, write_dataset
 from rollout.state import action_of
@@ -68,7 +67,7 @@ def run_build_data(config: Config, out: Path) -> bool:
     screen = Screen()
     inputs = check_inputs(config)
     what = f"{len(inputs.prompts.ids)} prompts in {', '.join(config.languages.codes)}"
-    for line in (*left_out_lines(inputs.answers), *inputs.without_list):
+    for line in inputs.notes:
         screen.say(line)
 
     def work(team: Team, folder: RunFolder, metrics: MetricsLog, flag: StopFlag) -> None:

@@ -15,7 +15,6 @@ from configs.nodes import DescribedCluster, load_cluster
 from configs.reading import is_file, is_folder
 from configs.schema import Config
 from rollout.anchors import load_anchors
-from rollout.answer_files import left_out_lines
 from rollout.formats.left_out import LeftOut, shown_rows
 from rollout.formats.places import place_of
 from rollout.plan import load_untranslated
@@ -80,7 +79,7 @@ def check_readable(config: Config, elsewhere: bool) -> None:
     console.print(fertility_line(inputs.fertility))
     if (cure := fertility_cure(inputs.fertility, config.rollout)) is not None:
         console.print(cure)
-    for line in (*left_out_lines(inputs.answers), *inputs.without_list):
+    for line in inputs.notes:
         console.print(line, markup=False)
     _show_prompts("train", inputs.prompts)
     if inputs.heldout is not None:

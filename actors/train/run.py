@@ -37,7 +37,6 @@ from evaluation.heldout import HeldoutResult
 from evaluation.report import write_report
 from evaluation.summary import build_summary
 from learners.errors import LearnerFailed, LearnerTimeout
-from rollout.answer_files import left_out_lines
 from rollout.formats.left_out import LeftOut
 from rollout.language import undetectable
 from rollout.languages import DEFAULT_NAMES, language_name
@@ -88,7 +87,7 @@ def run_training(
 
     if (cure := fertility_cure(inputs.fertility, config.rollout)) is not None:
         screen.say(cure)
-    for line in (*left_out_lines(inputs.answers), *inputs.without_list):
+    for line in inputs.notes:
         screen.say(line)
 
     def work(team: Team, folder: RunFolder, metrics: MetricsLog, flag: StopFlag) -> None:

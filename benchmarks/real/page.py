@@ -122,13 +122,11 @@ def _goals(found: Found) -> list[str]:
     echo = difference(start, end, goal, "says_back")
     text = f"answers that say the prompt back, mean of {', '.join(goal)}, not up by more than 3 points: "
     lines.append(_verdict(echo.delta <= 0.03, text + _delta(echo, True)))
-    listed = told(start, found.languages, "known")
-    for code in (code for code in listed if code != "en"):
+    for code in told(start, [code for code in found.languages if code != "en"], "known"):
         change = difference(start, end, [code], "known")
-        text = (
-            f"{code}: words in the language's word list not down by more than 3 points (asked after the answers were "
-        )
-        lines.append(_verdict(change.delta >= -0.03, f"{text}read): {_delta(change, True)}"))
+        text = f"{code}: words in the language's word list not down by more than 3 points "
+        text += "(asked after the answers were read): "
+        lines.append(_verdict(change.delta >= -0.03, text + _delta(change, True)))
     return lines
 
 

@@ -69,7 +69,7 @@ def test_lists_that_cannot_be_used_are_refused_with_their_place(tmp_path: Path) 
     bad, empty = tmp_path / "bad.txt", tmp_path / "empty.txt"
     bad.write_bytes("uno\nseñor\n".encode("latin-1"))
     empty.write_text(" \n")
-    with pytest.raises(UserError, match=r"bad\.txt:2: is not UTF-8; save the word list as UTF-8"):
+    with pytest.raises(UserError, match=r"bad\.txt:2: not UTF-8 at byte 6; save it as UTF-8"):
         checked(["en", "es"], es=bad)
     with pytest.raises(UserError, match=r"empty\.txt: the file is empty \(word list\)"):
         checked(["en", "es"], es=empty)
