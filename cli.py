@@ -242,7 +242,9 @@ def win_rate(
 @app.command()
 def serve(
     target: Annotated[Path, typer.Argument(help="A run folder, or a Hugging Face model folder.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="serve.field=value or cluster.field=value …")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="serve.field=value, cluster.field=value or model.dtype=value …")
+    ] = None,
     state: Annotated[
         Path | None, typer.Option(help="For a model folder: where serving.json is kept; default runs/serving-NAME.")
     ] = None,

@@ -89,6 +89,13 @@ class RolloutConfig(EngineSection):
         """Whether the engines have GPUs."""
         return self.gpus_per_actor > 0
 
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """A line on each field that is set and that another one replaces."""
+        if self.temperatures and self.temperature != RolloutConfig.model_fields["temperature"].default:
+            return (f"rollout.temperature: {self.temperature:g} is not used, rollout.temperatures go before it",)
+        return ()
+
     def temperature_of(self, sample: int) -> float:
         """What a prompt's sample of this number, from 0, is drawn at."""
         return self.temperatures[sample % len(self.temperatures)] if self.temperatures else self.temperature

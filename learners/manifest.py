@@ -18,6 +18,7 @@ class WeightsManifest:
     shapes: tuple[tuple[int, ...], ...]
     probe_ids: tuple[int, ...]  # a sequence of token ids, to be fed as they are
     probe_logprob: tuple[float, ...]  # nats, of probe_ids[1:], each given those before it; temperature 1
+    probe_dtype: str | None = None  # arithmetic of probe_logprob, as torch spells it; an older manifest's is not known
 
 
 def manifest_from_json(data: JsonObject) -> WeightsManifest:
@@ -30,4 +31,5 @@ def manifest_from_json(data: JsonObject) -> WeightsManifest:
         shapes=tuple(tuple(shape) for shape in data["shapes"]),
         probe_ids=tuple(data["probe_ids"]),
         probe_logprob=tuple(data["probe_logprob"]),
+        probe_dtype=data.get("probe_dtype"),
     )

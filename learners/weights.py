@@ -239,4 +239,5 @@ def describe_weights(
         shapes=tuple(tuple(weights[name].shape) for name in names),
         probe_ids=ids,
         probe_logprob=tuple(float(value) for value in logprobs),
+        probe_dtype=dtype_name(next(scorer.parameters())),
     )

@@ -16,7 +16,7 @@ from ray import serve
 from ray.actor import ActorHandle
 from ray.serve.config import DeploymentActorConfig
 from ray.serve.context import _disconnect, _get_global_client  # nothing public says where Serve listens
-from ray.serve.schema import ProxyStatus
+from ray.serve.schema import ApplicationStatusOverview, ProxyStatus
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from actors.runtime.calls import ActorDied, call
@@ -293,13 +293,19 @@ def _wait_until_running(name: str, timeout: float, should_stop: Callable[[], boo
             if ProxyStatus.HEALTHY in status.proxies.values():
                 return
             message = "Serve's HTTP proxy is not up; in the log folder of Ray's session on the head, serve/ says why"
-        if state in ("DEPLOY_FAILED", "UNHEALTHY"):
-            raise UserError(f"serve: the replicas do not start: {message[-1500:]}")
+        if found is not None and state in ("DEPLOY_FAILED", "UNHEALTHY"):
+            raise UserError(f"serve: the replicas do not start: {_why(found)}")
         if time.monotonic() > deadline:
             raise UserError(
                 f"serve: not ready within {timeout:g} s (cluster.start_timeout_s; {state}): {message[-500:]}"
             )
         time.sleep(0.1)
+
+
+def _why(found: ApplicationStatusOverview) -> str:
+    """Why an application does not run: what its deployments ended with, which Serve leaves out of its own message."""
+    last = [one.message.strip().splitlines()[-1].strip() for one in found.deployments.values() if one.message.strip()]
+    return f"{'; '.join(last) or found.message.strip()}; in the log folder of Ray's session, serve/ says more"
 
 
 def _end(name: str, coordinator: ActorHandle) -> None:

@@ -30,7 +30,7 @@ from serving.gate import GateDecision
 if TYPE_CHECKING:
     from serving.engine import EngineSettings
 
-_DTYPE = "model.dtype="  # of a model folder; a run's is that of the run
+_DTYPE = "model.dtype="  # the one field that is not of the endpoint
 _LENGTH = 2048  # of a model whose config names no number of positions
 
 
@@ -39,8 +39,7 @@ def run_serve(target: Path, overrides: Sequence[str], state: Path | None) -> Non
 
     Args:
         target: Run folder, or Hugging Face model folder.
-        overrides: ``field=value`` of the serve section, or ``cluster.field=value``; of a model folder, too,
-            ``model.dtype=value``.
+        overrides: ``field=value`` of the serve section, ``cluster.field=value`` or ``model.dtype=value``.
         state: For a model folder: where ``serving.json`` is kept.
     """
     from actors.runtime.cluster import start_cluster
@@ -78,7 +77,7 @@ def plan(
 
     Args:
         target: Run folder, or Hugging Face model folder.
-        overrides: ``field=value`` of the serve section, or ``cluster.field=value``.
+        overrides: As for ``run_serve``.
         state: For a model folder: where ``serving.json`` is kept.
 
     Raises:
@@ -102,7 +101,7 @@ def plan(
     asked: JsonObject = {"dtype": AUTO}
     values: JsonObject = {"serve": {}, "cluster": {}, "model": asked}
     for override in overrides:
-        apply_override(values, override if override.startswith(_DTYPE) else _endpoint_override(override))
+        apply_override(values, _endpoint_override(override))
     dtype = asked["dtype"]
     check_dtype(dtype, f"model.dtype: {dtype!r} is")
     serve = validated(values["serve"], ServeConfig, "overrides", within="serve")
@@ -116,8 +115,9 @@ def plan(
 
     manifest = describe(target, 0)
     known = folder.read()
-    if known is None or known.current.checksum != manifest.checksum:
-        # Version 0 is this folder's weights; what was served under that number before is another model.
+    if known is None or folder.manifest(known.current.version) != manifest:
+        # Version 0 is this folder's weights; what was served under that number before is another model, or was
+        # described otherwise.
         folder.reset()
         folder.promote(target, manifest, GateDecision(True, f"model folder {target}"), "serve")
     return serve, cluster, settings, folder
@@ -131,7 +131,7 @@ def _model_settings(folder: Path, name: str, serve: ServeConfig, dtype: str) -> 
 
 
 def load_run(run: Path, overrides: Sequence[str] = ()) -> Config:
-    """The config of a run folder, its serve and cluster sections overridden.
+    """The config of a run folder, overridden as ``run_serve`` has it.
 
     Raises:
         UserError: It is no run folder, or an override is wrong.
@@ -142,11 +142,13 @@ def load_run(run: Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def _endpoint_override(override: str) -> str:
-    """An override of the serve or cluster section by its whole name; ``field=value`` is of the serve section."""
+    """An override of what a command that serves may override, by its whole name; ``field=value`` is of ``serve``."""
     name, equals, _ = override.partition("=")
     whole = override if "." in name else f"serve.{override}"
-    if not equals or whole.partition(".")[0] not in ("serve", "cluster"):
-        raise UserError(f"override '{shown_path(override)}': expected serve.field=value or cluster.field=value")
+    if not equals or not whole.startswith(("serve.", "cluster.", _DTYPE)):
+        raise UserError(
+            f"override '{shown_path(override)}': expected serve.field=value, cluster.field=value or {_DTYPE}value"
+        )
     return whole
 
 

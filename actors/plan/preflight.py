@@ -53,12 +53,14 @@ class Inputs:
     measure: Callable[[Turns, str], tuple[tuple[int, ...], bool]]  # prompt, answer -> its tokens, and whether they fit
     spelled: int  # prompts that spell a special token of the tokenizer: they are taken as plain text
     fertility: dict[str, Fertility] = field(default_factory=dict)  # of the train prompts, by language
-    without_list: tuple[str, ...] = ()  # lines on languages that a `words` term has no word list for
+    unused: tuple[
+        str, ...
+    ] = ()  # lines on fields that others replace, and languages that a `words` term has no list for
 
     @property
     def notes(self) -> list[str]:
-        """Lines on what of the inputs is not used, or not judged by."""
-        return [*left_out_lines(self.answers), *self.without_list]
+        """Lines on what of the inputs and of the config is not used, or not judged by."""
+        return [*left_out_lines(self.answers), *self.unused]
 
 
 def check_inputs(config: Config, ask_judge: bool = True) -> Inputs:
@@ -117,7 +119,7 @@ def check_inputs(config: Config, ask_judge: bool = True) -> Inputs:
     if any(source.of is not None and source.giver == "policy" for source in sources(config)):
         _check_translation_room(config, encoder, longest_name)
     try_rewards(config, prompts)
-    without_list = tuple(check_word_lists(config))
+    unused = (*config.rollout.unused, *check_word_lists(config))
     try_objective(config.learner)
     try_miner(config)
     if config.languages.quota is not None:
@@ -159,7 +161,7 @@ def check_inputs(config: Config, ask_judge: bool = True) -> Inputs:
         measured,
         spelled,
         tokens,
-        without_list,
+        unused,
     )
 
 

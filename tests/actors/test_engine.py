@@ -342,6 +342,10 @@ def test_probe_refuses_nan() -> None:
     assert check_probe(manifest, [-1.0035], "float32", tf32=True) == pytest.approx(0.0035)
     with pytest.raises(SyncError, match="more than 0.03"):
         check_probe(manifest, [-1.04], "float32", tf32=True)
+    mixed = replace(manifest, probe_dtype="bfloat16")
+    assert check_probe(mixed, [-1.1], "float32") == pytest.approx(0.1)
+    with pytest.raises(SyncError, match="more than 0.15"):
+        check_probe(mixed, [-1.2], "float32")
     unlikely = WeightsManifest(1, "0", (), (), (), (1, 2), (-20.0,))
     assert check_probe(unlikely, [-20.5], "bfloat16") == pytest.approx(0.5)
     with pytest.raises(SyncError, match="probe"):

@@ -76,6 +76,8 @@ def test_samples_of_a_prompt_take_the_temperatures_in_turn(prompts: PromptSet) -
     plain = make_config(rollout__samples_per_prompt=6, rollout__temperature=0.7)
     of_plain = [one.seed for chunk in answer_chunks(plain, prompts, 1) for one in chunk.requests]
     assert of_plain == [one.seed for chunk in answer_chunks(config, prompts, 1) for one in chunk.requests]
+    assert config.rollout.unused == ("rollout.temperature: 2 is not used, rollout.temperatures go before it",)
+    assert plain.rollout.unused == ()
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from actors.runtime.health import SyncError
 from configs.serving import ServeConfig
 from learners.encode import ChatEncoder
 from learners.manifest import WeightsManifest
-from serving.describe import describe
+from learners.model_files import write_model_folder
+from serving.describe import describe, folder_weights
 from serving.engine import EngineSettings, ServingEngine
 from serving.errors import RequestRefused
 from tests.kits.serving import POLICY, QUESTION, write_other_model
@@ -34,9 +35,6 @@ TEMPLATE = (POLICY / "chat_template.jinja").read_text(encoding="utf-8") + (
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Path, WeightsManifest]]:
     """Two versions, and a third that fails in the middle of loading: only its last layers have another shape."""
-    from learners.model_files import write_model_folder
-    from serving.describe import folder_weights
-
     root = tmp_path_factory.mktemp("models")
     write_other_model(root / "other")
     weights = folder_weights(POLICY)
@@ -48,7 +46,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Path, Weights
 
 def _manifest_of(folder: Path, like: WeightsManifest) -> WeightsManifest:
     from learners.weights import checksum
-    from serving.describe import folder_weights
 
     weights = folder_weights(folder)
     shapes = tuple(tuple(weights[name].shape) for name in like.names)
@@ -140,6 +137,25 @@ def test_requests_continue_with_weights_that_are_proven(
         assert running.text.startswith(at[0])
         assert running.text != first.text
         assert running.finish == "length"
+        await engine.load(*models[0], LIMIT_S)
+
+    loop.run_until_complete(asyncio.wait_for(scene(), LIMIT_S))
+
+
+def test_weights_that_are_stored_in_another_arithmetic_are_proven(
+    loop: asyncio.AbstractEventLoop, engine: ServingEngine, models: list[tuple[Path, WeightsManifest]], tmp_path: Path
+) -> None:
+    """A model is described in the arithmetic that it is stored in; a bfloat16 one may be served in float32."""
+    folder = tmp_path / "half"
+    halves = {name: weight.bfloat16() for name, weight in folder_weights(POLICY).items()}
+    write_model_folder(folder, halves, POLICY, "bfloat16")
+    described = describe(folder, 4)
+    assert described.probe_dtype == "bfloat16"
+
+    async def scene() -> None:
+        assert 0 < await engine.load(folder, described, LIMIT_S) < 0.15
+        with pytest.raises(SyncError, match="probe of version 4: .* more than 0.001"):
+            await engine.load(folder, replace(described, probe_dtype="float32"), LIMIT_S)
         await engine.load(*models[0], LIMIT_S)
 
     loop.run_until_complete(asyncio.wait_for(scene(), LIMIT_S))

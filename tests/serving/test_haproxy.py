@@ -235,6 +235,26 @@ def test_replicas_without_a_way_in_are_not_ready(monkeypatch: pytest.MonkeyPatch
         app._wait_until_running("name", 0, never)
 
 
+def test_why_replicas_do_not_start_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.serve.schema import ApplicationStatus
+
+    from serving import app
+
+    ended = SimpleNamespace(
+        message="The deployment failed to start 3 times. Error:\n  File ...\nSyncError: probe of v0\n"
+    )
+    for deployments, expected in (
+        ({"policy": ended}, "SyncError: probe of v0; in the log folder"),
+        ({"policy": SimpleNamespace(message="")}, "Failed to update; in the log folder"),
+    ):
+        found = SimpleNamespace(
+            status=ApplicationStatus.DEPLOY_FAILED, message="Failed to update", deployments=deployments
+        )
+        monkeypatch.setattr(serve, "status", lambda found=found: SimpleNamespace(applications={"name": found}))
+        with pytest.raises(UserError, match=f"^serve: the replicas do not start: {expected}"):
+            app._wait_until_running("name", 60, never)
+
+
 def test_without_the_script_serve_s_own_proxy_is_used(tmp_path: Path) -> None:
     assert ingress_env(tmp_path / "isogloss-haproxy") == {}
     found = ingress_env(Path(sys.executable).with_name("isogloss-haproxy"))

@@ -9,6 +9,7 @@ import pytest
 from configs.errors import UserError
 from configs.load import dump_yaml, load_config
 from serving.command import load_run
+from serving.follow import engine_settings
 
 MANY = ".".join(["a"] * 100)
 
@@ -19,9 +20,10 @@ def run(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_fields_of_both_sections_are_set(run: Path) -> None:
-    config = load_run(run, ["port=09000", "serve.gate.kind=heldout", "cluster.num_cpus=null"])
+def test_fields_of_both_sections_and_the_arithmetic_are_set(run: Path) -> None:
+    config = load_run(run, ["port=09000", "serve.gate.kind=heldout", "cluster.num_cpus=null", "model.dtype=bfloat16"])
     assert (config.serve.port, config.serve.gate.kind, config.cluster.num_cpus) == (9000, "heldout", None)
+    assert engine_settings(config).dtype == "bfloat16"
 
 
 @pytest.mark.parametrize(
@@ -32,8 +34,10 @@ def test_fields_of_both_sections_are_set(run: Path) -> None:
             "override 'serve.port=[': '[' is not a YAML value (expected the node content, but found '<stream end>')",
         ),
         ("port=\0", "is not a YAML value (character #x0000"),
-        ("port", "expected serve.field=value or cluster.field=value"),
-        ("learner.beta=1", "expected serve.field=value or cluster.field=value"),
+        ("port", "expected serve.field=value, cluster.field=value or model.dtype=value"),
+        ("learner.beta=1", "expected serve.field=value, cluster.field=value or model.dtype=value"),
+        ("model.add_bos=true", "expected serve.field=value, cluster.field=value or model.dtype=value"),
+        ("model.dtype=half", "model.dtype: Input should be 'auto', 'float32' or 'bfloat16' (got 'half')"),
         ("serve=1", "serve.serve: unknown field"),
         ("serve.=1", "expected section.field=value"),
         ("serve.port.a=1", "'port' is not a section"),
