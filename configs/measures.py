@@ -128,7 +128,12 @@ class LanguageMeasure(Measure):
 class RepetitionMeasure(Measure):
     """Share of distinct n-grams of words less the share of words in loops: 1 where nothing is repeated, at least -1."""
 
-    ngram: int = Field(3, ge=1, le=20, description="Words (characters, in scripts without spaces) of an n-gram.")
+    ngram: int = Field(
+        3,
+        ge=1,
+        le=20,
+        description="Words of an n-gram (characters, in scripts without spaces or a text without words).",
+    )
     longest_loop: int = Field(
         20, ge=1, le=200, description="Words of the longest loop; three times the same in a row make one."
     )
@@ -137,7 +142,8 @@ class RepetitionMeasure(Measure):
 class EchoMeasure(Measure):
     """1 less the share of the answer's n-grams of words that stand in the prompt: 0 for an answer that says it back.
 
-    A reward for the right language or against loops is highest for an answer that copies the question.
+    The prompt is the user's last turn. A reward for the right language or against loops is highest for an answer that
+    copies the question.
     """
 
     ngram: int = Field(3, ge=1, le=20, description="Words (characters, in scripts without spaces) of an n-gram.")
@@ -148,12 +154,13 @@ class WordsMeasure(Measure):
 
     A reward for the right language or against loops is cheaply met with words that nobody has. Words of one letter and
     a last one that may be cut off do not count; an answer without any is worth 1, and so is every answer in a language
-    that has no list, which is said at the start.
+    that has no list, or puts no spaces between words, which is said at the start.
     """
 
     files: dict[LanguageCode, Path] = Field(
         default_factory=dict,
-        description="Word lists of your own by language, text files with a word a line. Other languages have "
+        description="Word lists of your own by language, text files with a word a line (of what else a line has, such "
+        "as counts, nothing is taken). Other languages have "
         "wordfreq's, where it has one (39 languages; extra `isogloss[words]`; 2 to 115 MB of memory each).",
     )
 

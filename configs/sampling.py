@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from configs.base import MAX_PARTS, LanguageCode, Section
 from configs.engine import EngineSection
@@ -71,19 +71,6 @@ class RolloutConfig(EngineSection):
     kv_cache_gb: float = Field(0.25, gt=0, description="Key-value cache of an engine, GiB.")
     max_num_seqs: int = Field(256, ge=1, description="Sequences that an engine decodes at once.")
 
-    @model_validator(mode="after")
-    def _greedy_once(self) -> Self:
-        if not self.temperatures:
-            return self
-        rounds, rest = divmod(self.samples_per_prompt, len(self.temperatures))
-        greedy = rounds * self.temperatures.count(0) + self.temperatures[:rest].count(0)
-        if greedy > 1:
-            raise ValueError(
-                f"temperatures: {greedy} of {self.samples_per_prompt} samples would be greedy, and so equal; "
-                "name 0 once, in a list as long as samples_per_prompt"
-            )
-        return self
-
     @property
     def on_gpu(self) -> bool:
         """Whether the engines have GPUs."""
@@ -121,7 +108,7 @@ class CandidatesConfig(Section):
         default_factory=list,
         max_length=100,
         description="Named sources of candidates, each of a `kind` (docs/training.md): `policy`, `endpoint`, "
-        "`translation`, `file`. Instead of `source`. One pool: the miner (`pairs`) goes by their names.",
+        "`translation`, `file`, `custom`. Instead of `source`. One pool: the miner (`pairs`) goes by their names.",
     )
     cache: Path | None = Field(
         None,

@@ -18,6 +18,7 @@ def check_sources(config: Config) -> None:
         ValueError: Names the field and the cure.
     """
     sources = config.candidates.sources
+    _check_temperatures(config)
     if not sources:
         if config.endpoints and config.offline.path is None:
             raise ValueError("endpoints: no source of candidates.sources asks one; name them there, or remove them")
@@ -35,6 +36,8 @@ def check_sources(config: Config) -> None:
         for code in source.languages:
             if code not in config.languages.codes:
                 raise ValueError(f"{where}.languages: '{code}' is not in languages.codes; add it there or remove it")
+            if source.languages.count(code) > 1:
+                raise ValueError(f"{where}.languages: '{code}' is named twice; name it once")
         if isinstance(source, EndpointSource):
             _check_endpoint(config, f"{where}.endpoint", source.endpoint)
         if isinstance(source, TranslationSource):
@@ -47,6 +50,24 @@ def check_sources(config: Config) -> None:
         if name not in used:
             raise ValueError(f"endpoints.{name}: no source asks it; name it in one, or remove it")
     _check_agree(config, sources)
+
+
+def _check_temperatures(config: Config) -> None:
+    """Of a prompt's samples one at most is greedy: others would be equal to it."""
+    rollout, sources = config.rollout, config.candidates.sources
+    if not rollout.temperatures:
+        return
+    own = [one.samples or rollout.samples_per_prompt for one in sources if isinstance(one, PolicySource)]
+    if sources and not own:
+        raise ValueError("rollout.temperatures: no source of candidates.sources is the policy; remove it")
+    samples = own[0] if own else rollout.samples_per_prompt
+    rounds, rest = divmod(samples, len(rollout.temperatures))
+    greedy = rounds * rollout.temperatures.count(0) + rollout.temperatures[:rest].count(0)
+    if greedy > 1:
+        raise ValueError(
+            f"rollout.temperatures: {greedy} of {samples} samples would be greedy, and so equal; name 0 once, in a "
+            "list as long as a prompt has samples"
+        )
 
 
 def _check_endpoint(config: Config, field: str, name: str) -> None:

@@ -97,17 +97,15 @@ class RepetitionTerm(TermSection, RepetitionMeasure):
 class EchoTerm(TermSection, EchoMeasure):
     """1 less the share of the answer's n-grams of words that stand in the prompt: 0 for an answer that says it back.
 
-    A reward for the right language or against loops is highest for an answer that copies the question.
+    The prompt is the user's last turn. A reward for the right language or against loops is highest for an answer that
+    copies the question.
     """
 
     kind: Literal["echo"]
 
 
 class WordsTerm(TermSection, WordsMeasure):
-    """Share of the answer's distinct words that are words of the language asked for, by a word list.
-
-    A reward for the right language or against loops is cheaply met with words that nobody has.
-    """
+    __doc__ = WordsMeasure.__doc__
 
     kind: Literal["words"]
 

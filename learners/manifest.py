@@ -18,11 +18,11 @@ class WeightsManifest:
     shapes: tuple[tuple[int, ...], ...]
     probe_ids: tuple[int, ...]  # a sequence of token ids, to be fed as they are
     probe_logprob: tuple[float, ...]  # nats, of probe_ids[1:], each given those before it; temperature 1
-    probe_dtype: str | None = None  # arithmetic of probe_logprob, as torch spells it; an older manifest's is not known
+    probe_dtype: str | None = None  # arithmetic of probe_logprob, as torch spells it
 
 
 def manifest_from_json(data: JsonObject) -> WeightsManifest:
-    """The inverse of ``asdict``, after a way through JSON."""
+    """The inverse of ``asdict``, after a way through JSON; an older one's arithmetic is that of its weights."""
     return WeightsManifest(
         version=data["version"],
         checksum=data["checksum"],
@@ -31,5 +31,5 @@ def manifest_from_json(data: JsonObject) -> WeightsManifest:
         shapes=tuple(tuple(shape) for shape in data["shapes"]),
         probe_ids=tuple(data["probe_ids"]),
         probe_logprob=tuple(data["probe_logprob"]),
-        probe_dtype=data.get("probe_dtype"),
+        probe_dtype=data.get("probe_dtype", next(iter(data["dtypes"]), None)),
     )

@@ -23,11 +23,15 @@ class FileAnswers:
         texts: (prompt id, language) -> (answer, model or None) of its rows, in file order, at most ``samples``.
         unmatched: Rows whose id is no prompt of the run.
         beyond: Rows of an id beyond ``samples``.
+        unanswered: Language -> prompts that have no row; languages without such prompts are left out.
+        prompts: Prompts of a language.
     """
 
     texts: dict[tuple[str, str], list[tuple[str, str | None]]]
     unmatched: int
     beyond: int
+    unanswered: dict[str, int]
+    prompts: int
 
 
 def load_answers(config: Config, prompts: PromptSet) -> dict[str, FileAnswers]:
@@ -44,12 +48,15 @@ def load_answers(config: Config, prompts: PromptSet) -> dict[str, FileAnswers]:
 
 
 def left_out_lines(answers: Mapping[str, FileAnswers]) -> list[str]:
-    """One line for each source of which rows are not used."""
+    """Lines on the sources of which rows are not used, or that have no answer to some prompts."""
     found = []
     for source, one in answers.items():
         parts = [f"{one.unmatched} rows of ids that are no prompt here"] if one.unmatched else []
         parts += [f"{one.beyond} rows beyond its samples"] if one.beyond else []
         found += [f"source '{source}' leaves out {' and '.join(parts)}"] if parts else []
+        without = [f"{missing} in {code}" for code, missing in one.unanswered.items()]
+        if without:
+            found.append(f"source '{source}' has no answer to some of the {one.prompts} prompts: {', '.join(without)}")
     return found
 
 
@@ -61,7 +68,7 @@ def _load(config: Config, prompts: PromptSet, source: Source) -> FileAnswers:
     split = "{lang}" in own.path
     files = [(Path(own.path.replace("{lang}", code)), code) for code in wanted] if split else [(Path(own.path), None)]
     texts: dict[tuple[str, str], list[tuple[str, str | None]]] = {}
-    unmatched = beyond = 0
+    unmatched = beyond = elsewhere = 0
     first = ""
     for path, language in files:
         for where, row in _rows(path, f"answers of source '{source.name}'"):
@@ -74,6 +81,7 @@ def _load(config: Config, prompts: PromptSet, source: Source) -> FileAnswers:
             if model is not None and not isinstance(model, str):
                 raise UserError(f"{where}: field '{own.fields.model}' is no text; put the model's name in quotes")
             if code not in wanted:
+                elsewhere += 1
                 continue
             if (key, code) not in prompts.rows:
                 unmatched += 1
@@ -86,10 +94,12 @@ def _load(config: Config, prompts: PromptSet, source: Source) -> FileAnswers:
                 rows.append((text, model))
     if not texts:
         raise UserError(
-            f"{field}.path: none of the {unmatched} rows of {own.path} answers a prompt of this run"
+            f"{field}.path: none of the {unmatched + elsewhere} rows of {own.path} answers a prompt of this run"
             + (f" (first: {first}); its '{own.fields.id}' must be an id of prompts.train" if first else "")
+            + (f"; {elsewhere} are in other languages than {', '.join(wanted)}" if elsewhere else "")
         )
-    return FileAnswers(texts, unmatched, beyond)
+    missing = {code: sum(row not in texts for row in prompts.rows if row[1] == code) for code in wanted}
+    return FileAnswers(texts, unmatched, beyond, {code: n for code, n in missing.items() if n}, len(prompts.ids))
 
 
 def _rows(path: Path, what: str) -> Iterator[tuple[str, dict[str, object]]]:

@@ -19,14 +19,11 @@ from configs.measures import (
     WordsMeasure,
 )
 from rollout.language import LanguageDetector, answer_part, prose
-from rollout.language.scripts import script_of
 from rollout.records import Candidate
 from rollout.word_lists import IsWord, word_test
+from rollout.words import characters, is_unspaced, ngrams, of_letters, words
 
-# Scripts that put no spaces between words.
-_UNSPACED = frozenset({"Hani", "Kana", "Thai", "Laoo", "Khmr", "Mymr", "Tibt"})
-_CHARACTERS_A_WORD = 3  # of those scripts, in a slice
-_TOKEN = re.compile(r"\w+")
+_CHARACTERS_A_WORD = 3  # of scripts that put no spaces between words, in a slice
 _UNDECIDED = 0.5  # of an answer whose language cannot be told: even odds
 
 Measured = tuple[float, dict[str, float]]  # the reward, and what it was made of
@@ -53,8 +50,8 @@ def text_measure(
         case EchoMeasure():
             return 1 - echoed(prompt, text, measure.ngram), {}
         case WordsMeasure():
-            is_word = word_test(measure.files, candidate.key.language)
-            return known_words(text, is_word, cut=candidate.finish_reason == "length")
+            code, cut = candidate.key.language, candidate.finish_reason == "length"
+            return known_words(text, word_test(measure.files, code), cut, code)
         case LengthMeasure():
             lengths = {"words": len(words(text)), "characters": len(text), "tokens": len(candidate.token_ids)}
             length = lengths[measure.unit]
@@ -72,41 +69,21 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern, re.DOTALL)
 
 
-@functools.lru_cache(maxsize=1 << 14)
-def _is_unspaced(char: str) -> bool:
-    return char.isalpha() and script_of(char) in _UNSPACED
-
-
-def words(text: str) -> list[str]:
-    """Words in lower case; of scripts without spaces each character is one."""
-    found: list[str] = []
-    for token in _TOKEN.findall(text.casefold()):
-        if any(map(_is_unspaced, token)):
-            found += token
-        else:
-            found.append(token)
-    return found
-
-
-def ngrams(found: Sequence[str], size: int) -> list[tuple[str, ...]]:
-    """All runs of ``size`` words, in order; none where there are fewer words."""
-    return [tuple(found[start : start + size]) for start in range(len(found) - size + 1)]
-
-
-def known_words(text: str, is_word: IsWord | None, cut: bool) -> Measured:
+def known_words(text: str, is_word: IsWord | None, cut: bool, language: str = "") -> Measured:
     """Share of a text's distinct words of two letters or more that are words; 1 where there is none.
 
     ``parts`` counts the "words" that were looked up.
 
     Args:
         text: An answer.
-        is_word: Told of a case-folded word; without it every text is worth 1.
+        is_word: Told of a word as :func:`rollout.words.words` gives it; without it every text is worth 1.
         cut: Whether the last word may be cut off, so that it does not count.
+        language: As for :func:`rollout.words.words`.
     """
-    found = words(text)
+    found = words(text, language)
     if is_word is None:
         return 1.0, {"words": 0.0}
-    distinct = {word for word in (found[:-1] if cut else found) if len(word) > 1 and word.isalpha()}
+    distinct = {word for word in (found[:-1] if cut else found) if of_letters(word)}
     return (sum(map(is_word, distinct)) / len(distinct) if distinct else 1.0), {"words": float(len(distinct))}
 
 
@@ -118,7 +95,7 @@ def slices(text: str, slice_words: int) -> list[str]:
     """
     parts: Sequence[str] = text.split()
     size, glue = slice_words, " "
-    if sum(map(_is_unspaced, text)) > sum(char.isalpha() for char in text) / 2:
+    if sum(map(is_unspaced, text)) > sum(char.isalpha() for char in text) / 2:
         parts, size, glue = " ".join(parts), slice_words * _CHARACTERS_A_WORD, ""
     if not parts:
         return []
@@ -144,9 +121,10 @@ def unrepeated(text: str, ngram: int, longest_loop: int) -> Measured:
     """Share of distinct n-grams less the share of words in loops, -1 to 1; 1 for a text shorter than an n-gram.
 
     A loop is a run of words that is there at least three times, one after the other: its words count from the second
-    time on. Distinct n-grams alone forgive a short loop at the end of a long text. ``parts`` has both shares.
+    time on. Distinct n-grams alone forgive a short loop at the end of a long text. ``parts`` has both shares. Of a text
+    without words, such as a row of emoji, characters are taken.
     """
-    found = words(text)
+    found = words(text) or characters(text)
     grams = ngrams(found, ngram)
     distinct = len(set(grams)) / len(grams) if grams else 1.0
     looped = sum(_looped(found, longest_loop)) / len(found) if found else 0.0

@@ -11,17 +11,22 @@ import langcodes
 from configs.errors import UserError
 from configs.reading import read_text
 from configs.schema import Config
+from rollout.words import of_letters, words
 
 IsWord = Callable[[str], bool]
 
-_NEAR = 10  # langcodes' distance up to which a list is the language's own, as for `pt-BR` that of `pt`
-_SEGMENTED = frozenset(
-    {"zh", "ja", "ko"}
-)  # wordfreq cuts these into words with tokenizers of its own, others by spaces
+# langcodes' distance up to which a list is the language's own, as for `pt-BR` that of `pt`. German's is 8 from
+# Luxembourgish, of whose words it lacks two in five; Croatian and Bosnian are 9 from the list of all Serbo-Croatian.
+_NEAR = 5
+_OF_SERBO_CROATIAN = frozenset({"hr", "bs"})
+# wordfreq cuts these into words with tokenizers of its own, others by spaces.
+_SEGMENTED = frozenset({"zh", "ja", "ko"})
+# CLDR's scripts of languages that put no spaces between words.
+_UNSPACED = frozenset({"Hans", "Hant", "Jpan", "Thai", "Laoo", "Khmr", "Mymr", "Tibt"})
 
 
 def word_test(files: Mapping[str, Path], language: str) -> IsWord | None:
-    """What tells whether a word (case folded) is one of the language; None where there is no list.
+    """What tells whether a word, as ``rollout.words`` gives it, is one of the language; None where there is no list.
 
     wordfreq's lists (Speer 2022) hold what is found in several corpora of the language, which is common foreign words
     too.
@@ -34,41 +39,66 @@ def word_test(files: Mapping[str, Path], language: str) -> IsWord | None:
         UserError: A file cannot be read or holds no word, or wordfreq is needed and not installed.
     """
     if language in files:
-        return _listed(files[language]).__contains__
-    return _in_wordfreq(language)
+        return _listed(files[language], language).__contains__
+    return None if is_unspaced(language) else _in_wordfreq(language)
+
+
+def is_unspaced(language: str) -> bool:
+    """Whether a language is written without spaces, so that there are no words to be looked up."""
+    try:
+        return langcodes.Language.get(language).maximize().script in _UNSPACED
+    except ValueError:  # a code of the user's own
+        return False
 
 
 def check_word_lists(config: Config) -> list[str]:
     """Read the lists of every ``words`` term; a line for each that has none for some language.
 
     Raises:
-        UserError: As :func:`word_test`; or no language of the run has a list, or a file is for none of the run's.
+        UserError: As :func:`word_test`; or no language of the run has a list, or a file is for none of the run's, or
+            for one that is written without spaces.
     """
+    codes = config.languages.codes
     lines = []
     for field, measure in config.reward.words.items():
         for code in measure.files:
-            if code not in config.languages.codes:
+            if code not in codes:
                 raise UserError(f"{field}.files: '{code}' is not in languages.codes; add it or remove it")
-        without = [code for code in config.languages.codes if word_test(measure.files, code) is None]
-        if len(without) == len(config.languages.codes):
+            if is_unspaced(code):
+                raise UserError(
+                    f"{field}.files: '{code}' is written without spaces between words, so that none can be looked up; "
+                    "remove it"
+                )
+        try:
+            without = [code for code in codes if word_test(measure.files, code) is None]
+        except UserError as error:
+            raise UserError(f"{field}: {error}") from None
+        if len(without) == len(codes):
             raise UserError(
                 f"{field}: there is no word list for {', '.join(without)}, so that no answer is better; name files of "
-                f"your own in {field}.files"
+                f"your own in {field}.files, or remove the term"
             )
-        if without:
+        if unspaced := [code for code in without if is_unspaced(code)]:
             lines.append(
-                f"{field}: no word list for {', '.join(without)}, where every answer's words are worth 1; "
-                f"{field}.files: {{{without[0]}: FILE}} gives one"
+                f"{field}: {', '.join(unspaced)} is written without spaces between words, so that none can be looked "
+                "up; every answer's words are worth 1 there"
+            )
+        if others := [code for code in without if code not in unspaced]:
+            lines.append(
+                f"{field}: no word list for {', '.join(others)}, where every answer's words are worth 1; "
+                f"{field}.files: {{{others[0]}: FILE}} gives one"
             )
     return lines
 
 
 @functools.cache
-def _listed(path: Path) -> frozenset[str]:
+def _listed(path: Path, language: str) -> frozenset[str]:
     text = read_text(path, "word list", "create it or correct the path in the config")
-    found = frozenset(word.casefold() for line in text.splitlines() if (word := line.strip()))
+    # Whatever else stands in a line (a count, hunspell's flags, a hyphen): its words are what can be looked up.
+    lines = (line.partition("/")[0] for line in text.splitlines())
+    found = frozenset(word for line in lines for word in words(line, language) if of_letters(word))
     if not found:
-        raise UserError(f"{path}: the file is empty (word list); put one word on each line")
+        raise UserError(f"{path}: no word in it (word list); put one on each line")
     return found
 
 
@@ -78,10 +108,14 @@ def _in_wordfreq(language: str) -> IsWord | None:
         from wordfreq import available_languages, zipf_frequency
     except ModuleNotFoundError:
         raise UserError(
-            f"kind words: there is no list for {language} among the files, and wordfreq is not installed; install "
-            "isogloss[words], or name a file for every language"
+            f"there is no list for {language} among the files, and wordfreq, which has 39 languages, is not installed; "
+            "install isogloss[words], or name a file for every language"
         ) from None
-    code, _ = langcodes.closest_match(language, sorted(set(available_languages("best")) - _SEGMENTED), _NEAR)
-    if code == "und":
+    lists = sorted(set(available_languages("best")) - _SEGMENTED)
+    try:
+        code, _ = langcodes.closest_match(language, lists, _NEAR)
+    except ValueError:  # a code of the user's own
         return None
-    return lambda word: zipf_frequency(word, code) > 0
+    if language.partition("-")[0] in _OF_SERBO_CROATIAN:
+        code = "sh"
+    return None if code == "und" else lambda word: zipf_frequency(word, code) > 0

@@ -29,7 +29,7 @@ class BuildArguments(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     target: Path = Field(description="Run folder, or Hugging Face model folder; the same path on every node.")
-    overrides: list[str] = Field(default_factory=list, description="`field=value` of the serve section.")
+    overrides: list[str] = Field(default_factory=list, description="As for `isogloss serve`.")
     state: Path | None = Field(
         None, description="For a model folder: where serving.json is kept; by default under $ISOGLOSS_HOME."
     )

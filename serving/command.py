@@ -115,12 +115,18 @@ def plan(
 
     manifest = describe(target, 0)
     known = folder.read()
-    if known is None or folder.manifest(known.current.version) != manifest:
-        # Version 0 is this folder's weights; what was served under that number before is another model, or was
-        # described otherwise.
+    if known is None or not _keeps(folder, manifest):
+        # Version 0 is this folder's weights; what was served under that number before is another model, or damaged.
         folder.reset()
         folder.promote(target, manifest, GateDecision(True, f"model folder {target}"), "serve")
     return serve, cluster, settings, folder
+
+
+def _keeps(folder: ServingFolder, manifest: WeightsManifest) -> bool:
+    try:
+        return folder.manifest(manifest.version) == manifest
+    except UserError:
+        return False
 
 
 def _model_settings(folder: Path, name: str, serve: ServeConfig, dtype: str) -> EngineSettings:

@@ -105,7 +105,7 @@ def check_probe(manifest: WeightsManifest, logprobs: Sequence[float], dtype: str
     Args:
         manifest: Holds the learner's.
         logprobs: Ours, one a token of ``manifest.probe_ids`` but the first; nats.
-        dtype: Arithmetic of ours; the manifest names that of the learner's, or is old, and then both were the same.
+        dtype: Arithmetic of ours; the manifest names that of the learner's, where it is not the same.
         tf32: Whether ours multiplies float32 in TF32, as vLLM's engines on GPUs do in their attention.
 
     Returns:

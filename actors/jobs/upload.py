@@ -9,9 +9,9 @@ from pathlib import Path
 
 from configs.errors import UserError
 from configs.load import config_files
+from configs.named_paths import named_paths
 from configs.presets import is_packaged
 from configs.schema import Config
-from configs.sources import FileSource
 from rollout.formats.places import place_of
 from rollout.hub import is_hub_name
 
@@ -117,36 +117,12 @@ def _named(config: Config, config_file: Path) -> Iterator[tuple[str, Path]]:
     """Every file or folder that the job reads, with the field that names it."""
     for file in config_files(config_file):
         yield "config", file
-    for field, path in (
-        ("model.policy", config.model.policy),
-        ("model.reference", config.model.reference if config.reads_reference else None),
-        *((f"{section}.model", one.model) for section, one in config.reward.models.items()),
-        *(
-            (f"{name}.files.{code}", path)
-            for name, one in config.reward.words.items()
-            for code, path in one.files.items()
-        ),
-        ("anchor.path", config.anchor.path),
-        ("candidates.untranslated_ids", config.candidates.untranslated_ids),
-        ("serve.api_keys_file", config.serve.api_keys_file),
-    ):
-        if path is not None:
-            yield field, path
-    for field, text, codes in (
-        ("prompts.train", config.prompts.train, config.languages.codes),
-        ("prompts.heldout", config.prompts.heldout, config.evaluated),
-        ("offline.path", config.offline.path, config.languages.codes),
-        *(
-            (f"candidates.sources.{place}.path", source.path, source.languages or config.languages.codes)
-            for place, source in enumerate(config.candidates.sources)
-            if isinstance(source, FileSource)
-        ),
-    ):
-        if text is None:
-            continue
-        if "{lang}" not in text:
-            yield field, Path(text)
-        elif not codes:  # offline: whatever languages there are
-            yield field, Path(text.partition("{lang}")[0] + "x").parent
-        for code in codes if "{lang}" in text else ():
-            yield f"{field} ({code})", place_of(text, code, field)
+    if config.serve.api_keys_file is not None:
+        yield "serve.api_keys_file", config.serve.api_keys_file
+    for one in named_paths(config):
+        if "{lang}" not in one.text:
+            yield one.field, Path(one.text)
+        elif not one.codes:  # offline: whatever languages there are
+            yield one.field, Path(one.text.partition("{lang}")[0] + "x").parent
+        for code in one.codes if "{lang}" in one.text else ():
+            yield f"{one.field} ({code})", place_of(one.text, code, one.field)

@@ -11,16 +11,19 @@ from actors.plan.fertility import fertility_cure, fertility_line
 from actors.plan.gpu_memory import check_memory
 from actors.plan.placement import PlacementPlan
 from configs.model_config import AUTO, stored_dtype
+from configs.named_paths import named_paths
 from configs.nodes import DescribedCluster, load_cluster
 from configs.reading import is_file, is_folder
 from configs.schema import Config
 from rollout.anchors import load_anchors
+from rollout.answer_files import left_out_lines, load_answers
 from rollout.formats.left_out import LeftOut, shown_rows
 from rollout.formats.places import place_of
 from rollout.plan import load_untranslated
 from rollout.preferences import Reading, read_preferences
 from rollout.prompts import PromptSet
 from rollout.records import text_of_turns
+from rollout.word_lists import check_word_lists
 
 
 def show(config: Config, cluster: Path | None) -> None:
@@ -110,22 +113,12 @@ def _show(field: str, forms: tuple[str, ...], rows: list[tuple[str, str]], left_
 
 def _absent(config: Config) -> list[str]:
     """Fields that name what is not on this machine."""
-    named: dict[str, Path | str | None] = {
-        "model.policy": config.model.policy,
-        "model.reference": config.model.reference,
-        **{f"{section}.model": one.model for section, one in config.reward.models.items()},
-        "prompts.train": config.prompts.train,
-        "prompts.heldout": config.prompts.heldout,
-        "anchor.path": config.anchor.path,
-        "candidates.untranslated_ids": config.candidates.untranslated_ids,
-        "offline.path": config.offline.path,
-    }
-    codes = config.languages.codes or [config.languages.dominant]
+    dominant = (config.languages.dominant,)
     return [
-        field
-        for field, path in named.items()
+        one.field
+        for one in named_paths(config)
         # Of files by language one is enough: that another is missing is an error.
-        if path is not None and not any(_is_there(place_of(str(path), code, field)) for code in codes)
+        if not any(_is_there(place_of(one.text, code, one.field)) for code in one.codes or dominant)
     ]
 
 
@@ -138,6 +131,7 @@ def _read_present(config: Config, absent: list[str]) -> None:
         if "offline.path" not in absent:
             _show_preferences(read_preferences(config))
         return
+    notes = list(config.rollout.unused)
     for split in ("train", "heldout"):
         if getattr(config.prompts, split) is not None and f"prompts.{split}" not in absent:
             _show_prompts(split, PromptSet.from_config(config, split))
@@ -145,6 +139,12 @@ def _read_present(config: Config, absent: list[str]) -> None:
         load_anchors(config)
     if "candidates.untranslated_ids" not in absent:
         load_untranslated(config)
+    if not any(field == "prompts.train" or field.startswith("candidates.sources.") for field in absent):
+        notes += left_out_lines(load_answers(config, PromptSet.from_config(config, "train")))
+    if not any(field.partition(".files.")[0] in config.reward.words for field in absent):
+        notes += check_word_lists(config)
+    for line in notes:
+        console.print(line, markup=False)
 
 
 def check_described(config: Config, plan: PlacementPlan, cluster: DescribedCluster) -> None:

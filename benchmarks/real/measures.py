@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from evaluation.fidelity import answer_fidelity
 from evaluation.stats import Delta, paired_bootstrap
 from rollout.language import LanguageDetector, prose
-from rollout.text_measures import echoed, known_words, ngrams
+from rollout.text_measures import echoed, known_words
 from rollout.word_lists import word_test
+from rollout.words import ngrams
 
 SLICE_WORDS = 12
 RESAMPLES = 2000

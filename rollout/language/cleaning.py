@@ -7,13 +7,18 @@ import unicodedata
 
 # A fence as Markdown has it, perhaps in a list or a quotation; what follows it may name a language of programming.
 _FENCE = re.compile(r"^\s*(?:(?:[-*+>]|\d{1,3}[.)])\s+)*(?P<mark>`{3,}|~{3,})(?P<rest>.*)$")
-_NO_LANGUAGE = re.compile(
-    r"`[^`]*`"  # inline code
-    r"|(?:https?://|www\.)\S+"
-    r"|[\w.+-]+@[\w-]+\.[\w.]+"  # addresses
-    r"|\$\$?[^$\n]+\$\$?|\\\[.*?\\\]|\\\(.*?\\\)|\\begin\{(\w+\*?)\}.*?\\end\{\1\}"  # formulas
-    r"|</?[A-Za-z][^<>\n]{0,80}>|<\|[^<>|\n]{1,40}\|>"  # tags, and marks of chat templates
+_FORMULAS = r"|\\\[.*?\\\]|\\\(.*?\\\)|\\begin\{(\w+\*?)\}.*?\\end\{\1\}"
+_NO_LANGUAGE, _BUT_FORMULAS = (
+    re.compile(
+        r"`[^`]*`"  # inline code
+        r"|(?:https?://|www\.)\S+"
+        r"|(?<![\w.+-])[\w.+-]+@[\w-]+\.[\w.]+"  # addresses: tried once a word, however long
+        rf"|\$\$?[^$\n]+\$\$?{formulas}"
+        r"|</?[A-Za-z][^<>\n]{0,80}>|<\|[^<>|\n]{1,40}\|>"  # tags, and marks of chat templates
+    )
+    for formulas in (_FORMULAS, "")
 )
+_ENDS = ("\\]", "\\)", "\\end")  # without any of them no formula ends: a line of its beginnings would take long
 _MARKS = ("`", "://", "www.", "@", "$", "\\", "<")  # without any of them `_NO_LANGUAGE` finds nothing
 # Nor does anything else here without any of these, of which nearly every text has none.
 _SIGNS, _ADDRESSES = frozenset("`~<[◁@$\\"), ("://", "www.")
@@ -109,8 +114,13 @@ def prose(text: str) -> list[str]:
             lines.append("")
         else:
             lines.append(line)
-    if any(sign in text for sign in ("$$", "\\[", "\\begin")):
+    if any(sign in text for sign in ("$$", "\\]", "\\end")):
         lines = _DISPLAYED.sub(" ", "\n".join(lines)).splitlines()
     marked = any(mark in text for mark in _MARKS)
-    kept = ((_NO_LANGUAGE.sub(" ", line) if marked else line).strip() for line in lines)
+    kept = ((_without_code(line) if marked else line).strip() for line in lines)
     return [line for line in kept if any(char.isalpha() for char in line)]
+
+
+def _without_code(line: str) -> str:
+    pattern = _NO_LANGUAGE if any(end in line for end in _ENDS) else _BUT_FORMULAS
+    return pattern.sub(" ", line)

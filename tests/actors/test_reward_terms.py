@@ -20,7 +20,8 @@ from rollout.language import LanguageDetector
 from rollout.pairs import MinedPairs, mine_pairs
 from rollout.records import Candidate, Score
 from rollout.terms import combined, term_means
-from rollout.text_measures import echoed, language_confidence, slices, text_measure, unrepeated, words
+from rollout.text_measures import echoed, language_confidence, slices, text_measure, unrepeated
+from rollout.words import words
 from tests.kits.rollout import candidate, make_config, make_prompts
 
 DETECTOR = LanguageDetector(["en", "es", "de", "ru", "zh", "th", "el"])
@@ -101,6 +102,9 @@ def looped_by_definition(found: list[str], longest: int) -> float:
         ("猫猫猫猫", 0.5, 3 / 4),
         ("sí", 1.0, 0.0),
         ("", 1.0, 0.0),
+        ("!" * 10, 1 / 8, 9 / 10),  # without words, characters
+        ("😀 😀 😀 😀", 0.5, 3 / 4),
+        ("a" * 100, 1 / 98, 99 / 100),  # of letters, but no word
     ],
 )
 def test_repetition_is_distinct_ngrams_less_loops(text: str, distinct: float, loops: float) -> None:

@@ -235,6 +235,13 @@ def test_dry_run_of_another_machine_s_run_reads_what_is_here(tmp_path: Path, cap
     absent = ["model.policy=/shared/policy", "model.reference=/shared/reference", "anchor.path=/shared/a.jsonl"]
     check_readable(small_config(tmp_path, *absent), elsewhere=True)
     assert "so not read: model.policy, model.reference, anchor.path" in " ".join(capsys.readouterr().out.split())
+    words = ["reward={kind: terms, terms: {known: {kind: words, files: {sw: /shared/sw.txt}}}}",
+             "candidates.sources=[{kind: policy}, {kind: file, name: human, path: '/shared/{lang}.jsonl'}]",
+             "rollout.temperature=0.5", "rollout.temperatures=[1.0, 0.9]"]  # fmt: skip
+    check_readable(small_config(tmp_path, *absent, *words), elsewhere=True)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "reward.terms.known.files.sw, anchor.path, candidates.sources.1.path" in said
+    assert "rollout.temperature: 0.5 is not used" in said
     for code in ("en", "es"):
         (tmp_path / f"{code}.jsonl").write_text('{"id": 1, "prompt": "Hi"}\n')
     config = small_config(tmp_path, *absent, f"prompts.train={tmp_path}/{{lang}}.jsonl")

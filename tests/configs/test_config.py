@@ -120,11 +120,15 @@ def test_override_is_typed_as_yaml() -> None:
         ("learner.objective=kto learner.rloo_clip=0.1", "learner.rloo_clip: not used by objective kto; remove it"),
         ("rollout.temperatures=[1.0, -0.5]", "rollout.temperatures.1: Input should be greater than or equal to 0"),
         ("rollout.temperatures=[0.0, 0.5]", "rollout.temperatures: 4 of 8 samples would be greedy"),
+        (
+            "rollout.temperatures=[1, 0] rollout.samples_per_prompt=2 candidates.sources=[{kind: policy, samples: 4}]",
+            "rollout.temperatures: 2 of 4 samples would be greedy",
+        ),
         ("learner.workers=64", "learner.pairs_per_step: 32 is fewer than the 64 workers"),
     ],
 )
 def test_bad_field_is_named_with_its_cure(override: str, expected: str) -> None:
-    assert expected in refused(*re.split(r" (?=learner)", override))
+    assert expected in refused(*re.split(r" (?=learner|rollout|candidates)", override))
 
 
 def test_deepspeed_options_that_contradict_each_other() -> None:

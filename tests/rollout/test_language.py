@@ -131,6 +131,11 @@ def test_lines_without_letters_are_no_prose_with_and_without_marks() -> None:
 
 def test_code_in_one_line_begins_no_block() -> None:
     assert prose(f"```print('x')``` {THAI}\n{ENGLISH}") == [THAI, ENGLISH]
+    # What is begun and never ends is text; so is all of a line of such beginnings, however long.
+    assert prose(f"\\[ {ENGLISH}") == [f"\\[ {ENGLISH}"]
+    assert prose(f"\\[x\\] {ENGLISH} \\(y\\)") == [ENGLISH]
+    assert prose("a" * 9000 + " @") == ["a" * 9000 + " @"]
+    assert prose(f"{ENGLISH} a.b-c+d@e-f.org x@y") == [f"{ENGLISH}   x@y"]
     assert prose(f"It costs $$ or more.\n\n{ENGLISH}\n\nThat is $$.")[1] == ENGLISH
 
 

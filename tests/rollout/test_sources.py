@@ -147,8 +147,15 @@ def test_answers_from_a_file(tmp_path: Path, prompts: PromptSet) -> None:
     assert found.texts == {("p1", "es"): [("Una.", "m"), ("Otra.", None)]}
     assert (found.unmatched, found.beyond) == (1, 1)
     assert left_out_lines({"human": found}) == [
-        "source 'human' leaves out 1 rows of ids that are no prompt here and 1 rows beyond its samples"
+        "source 'human' leaves out 1 rows of ids that are no prompt here and 1 rows beyond its samples",
+        "source 'human' has no answer to some of the 4 prompts: 4 in en, 3 in es, 4 in fr",
     ]
+    spanish = {**FILE, "path": str(path), "samples": 2, "languages": ["es"]}
+    config = make_config(candidates__sources=[{"kind": "policy"}, spanish])
+    assert load_answers(config, prompts)["human"].unanswered == {"es": 3}
+    config = make_config(candidates__sources=[{"kind": "policy"}, {**spanish, "languages": ["fr"]}])
+    with pytest.raises(UserError, match=r"none of the 4 rows .*; 4 are in other languages than fr"):
+        load_answers(config, prompts)
 
 
 @pytest.mark.parametrize(
@@ -184,6 +191,11 @@ def test_bad_rows_are_named(tmp_path: Path, prompts: PromptSet, row: Any, expect
             {"candidates": {"sources": [{**DIRECT, "endpoint": "stong"}, ENGLISH, TRANSLATED]}},
             r"sources\.0\.endpoint: 'stong' is not in endpoints \(there: strong, weak\)",
         ),
+        (
+            {"candidates": {"sources": [{**DIRECT, "languages": ["en", "en"]}, ENGLISH, TRANSLATED]}},
+            r"sources\.0\.languages: 'en' is named twice",
+        ),
+        ({"rollout": {"temperatures": [1.0, 0.5]}}, r"temperatures: no source of candidates\.sources is the policy"),
         ({"candidates": {"sources": [DIRECT, DIRECT]}}, r"sources\.1\.name: 'direct' is named twice"),
         (
             {"candidates": {"sources": [DIRECT, {**ENGLISH, "languages": ["fr"]}, TRANSLATED]}},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,21 @@ def checked(codes: list[str], **files: Path) -> list[str]:
         ("ru", "Объядятся вода", 1 / 2, 2),
         ("en", "42 + 17 = 59", 1.0, 0),
         ("en", "", 1.0, 0),
+        # Letters with marks are one word each: real ones are known, invented ones are not.
+        ("hi", "हिन्दी भारत में सबसे अधिक बोली जाने वाली भाषा है", 1.0, 10),
+        ("hi", "हीकटो मूपशा गिलबे नौझटी सेकुमा", 0.0, 5),
+        ("ta", "தமிழ் ஒரு மொழி", 1.0, 3),
+        ("ar", "كِتَابٌ", 1.0, 1),
+        ("fa", "می\u200cشود", 1.0, 1),
+        ("de", unicodedata.normalize("NFD", "Größe"), 1.0, 1),
+        ("uk", "комп'ютерів м’ясо", 1.0, 2),
+        ("tr", "İstanbul Isparta Irak İngilizce", 1.0, 4),
+        ("hr", "Voda je dobra", 1.0, 3),
+        ("en", "haha" * 100, 1.0, 0),  # no word, but a loop of letters
     ],
 )
 def test_words_of_wordfreq(language: str, text: str, share: float, counted: int) -> None:
-    value, parts = known_words(text, word_test({}, language), cut=False)
+    value, parts = known_words(text, word_test({}, language), cut=False, language=language)
     assert (value, parts) == (pytest.approx(share), {"words": float(counted)})
 
 
@@ -47,7 +59,7 @@ def test_a_last_word_that_may_be_cut_off_does_not_count() -> None:
         assert found[0] == pytest.approx(share)
 
 
-@pytest.mark.parametrize("language", ["sw", "yo", "ja", "zh", "ko"])
+@pytest.mark.parametrize("language", ["sw", "yo", "ko", "lb"])
 def test_a_language_without_a_list_is_told_of_and_its_answers_are_alike(language: str) -> None:
     assert word_test({}, language) is None
     assert known_words("mbilu mbilu", None, cut=False) == (1.0, {"words": 0.0})
@@ -55,6 +67,40 @@ def test_a_language_without_a_list_is_told_of_and_its_answers_are_alike(language
         f"reward.terms.known: no word list for {language}, where every answer's words are worth 1; "
         f"reward.terms.known.files: {{{language}: FILE}} gives one"
     ]
+
+
+@pytest.mark.parametrize("language", ["zh", "zh-Hant", "ja", "th", "my"])
+def test_a_language_without_spaces_has_no_words_to_look_up(language: str, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("猫\n", encoding="utf-8")
+    assert word_test({}, language) is None
+    assert checked(["en", language]) == [
+        f"reward.terms.known: {language} is written without spaces between words, so that none can be looked up; every "
+        "answer's words are worth 1 there"
+    ]
+    with pytest.raises(UserError, match=rf"known\.files: '{language}' is written without spaces .* remove it"):
+        checked(["en", language], **{language: tmp_path / "list.txt"})
+
+
+def test_a_code_of_ones_own_has_no_list() -> None:
+    assert word_test({}, "de-1a") is None
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "the\t123\nhaus,7\n",
+        "# words\nThe/S\nHaus/Sn\n",
+        "the-haus\n",
+        "THE\nHAUS\n",
+        unicodedata.normalize("NFD", "thé the haus"),
+    ],
+)
+def test_lists_of_other_forms_are_understood(lines: str, tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    path.write_text(lines, encoding="utf-8")
+    is_word = word_test({"sw": path}, "sw")
+    assert known_words("The Haus.", is_word, cut=False) == (1.0, {"words": 2.0})
+    assert known_words("123 sn s", is_word, cut=False) == (0.0, {"words": 1.0})
 
 
 def test_a_list_of_ones_own_goes_first(tmp_path: Path) -> None:
@@ -68,10 +114,10 @@ def test_a_list_of_ones_own_goes_first(tmp_path: Path) -> None:
 def test_lists_that_cannot_be_used_are_refused_with_their_place(tmp_path: Path) -> None:
     bad, empty = tmp_path / "bad.txt", tmp_path / "empty.txt"
     bad.write_bytes("uno\nseñor\n".encode("latin-1"))
-    empty.write_text(" \n")
+    empty.write_text("123\n !!\n")
     with pytest.raises(UserError, match=r"bad\.txt:2: not UTF-8 at byte 6; save it as UTF-8"):
         checked(["en", "es"], es=bad)
-    with pytest.raises(UserError, match=r"empty\.txt: the file is empty \(word list\)"):
+    with pytest.raises(UserError, match=r"known: .*empty\.txt: no word in it \(word list\); put one on each line"):
         checked(["en", "es"], es=empty)
     with pytest.raises(UserError, match=r"none\.txt: .*correct the path in the config"):
         checked(["en", "es"], es=tmp_path / "none.txt")
@@ -86,7 +132,6 @@ def test_without_wordfreq_every_language_needs_a_file(tmp_path: Path, monkeypatc
     words.write_text("one\n")
     monkeypatch.setitem(sys.modules, "wordfreq", None)
     assert checked(["en", "mt"], en=words, mt=words) == []
-    with pytest.raises(
-        UserError, match=r"no list for mt among the files, and wordfreq is not installed; install isogl"
-    ):
+    says = r"terms\.known: there is no list for mt among the files, and wordfreq, .*, is not installed; install isogl"
+    with pytest.raises(UserError, match=says):
         checked(["en", "mt"], en=words)

@@ -93,6 +93,21 @@ def test_the_arithmetic_of_a_model_folder_can_be_named(tmp_path: Path) -> None:
         plan(POLICY, ["model.add_bos=true"], tmp_path / "state")
 
 
+def test_a_model_is_described_again_where_what_was_kept_is_damaged_or_of_another_time(tmp_path: Path) -> None:
+    *_, folder = plan(POLICY, [], tmp_path / "state")
+    kept = folder.manifest(0)
+    path = folder.version_folder(0) / "manifest.json"
+    path.write_text("{")
+    *_, folder = plan(POLICY, [], tmp_path / "state")
+    assert folder.manifest(0) == kept
+    older = {name: value for name, value in json.loads(path.read_text()).items() if name != "probe_dtype"}
+    path.write_text(json.dumps(older))
+    assert folder.manifest(0) == kept, "the arithmetic of an older one is that of its weights"
+    shutil.rmtree(folder.path / "serving")
+    *_, folder = plan(POLICY, [], tmp_path / "state")
+    assert folder.manifest(0) == kept
+
+
 # --- a run whose policy is gone -----------------------------------------------------------------------------------
 
 
