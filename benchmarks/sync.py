@@ -43,7 +43,7 @@ from learners.broadcast import send  # noqa: E402
 from learners.logprobs import LogprobModel  # noqa: E402
 from learners.manifest import WeightsManifest  # noqa: E402
 from learners.rendezvous import Rendezvous  # noqa: E402
-from learners.weights import checksum, describe_weights, from_numpy, to_numpy  # noqa: E402
+from learners.weights import checksum, describe_weights, dtype_name, from_numpy, to_numpy  # noqa: E402
 from rollout.plan import Chunk, Request  # noqa: E402
 from rollout.records import CandidateKey  # noqa: E402
 
@@ -74,7 +74,10 @@ class Trainer:
         self._weights = {name: value.detach().clone() for name, value in self._model.named_parameters()}
         scorer = LogprobModel(self._model, 64)
         size = self._model.config.vocab_size
-        self._manifest = describe_weights(version, self._weights, checksum(self._weights), scorer, size, place=CPU)
+        digest = checksum(self._weights)
+        self._manifest = describe_weights(
+            version, self._weights, digest, scorer, size, dtype=dtype_name(scorer.head.weight), place=CPU
+        )
         return self._manifest
 
     def put(self) -> list[ray.ObjectRef]:

@@ -161,7 +161,7 @@ class LearnerSession:
     def manifest(self, version: int, weights: dict[str, Tensor]) -> WeightsManifest:
         """Manifest of what is published, valid on rank 0; called by every rank."""
         vocabulary = min(len(self.encoder.tokenizer), self.policy.config.vocab_size)
-        return make_manifest(version, weights, self.engine, vocabulary)  # type: ignore[arg-type]
+        return make_manifest(version, weights, self.engine, vocabulary, self.model.dtype)  # type: ignore[arg-type]
 
     def close(self) -> None:
         """Release the engine."""

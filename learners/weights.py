@@ -192,7 +192,9 @@ def probe_ids(digest: str, vocabulary: int) -> tuple[int, ...]:
     return tuple(ids)
 
 
-def make_manifest(version: int, weights: Mapping[str, Tensor], scorer: nn.Module, vocabulary: int) -> WeightsManifest:
+def make_manifest(
+    version: int, weights: Mapping[str, Tensor], scorer: nn.Module, vocabulary: int, dtype: str
+) -> WeightsManifest:
     """Describe weights and score the probe with them. Called by every rank: under ZeRO-3 scoring is
     collective.
 
@@ -201,8 +203,10 @@ def make_manifest(version: int, weights: Mapping[str, Tensor], scorer: nn.Module
         weights: Full weights on rank 0; other ranks pass what they have, and their manifest is void.
         scorer: A ``LogprobModel`` or the engine around it.
         vocabulary: Ids below this are valid.
+        dtype: The scorer's arithmetic.
     """
-    return describe_weights(version, weights, gather_objects(checksum(weights))[0], scorer, vocabulary, place=device())
+    digest = gather_objects(checksum(weights))[0]
+    return describe_weights(version, weights, digest, scorer, vocabulary, dtype=dtype, place=device())
 
 
 def describe_weights(
@@ -212,6 +216,7 @@ def describe_weights(
     scorer: nn.Module,
     vocabulary: int,
     *,
+    dtype: str,
     place: torch.device,
 ) -> WeightsManifest:
     """The manifest of weights whose checksum is known.
@@ -222,6 +227,7 @@ def describe_weights(
         digest: Their checksum.
         scorer: A ``LogprobModel`` or the engine around it.
         vocabulary: Ids below this are valid.
+        dtype: The scorer's arithmetic, as torch spells it.
         place: Where the scorer computes.
     """
     ids = probe_ids(digest, vocabulary)
@@ -239,5 +245,5 @@ def describe_weights(
         shapes=tuple(tuple(weights[name].shape) for name in names),
         probe_ids=ids,
         probe_logprob=tuple(float(value) for value in logprobs),
-        probe_dtype=dtype_name(next(scorer.parameters())),
+        probe_dtype=dtype,
     )

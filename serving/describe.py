@@ -13,7 +13,7 @@ from configs.errors import UserError
 from learners.checkpoint_layout import STATE_FILE, read_manifest
 from learners.logprobs import LogprobModel
 from learners.model_files import weights_as_saved
-from learners.weights import PROBE_TOKENS, WeightsManifest, checksum, describe_weights
+from learners.weights import PROBE_TOKENS, WeightsManifest, checksum, describe_weights, dtype_name
 from rollout.model_folder import weight_files
 
 _TIED_HEAD = "lm_head.weight"
@@ -62,4 +62,5 @@ def describe(folder: Path, version: int) -> WeightsManifest:
     if (Path(folder) / STATE_FILE).is_file() and not weights_as_saved(Path(folder), digest):
         raise UserError(f"{folder}: its weights have another checksum than its {STATE_FILE}; it is damaged")
     scorer = LogprobModel(model, PROBE_TOKENS)
-    return describe_weights(version, weights, digest, scorer, model.config.vocab_size, place=torch.device("cpu"))
+    dtype, place = dtype_name(scorer.head.weight), torch.device("cpu")
+    return describe_weights(version, weights, digest, scorer, model.config.vocab_size, dtype=dtype, place=place)

@@ -167,6 +167,7 @@ def test_other_models_train_and_their_probe_is_what_transformers_computes(
         snapshot = save_round(session, tmp_path / "run", session.train_round(1, make_pairs(8)), 1, 0)
         session.close()
     manifest = snapshot.manifest
+    assert manifest.probe_dtype == dtype
     assert ("lm_head.weight" in manifest.names) == (kind != "gemma3")
     assert manifest.checksum == checksum(load_file(snapshot.checkpoint / "model.safetensors"))
     assert checksum(from_numpy(to_numpy(snapshot.weights), manifest)) == manifest.checksum
