@@ -26,6 +26,7 @@ from benchmarks.real.measures import System, measure
 from benchmarks.real.page import Found, answers_page, page
 from configs.errors import UserError
 from rollout.language import LanguageDetector
+from rollout.words import of_letters, words
 
 
 def render(measurement: Measurement, fact: str, out: Path) -> None:
@@ -52,6 +53,13 @@ def render(measurement: Measurement, fact: str, out: Path) -> None:
         systems,
         _kept(measurement, names, ids),
         ids,
+        {
+            name: {
+                code: [word for key in ids for word in words(texts[name][code, key]) if of_letters(word)]
+                for code in settings.languages
+            }
+            for name in names
+        },
     )
     out.write_text(page((HERE / "head.md").read_text(encoding="utf-8"), found), encoding="utf-8")
     reading = out.with_name(f"{out.stem}-answers.md")

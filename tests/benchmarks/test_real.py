@@ -125,7 +125,8 @@ def test_the_page_says_which_goals_were_met() -> None:
     shuffled = {"en": [english] * 40, "de": [right] * 19 + [wrong] * 21}
     systems = {"start": start, "terms": end, "shuffled": shuffled}
     ids = [str(number) for number in range(40)]
-    found = Found(["a fact"], ["en", "de"], ["de"], systems, {"terms": Kept(0.25, 0.4)}, ids)
+    words = {name: {"en": ["a", "b", "b"], "de": ["x"] * size} for name, size in zip(systems, (4, 2, 0), strict=True)}
+    found = Found(["a fact"], ["en", "de"], ["de"], systems, {"terms": Kept(0.25, 0.4)}, ids, words)
     text = page("# Head", found)
     assert "- met: answers in another language down by half on the mean of de" in text
     assert "50.0 to 5.0 % (-90 %)" in text
@@ -133,7 +134,9 @@ def test_the_page_says_which_goals_were_met() -> None:
     assert "- met: de: words in the language's word list not down by more than 3 points" in text
     assert "| de | 50.0 | 5.0 | -45.0 [" in text
     assert "| after | 25.0 | 40.0 |" in text
-    worse = page("# Head", Found(["a fact"], ["en", "de"], ["de"], {**systems, "terms": shuffled}, {}, ids))
+    assert "| en | 3 | 2 | 2 | 2 | b 66.7 % | b 66.7 % | b 66.7 % |" in text
+    assert "| de | 0 | 0 | 0 | 0 | x 100.0 % | x 100.0 % | none |" in text
+    worse = page("# Head", Found(["a fact"], ["en", "de"], ["de"], {**systems, "terms": shuffled}, {}, ids, words))
     assert "- **not met**: answers in another language" in worse
     assert difference(start, end, ["de"], "other").delta == pytest.approx(-0.45)
     assert halved(start, end, ["de"], 0.5).ci95[0] > 0 > halved(start, shuffled, ["de"], 0.5).ci95[1]
