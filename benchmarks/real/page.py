@@ -88,8 +88,8 @@ def _vocabulary(found: Found) -> list[str]:
     """What no answer shows by itself: that all of them have the same few words."""
     names = list(found.systems)
     lines = [
-        "Different words among the first of all answers' words, as many as the system with the fewest has, and the most "
-        "frequent word with its share of all. No goal: first looked at when the fifth recipe's answers were read.",
+        "Different words among the first of all answers' words, as many as the system with the fewest has, and the "
+        "most frequent word with its share of all. No goal: first looked at when the fifth recipe's answers were read.",
         "",
         f"| | words | {' | '.join(f'{NAMES[name]}: different' for name in names)} | "
         f"{' | '.join(f'{NAMES[name]}: most frequent' for name in names)} |",
