@@ -40,10 +40,11 @@ def word_test(files: Mapping[str, Path], language: str) -> IsWord | None:
     """
     if language in files:
         return _listed(files[language], language).__contains__
-    return None if is_unspaced(language) else _in_wordfreq(language)
+    return None if without_spaces(language) else _in_wordfreq(language)
 
 
-def is_unspaced(language: str) -> bool:
+@functools.cache
+def without_spaces(language: str) -> bool:
     """Whether a language is written without spaces, so that there are no words to be looked up."""
     try:
         return langcodes.Language.get(language).maximize().script in _UNSPACED
@@ -64,7 +65,7 @@ def check_word_lists(config: Config) -> list[str]:
         for code in measure.files:
             if code not in codes:
                 raise UserError(f"{field}.files: '{code}' is not in languages.codes; add it or remove it")
-            if is_unspaced(code):
+            if without_spaces(code):
                 raise UserError(
                     f"{field}.files: '{code}' is written without spaces between words, so that none can be looked up; "
                     "remove it"
@@ -78,7 +79,7 @@ def check_word_lists(config: Config) -> list[str]:
                 f"{field}: there is no word list for {', '.join(without)}, so that no answer is better; name files of "
                 f"your own in {field}.files, or remove the term"
             )
-        if unspaced := [code for code in without if is_unspaced(code)]:
+        if unspaced := [code for code in without if without_spaces(code)]:
             lines.append(
                 f"{field}: {', '.join(unspaced)} is written without spaces between words, so that none can be looked "
                 "up; every answer's words are worth 1 there"

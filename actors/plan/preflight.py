@@ -53,9 +53,7 @@ class Inputs:
     measure: Callable[[Turns, str], tuple[tuple[int, ...], bool]]  # prompt, answer -> its tokens, and whether they fit
     spelled: int  # prompts that spell a special token of the tokenizer: they are taken as plain text
     fertility: dict[str, Fertility] = field(default_factory=dict)  # of the train prompts, by language
-    unused: tuple[
-        str, ...
-    ] = ()  # lines on fields that others replace, and languages that a `words` term has no list for
+    unused: tuple[str, ...] = ()  # lines on fields that others replace, and languages without a word list
 
     @property
     def notes(self) -> list[str]:
