@@ -95,11 +95,7 @@ class RepetitionTerm(TermSection, RepetitionMeasure):
 
 
 class EchoTerm(TermSection, EchoMeasure):
-    """1 less the share of the answer's n-grams of words that stand in the prompt: 0 for an answer that says it back.
-
-    The prompt is the user's last turn. A reward for the right language or against loops is highest for an answer that
-    copies the question.
-    """
+    __doc__ = EchoMeasure.__doc__
 
     kind: Literal["echo"]
 

@@ -11,7 +11,7 @@ import regex
 from rollout.language.scripts import script_of
 
 # Scripts that put no spaces between words.
-UNSPACED = frozenset({"Hani", "Kana", "Thai", "Laoo", "Khmr", "Mymr", "Tibt"})
+_UNSPACED = frozenset({"Hani", "Kana", "Thai", "Laoo", "Khmr", "Mymr", "Tibt"})
 # Letters with their marks (vowel signs of Indic scripts, and the joiners between them) and digits. An apostrophe is a
 # letter's part where Cyrillic is written so, as in Ukrainian; elsewhere it parts words.
 _TOKEN = regex.compile(r"[\p{L}\p{N}_](?:[\p{L}\p{N}_\p{M}\u200c\u200d]|(?<=\p{Cyrillic})['\u2019](?=\p{Cyrillic}))*")
@@ -45,7 +45,7 @@ def characters(text: str) -> list[str]:
 @functools.lru_cache(maxsize=1 << 14)
 def is_unspaced(char: str) -> bool:
     """Whether a character is a letter of a script without spaces."""
-    return char.isalpha() and script_of(char) in UNSPACED
+    return char.isalpha() and script_of(char) in _UNSPACED
 
 
 def of_letters(word: str) -> bool:

@@ -124,5 +124,6 @@ def _named(config: Config, config_file: Path) -> Iterator[tuple[str, Path]]:
             yield one.field, Path(one.text)
         elif not one.codes:  # offline: whatever languages there are
             yield one.field, Path(one.text.partition("{lang}")[0] + "x").parent
-        for code in one.codes if "{lang}" in one.text else ():
-            yield f"{one.field} ({code})", place_of(one.text, code, one.field)
+        else:
+            for code in one.codes:
+                yield f"{one.field} ({code})", place_of(one.text, code, one.field)

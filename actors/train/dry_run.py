@@ -132,15 +132,17 @@ def _read_present(config: Config, absent: list[str]) -> None:
             _show_preferences(read_preferences(config))
         return
     notes = list(config.rollout.unused)
+    prompts: dict[str, PromptSet] = {}
     for split in ("train", "heldout"):
         if getattr(config.prompts, split) is not None and f"prompts.{split}" not in absent:
-            _show_prompts(split, PromptSet.from_config(config, split))
+            prompts[split] = PromptSet.from_config(config, split)
+            _show_prompts(split, prompts[split])
     if "anchor.path" not in absent:
         load_anchors(config)
     if "candidates.untranslated_ids" not in absent:
         load_untranslated(config)
-    if not any(field == "prompts.train" or field.startswith("candidates.sources.") for field in absent):
-        notes += left_out_lines(load_answers(config, PromptSet.from_config(config, "train")))
+    if "train" in prompts and not any(field.startswith("candidates.sources.") for field in absent):
+        notes += left_out_lines(load_answers(config, prompts["train"]))
     if not any(field.partition(".files.")[0] in config.reward.words for field in absent):
         notes += check_word_lists(config)
     for line in notes:
