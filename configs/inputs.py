@@ -42,6 +42,11 @@ class RunConfig(Section):
         description="SHA-256 of the source of each function of your own (docs/extending.md), by the field that names "
         "it. Filled in at the start: a run does not continue with another one.",
     )
+    inputs: dict[str, str] = Field(
+        default_factory=dict,
+        description="Checksum of what each file or model folder held that the run reads, by the field that names it. "
+        "Filled in at the start: a run does not continue over other contents.",
+    )
 
 
 class ModelConfig(Section):

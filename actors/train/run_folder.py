@@ -18,6 +18,7 @@ from configs.load import dump_yaml, load_run_config
 from configs.locks import freed, holder, take
 from configs.schema import Config
 from rollout.identity import AFTER_OUT_OF_MEMORY, BY_ROUND, comparable_config, differing_fields, identity_of
+from rollout.input_digests import input_digests
 from rollout.run_layout import JOURNAL, RUN_LOCK, checkpoint_folder
 from rollout.store_open import accept_changes, lock_path
 
@@ -123,6 +124,17 @@ def dated(config: Config) -> Config:
     return config
 
 
+def with_inputs(config: Config) -> Config:
+    """The config with a checksum of each file that the run reads: part of what makes two configs the same run.
+
+    A run that began before runs kept them continues without.
+    """
+    run = config.run.dir / config.run.name
+    begun = (run / "config.yaml").is_file()
+    inputs = {} if begun and not load_run_config(run).run.inputs else input_digests(config)
+    return config.model_copy(update={"run": config.run.model_copy(update={"inputs": inputs})})
+
+
 def check_same_config(kept: Path, config: Config, allowed: frozenset[str] = frozenset()) -> None:
     """Refuse a folder whose config differs in anything that the run's data or arithmetic depends on.
 
@@ -141,7 +153,15 @@ def check_same_config(kept: Path, config: Config, allowed: frozenset[str] = froz
     old = {name: value for name, value in old.items() if not _below(name, allowed)}
     same = {name: value for name, value in new.items() if name in BY_ROUND or _below(name, allowed)}
     changed = differing_fields({**old, **same}, new)
-    if changed:
+    others = [line for line in changed if not _below(_name(line), ("run.inputs",))]
+    if changed and not others:
+        fields = ", ".join(_name(line).removeprefix("run.inputs.") for line in changed[:_SHOWN])
+        more = f" and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
+        raise UserError(
+            f"{kept.parent}: what {fields}{more} names has other contents than when the run was begun; restore them, "
+            "choose another run.name, or remove the folder"
+        )
+    if changed := others:
         more = f"; and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
         raise UserError(
             f"{kept.parent}: belongs to another config ({'; '.join(changed[:_SHOWN])}{more}); choose another "
@@ -153,8 +173,13 @@ def _below(name: str, fields: Collection[str]) -> bool:
     return any(name == field or name.startswith(field + ".") for field in fields)
 
 
+def _name(line: str) -> str:
+    """Of the field that a line of ``differing_fields`` is about."""
+    return line.partition(":")[0]
+
+
 def _cure(changed: list[str]) -> str:
-    names = [line.partition(":")[0] for line in changed]
+    names = [_name(line) for line in changed]
     if not all(_below(name, AFTER_OUT_OF_MEMORY) for name in names):
         return ""
     fields = sorted({field for field in AFTER_OUT_OF_MEMORY for name in names if _below(name, (field,))})
