@@ -28,16 +28,12 @@ def render(study: Study, results: Results) -> str:
         if any(results.of(name) for name in names):
             title = f"## The same where answers under the English instruction are true at {rate:g}"
             lines += [*table(title, [study.rows[name] for name in names], results), ""]
-    lines += [
-        "## Contrasts",
-        "",
-        "Of greedy accuracy, points: end less start, and differences of two rows' changes, paired by world and seed.",
-        "",
-    ]
-    lines += ["| | runs | difference | every run |", "|---|---|---|---|"]
-    lines += [_against_start(row.title, results.of(row.name)) for row in study.rows.values() if results.of(row.name)]
-    lines += [line for pair in _contrasts(study) if (line := _contrast(study, results, *pair))]
-    lines += ["", "## Every run", ""]
+    what = "Of greedy accuracy, points: end less start, and differences of two rows' changes, paired by world and seed."
+    lines += ["## Contrasts", "", what, "", *_differences(study, results), ""]
+    if (earlier := results.earlier()).runs:
+        what = "A repetition over the same facts with models that start elsewhere, at other commits."
+        lines += ["## The same in earlier builds of the worlds", "", what, "", *_differences(study, earlier), ""]
+    lines += ["## Every run", ""]
     lines += ["| run | greedy, start | end | change | 95% interval | unseen languages | wall, s | commit |"]
     lines += ["|---|---|---|---|---|---|---|---|"]
     lines += [_run_line(result) for result in results.runs.values()]
@@ -52,7 +48,7 @@ def table(title: str, rows: Sequence[Row], results: Results) -> list[str]:
         rows: In the order to be shown; those without a run are left out.
         results: Of these rows and perhaps others.
 
-    A figure that not every run has is followed by how many have it.
+    A figure that is of more or fewer runs than the row has is followed by their number.
     """
     lines = [title, "", _COLUMNS, "|---|" + "---|" * 10]
     found = [row for row in rows if results.of(row.name)]
@@ -69,12 +65,18 @@ def _line(title: str, results: Results, row: str, side: str) -> str:
 
 
 def _mean(mean: float, of: int, runs: int) -> str:
-    """A mean in per cent, with the number of runs that have it where those are fewer."""
-    return f"{100 * mean:.1f}" + (f" ({of})" if of < runs else "") if of else ""
+    """A mean in per cent, with the number of runs that it is of where those are not the row's."""
+    return f"{100 * mean:.1f}" + (f" ({of})" if of != runs else "") if of else ""
 
 
 def _spread(values: Sequence[float]) -> str:
     return f" ({100 * min(values):+.1f} to {100 * max(values):+.1f})" if len(values) > 1 else ""
+
+
+def _differences(study: Study, results: Results) -> list[str]:
+    lines = ["| | runs | difference | every run |", "|---|---|---|---|"]
+    lines += [_against_start(row.title, results.of(row.name)) for row in study.rows.values() if results.of(row.name)]
+    return lines + [line for pair in _contrasts(study) if (line := _contrast(study, results, *pair))]
 
 
 def _contrasts(study: Study) -> list[tuple[str, str]]:
@@ -84,8 +86,7 @@ def _contrasts(study: Study) -> list[tuple[str, str]]:
 
 
 def _contrast(study: Study, results: Results, first: str, second: str) -> str:
-    keys = [result.key[1:] for result in results.of(first)]
-    pairs = [(results.runs[first, *key], results.runs[second, *key]) for key in keys if (second, *key) in results.runs]
+    pairs = results.pairs(first, second)
     if not pairs:
         return ""
     title = f"{study.rows[first].title} less {study.rows[second].title}"

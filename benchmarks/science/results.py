@@ -77,17 +77,37 @@ class Pool:
 
 @dataclass(frozen=True)
 class Results:
-    """All that is known, in the study's order."""
+    """All that is known, in the study's order, today's builds of the worlds before earlier ones."""
 
     runs: Mapping[Key, Result]
     pools: tuple[Pool, ...] = ()
 
     def of(self, row: str) -> list[Result]:
-        """Runs of a row."""
-        return [result for result in self.runs.values() if result.row == row]
+        """Runs of a row, one for each world and seed: in an earlier build of the world only where there is no other."""
+        found: dict[tuple[int, int], Result] = {}
+        for result in self.runs.values():
+            if result.row == row:
+                found.setdefault((result.world, result.seed), result)
+        return list(found.values())
+
+    def pairs(self, first: str, second: str) -> list[tuple[Result, Result]]:
+        """Runs of two rows in the same build of a world with the same seed; one pair for each, as ``of``."""
+        found: dict[tuple[int, int], tuple[Result, Result]] = {}
+        for (row, world, seed, build), result in self.runs.items():
+            other = self.runs.get((second, world, seed, build))
+            if row == first and other is not None:
+                found.setdefault((world, seed), (result, other))
+        return list(found.values())
+
+    def earlier(self) -> Results:
+        """Those in earlier builds alone."""
+        return Results({key: result for key, result in self.runs.items() if result.build})
 
     def mean(self, row: str, side: str, figure: str) -> tuple[float, int]:
-        """Of a figure over a row's runs that have it, and how many those are. ``side`` is start or end."""
+        """Of a figure over a row's runs that have it, and how many those are. ``side`` is start or end.
+
+        Means that were kept for several runs at once count with all of these, whatever their builds.
+        """
         known = [(getattr(result, side), 1) for result in self.of(row)]
         known += [(getattr(pool, side), len(pool.runs)) for pool in self.pools if pool.row == row]
         values = [(figures[figure], weight) for figures, weight in known if figure in figures]

@@ -160,8 +160,17 @@ def test_runs_in_another_build_of_a_world_are_paired_with_each_other_alone(tmp_p
     write_run(tmp_path, "lidr", 0, 0, 0.9)
     write_run(tmp_path, "sharpening", 0, 0, 0.7)
     page = page_of(tmp_path, read(tmp_path / "kept.jsonl"))
-    assert "LIDR less control: the policy's own likelihood, native prompt | 2 | +25.0 | +20.0, +30.0 |" in page
-    assert "| lidr-w0-s0 (earlier build) | 60.0 | 95.0 |" in page
+    above, title, below = page.partition("## The same in earlier builds of the worlds")
+    contrast = "LIDR less control: the policy's own likelihood, native prompt"
+    assert f"{contrast} | 1 | +20.0 | +20.0 |" in above, "one pair a world and seed, of today's build"
+    assert f"{contrast} | 1 | +30.0 | +30.0 |" in below
+    assert "| LIDR | 1 | 90.0 |" in above
+    assert title
+    assert "| lidr-w0-s0 (earlier build) | 60.0 | 95.0 |" in below
+    kept += [earlier("lidr-shuffled", 0.61)]
+    page = page_of(tmp_path, Results({result.key: result for result in kept}))
+    assert "LIDR less control: LIDR, its pairs turned round at random | 1 | +34.0 | +34.0 |" in page.partition(title)[0]
+    assert "| control: LIDR, its pairs turned round at random | 1 | 61.0 |" in page, "there is no other"
 
 
 def test_a_run_without_further_temperatures_has_no_best_of_them(tmp_path: Path) -> None:
