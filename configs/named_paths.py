@@ -24,29 +24,41 @@ class NamedPath:
 
 
 def named_paths(config: Config) -> list[NamedPath]:
-    """Every file or folder of models and data that a run reads; without its own, and the endpoint's keys."""
-    codes = tuple(config.languages.codes)
-    found = {
+    """Every file or folder of models and data that the run reads; without its own, and the endpoint's keys."""
+    models = {
         "model.policy": config.model.policy,
         "model.reference": config.model.reference if config.reads_reference else None,
+    }
+    found = [NamedPath(field, str(path)) for field, path in models.items() if path is not None]
+    if config.prompts.heldout is not None:
+        found.append(NamedPath("prompts.heldout", config.prompts.heldout, tuple(config.evaluated)))
+    return found + (_sampled(config) if config.offline.path is None else _offline(config.offline.path, config))
+
+
+def _offline(path: str, config: Config) -> list[NamedPath]:
+    return [NamedPath("offline.path", path, tuple(config.languages.codes))]
+
+
+def _sampled(config: Config) -> list[NamedPath]:
+    """What a run reads that samples: prompts, and what makes, scores and joins their answers."""
+    codes = tuple(config.languages.codes)
+    single = {
         **{f"{section}.model": one.model for section, one in config.reward.models.items()},
         **{
             f"{name}.files.{code}": path
             for name, one in config.reward.words.items()
             for code, path in one.files.items()
         },
-        "anchor.path": config.anchor.path,
+        "anchor.path": config.anchor.path if config.anchor.pairs_per_round else None,
         "candidates.untranslated_ids": config.candidates.untranslated_ids,
     }
-    paths = [NamedPath(field, str(path)) for field, path in found.items() if path is not None]
     by_language = {
         "prompts.train": (config.prompts.train, codes),
-        "prompts.heldout": (config.prompts.heldout, tuple(config.evaluated)),
-        "offline.path": (config.offline.path, codes),
         **{
             f"candidates.sources.{place}.path": (source.path, tuple(source.languages) or codes)
             for place, source in enumerate(config.candidates.sources)
             if isinstance(source, FileSource)
         },
     }
-    return paths + [NamedPath(field, text, of) for field, (text, of) in by_language.items() if text is not None]
+    found = [NamedPath(field, str(path)) for field, path in single.items() if path is not None]
+    return found + [NamedPath(field, text, of) for field, (text, of) in by_language.items() if text is not None]

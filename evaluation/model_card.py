@@ -18,8 +18,8 @@ from rollout.languages import DEFAULT_NAMES
 
 # Of the config, what is of this machine and nobody else's business.
 _LEFT_OUT = (
-    "cluster", "serve", "run.dir", "run.min_free_disk_gb", "run.plugins", "judge.base_url", "judge.api_key_env",
-    "judge.cache", "candidates.cache",
+    "cluster", "serve", "run.dir", "run.min_free_disk_gb", "run.plugins", "run.inputs",
+    "judge.base_url", "judge.api_key_env", "judge.cache", "candidates.cache",
 )  # fmt: skip
 _OF_ENDPOINTS = ("base_url", "api_key_env")
 _SNAPSHOT = re.compile(r"(?:models|datasets)--([^/]+?)--([^/]+)/snapshots/([0-9a-f]{40})(/.*)?$")

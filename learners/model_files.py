@@ -16,18 +16,7 @@ from configs.errors import UserError
 from configs.model_config import CONFIG_FILE, read_model_config
 from learners.checkpoint_layout import ADAPTER_FILE, ADAPTER_FOLDER, read_state
 from learners.weights import checksum
-
-# Everything else in a model folder is weights, or was written by us.
-_COPIED = (
-    CONFIG_FILE,
-    "generation_config.json",
-    "tokenizer*",
-    "chat_template*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab*",
-    "merges.txt",
-)
+from rollout.model_folder import settings_files
 
 
 def write_model_folder(
@@ -52,10 +41,8 @@ def fill_model_folder(
     folder: Path, weights: Mapping[str, Tensor], start: Path, dtype: str, chat_template: str | None = None
 ) -> None:
     """Put weights and everything else of a model folder into an existing folder."""
-    for pattern in _COPIED:
-        for file in start.glob(pattern):
-            if file.is_file():
-                shutil.copyfile(file, folder / file.name)
+    for file in settings_files(start):
+        shutil.copyfile(file, folder / file.name)
     if chat_template is not None:  # read before what tokenizer_config.json may say
         (folder / "chat_template.jinja").write_text(chat_template, encoding="utf-8")
     config = read_model_config(start)

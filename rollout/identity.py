@@ -15,6 +15,7 @@ from configs.schema import Config
 # A run may be resumed with other values of these: where it runs, how wide, how long, what it keeps.
 FREE_FIELDS = (
     "run.dir",
+    "run.inputs",  # compared by contents, as far as both sides know them, when the run's folder is opened
     "run.min_free_disk_gb",
     "run.trackers",
     "rollout.actors",

@@ -22,6 +22,18 @@ from configs.model_config import CONFIG_FILE, is_model_folder
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 STATE_FILE = "state.json"
+# Everything of a model folder that an answer can depend on, besides the weights.
+SETTINGS = (
+    CONFIG_FILE,
+    "generation_config.json",
+    "tokenizer*",
+    "chat_template*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab*",
+    "merges.txt",
+    "*.model",
+)
 ADAPTER = Path("adapter", "adapter_model.safetensors")
 
 _BLOCK = 1 << 22
@@ -71,6 +83,11 @@ class Entry:
     end: int
 
 
+def settings_files(folder: Path) -> list[Path]:
+    """The files of a model folder that ``SETTINGS`` names, sorted."""
+    return sorted({path for pattern in SETTINGS for path in Path(folder).glob(pattern) if path.is_file()})
+
+
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files that hold a folder's weights, sorted: those its index names, or ``model.safetensors``.
 
@@ -94,6 +111,8 @@ def weight_files(folder: Path) -> list[Path]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Damaged(index, f"is no index of weight files ({type(error).__name__})", "fetch the model again") from None
     absent = [name for name in names if not (folder / name).is_file()]
+    if outside := [name for name in names if Path(name).is_absolute() or ".." in Path(name).parts]:
+        raise Damaged(index, f"names {', '.join(outside[:3])}, outside the folder", "fetch the model again")
     if absent or not names:
         what = f"names {', '.join(absent[:3])}, not there" if absent else "names no file"
         raise Damaged(index, what, "fetch the model again")

@@ -13,7 +13,7 @@ from actors.plan.plugins import pinned
 from actors.plan.preflight import Inputs, check_inputs
 from actors.runtime.signals import StopFlag
 from actors.train.run import with_team
-from actors.train.run_folder import RunFolder, dated, with_inputs
+from actors.train.run_folder import RunFolder, dated
 from actors.train.sampling import SamplingTrack
 from actors.train.team import Team
 from actors.train.track import RunParts
@@ -62,7 +62,7 @@ def run_build_data(config: Config, out: Path) -> bool:
         raise UserError(
             f"learner.objective: {config.learner.objective} takes groups, and build-data writes pairs; choose another"
         )
-    config = with_inputs(pinned(dated(data_config(config, out))))
+    config = pinned(dated(data_config(config, out)))
     started = time.time()
     screen = Screen()
     inputs = check_inputs(config)

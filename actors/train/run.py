@@ -25,7 +25,7 @@ from actors.runtime.signals import StopFlag, StopRequested
 from actors.train.driver import Driver
 from actors.train.offline import OfflineTrack, check_offline, offline_summary
 from actors.train.resume import check_checkpoints, rewind
-from actors.train.run_folder import RunFolder, dated, open_run_folder, with_inputs
+from actors.train.run_folder import RunFolder, dated, open_run_folder
 from actors.train.sampling import SamplingTrack
 from actors.train.team import Team, start_team
 from actors.train.track import RunParts
@@ -67,7 +67,7 @@ def run_training(
     Raises:
         UserError: Anything that the user can fix; the run folder stays resumable.
     """
-    config = with_inputs(pinned(dated(config)))
+    config = pinned(dated(config))
     if config.offline.path is not None:
         return _run_offline(config, resume, from_round, allowed, quiet)
     started = time.time()

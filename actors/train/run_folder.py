@@ -18,13 +18,14 @@ from configs.load import dump_yaml, load_run_config
 from configs.locks import freed, holder, take
 from configs.schema import Config
 from rollout.identity import AFTER_OUT_OF_MEMORY, BY_ROUND, comparable_config, differing_fields, identity_of
-from rollout.input_digests import input_digests
+from rollout.input_digests import changed_inputs, input_digests, input_files
 from rollout.run_layout import JOURNAL, RUN_LOCK, checkpoint_folder
 from rollout.store_open import accept_changes, lock_path
 
 _WRITABLE = "make the folder writable, or copy the run to a disk that is"
 _JOURNAL_S = 60.0  # until the journal's process of a driver that was killed has noticed that; it takes seconds
 _SHOWN = 5  # differing fields that a message lists
+_LARGE = 4 << 30  # bytes that are not read without a word
 
 
 @dataclass
@@ -64,11 +65,11 @@ def open_run_folder(
         config: The run.
         resume: Whether to continue in it.
         allowed: Fields that may differ from the run's config.
-        say: Told in one line where what is left of a killed driver is waited for.
+        say: Told in one line where what is left of a killed driver is waited for, and before much is read.
 
     Raises:
         UserError: The folder is in use, is another config's, already holds a run that ``resume`` was not asked
-            for, or is not there to be resumed.
+            for, or is not there to be resumed; or the run was begun over other contents of what it reads.
     """
     path = config.run.dir / config.run.name
     kept = path / "config.yaml"
@@ -89,11 +90,12 @@ def open_run_folder(
     lock = _lock(path)
     try:
         _await_journal(path, say)
+        inputs = _known_inputs(config, kept, say)
         if allowed and (path / JOURNAL).is_file():
             accept_changes(path / JOURNAL, identity_of(config))
         for left in path.glob(".isogloss-*-learner-mailbox-*"):  # of a process that was killed
             shutil.rmtree(left, ignore_errors=True)
-        write_text(kept, dump_yaml(config))
+        write_text(kept, dump_yaml(config.model_copy(update={"run": config.run.model_copy(update={"inputs": inputs})})))
     except OSError as error:
         lock.release()
         raise UserError(f"{path}: cannot be written ({error.strerror}); {_WRITABLE}") from None
@@ -101,6 +103,29 @@ def open_run_folder(
         lock.release()
         raise
     return RunFolder(path, lock)
+
+
+def _known_inputs(config: Config, kept: Path, say: Callable[[str], None]) -> dict[str, str]:
+    """Checksums of what the run reads, those that it was begun with first; ``run.inputs`` of its own config.
+
+    A run that began before runs kept them, or could not read a file at one start, keeps them from the next one on.
+
+    Raises:
+        UserError: It was begun over other contents.
+    """
+    files = input_files(config)
+    size = sum(file.stat().st_size for _, paths in files.values() for file in paths)
+    if size > _LARGE:
+        say(f"reading {size / 2**30:.0f} GiB of models and data, by whose checksums a resume knows them again")
+    begun = load_run_config(kept.parent).run.inputs if kept.is_file() else {}
+    now = input_digests(files)
+    if changed := changed_inputs(begun, now):
+        more = f" and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
+        raise UserError(
+            f"{kept.parent}: what {', '.join(changed[:_SHOWN])}{more} names has other contents than when the run was "
+            "begun; restore them, choose another run.name, or remove the folder"
+        )
+    return {**now, **begun}
 
 
 def dated(config: Config) -> Config:
@@ -124,17 +149,6 @@ def dated(config: Config) -> Config:
     return config
 
 
-def with_inputs(config: Config) -> Config:
-    """The config with a checksum of each file that the run reads: part of what makes two configs the same run.
-
-    A run that began before runs kept them continues without.
-    """
-    run = config.run.dir / config.run.name
-    begun = (run / "config.yaml").is_file()
-    inputs = {} if begun and not load_run_config(run).run.inputs else input_digests(config)
-    return config.model_copy(update={"run": config.run.model_copy(update={"inputs": inputs})})
-
-
 def check_same_config(kept: Path, config: Config, allowed: frozenset[str] = frozenset()) -> None:
     """Refuse a folder whose config differs in anything that the run's data or arithmetic depends on.
 
@@ -153,15 +167,7 @@ def check_same_config(kept: Path, config: Config, allowed: frozenset[str] = froz
     old = {name: value for name, value in old.items() if not _below(name, allowed)}
     same = {name: value for name, value in new.items() if name in BY_ROUND or _below(name, allowed)}
     changed = differing_fields({**old, **same}, new)
-    others = [line for line in changed if not _below(_name(line), ("run.inputs",))]
-    if changed and not others:
-        fields = ", ".join(_name(line).removeprefix("run.inputs.") for line in changed[:_SHOWN])
-        more = f" and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
-        raise UserError(
-            f"{kept.parent}: what {fields}{more} names has other contents than when the run was begun; restore them, "
-            "choose another run.name, or remove the folder"
-        )
-    if changed := others:
+    if changed:
         more = f"; and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
         raise UserError(
             f"{kept.parent}: belongs to another config ({'; '.join(changed[:_SHOWN])}{more}); choose another "
@@ -173,13 +179,8 @@ def _below(name: str, fields: Collection[str]) -> bool:
     return any(name == field or name.startswith(field + ".") for field in fields)
 
 
-def _name(line: str) -> str:
-    """Of the field that a line of ``differing_fields`` is about."""
-    return line.partition(":")[0]
-
-
 def _cure(changed: list[str]) -> str:
-    names = [_name(line) for line in changed]
+    names = [line.partition(":")[0] for line in changed]
     if not all(_below(name, AFTER_OUT_OF_MEMORY) for name in names):
         return ""
     fields = sorted({field for field in AFTER_OUT_OF_MEMORY for name in names if _below(name, (field,))})

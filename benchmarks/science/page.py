@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.science.results import FIGURES, GREEDY, Result, Results
+from benchmarks.science.results import FIGURES, GREEDY, Result, Results, Run
 from benchmarks.science.study import Row, Study, run_name
 
 HEAD = Path(__file__).with_name("head.md")
@@ -30,9 +30,11 @@ def render(study: Study, results: Results) -> str:
             lines += [*table(title, [study.rows[name] for name in names], results), ""]
     what = "Of greedy accuracy, points: end less start, and differences of two rows' changes, paired by world and seed."
     lines += ["## Contrasts", "", what, "", *_differences(study, results), ""]
-    if (earlier := results.earlier()).runs:
-        what = "A repetition over the same facts with models that start elsewhere, at other commits."
-        lines += ["## The same in earlier builds of the worlds", "", what, "", *_differences(study, earlier), ""]
+    if (repeated := results.repeated()).runs:
+        what = (
+            "Runs that are in no table above: over the same facts, with models that start elsewhere, at other commits."
+        )
+        lines += ["## The same in earlier builds of the worlds", "", what, "", *_differences(study, repeated), ""]
     lines += ["## Every run", ""]
     lines += ["| run | greedy, start | end | change | 95% interval | unseen languages | wall, s | commit |"]
     lines += ["|---|---|---|---|---|---|---|---|"]
@@ -48,7 +50,7 @@ def table(title: str, rows: Sequence[Row], results: Results) -> list[str]:
         rows: In the order to be shown; those without a run are left out.
         results: Of these rows and perhaps others.
 
-    A figure that is of more or fewer runs than the row has is followed by their number.
+    A figure that is of other runs than the row's is followed by their number.
     """
     lines = [title, "", _COLUMNS, "|---|" + "---|" * 10]
     found = [row for row in rows if results.of(row.name)]
@@ -58,15 +60,15 @@ def table(title: str, rows: Sequence[Row], results: Results) -> list[str]:
 
 def _line(title: str, results: Results, row: str, side: str) -> str:
     runs = results.of(row)
-    means = [_mean(*results.mean(row, side, figure), len(runs)) for figure in FIGURES]
+    means = [_mean(*results.mean(row, side, figure), {run.key[1:] for run in runs}) for figure in FIGURES]
     changes = [result.change for result in runs]
     change = f"**{100 * statistics.mean(changes):+.1f}**{_spread(changes)}" if side == "end" else ""
     return f"| {title} | {len(runs)} | {means[0]} | {change} | " + " | ".join(means[1:]) + " |"
 
 
-def _mean(mean: float, of: int, runs: int) -> str:
+def _mean(mean: float, of: Set[Run], runs: Set[Run]) -> str:
     """A mean in per cent, with the number of runs that it is of where those are not the row's."""
-    return f"{100 * mean:.1f}" + (f" ({of})" if of != runs else "") if of else ""
+    return f"{100 * mean:.1f}" + (f" ({len(of)})" if of != runs else "") if of else ""
 
 
 def _spread(values: Sequence[float]) -> str:

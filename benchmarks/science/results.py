@@ -12,7 +12,8 @@ from typing import Any
 from benchmarks.science.study import COMMIT, Study, run_name
 from evaluation.matrix.runs import SUMMARY
 
-Key = tuple[str, int, int, str]  # row, world, seed, build
+Run = tuple[int, int, str]  # world, seed, build
+Key = tuple[str, int, int, str]  # row, and those
 GREEDY, UNSEEN = "greedy", "unseen"
 FIGURES = (GREEDY, "best", "sampled", "pass_at_k", "affected", "other", UNSEEN, "english")
 
@@ -70,7 +71,7 @@ class Pool:
     """
 
     row: str
-    runs: tuple[tuple[int, int, str], ...]
+    runs: tuple[Run, ...]
     start: Mapping[str, float]
     end: Mapping[str, float]
 
@@ -99,20 +100,21 @@ class Results:
                 found.setdefault((world, seed), (result, other))
         return list(found.values())
 
-    def earlier(self) -> Results:
-        """Those in earlier builds alone."""
-        return Results({key: result for key, result in self.runs.items() if result.build})
+    def repeated(self) -> Results:
+        """Runs in earlier builds that ``of`` leaves out."""
+        taken = {result.key for row in {key[0] for key in self.runs} for result in self.of(row)}
+        return Results({key: result for key, result in self.runs.items() if key not in taken})
 
-    def mean(self, row: str, side: str, figure: str) -> tuple[float, int]:
-        """Of a figure over a row's runs that have it, and how many those are. ``side`` is start or end.
+    def mean(self, row: str, side: str, figure: str) -> tuple[float, set[Run]]:
+        """Of a figure over those of a row's runs that have it, and which runs these are. ``side`` is start or end.
 
         Means that were kept for several runs at once count with all of these, whatever their builds.
         """
-        known = [(getattr(result, side), 1) for result in self.of(row)]
-        known += [(getattr(pool, side), len(pool.runs)) for pool in self.pools if pool.row == row]
-        values = [(figures[figure], weight) for figures, weight in known if figure in figures]
-        weights = [weight for _, weight in values]
-        return (statistics.fmean([value for value, _ in values], weights) if values else 0.0), sum(weights)
+        known = [(getattr(result, side), {result.key[1:]}) for result in self.of(row)]
+        known += [(getattr(pool, side), set(pool.runs)) for pool in self.pools if pool.row == row]
+        found = [(figures[figure], runs) for figures, runs in known if figure in figures]
+        mean = statistics.fmean([value for value, _ in found], [len(runs) for _, runs in found]) if found else 0.0
+        return mean, {run for _, runs in found for run in runs}
 
 
 def of_summary(summary: Mapping[str, Any], key: Key, commit: str) -> Result:

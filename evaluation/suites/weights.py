@@ -8,9 +8,8 @@ import xxhash
 
 from configs.model_config import read_model_config
 from evaluation.suites.cache import EvalCache
-from rollout.model_folder import weight_files
+from rollout.model_folder import settings_files, weight_files
 
-_SMALL = ("*.json", "*.jinja", "*.model", "*.txt")
 _BLOCK = 1 << 24
 
 
@@ -27,7 +26,7 @@ def model_checksum(folder: Path, cache: EvalCache) -> str:
     digest = xxhash.xxh3_128()
     for path in weights:
         digest.update(f"{path.name}\0{_weight_file(path, cache)}\n".encode())
-    for path in sorted({path for pattern in _SMALL for path in folder.glob(pattern)}):
+    for path in settings_files(folder):
         digest.update(f"{path.name}\0{xxhash.xxh3_128_hexdigest(path.read_bytes())}\n".encode())
     return digest.hexdigest()
 

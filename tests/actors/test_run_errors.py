@@ -179,7 +179,8 @@ def test_more_rounds_are_the_same_run(tmp_path: Path) -> None:
     more = small_config(tmp_path, "schedule.rounds=5", "cluster.num_cpus=4")
     folder = open_run_folder(more, resume=True)
     folder.close()
-    assert load_run_config(folder.path) == more
+    kept = load_run_config(folder.path)
+    assert (kept.schedule.rounds, kept.cluster.num_cpus) == (5, 4)
 
 
 def test_command_ends_with_a_message_and_no_traceback(tmp_path: Path) -> None:

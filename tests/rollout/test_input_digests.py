@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from actors.train.run_folder import open_run_folder, with_inputs
+from actors.train import run_folder
+from actors.train.run_folder import open_run_folder
 from configs.errors import UserError
-from configs.load import dump_yaml
+from configs.load import load_run_config
 from configs.schema import Config
-from rollout.input_digests import input_digests
+from rollout.input_digests import input_digests, input_files
 from tests.kits.run import small_config
 
 WORLD = Path("worlds/default")
@@ -70,6 +72,21 @@ def new_table(own: Path) -> None:
     (own / "all" / "two.csv").write_text("id,language,prompt\nb,en,Bye\n")
 
 
+def begin(config: Config) -> dict[str, str]:
+    """A run's first start; what its config then keeps."""
+    folder = open_run_folder(config, resume=False)
+    folder.close()
+    return load_run_config(folder.path).run.inputs
+
+
+def resume(config: Config) -> None:
+    open_run_folder(config, resume=True).close()
+
+
+def digests(own: Path) -> dict[str, str]:
+    return input_digests(input_files(config_over(own)))
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [
@@ -80,58 +97,101 @@ def new_table(own: Path) -> None:
         (append("answers.jsonl"), "candidates.sources.1.path"),
         (append("es.txt"), "reward.terms.real.files.es"),
         (append("policy/chat_template.jinja"), "model.policy"),
+        (append("policy/vocab.txt"), "model.policy"),
         (append("reference/tokenizer.json"), "model.reference"),
         (flip, "model.policy"),
     ],
 )
 def test_what_a_run_reads_has_changed(own: Path, change: Callable[[Path], None], field: str) -> None:
-    config = with_inputs(config_over(own))
-    open_run_folder(config, resume=False).close()
-    open_run_folder(with_inputs(config_over(own)), resume=True).close()
+    append("policy/vocab.txt")(own)
+    begun = begin(config_over(own))
+    resume(config_over(own))
     change(own)
     with pytest.raises(UserError, match=rf": what {field} names has other contents than when the run was begun; res"):
-        open_run_folder(with_inputs(config_over(own)), resume=True)
+        resume(config_over(own))
+    assert load_run_config(own.parent / "icr").run.inputs == begun
+    with pytest.raises(UserError, match="has other contents"):  # and again: nothing was taken over
+        resume(config_over(own))
 
 
 def test_another_path_is_named_as_such(own: Path) -> None:
-    open_run_folder(with_inputs(config_over(own)), resume=False).close()
+    begin(config_over(own))
     moved = own / "other.jsonl"
     moved.write_text("")
     config = config_over(own)
     other = config.model_copy(update={"anchor": config.anchor.model_copy(update={"path": moved})})
-    with pytest.raises(UserError) as refused:
-        open_run_folder(with_inputs(other), resume=True)
-    assert "belongs to another config (anchor.path: " in str(refused.value)
-    assert "run.inputs" not in str(refused.value)
+    with pytest.raises(UserError, match=r"belongs to another config \(anchor.path: "):
+        resume(other)
 
 
-def test_a_run_that_began_without_checksums_continues_without(own: Path) -> None:
-    config = config_over(own)
-    open_run_folder(config, resume=False).close()
+def test_a_run_of_before_keeps_checksums_from_its_next_sitting_on(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_folder, "_known_inputs", lambda *_: {})
+    assert begin(config_over(own)) == {}
+    monkeypatch.undo()
     append("anchor.jsonl")(own)
-    later = with_inputs(config_over(own))
-    assert later.run.inputs == {}
-    open_run_folder(later, resume=True).close()
+    resume(config_over(own))
+    append("anchor.jsonl")(own)
+    with pytest.raises(UserError, match="what anchor.path names has other contents"):
+        resume(config_over(own))
 
 
 def test_what_changes_nothing_does_not_count(own: Path) -> None:
-    before = input_digests(config_over(own))
-    (own / "policy" / "README.md").write_text("notes")
-    (own / "policy" / "state.json").write_text("{}")
-    (own / "all" / "notes.txt").write_text("notes")
+    before = digests(own)
+    for path in ("policy/README.md", "policy/state.json", "policy/metrics.json", "all/notes.txt"):
+        (own / path).write_text("{}")
+    (own / "policy" / "tokenizer.json.lock").symlink_to("nowhere")  # as editors leave them
     (own / "prompts" / "train" / "fr.jsonl").unlink()  # no language of the run
-    assert input_digests(config_over(own)) == before
+    (own / "prompts" / "train" / "es.jsonl").rename(own / "prompts" / "train" / "ES.jsonl")
+    assert digests(own) == before
 
 
-def test_what_is_not_there_is_left_to_those_who_read_it(own: Path) -> None:
-    before = input_digests(config_over(own))
+def test_what_is_not_read_does_not_count(own: Path) -> None:
+    config = config_over(own)
+    none = config.model_copy(update={"anchor": config.anchor.model_copy(update={"pairs_per_round": 0})})
+    assert input_files(config).keys() - input_files(none).keys() == {"anchor.path"}
+    offline = config.offline.model_copy(update={"path": str(own / "pairs.jsonl")})
+    assert set(input_files(config.model_copy(update={"offline": offline}))) == {"model.policy", "prompts.heldout"}
+
+
+def test_what_cannot_be_read_is_left_to_those_who_read_it(own: Path) -> None:
+    begun = begin(config_over(own))
     shutil.rmtree(own / "reference")
     (own / "prompts" / "train" / "es.jsonl").unlink()
-    assert before.keys() - input_digests(config_over(own)).keys() == {"model.reference", "prompts.train.es"}
+    (own / "anchor.jsonl").unlink()
+    os.mkfifo(own / "anchor.jsonl")
+    os.mkfifo(own / "all" / "pipe.csv")
+    (own / "policy" / "vocab.txt").mkdir()
+    gone = {"model.reference", "prompts.train.es", "anchor.path", "prompts.heldout"}
+    assert begun.keys() - digests(own).keys() == gone
+    resume(config_over(own))
+    assert load_run_config(own.parent / "icr").run.inputs == begun
+
+
+def test_rows_in_another_order_are_others(own: Path) -> None:
+    saved = own / "all"
+    (saved / "two.csv").write_text("id,language,prompt\nb,en,Bye\n")
+    found = []
+    for names in (["one.csv", "two.csv"], ["two.csv", "one.csv"]):
+        (saved / "state.json").write_text(json.dumps({"_data_files": [{"filename": name} for name in names]}))
+        found.append(digests(own)["prompts.heldout"])
+    assert found[0] != found[1]
+
+
+def test_an_index_that_leads_out_of_its_folder_is_none_of_ours(own: Path) -> None:
+    policy = own / "policy"
+    (policy / "model.safetensors").rename(own / "elsewhere.safetensors")
+    (policy / "model.safetensors.index.json").write_text('{"weight_map": {"w": "../elsewhere.safetensors"}}')
+    assert "model.policy" not in digests(own)
 
 
 def test_the_config_of_a_run_begins_another_one_with_its_own_inputs(own: Path) -> None:
     given = config_over(own)
     stale = given.model_copy(update={"run": given.run.model_copy(update={"inputs": {"anchor.path": "stale"}})})
-    assert "anchor.path: stale" in dump_yaml(stale)
-    assert with_inputs(stale).run.inputs == input_digests(given)
+    assert begin(stale) == digests(own)
+
+
+def test_much_to_read_is_said_first(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(run_folder, "_LARGE", 1)
+    open_run_folder(config_over(own), resume=False, say=said.append).close()
+    assert said == ["reading 0 GiB of models and data, by whose checksums a resume knows them again"]
