@@ -32,11 +32,9 @@ def named_paths(config: Config) -> list[NamedPath]:
     found = [NamedPath(field, str(path)) for field, path in models.items() if path is not None]
     if config.prompts.heldout is not None:
         found.append(NamedPath("prompts.heldout", config.prompts.heldout, tuple(config.evaluated)))
-    return found + (_sampled(config) if config.offline.path is None else _offline(config.offline.path, config))
-
-
-def _offline(path: str, config: Config) -> list[NamedPath]:
-    return [NamedPath("offline.path", path, tuple(config.languages.codes))]
+    if config.offline.path is not None:
+        return [*found, NamedPath("offline.path", config.offline.path, tuple(config.languages.codes))]
+    return found + _sampled(config)
 
 
 def _sampled(config: Config) -> list[NamedPath]:

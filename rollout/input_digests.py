@@ -13,7 +13,7 @@ from configs.named_paths import named_paths
 from configs.reading import is_file, is_folder
 from configs.schema import Config
 from rollout.formats.files import table_files
-from rollout.formats.places import LANG, place_of
+from rollout.formats.places import places_of
 from rollout.model_folder import file_digests, settings_files, weight_files
 
 _PAIRS = "offline.path"  # the journal has a digest of the pairs themselves (``actors.train.offline``)
@@ -57,13 +57,9 @@ def changed_inputs(begun: Mapping[str, str], now: Mapping[str, str]) -> list[str
 
 def _places(config: Config) -> Iterator[tuple[str, Path]]:
     for one in named_paths(config):
-        if one.field == _PAIRS:
-            continue
-        if LANG not in one.text:
-            yield one.field, Path(one.text)
-            continue
-        for code in one.codes:
-            yield f"{one.field}.{code}", place_of(one.text, code, one.field)
+        if one.field != _PAIRS:
+            for code, place in places_of(one):
+                yield (one.field if code is None else f"{one.field}.{code}"), place
 
 
 def _files(field: str, place: Path) -> list[Path]:

@@ -12,7 +12,7 @@ from configs.load import config_files
 from configs.named_paths import named_paths
 from configs.presets import is_packaged
 from configs.schema import Config
-from rollout.formats.places import place_of
+from rollout.formats.places import LANG, places_of
 from rollout.hub import is_hub_name
 
 logger = logging.getLogger(__name__)
@@ -120,10 +120,7 @@ def _named(config: Config, config_file: Path) -> Iterator[tuple[str, Path]]:
     if config.serve.api_keys_file is not None:
         yield "serve.api_keys_file", config.serve.api_keys_file
     for one in named_paths(config):
-        if "{lang}" not in one.text:
-            yield one.field, Path(one.text)
-        elif not one.codes:  # offline: whatever languages there are
-            yield one.field, Path(one.text.partition("{lang}")[0] + "x").parent
-        else:
-            for code in one.codes:
-                yield f"{one.field} ({code})", place_of(one.text, code, one.field)
+        if LANG in one.text and not one.codes:  # offline: whatever languages there are
+            yield one.field, Path(one.text.partition(LANG)[0] + "x").parent
+        for code, place in places_of(one):
+            yield (one.field if code is None else f"{one.field} ({code})"), place

@@ -75,8 +75,9 @@ def open_run_folder(
     kept = path / "config.yaml"
     if resume and not kept.is_file():
         raise UserError(f"{path}: nothing to resume there; leave --resume out, or check run.dir and run.name")
+    begun: dict[str, str] = {}
     if kept.is_file():
-        check_same_config(kept, config, allowed)
+        begun = check_same_config(kept, config, allowed).run.inputs
         if not resume:
             raise UserError(
                 f"{path}: already holds a run of this config; add --resume to continue it, or choose another run.name"
@@ -90,7 +91,7 @@ def open_run_folder(
     lock = _lock(path)
     try:
         _await_journal(path, say)
-        inputs = _known_inputs(config, kept, say)
+        inputs = _known_inputs(config, path, begun, say)
         if allowed and (path / JOURNAL).is_file():
             accept_changes(path / JOURNAL, identity_of(config))
         for left in path.glob(".isogloss-*-learner-mailbox-*"):  # of a process that was killed
@@ -105,8 +106,8 @@ def open_run_folder(
     return RunFolder(path, lock)
 
 
-def _known_inputs(config: Config, kept: Path, say: Callable[[str], None]) -> dict[str, str]:
-    """Checksums of what the run reads, those that it was begun with first; ``run.inputs`` of its own config.
+def _known_inputs(config: Config, path: Path, begun: dict[str, str], say: Callable[[str], None]) -> dict[str, str]:
+    """Checksums of what a run reads, for ``run.inputs`` of its own config; those that it was begun with stay.
 
     A run that began before runs kept them, or could not read a file at one start, keeps them from the next one on.
 
@@ -117,12 +118,11 @@ def _known_inputs(config: Config, kept: Path, say: Callable[[str], None]) -> dic
     size = sum(file.stat().st_size for _, paths in files.values() for file in paths)
     if size > _LARGE:
         say(f"reading {size / 2**30:.0f} GiB of models and data, by whose checksums a resume knows them again")
-    begun = load_run_config(kept.parent).run.inputs if kept.is_file() else {}
     now = input_digests(files)
     if changed := changed_inputs(begun, now):
         more = f" and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
         raise UserError(
-            f"{kept.parent}: what {', '.join(changed[:_SHOWN])}{more} names has other contents than when the run was "
+            f"{path}: what {', '.join(changed[:_SHOWN])}{more} names has other contents than when the run was "
             "begun; restore them, choose another run.name, or remove the folder"
         )
     return {**now, **begun}
@@ -149,8 +149,8 @@ def dated(config: Config) -> Config:
     return config
 
 
-def check_same_config(kept: Path, config: Config, allowed: frozenset[str] = frozenset()) -> None:
-    """Refuse a folder whose config differs in anything that the run's data or arithmetic depends on.
+def check_same_config(kept: Path, config: Config, allowed: frozenset[str] = frozenset()) -> Config:
+    """Refuse a folder whose config differs in anything that the run's data or arithmetic depends on; returns that one.
 
     Args:
         kept: The run's own config.
@@ -173,6 +173,7 @@ def check_same_config(kept: Path, config: Config, allowed: frozenset[str] = froz
             f"{kept.parent}: belongs to another config ({'; '.join(changed[:_SHOWN])}{more}); choose another "
             f"run.name, or use the config it was started with{_cure(changed)}"
         )
+    return earlier
 
 
 def _below(name: str, fields: Collection[str]) -> bool:

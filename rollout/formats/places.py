@@ -7,6 +7,7 @@ from pathlib import Path
 
 from configs.errors import UserError
 from configs.language_codes import same_language, standard_code
+from configs.named_paths import NamedPath
 from configs.reading import files_in, is_file, is_folder, shown
 from rollout.formats.files import SUFFIXES, table_files
 
@@ -52,6 +53,13 @@ def by_language(text: str, field: str) -> dict[str, Path]:
             raise UserError(f"{field}: {shown(found[code])} and {shown(place)} are both '{code}'; remove one")
         found[code] = place
     return found
+
+
+def places_of(one: NamedPath) -> list[tuple[str | None, Path]]:
+    """Where a config's path leads: for each of its languages where it has ``{lang}``, or else once, without a code."""
+    if LANG not in one.text:
+        return [(None, Path(one.text))]
+    return [(code, place_of(one.text, code, one.field)) for code in one.codes]
 
 
 def place_of(text: str, code: str, field: str) -> Path:
